@@ -1,0 +1,32 @@
+"""cytoseed finds every nucleus in a microscopy image.
+
+An independent implementation of InstanSeg (Goldsborough et al. 2024, arXiv 2408.15954).
+
+>>> import cytoseed
+>>> result = cytoseed.segment("image.tif")  # doctest: +SKIP
+>>> result.labels.max()  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_model", "segment"]
+
+if TYPE_CHECKING:
+    from cytoseed.models.weights import load_model
+    from cytoseed.run.segment import segment
+
+
+def __getattr__(name: str) -> Any:
+    """Import the two doors when first used, so that `import cytoseed` itself stays light."""
+    if name == "load_model":
+        from cytoseed.models.weights import load_model
+
+        return load_model
+    if name == "segment":
+        from cytoseed.run.segment import segment
+
+        return segment
+    raise AttributeError(f"module 'cytoseed' has no attribute {name!r}")
