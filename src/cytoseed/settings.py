@@ -20,9 +20,7 @@ def _known_keys_only(cls: type, values: Mapping[str, Any]) -> None:
     known = [f.name for f in dataclasses.fields(cls)]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ValueError(
-            f"{cls.__name__} has no setting {unknown[0]!r}; its settings are: {', '.join(known)}"
-        )
+        raise ValueError(f"{cls.__name__} has no setting {unknown[0]!r}; its settings are: {', '.join(known)}")
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -89,10 +87,10 @@ class ModelConfig:
     """Two seeds whose maps agree with at least this IoU (0 to 1) are one object."""
     min_size_px: int = 10
     """Objects of fewer pixels, at the model's pixel size, are left out."""
-    window_px: int = 64
-    """Side of the window around a seed in which phi is evaluated first; even."""
+    window_px: int = 32
+    """Window around a seed in which phi is evaluated first; it reaches half of this to each side of the seed."""
     max_window_px: int = 512
-    """A map that reaches its window's edge is evaluated again in a window twice as wide, up to this side."""
+    """A map that reaches its window's edge is made again in a window twice as wide, until at least this wide."""
 
     trained_on: tuple[DatasetNote, ...] = ()
     """The data sets behind the weights, with their licences."""
@@ -131,9 +129,7 @@ class ModelConfig:
             self.window_px,
             "an even number, 8 or more",
         )
-        _require(
-            self.max_window_px >= self.window_px, "max_window_px", self.max_window_px, "at least window_px"
-        )
+        _require(self.max_window_px >= self.window_px, "max_window_px", self.max_window_px, "at least window_px")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `config.json` holds them."""
@@ -260,9 +256,7 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _require(self.pretrain_steps >= 0, "pretrain_steps", self.pretrain_steps, "0 or more")
-        _require(
-            self.crop_px % 32 == 0 and self.crop_px > 0, "crop_px", self.crop_px, "a positive multiple of 32"
-        )
+        _require(self.crop_px % 32 == 0 and self.crop_px > 0, "crop_px", self.crop_px, "a positive multiple of 32")
         _require(
             self.window_px >= 8 and self.window_px % 2 == 0,
             "window_px",

@@ -1,0 +1,125 @@
+"""The whole method as one scriptable module: from a normalised image to its labels."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cytoseed.core.merge import agreeing_seeds, paint
+from cytoseed.core.network import STRIDE, build_network
+from cytoseed.core.pieces import whole_objects
+from cytoseed.core.pixels import PixelClassifier
+from cytoseed.core.seeds import find_seeds
+from cytoseed.settings import ModelConfig
+
+
+class Thresholds(NamedTuple):
+    """What decides, after the network, what is an object; see `ModelConfig` for each."""
+
+    peak_radius_px: int
+    seed_threshold: float
+    mask_threshold: float
+    agreement_iou: float
+    min_size_px: int
+
+
+class Segmenter(nn.Module):
+    """InstanSeg (arXiv 2408.15954) from the normalised image to the labels.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Architecture and thresholds. Weights are random until trained or loaded.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.positional_dims = config.positional_dims
+        self.offset_limit = config.offset_limit
+        self.targets = len(config.targets)
+        self.field_count = config.positional_dims + config.conditional_dims + 1
+        self.stride = STRIDE[config.network]
+        self.network = build_network(config.network, config.channels, self.targets * self.field_count)
+        widths = list(config.classifier_widths)
+        dims = (config.positional_dims, config.conditional_dims)
+        self.classifiers = nn.ModuleList([PixelClassifier(*dims, widths, config.grid_step) for _ in config.targets])
+        doublings = max(0, (config.max_window_px - 1) // config.window_px).bit_length()
+        self.windows = [config.window_px << doubling for doubling in range(doublings + 1)]
+        self.chunk_px = 1 << 22  # window pixels held at a time; 0: all at once, for exporters that trace
+        self.peak_radius_px = config.peak_radius_px
+        self.seed_threshold = config.seed_threshold
+        self.mask_threshold = config.mask_threshold
+        self.agreement_iou = config.agreement_iou
+        self.min_size_px = config.min_size_px
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The model's own thresholds."""
+        return Thresholds(
+            self.peak_radius_px, self.seed_threshold, self.mask_threshold, self.agreement_iou, self.min_size_px
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Segment a batch of images with the model's own thresholds.
+
+        Parameters
+        ----------
+        image : Tensor, shape (N, C, H, W), float32
+            Normalised to [-0.5, 1.5] (`prepare.normalise`) at the model's pixel size; H and W at least 1.
+
+        Returns
+        -------
+        Tensor, shape (N, T, H, W), int32
+            Labels of each image and target: 0 is background, objects are 1 to K.
+        """
+        return self.labels(self.fields(image), self.thresholds)
+
+    def fields(self, image: Tensor) -> Tensor:
+        """Run the network.
+
+        Parameters
+        ----------
+        image : Tensor, shape (N, C, H, W), float
+            As for `forward`; it is not changed.
+
+        Returns
+        -------
+        Tensor, shape (N, T, F, H, W), float32
+            For each target Dp channels of P within +- `offset_limit`, De of E, and the seed map S.
+        """
+        height, width = image.shape[2], image.shape[3]
+        down, right = -height % self.stride, -width % self.stride
+        padded = F.pad(image, [0, right, 0, down], mode="replicate")
+        raw: Tensor = self.network(padded)[:, :, :height, :width].to(torch.float32)
+        raw = raw.reshape(-1, self.targets, self.field_count, height, width)
+        positional = self.offset_limit * torch.tanh(raw[:, :, : self.positional_dims])
+        seed_map = raw[:, :, -1:] / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
+        return torch.cat([positional, raw[:, :, self.positional_dims : -1], seed_map], dim=2)
+
+    def labels(self, fields: Tensor, thresholds: Thresholds) -> Tensor:
+        """From fields to labels.
+
+        Parameters
+        ----------
+        fields : Tensor, shape (N, T, F, H, W), float32
+            What `fields` returned.
+        thresholds : Thresholds
+
+        Returns
+        -------
+        Tensor, shape (N, T, H, W), int32
+        """
+        labels: list[Tensor] = []
+        for target, classifier in enumerate(self.classifiers):
+            own = fields[:, target]
+            seeds = find_seeds(own[:, -1], thresholds.peak_radius_px, thresholds.seed_threshold)
+            maps = classifier.maps(  # type: ignore[operator]
+                own, seeds, thresholds.mask_threshold, self.windows, self.chunk_px
+            )
+            count = seeds.shape[0]
+            owner = agreeing_seeds(maps, count, thresholds.agreement_iou)
+            shape = [own.shape[0], own.shape[2], own.shape[3]]
+            painted = paint(maps, owner + 1, shape[0] * shape[1] * shape[2]).view(shape)
+            labels.append(whole_objects(painted, count, thresholds.min_size_px))
+        return torch.stack(labels, 1)

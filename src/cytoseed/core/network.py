@@ -1,0 +1,188 @@
+"""The backbone: a U-Net from an image to dense fields, in two sizes (the paper's section 2.4)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+STRIDE = {"paper": 8, "lite": 16}
+"""Height and width that `UNet.forward` takes are multiples of this."""
+
+
+class _Conv(nn.Module):
+    """Convolution, batch normalisation, and ReLU where asked for."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, active: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+        self.active: nn.Module = nn.ReLU(inplace=True) if active else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.active(self.norm(self.conv(x)))
+        return result
+
+    def fold(self) -> None:
+        """Fold the normalisation into the convolution; for inference only."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = nn.Identity()
+
+
+class _Block(nn.Module):
+    """Residual block of two or four 3x3 convolutions; a skip connection is summed after the first.
+
+    x -> c0 (+ skip) -> c1, + 1x1(x); with four: -> c2 -> c3, + itself.
+    """
+
+    def __init__(self, inputs: int, outputs: int, convolutions: int) -> None:
+        super().__init__()
+        self.project = _Conv(inputs, outputs, 1, active=False)
+        self.first = _Conv(inputs, outputs, 3)
+        self.second = _Conv(outputs, outputs, 3)
+        more = [_Conv(outputs, outputs, 3) for _ in range(convolutions - 2)]
+        self.rest = nn.Sequential(*more)
+        self.deep = len(more) > 0
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        inner = self.first(x)
+        if skip is not None:
+            inner = inner + skip
+        result: Tensor = self.project(x) + self.second(inner)
+        if self.deep:
+            result = result + self.rest(result)
+        return result
+
+
+class UNet(nn.Module):
+    """U-Net with residual blocks, max-pooling down, nearest neighbour up, and summed skips.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels of the image and of the fields.
+    widths : sequence of int
+        Channels at each level, finest first.
+    convolutions : int
+        3x3 convolutions in a block, 2 or 4.
+    shuffle : int
+        1: the first level is at full resolution (the paper). 2: pixels are folded 2x2 into channels first, and a
+        last thin layer works at full resolution on the unfolded result and the image (our `lite`).
+    detail : int
+        Channels of that last layer; unused where `shuffle` is 1.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        widths: Sequence[int],
+        convolutions: int,
+        shuffle: int = 1,
+        detail: int = 16,
+    ) -> None:
+        super().__init__()
+        self.fold_pixels: nn.Module = nn.PixelUnshuffle(shuffle) if shuffle > 1 else nn.Identity()
+        ins = [inputs * shuffle**2, *widths[:-1]]
+        self.down = nn.ModuleList([_Block(i, o, convolutions) for i, o in zip(ins, widths, strict=True)])
+        coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.up = nn.ModuleList([_Block(i, o, convolutions) for i, o in coarse_to_fine])
+        self.pool = nn.MaxPool2d(2)
+        self.grow = nn.Upsample(scale_factor=2, mode="nearest")
+        self.refine: nn.Module = _Refine(inputs, widths[0], detail, shuffle) if shuffle > 1 else _Unrefined()
+        self.head = nn.Conv2d(detail if shuffle > 1 else widths[0], outputs, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute the fields.
+
+        Parameters
+        ----------
+        image : Tensor, shape (N, C, H, W), float
+            H and W multiples of the network's `STRIDE`.
+
+        Returns
+        -------
+        Tensor, shape (N, outputs, H, W), not bounded
+        """
+        x = self.fold_pixels(image)
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            if level > 0:
+                x = self.pool(x)
+            x = block(x)
+            skips.append(x)
+        for level, block in enumerate(self.up):
+            x = block(self.grow(x), skips[len(skips) - 2 - level])
+        fields: Tensor = self.head(self.refine(x, image))
+        return fields
+
+    def fold(self) -> None:
+        """Fold every batch normalisation into its convolution; for inference only, results within rounding."""
+        for module in list(self.modules()):
+            if isinstance(module, _Conv):
+                module.fold()
+
+
+class _Refine(nn.Module):
+    """Back to full resolution: unfold channels into pixels, add what the image itself shows, one 3x3 layer."""
+
+    def __init__(self, inputs: int, width: int, detail: int, shuffle: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(width, detail * shuffle**2, 1)
+        self.unfold = nn.PixelShuffle(shuffle)
+        self.look = _Conv(inputs, detail, 3)
+        self.last = _Conv(detail, detail, 3)
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        fine = self.unfold(self.spread(x)) + self.look(image)
+        result: Tensor = fine + self.last(fine)
+        return result
+
+
+class _Unrefined(nn.Module):
+    """The paper's network ends at full resolution as it is."""
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:  # noqa: ARG002
+        return x
+
+
+def build_network(name: str, inputs: int, outputs: int) -> UNet:
+    """Build a backbone by name.
+
+    Parameters
+    ----------
+    name : {'paper', 'lite'}
+        `paper`: widths 32 to 256, four convolutions a block, 3.8 M parameters, 36 GFLOP for a 256 x 256 image.
+        `lite`: folded pixels, widths 24 to 128, two convolutions a block, under 2.5 GFLOP.
+    inputs, outputs : int
+        Channels of the image and of the fields.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if name == "paper":
+        return UNet(inputs, outputs, (32, 64, 128, 256), 4)
+    if name == "lite":
+        return UNet(inputs, outputs, (24, 40, 80, 128), 2, shuffle=2, detail=16)
+    raise ValueError(f"network is {name!r}; it must be one of {', '.join(STRIDE)}")
+
+
+def count_flops(network: nn.Module, channels: int, side: int = 256) -> int:
+    """Floating-point operations (2 x multiply-adds of the convolutions) for one (channels, side, side) image."""
+    total = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            total += 2 * output[0].numel() * module.weight[0].numel()
+
+    hooks = [module.register_forward_hook(add) for module in network.modules()]
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, channels, side, side, device=device))
+    for hook in hooks:
+        hook.remove()
+    return total

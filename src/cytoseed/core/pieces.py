@@ -1,0 +1,163 @@
+"""Whole objects: one connected piece each, no small ones, no holes, numbered without gaps.
+
+Everything works on the horizontal runs of equal labels, of which an image has far fewer than pixels. Neighbours are
+the four nearest pixels, for objects and for holes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def connect(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """Find the connected groups of a graph, by a fixed number of hooking and pointer-jumping rounds.
+
+    Parameters
+    ----------
+    first, second : Tensor, shape (E,), int64
+        The two ends of each edge, from 0 to `count` - 1; E may be 0.
+    count : int
+        Number of nodes.
+
+    Returns
+    -------
+    Tensor, shape (count,), int64
+        For each node the smallest node of its group.
+    """
+    root = torch.arange(count, device=first.device)
+    for _ in range(12):  # each shortens a chain at least four times: enough for chains of millions
+        here, there = root[first], root[second]
+        lower = torch.minimum(here, there)
+        targets = torch.cat([here, there, first, second])
+        root = root.scatter_reduce(0, targets, torch.cat([lower, lower, lower, lower]), "amin")
+        root = root[root]
+        root = root[root]
+    return root
+
+
+class Runs(NamedTuple):
+    """Horizontal runs of equal labels in a stack of images."""
+
+    run: Tensor
+    """(N, H, W) int64: the run of each pixel, counted in raster order."""
+    label: Tensor
+    """(R,) int64: the label of each run."""
+    length: Tensor
+    """(R,) int64: pixels of each run."""
+    one: Tensor
+    """(E,) int64: runs that touch a later one, in their row or the next; a pair can occur twice."""
+    other: Tensor
+    """(E,) int64: the runs they touch."""
+
+
+def find_runs(labels: Tensor) -> Runs:
+    """Find the runs of a stack of label images.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (N, H, W), int64
+
+    Returns
+    -------
+    Runs
+    """
+    starts = torch.ones_like(labels, dtype=torch.bool)
+    starts[:, :, 1:] = labels[:, :, 1:] != labels[:, :, :-1]
+    flat = starts.flatten()
+    run = (flat.to(torch.int64).cumsum(0) - 1).view(labels.shape)
+    place = flat.nonzero()[:, 0]
+    ends = torch.cat([place[1:], torch.full([1], flat.shape[0], device=place.device)])[: place.shape[0]]
+    below = starts[:, :-1] | starts[:, 1:]  # two runs first touch where one of them starts
+    beside = starts[:, :, 1:]
+    one = torch.cat([run[:, :-1][below], run[:, :, :-1][beside]])
+    other = torch.cat([run[:, 1:][below], run[:, :, 1:][beside]])
+    return Runs(run, labels.flatten()[place], ends - place, one, other)
+
+
+def seed_piece(mask: Tensor) -> Tensor:
+    """Keep, of each window's mask, the connected piece that its seed lies in.
+
+    Parameters
+    ----------
+    mask : Tensor, shape (S, w, w), bool
+        w is odd, the seed in the middle.
+
+    Returns
+    -------
+    Tensor, shape (S, w, w), bool
+        Empty where the mask does not hold its own seed.
+    """
+    runs = find_runs(mask.to(torch.int64))
+    piece = _pieces(runs, runs.label)
+    middle = mask.shape[2] // 2
+    of_seed = piece[runs.run[:, middle, middle]]  # (S,)
+    return mask & (piece[runs.run] == of_seed[:, None, None])
+
+
+def whole_objects(labels: Tensor, count: int, min_size: int) -> Tensor:
+    """Make every object one piece without holes and number the objects of each image from 1.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (N, H, W), int64
+        0 is background; an object's number is from 1 to `count` and occurs in one image only.
+    count : int
+        Highest number an object can have.
+    min_size : int
+        Objects whose largest piece has fewer pixels are left out.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W), int32
+        Of each object the largest piece is kept (of equal ones, the topmost) and background that it encloses is
+        filled. Ids are 1 to K in each image, in the order of the numbers given.
+    """
+    runs = find_runs(labels)
+    label = _largest_pieces(runs, count, min_size)
+    label = _fill_holes(runs, label)
+    present = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
+    present = present.scatter(0, label, torch.ones_like(label))
+    present[0] = 0
+    number = present.cumsum(0) * present  # 1..K over all images
+    by_pixel = number[label][runs.run]
+    images = labels.shape[0]
+    if images == 1:
+        return by_pixel.to(torch.int32)
+    highest = by_pixel.flatten(1).amax(1)
+    before = torch.cummax(highest, 0).values.roll(1)  # ids rise from image to image
+    before[0] = 0
+    return torch.where(by_pixel > 0, by_pixel - before[:, None, None], 0).to(torch.int32)
+
+
+def _pieces(runs: Runs, label: Tensor) -> Tensor:
+    """First run of the connected piece of each run: neighbours of equal label belong together."""
+    same = label[runs.one] == label[runs.other]
+    return connect(runs.one[same], runs.other[same], label.shape[0])
+
+
+def _largest_pieces(runs: Runs, count: int, min_size: int) -> Tensor:
+    """Labels of the runs, 0 where they are not in the largest piece of their object or that one is too small."""
+    piece = _pieces(runs, runs.label)
+    area = torch.zeros_like(runs.length).scatter_add(0, piece, runs.length)[piece]
+    zeros = torch.zeros(count + 1, dtype=torch.int64, device=piece.device)
+    largest = zeros.scatter_reduce(0, runs.label, area, "amax")
+    fits = (area == largest[runs.label]) & (area >= min_size) & (runs.label > 0)
+    none = piece.shape[0]
+    topmost = torch.full_like(zeros, none).scatter_reduce(0, runs.label, torch.where(fits, piece, none), "amin")
+    return torch.where(fits & (piece == topmost[runs.label]), runs.label, 0)
+
+
+def _fill_holes(runs: Runs, label: Tensor) -> Tensor:
+    """Give background pieces that touch one object, and neither another nor the image's edge, to that object."""
+    piece = _pieces(runs, label)
+    here, across = torch.cat([runs.one, runs.other]), torch.cat([runs.other, runs.one])
+    apart = piece[here] != piece[across]
+    here, beyond = piece[here[apart]], label[across[apart]]
+    most = torch.zeros_like(piece).scatter_reduce(0, here, beyond, "amax")
+    least = most.scatter_reduce(0, here, beyond, "amin")
+    run = runs.run
+    edge = torch.cat([run[:, 0], run[:, -1], run[:, :, 0], run[:, :, -1]], dim=1).flatten()
+    least = least.scatter(0, piece[edge], 0)
+    enclosed = (label == 0) & (most > 0)[piece] & (least == most)[piece]
+    return torch.where(enclosed, most[piece], label)

@@ -1,0 +1,193 @@
+"""The pixel classifier phi: which pixels around a seed belong to its object (the paper's section 2.3.3)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cytoseed.core.pieces import seed_piece
+
+
+class Maps(NamedTuple):
+    """The maps of seeds as the list of their pixels: memory grows with the objects' area, not with the image."""
+
+    pixel: Tensor
+    """(M,) int64: pixel, flattened over (N, H, W)."""
+    seed: Tensor
+    """(M,) int64: index of its seed."""
+    logit: Tensor
+    """(M,) float."""
+
+
+def window_pixels(shape: list[int], seeds: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """List the pixels of the square windows centred on seeds.
+
+    Parameters
+    ----------
+    shape : list of int
+        N, H, W of the images.
+    seeds : Tensor, shape (S, 3), int64
+        Image, row and column of each seed.
+    reach : int
+        Pixels to each side of the seed; the window's side w is 2 * reach + 1.
+
+    Returns
+    -------
+    flat : Tensor, shape (S, w, w), int64
+        Position of each pixel in the flattened (N, H, W); for a pixel outside its image, that of the nearest one.
+    inside : Tensor, shape (S, w, w), bool
+        False for pixels outside the image.
+    """
+    height, width = shape[1], shape[2]
+    steps = torch.arange(-reach, reach + 1, device=seeds.device)
+    rows = seeds[:, 1, None] + steps
+    columns = seeds[:, 2, None] + steps
+    row_inside = (rows >= 0) & (rows < height)
+    column_inside = (columns >= 0) & (columns < width)
+    lines = seeds[:, 0, None] * height + rows.clamp(0, height - 1)
+    flat = lines[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    return flat, row_inside[:, :, None] & column_inside[:, None, :]
+
+
+class _Layer(nn.Linear):
+    """Linear layer with the features first, (features, pixels), which is faster for few features."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.addmm(self.bias[:, None], self.weight, hidden)
+
+
+class PixelClassifier(nn.Module):
+    """phi: a small network from [Q_ij - Q^k, E_ij] to the logit of pixel ij belonging to the object of seed k.
+
+    Q = P + O: the positional embedding plus the pixel's coordinates. The first layer is linear, so its share of P
+    and E is computed once per pixel (`encode`), its share of P^k once per seed, and its share of the coordinates,
+    which differ between pixel and seed by the place in the window alone, once per place. No result depends on
+    where in an image a window lies.
+
+    Parameters
+    ----------
+    positional_dims, conditional_dims : int
+        Dp and De. Coordinates beyond x and y are 0.
+    widths : list of int
+        Widths of the hidden layers, one or more.
+    grid_step : float
+        Units of the coordinates to a pixel.
+    """
+
+    def __init__(self, positional_dims: int, conditional_dims: int, widths: list[int], grid_step: float) -> None:
+        super().__init__()
+        self.positional_dims = positional_dims
+        self.conditional_dims = conditional_dims
+        self.grid_step = grid_step
+        self.first = _Layer(positional_dims + conditional_dims, widths[0])
+        pairs = zip(widths, [*widths[1:], 1], strict=True)
+        self.layers = nn.ModuleList([_Layer(i, o) for i, o in pairs])
+
+    def encode(self, fields: Tensor) -> Tensor:
+        """Compute every pixel's share of the first layer.
+
+        Parameters
+        ----------
+        fields : Tensor, shape (N, F, H, W), float
+            P, then E, then anything else.
+
+        Returns
+        -------
+        Tensor, shape (widths[0], N * H * W), float
+        """
+        used = fields[:, : self.positional_dims + self.conditional_dims]
+        encoded: Tensor = self.first(used.transpose(0, 1).flatten(1))
+        return encoded
+
+    def forward(self, fields: Tensor, encoded: Tensor, seeds: Tensor, reach: int) -> Tensor:
+        """Logits in the windows of seeds.
+
+        Parameters
+        ----------
+        fields : Tensor, shape (N, F, H, W), float
+        encoded : Tensor, shape (widths[0], N * H * W), float
+            What `encode` made of `fields`.
+        seeds : Tensor, shape (S, 3), int64
+            Image, row and column of each seed; S may be 0.
+        reach : int
+            Pixels to each side of the seed; the window's side w is 2 * reach + 1.
+
+        Returns
+        -------
+        Tensor, shape (S, w, w), float
+            Above 0 where a pixel rather belongs to the seed's object; -inf outside the image.
+        """
+        side = 2 * reach + 1
+        flat, inside = window_pixels([fields.shape[0], fields.shape[2], fields.shape[3]], seeds, reach)
+        at_seed = fields[seeds[:, 0], : self.positional_dims, seeds[:, 1], seeds[:, 2]]  # (S, Dp)
+        of_seed = self.first.weight[:, : self.positional_dims] @ at_seed.t()  # (h, S)
+        of_place = self._places(reach)  # (h, w * w)
+        hidden = encoded[:, flat.flatten()].view(encoded.shape[0], -1, side * side)
+        hidden = F.relu(hidden + (of_place[:, None] - of_seed[:, :, None])).flatten(1)
+        last = len(self.layers) - 1
+        for depth, layer in enumerate(self.layers):
+            hidden = layer(hidden)
+            if depth < last:
+                hidden = F.relu(hidden)
+        return hidden.view(-1, side, side).masked_fill(~inside, -float("inf"))
+
+    def maps(self, fields: Tensor, seeds: Tensor, threshold: float, windows: list[int], chunk_px: int) -> Maps:
+        """Whole maps of seeds: one that reaches its window's edge is made again in the next larger window.
+
+        Parameters
+        ----------
+        fields : Tensor, shape (N, F, H, W), float
+        seeds : Tensor, shape (S, 3), int64
+            Image, row and column of each seed; S may be 0.
+        threshold : float
+            Lowest logit of a pixel of the map.
+        windows : list of int
+            Windows to try, smallest first; each reaches half its number of pixels to each side. A map that is cut
+            even by the last is kept as it is.
+        chunk_px : int
+            Window pixels held in memory at a time; 0 for no bound.
+
+        Returns
+        -------
+        Maps
+            Of each map the connected piece that holds the seed; none of a seed that its own map leaves out.
+        """
+        encoded = self.encode(fields)
+        shape = [fields.shape[0], fields.shape[2], fields.shape[3]]
+        waiting = torch.arange(seeds.shape[0], device=seeds.device)
+        parts: list[Maps] = []
+        for turn, window in enumerate(windows):
+            cut: list[Tensor] = []
+            for some in self._chunks(waiting, chunk_px, (window + 1) * (window + 1)):
+                logits = self.forward(fields, encoded, seeds[some], window // 2)
+                mask = seed_piece(logits >= threshold)
+                if turn + 1 < len(windows):
+                    reaches = mask[:, 0].any(1) | mask[:, -1].any(1) | mask[:, :, 0].any(1) | mask[:, :, -1].any(1)
+                    cut.append(some[reaches])
+                    mask = mask & ~reaches[:, None, None]
+                flat = window_pixels(shape, seeds[some], window // 2)[0]
+                seed = some[:, None, None].expand_as(flat)
+                parts.append(Maps(flat[mask], seed[mask], logits[mask]))
+            if turn + 1 < len(windows):
+                waiting = torch.cat(cut)
+        return Maps(
+            torch.cat([part.pixel for part in parts]),
+            torch.cat([part.seed for part in parts]),
+            torch.cat([part.logit for part in parts]),
+        )
+
+    def _chunks(self, waiting: Tensor, chunk_px: int, window_px: int) -> list[Tensor]:
+        if chunk_px == 0:
+            return [waiting]
+        return list(torch.split(waiting, max(1, chunk_px // window_px)))
+
+    def _places(self, reach: int) -> Tensor:
+        """First layer's share of the coordinates (x, y, 0 ...) of each place in a window, relative to the seed."""
+        weight = self.first.weight
+        steps = torch.arange(-reach, reach + 1, device=weight.device, dtype=weight.dtype) * self.grid_step
+        x, y = (
+            weight[:, 0, None, None] * steps[None, None, :],
+            weight[:, 1, None, None] * steps[None, :, None],
+        )
+        return (x + y).flatten(1)
