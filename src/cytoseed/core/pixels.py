@@ -123,7 +123,7 @@ class PixelClassifier(nn.Module):
         at_seed = fields[seeds[:, 0], : self.positional_dims, seeds[:, 1], seeds[:, 2]]  # (S, Dp)
         of_seed = self.first.weight[:, : self.positional_dims] @ at_seed.t()  # (h, S)
         of_place = self._places(reach)  # (h, w * w)
-        hidden = encoded[:, flat.flatten()].view(encoded.shape[0], -1, side * side)
+        hidden = encoded.index_select(1, flat.flatten()).view(encoded.shape[0], -1, side * side)
         hidden = F.relu(hidden + (of_place[:, None] - of_seed[:, :, None])).flatten(1)
         last = len(self.layers) - 1
         for depth, layer in enumerate(self.layers):

@@ -1,0 +1,322 @@
+"""How well predicted objects agree with true ones: the paper's section 3.2 and the usual companions.
+
+`score` compares one pair of label images and keeps counts, not ratios, so that `pool` can add them up over a
+set of images before any ratio is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Lowest IoU at which a predicted and a true object match: the steps of the paper's mean F1."""
+
+_LARGEST_ID = 2**31 - 1  # the product of two ids must fit in int64
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """Counts of one image, or the sums of many; every figure is a property computed from them.
+
+    Every figure lies in [0, 1]. Where there is nothing to find and nothing was found, it is 1; where only one
+    of the two is empty, it is 0.
+    """
+
+    tp: tuple[int, ...]
+    """Matched pairs of objects at each of `THRESHOLDS`."""
+    fp: tuple[int, ...]
+    """Predicted objects without a match, at each of `THRESHOLDS`."""
+    fn: tuple[int, ...]
+    """True objects without a match, at each of `THRESHOLDS`."""
+    matched_iou: float
+    """Sum of the IoU of the pairs matched at 0.5."""
+    aji_intersection: int
+    """Numerator of the aggregated Jaccard index, in px."""
+    aji_union: int
+    """Denominator of the aggregated Jaccard index, in px."""
+    dice_intersection: int
+    """Twice the number of pixels that lie on an object in both images."""
+    dice_total: int
+    """Pixels on predicted objects plus pixels on true ones."""
+    images: int = 1
+    """Number of images behind the counts."""
+
+    @property
+    def true_objects(self) -> int:
+        """Number of true objects."""
+        return self.tp[0] + self.fn[0]
+
+    @property
+    def predicted_objects(self) -> int:
+        """Number of predicted objects that count, at IoU 0.5."""
+        return self.tp[0] + self.fp[0]
+
+    @property
+    def f1(self) -> float:
+        """F1 at IoU 0.5: 2 TP / (2 TP + FP + FN)."""
+        return self.f1_at(0.5)
+
+    @property
+    def f1_mean(self) -> float:
+        """Mean of F1 over IoU 0.5, 0.6, 0.7, 0.8 and 0.9 (the paper's F1 with superscript mu)."""
+        return sum(self.f1_at(threshold) for threshold in THRESHOLDS) / len(THRESHOLDS)
+
+    @property
+    def ap(self) -> float:
+        """TP / (TP + FP + FN) at IoU 0.5: `accuracy` in StarDist, average precision in the 2018 DSB."""
+        return self._ratio(self.tp[0], self.tp[0] + self.fp[0] + self.fn[0])
+
+    @property
+    def precision(self) -> float:
+        """Share of the predicted objects that are matched, at IoU 0.5."""
+        return self._ratio(self.tp[0], self.predicted_objects)
+
+    @property
+    def recall(self) -> float:
+        """Share of the true objects that are matched, at IoU 0.5."""
+        return self._ratio(self.tp[0], self.true_objects)
+
+    @property
+    def sq(self) -> float:
+        """Segmentation quality: mean IoU of the pairs matched at 0.5."""
+        return self._ratio(self.matched_iou, self.tp[0])
+
+    @property
+    def pq(self) -> float:
+        """Panoptic quality, F1 times `sq` (Kirillov et al. 2019, equation 1)."""
+        return self._ratio(self.matched_iou, self.tp[0] + self.fp[0] / 2 + self.fn[0] / 2)
+
+    @property
+    def aji(self) -> float:
+        """Aggregated Jaccard index (Kumar et al. 2017, algorithm 1)."""
+        return self._ratio(self.aji_intersection, self.aji_union)
+
+    @property
+    def dice(self) -> float:
+        """Dice coefficient of foreground against background, pixel by pixel."""
+        return self._ratio(self.dice_intersection, self.dice_total)
+
+    def f1_at(self, threshold: float) -> float:
+        """F1 at one of `THRESHOLDS`; another threshold raises `ValueError`."""
+        for i, known in enumerate(THRESHOLDS):
+            if abs(known - threshold) < 1e-6:
+                return self._ratio(2 * self.tp[i], 2 * self.tp[i] + self.fp[i] + self.fn[i])
+        allowed = ", ".join(str(known) for known in THRESHOLDS)
+        raise ValueError(f"threshold is {threshold!r}; counts are kept at IoU {allowed}")
+
+    def _ratio(self, part: float, whole: float) -> float:
+        if whole > 0:
+            return part / whole
+        return 0.0 if self.true_objects or self.predicted_objects else 1.0
+
+
+def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
+    """Compare one predicted label image with the true one.
+
+    Objects are matched one to one, as many pairs as possible with an IoU of at least the threshold: the
+    counts of StarDist's `matching`. Pixels that `true` marks -1 are left out of every area, so an object's
+    IoU is taken over annotated pixels alone.
+
+    Parameters
+    ----------
+    predicted : ndarray of int, shape (H, W)
+        Labels; 0 is background, ids may have gaps.
+    true : ndarray of int, shape (H, W)
+        Labels; 0 is background, ids may have gaps, -1 marks pixels that nobody annotated.
+
+    Returns
+    -------
+    ImageScore
+        Counts at each of `THRESHOLDS`. A predicted object with more than half of its pixels on -1 may match,
+        but is no false positive and does not enter the aggregated Jaccard index as unused. In that index
+        the best of equally good predictions is the one with the lowest id.
+
+    Raises
+    ------
+    TypeError
+        If an array does not hold integers.
+    ValueError
+        If an array is not two-dimensional, the shapes differ, or an id is lower than allowed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> true = np.array([[1, 1, 0, 2]])
+    >>> predicted = np.array([[7, 7, 0, 0]])
+    >>> result = score(predicted, true)
+    >>> result.tp[0], result.fp[0], result.fn[0]
+    (1, 0, 1)
+    """
+    _check_labels(predicted, "predicted", lowest=0)
+    _check_labels(true, "true", lowest=-1)
+    if predicted.shape != true.shape:
+        raise ValueError(f"predicted has shape {predicted.shape} and true has {true.shape}; they must be equal, (H, W)")
+    return _score_overlaps(_overlaps(predicted, true))
+
+
+def pool(scores: Iterable[ImageScore]) -> ImageScore:
+    """Add up the counts of a set of images, so that every object weighs the same.
+
+    This is `matching_dataset` of StarDist with `by_image=False`, and the headline of every report here.
+
+    Parameters
+    ----------
+    scores : iterable of ImageScore
+        At least one.
+
+    Returns
+    -------
+    ImageScore
+        The sums.
+
+    Raises
+    ------
+    ValueError
+        If there is no score to add up.
+    """
+    parts = tuple(scores)
+    if not parts:
+        raise ValueError("scores is empty; give the score of at least one image")
+    return ImageScore(
+        tp=_add(part.tp for part in parts),
+        fp=_add(part.fp for part in parts),
+        fn=_add(part.fn for part in parts),
+        matched_iou=sum(part.matched_iou for part in parts),
+        aji_intersection=sum(part.aji_intersection for part in parts),
+        aji_union=sum(part.aji_union for part in parts),
+        dice_intersection=sum(part.dice_intersection for part in parts),
+        dice_total=sum(part.dice_total for part in parts),
+        images=sum(part.images for part in parts),
+    )
+
+
+def _add(counts: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sum(column) for column in zip(*counts, strict=True))
+
+
+def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
+    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
+        kind = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id for each object")
+    if labels.ndim != 2:
+        raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
+    if labels.size and labels.min() < lowest:
+        raise ValueError(f"{name} holds {labels.min()}; its lowest value may be {lowest}")
+
+
+class _Overlaps(NamedTuple):
+    """The pairs of objects that share pixels, as parallel columns sorted by true, then predicted object."""
+
+    true: NDArray[np.intp]
+    """Row of the true object in `true_areas`."""
+    predicted: NDArray[np.intp]
+    """Row of the predicted object in `predicted_areas`."""
+    intersection: NDArray[np.int64]
+    """Shared pixels."""
+    true_areas: NDArray[np.int64]
+    """Area of every true object, in px."""
+    predicted_areas: NDArray[np.int64]
+    """Area of every predicted object, in annotated px; may be 0."""
+    excused: NDArray[np.bool_]
+    """Predicted objects with more than half of their pixels where nobody annotated."""
+
+    @property
+    def union(self) -> NDArray[np.int64]:
+        """Pixels on either object of a pair."""
+        areas = self.true_areas[self.true] + self.predicted_areas[self.predicted]
+        return np.asarray(areas - self.intersection)
+
+
+def _overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> _Overlaps:
+    """Count pixels of each pair of ids that occurs; memory grows with pixels, never with objects squared."""
+    true_pixels, predicted_pixels = _small_ids(true), _small_ids(predicted)
+    base = int(predicted_pixels.max(initial=0)) + 1
+    # Ids of true objects are raised by 1, so that -1 divides as the others do.
+    keys, counts = np.unique((true_pixels + 1) * base + predicted_pixels, return_counts=True)
+    pair_true, pair_predicted = keys // base - 1, keys % base
+
+    ids, rows = np.unique(pair_predicted, return_inverse=True)
+    annotated = pair_true >= 0
+    all_pixels = _sum_by(rows, counts, len(ids))
+    visible = _sum_by(rows[annotated], counts[annotated], len(ids))
+    objects = ids > 0
+
+    on_true = pair_true > 0
+    true_ids, true_rows = np.unique(pair_true[on_true], return_inverse=True)
+    both = on_true & (pair_predicted > 0)
+    return _Overlaps(
+        true=true_rows[pair_predicted[on_true] > 0],
+        predicted=(np.cumsum(objects) - 1)[rows[both]],
+        intersection=counts[both].astype(np.int64),
+        true_areas=_sum_by(true_rows, counts[on_true], len(true_ids)),
+        predicted_areas=visible[objects],
+        excused=2 * visible[objects] < all_pixels[objects],
+    )
+
+
+def _small_ids(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Flatten to int64, with -1 and 0 kept and ids that are too large replaced by their rank."""
+    flat = labels.ravel()
+    if flat.max(initial=0) <= _LARGEST_ID:
+        return flat.astype(np.int64)
+    ids, rows = np.unique(flat, return_inverse=True)
+    ranks = rows + 1 - np.count_nonzero(ids <= 0)
+    return np.where(flat > 0, ranks, flat.astype(np.int64))
+
+
+def _sum_by(rows: NDArray[np.intp], values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    # bincount adds in float64, exact up to 2^53 pixels
+    return np.bincount(rows, weights=values, minlength=size).astype(np.int64)
+
+
+def _score_overlaps(overlaps: _Overlaps) -> ImageScore:
+    iou = overlaps.intersection / overlaps.union
+    matches = [_match(overlaps, iou, threshold) for threshold in THRESHOLDS]
+    aji_intersection, aji_union = _aggregated_jaccard(overlaps, iou)
+    return ImageScore(
+        tp=tuple(len(rows) for rows in matches),
+        fp=tuple(int(np.count_nonzero(_unused(overlaps, rows))) for rows in matches),
+        fn=tuple(len(overlaps.true_areas) - len(rows) for rows in matches),
+        matched_iou=float(iou[matches[0]].sum()),
+        aji_intersection=aji_intersection,
+        aji_union=aji_union,
+        dice_intersection=2 * int(overlaps.intersection.sum()),
+        dice_total=int(overlaps.true_areas.sum() + overlaps.predicted_areas.sum()),
+    )
+
+
+def _match(overlaps: _Overlaps, iou: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
+    """Rows of a largest one-to-one matching among the pairs of at least this IoU, which is 0.5 or more.
+
+    Above 0.5 an object has one such partner at most, so all pairs are taken. At exactly 0.5 an object can
+    have two, and then the two halve it and touch nothing else: either pair will do, so the first is taken.
+    """
+    rows = np.flatnonzero(iou >= threshold)
+    _, first = np.unique(overlaps.true[rows], return_index=True)
+    rows = rows[first]
+    _, first = np.unique(overlaps.predicted[rows], return_index=True)
+    return np.asarray(rows[first])
+
+
+def _unused(overlaps: _Overlaps, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which predicted objects are in none of these pairs, and are not excused."""
+    unused = ~overlaps.excused
+    unused[overlaps.predicted[rows]] = False
+    return unused
+
+
+def _aggregated_jaccard(overlaps: _Overlaps, iou: NDArray[np.float64]) -> tuple[int, int]:
+    """Sum intersections and unions of true objects with their best predictions; add what is left over."""
+    best_first = np.lexsort((overlaps.predicted, -iou, overlaps.true))
+    found, first = np.unique(overlaps.true[best_first], return_index=True)
+    best = best_first[first]
+    missed = np.ones(len(overlaps.true_areas), dtype=np.bool_)
+    missed[found] = False
+    union = overlaps.union[best].sum() + overlaps.true_areas[missed].sum()
+    union += overlaps.predicted_areas[_unused(overlaps, best)].sum()
+    return int(overlaps.intersection[best].sum()), int(union)

@@ -1,0 +1,392 @@
+"""Images with instance masks: found on disk, read, divided, and turned into the seed map's target."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+"""Suffixes of files taken for images, in lower case."""
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+"""Suffixes of files taken for masks, in lower case; JPEG would change the ids."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its instance mask, not yet read."""
+
+    name: str
+    """Name of the image's file, without suffix."""
+    dataset: str
+    """Name of the data set."""
+    modality: str
+    """Kind of image, such as `fluorescence` or `brightfield`; `unknown` where nothing says."""
+    split: str
+    """`train`, `val` or `test`."""
+    image_path: Path
+    """File of the image."""
+    mask_path: Path
+    """File of the mask."""
+    pixel_size_um: float | None = None
+    """Side of a pixel in µm; None where unknown."""
+    field: str = ""
+    """Field of view that the image shows a part of; images of one field share a split. Empty: its own."""
+
+    def read(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Read both files.
+
+        Returns
+        -------
+        pixels : ndarray, shape (C, H, W)
+            The image in the type it is stored in.
+        mask : ndarray of int32, shape (H, W)
+            Ids of objects; 0 is background, -1 marks pixels that nobody annotated.
+
+        Raises
+        ------
+        ValueError
+            If the mask is no label image or differs in size from the image.
+        """
+        from cytoseed.images import open_image
+
+        pixels = open_image(self.image_path).read()
+        mask = read_mask(self.mask_path)
+        if pixels.shape[1:] != mask.shape:
+            raise ValueError(
+                f"{self.image_path} is {_size(pixels.shape[1:])} and its mask {self.mask_path} is "
+                f"{_size(mask.shape)}; they must have the same size"
+            )
+        return pixels, mask
+
+
+def read_mask(path: Path) -> NDArray[np.int32]:
+    """Read a label image from a file.
+
+    Parameters
+    ----------
+    path : Path
+        A file with one channel of integers.
+
+    Returns
+    -------
+    ndarray of int32, shape (H, W)
+        Ids as the file has them; 0 is background, -1 marks pixels that nobody annotated.
+
+    Raises
+    ------
+    ValueError
+        If the file has several channels, or holds anything but whole numbers from -1 to 2^31 - 1.
+    """
+    from cytoseed.images import open_image
+
+    pixels = open_image(path).read()
+    if pixels.shape[0] != 1:
+        raise ValueError(f"mask {path} has {pixels.shape[0]} channels; it must have one, with an id per object")
+    mask = pixels[0]
+    if not np.issubdtype(mask.dtype, np.integer):
+        raise ValueError(f"mask {path} holds {mask.dtype}; it must hold integers, one id per object")
+    lowest, highest = int(mask.min(initial=0)), int(mask.max(initial=0))
+    if lowest < -1 or highest > np.iinfo(np.int32).max:
+        raise ValueError(f"mask {path} holds ids from {lowest} to {highest}; they must lie in -1 to 2^31 - 1")
+    return np.asarray(mask, dtype=np.int32)
+
+
+def find_samples(
+    folder: str | Path, splits: Iterable[str] | None = None, datasets: Iterable[str] | None = None
+) -> tuple[Sample, ...]:
+    """Find images with masks in a folder, in one of three forms.
+
+    With a `samples.csv`: a table with the columns `dataset` and `stem` and, where known, `field`, `split`,
+    `modality` and `pixel_size_um`; the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`. Else,
+    with folders `images` and `masks`: files of equal stems. Else: an image `STEM.*` beside `STEM_masks.*`.
+    Images are PNG, TIFF or JPEG, masks PNG or TIFF.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to look.
+    splits : iterable of str, optional
+        Keep these splits only. Without a table every image is in `train`.
+    datasets : iterable of str, optional
+        Keep these data sets only. Without a table the folder's name is the data set's.
+
+    Returns
+    -------
+    tuple of Sample
+        In the table's order, else by name; at least one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a file of the table is missing, an image has no mask, or there are no samples.
+    ValueError
+        If two files share a stem, the table lacks a column or holds an impossible pixel size, or a split or
+        data set that was asked for does not occur.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"folder {str(root)!r} does not exist; give a folder of images with masks")
+    if (root / "samples.csv").is_file():
+        samples = _listed(root / "samples.csv")
+    elif (root / "images").is_dir() and (root / "masks").is_dir():
+        samples = _in_folders(root)
+    else:
+        samples = _beside(root)
+    if not samples:
+        raise FileNotFoundError(
+            f"folder {str(root)!r} holds no samples; it needs a samples.csv, or folders images and masks, "
+            f"or images STEM.* beside STEM_masks.* ({', '.join(IMAGE_SUFFIXES)})"
+        )
+    keep_splits = _wanted("splits", splits, {sample.split for sample in samples})
+    keep_datasets = _wanted("datasets", datasets, {sample.dataset for sample in samples})
+    kept = tuple(s for s in samples if s.split in keep_splits and s.dataset in keep_datasets)
+    if not kept:
+        raise ValueError(
+            f"splits is {splits!r} and datasets is {datasets!r}: each occurs in {str(root)!r}, but not together"
+        )
+    _require_files("image", (sample.image_path for sample in kept), IMAGE_SUFFIXES)
+    _require_files("mask", (sample.mask_path for sample in kept), MASK_SUFFIXES)
+    return kept
+
+
+class Division(NamedTuple):
+    """Samples to learn from and samples to choose by."""
+
+    train: tuple[Sample, ...]
+    """Samples with split `train`."""
+    val: tuple[Sample, ...]
+    """Samples with split `val`."""
+
+
+def split_by_name(samples: Sequence[Sample], val_share: float = 0.2, seed: int = 0) -> Division:
+    """Divide samples into train and validation by a hash of their field, or name where no field is known.
+
+    A file falls on the same side however many others there are; only where one side would stay empty is the
+    field closest to it moved over. Samples of one field are never parted, so a single field is all `train`.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        In any order; kept within each side.
+    val_share : float, default 0.2
+        Expected share of fields in validation, above 0 and below 1.
+    seed : int, default 0
+        Another seed gives another division.
+
+    Returns
+    -------
+    Division
+        `train` and `val`, with the samples' split set; both hold a sample where there are two fields or more.
+
+    Raises
+    ------
+    ValueError
+        If `val_share` is out of range.
+    """
+    if not 0 < val_share < 1:
+        raise ValueError(f"val_share is {val_share!r}; it must be above 0 and below 1")
+    ranks = {field: _rank(field, seed) for field in sorted({_field(sample) for sample in samples})}
+    chosen = {field for field, rank in ranks.items() if rank < val_share}
+    if len(ranks) > 1 and not chosen:
+        chosen = {min(ranks, key=ranks.__getitem__)}
+    elif len(chosen) == len(ranks):
+        chosen -= {max(ranks, key=ranks.__getitem__, default="")}
+    return Division(
+        train=tuple(replace(sample, split="train") for sample in samples if _field(sample) not in chosen),
+        val=tuple(replace(sample, split="val") for sample in samples if _field(sample) in chosen),
+    )
+
+
+def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
+    """Relative distance of every pixel to its object's boundary: the target of the seed map (section 2.3.1).
+
+    The Euclidean distance from a pixel's centre to the nearest pixel of another value, over the largest such
+    distance in the object. The image's edge is no boundary: an object cut by it rises towards the edge.
+
+    Parameters
+    ----------
+    mask : ndarray of int, shape (H, W)
+        Ids of objects, with gaps or in several pieces; 0 is background, -1 unknown, and both are outside.
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W)
+        In (0, 1] on objects, with 1 in each of them; 0 elsewhere. An object that fills the image is 1.
+
+    Raises
+    ------
+    TypeError
+        If the mask does not hold integers.
+    ValueError
+        If the mask is not two-dimensional.
+    """
+    from scipy import ndimage
+
+    _check_mask(mask)
+    target = np.zeros(mask.shape, np.float32)
+    ids, rows = np.unique(mask.ravel(), return_inverse=True)
+    objects = int(np.count_nonzero(ids > 0))
+    if not objects:
+        return target
+    compact = np.maximum(rows - (len(ids) - objects) + 1, 0).reshape(mask.shape)
+    for index, box in enumerate(ndimage.find_objects(compact, max_label=objects), start=1):
+        # One pixel more on each side, where there is one, holds the nearest pixel of another value.
+        crop = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        own = compact[crop] == index
+        distance = np.ones(own.shape) if own.all() else ndimage.distance_transform_edt(own)
+        target[crop][own] = (distance / distance.max())[own]
+    return target
+
+
+def median_diameter(mask: NDArray[Any]) -> float:
+    """Median over objects of the diameter of a disc of equal area.
+
+    Parameters
+    ----------
+    mask : ndarray of int, shape (H, W)
+        Ids of objects; 0 is background, -1 unknown.
+
+    Returns
+    -------
+    float
+        In px; nan where there is no object.
+
+    Raises
+    ------
+    TypeError
+        If the mask does not hold integers.
+    ValueError
+        If the mask is not two-dimensional.
+    """
+    _check_mask(mask)
+    _, areas = np.unique(mask[mask > 0], return_counts=True)
+    return float(np.median(np.sqrt(areas * (4 / np.pi)))) if areas.size else float("nan")
+
+
+def _listed(table: Path) -> tuple[Sample, ...]:
+    """Take samples from a `samples.csv`; where a file is missing, its path is where it should be."""
+    with table.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        missing = [column for column in ("dataset", "stem") if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{table} has no column {missing[0]!r}; it needs at least: dataset, stem")
+        rows = list(reader)
+    folders: dict[Path, dict[str, Path]] = {}
+
+    def locate(kind: str, row: dict[str, str], suffixes: tuple[str, ...]) -> Path:
+        folder = table.parent / row["dataset"] / kind
+        if folder not in folders:
+            folders[folder] = _by_stem(folder, suffixes)
+        return folders[folder].get(row["stem"], folder / f"{row['stem']}.png")
+
+    return tuple(
+        Sample(
+            name=row["stem"],
+            dataset=row["dataset"],
+            modality=row.get("modality") or "unknown",
+            split=row.get("split") or "train",
+            image_path=locate("images", row, IMAGE_SUFFIXES),
+            mask_path=locate("masks", row, MASK_SUFFIXES),
+            pixel_size_um=_positive(row.get("pixel_size_um"), table, row["stem"]),
+            field=row.get("field") or "",
+        )
+        for row in rows
+    )
+
+
+def _positive(text: str | None, table: Path, stem: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{table} gives {stem} the pixel_size_um {text!r}; it must be above 0, or left empty")
+    return value
+
+
+def _in_folders(root: Path) -> tuple[Sample, ...]:
+    """Pair the folders `images` and `masks`; where a mask is missing, its path is where it should be."""
+    masks = _by_stem(root / "masks", MASK_SUFFIXES)
+    return tuple(
+        _plain_sample(root, path, masks.get(stem, root / "masks" / f"{stem}.png"))
+        for stem, path in _by_stem(root / "images", IMAGE_SUFFIXES).items()
+    )
+
+
+def _beside(root: Path) -> tuple[Sample, ...]:
+    """Pair images with Cellpose's masks in the same folder; its `_flows` files are neither."""
+    masks = _by_stem(root, MASK_SUFFIXES, ending="_masks")
+    return tuple(
+        _plain_sample(root, path, masks.get(f"{stem}_masks", root / f"{stem}_masks.png"))
+        for stem, path in _by_stem(root, IMAGE_SUFFIXES).items()
+        if not stem.endswith(("_masks", "_flows"))
+    )
+
+
+def _plain_sample(root: Path, image_path: Path, mask_path: Path) -> Sample:
+    return Sample(image_path.stem, root.resolve().name, "unknown", "train", image_path, mask_path)
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...], ending: str = "") -> dict[str, Path]:
+    """List files with one of the suffixes, by name without it, sorted; nothing where the folder is missing."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.stem.endswith(ending):
+            continue
+        if path.stem in found:
+            raise ValueError(f"{folder} holds {found[path.stem].name} and {path.name}; keep one of them")
+        found[path.stem] = path
+    return found
+
+
+def _wanted(name: str, wanted: Iterable[str] | None, known: set[str]) -> set[str]:
+    """Refuse values that do not occur; None stands for all."""
+    if wanted is None:
+        return known
+    keep = {wanted} if isinstance(wanted, str) else set(wanted)
+    unknown = sorted(keep - known)
+    if unknown:
+        raise ValueError(f"{name} asks for {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+    return keep
+
+
+def _require_files(kind: str, paths: Iterable[Path], suffixes: tuple[str, ...]) -> None:
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        names = ", ".join(path.stem for path in missing[:3])
+        raise FileNotFoundError(
+            f"no {kind} ({', '.join(suffixes)}) in {missing[0].parent} for: {names}{more}; add or leave out"
+        )
+
+
+def _check_mask(mask: NDArray[Any]) -> None:
+    if not isinstance(mask, np.ndarray) or not np.issubdtype(mask.dtype, np.integer):
+        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(f"mask is {kind}; it must be an array of integers, one id per object")
+    if mask.ndim != 2:
+        raise ValueError(f"mask has shape {mask.shape}; it must be (H, W)")
+
+
+def _field(sample: Sample) -> str:
+    return sample.field or sample.name
+
+
+def _rank(field: str, seed: int) -> float:
+    """Place a field in [0, 1), evenly, and the same on every machine."""
+    digest = hashlib.sha256(f"{seed}:{field}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    height, width = shape
+    return f"{height} x {width} px"

@@ -1,0 +1,322 @@
+"""Training on any device: one loop, validated with the module that users run, resumable to the bit on a CPU."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cytoseed.core.model import Segmenter
+from cytoseed.learn.augment import Bank
+from cytoseed.learn.evaluate import Evaluation, evaluate_samples
+from cytoseed.learn.loss import TrainingSeeds, batch_losses
+from cytoseed.learn.samples import Division, Sample
+from cytoseed.models.weights import Model, save_model
+from cytoseed.run.engine import choose_device
+from cytoseed.run.segment import segment
+from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+BEST, LAST = "best", "last"
+_LOG_EVERY = 20
+
+
+class Progress(NamedTuple):
+    """How far a training is; given to the progress callback."""
+
+    step: int
+    """Steps done."""
+    steps: int
+    """Steps to do."""
+    crops_per_second: float
+    """Speed since the last report."""
+    loss: float
+    """Mean of the weighted loss since the last report."""
+    best_f1_mean: float
+    """Highest mean F1 on the validation images so far; nan before the first validation."""
+
+
+class Trained(NamedTuple):
+    """What a training gave."""
+
+    folder: Path
+    """Folder of the best model, as `load_model` takes it."""
+    best_f1_mean: float
+    """Its mean F1 on the validation images, pooled."""
+    best_step: int
+    """The step it was saved at."""
+
+
+def train(
+    samples: Division,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    output: str | Path,
+    device: str = "auto",
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Trained:
+    """Train a model from scratch (the paper's section 2.5).
+
+    In `output` it keeps `best/` and `last/` (models as `load_model` takes them), `checkpoint.pt` (to go on from),
+    `log.jsonl` and, where TensorBoard is installed, its event files.
+
+    Parameters
+    ----------
+    samples : Division
+        Images to learn from and images to choose the best weights by.
+    model_config : ModelConfig
+        Architecture; name, licence and thresholds are saved with the weights.
+    config : TrainConfig
+    output : str or Path
+        Folder; made if missing.
+    device : {'auto', 'cpu', 'cuda', 'mps'}
+    resume : bool
+        Go on from `output`'s checkpoint, if there is one. On a CPU in float32 the result is the same as without
+        the interruption.
+    progress : callable, optional
+        Called now and then with a `Progress`.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to learn from or to validate with, `output` holds another training and `resume` is
+        False, or the checkpoint was made with other settings.
+    """
+    folder = Path(output)
+    if not samples.train or not samples.val:
+        which = "train" if not samples.train else "val"
+        raise ValueError(f"there are no samples with split {which!r}; training needs some of both, train and val")
+    if (folder / CHECKPOINT).exists() and not resume:
+        raise ValueError(f"output {str(folder)!r} holds a training already; resume it, or give another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(model_config, config, choose_device(device))
+    if resume and (folder / CHECKPOINT).exists():
+        run.load(folder / CHECKPOINT)
+    bank = Bank(samples.train, model_config.channels, config, run.device)
+    log = _Log(folder, run.step)
+    note = _Describe(model_config, config, samples.train)
+    since, started = _Since(), time.monotonic()
+    while run.step < config.steps:
+        since.add(run.do_step(bank))
+        if run.step % _LOG_EVERY == 0 or run.step == config.steps:
+            report = since.report(run)
+            log.write({"step": run.step, "rate": run.rate(), **report})
+            if progress is not None:
+                progress(_progress(run, report))
+        if run.step % config.validate_every == 0 or run.step == config.steps:
+            result = run.validate(samples.val)
+            log.write({"step": run.step, **_figures(result), "seconds": round(time.monotonic() - started, 1)})
+            if result.pooled.f1_mean > run.best or run.best_step < 0:
+                run.best, run.best_step = result.pooled.f1_mean, run.step
+                save_model(run.average, note.config(run, result), folder / BEST)
+            save_model(run.average, note.config(run, result), folder / LAST)
+            run.save(folder / CHECKPOINT)
+            since = _Since()
+    log.close()
+    return Trained(folder / BEST, run.best, run.best_step)
+
+
+class _Run:
+    """Everything that a step changes, and so all that a checkpoint holds."""
+
+    def __init__(self, model_config: ModelConfig, config: TrainConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.model_config = model_config
+        self.device = device
+        self.model = Segmenter(model_config).to(device)
+        self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.model).eval()
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.seeds = TrainingSeeds(config.max_seeds, config.window_px, self.generator)
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        decay = config.weight_decay if config.optimizer == "adamw" else 0.0
+        self.optimizer = kind(
+            self.model.parameters(), config.learning_rate, weight_decay=decay, fused=device.type == "cuda"
+        )
+        precise = config.precision == "float32" or (config.precision == "auto" and device.type != "cuda")
+        self.half = not precise
+        self.step = 0
+        self.best, self.best_step = math.nan, -1
+        if config.compile:
+            self.model.network.compile()
+
+    def rate(self) -> float:
+        """Learning rate of the step to come: warm-up and cosine for `adamw`, fixed for `adam`."""
+        config = self.config
+        if config.optimizer == "adam":
+            return config.learning_rate
+        warm = min(1.0, (self.step + 1) / min(200, max(1, config.steps // 20)))
+        return config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.step / config.steps)))
+
+    def do_step(self, bank: Bank) -> Tensor:
+        """Learn from one batch.
+
+        Returns the seed term, the instance term and the weighted sum, shape (3,), on the device.
+        """
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.model.train()
+        batch = bank.draw(self.generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            fields = self.model.fields(batch.image.contiguous(memory_format=torch.channels_last))
+        pretrain = self.step < config.pretrain_steps
+        losses = batch_losses(self.model, fields, batch.labels, batch.distance, self.seeds, pretrain)
+        total = config.seed_weight * losses.seed + config.instance_weight * losses.instance
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        self._follow()
+        return torch.stack([losses.seed, losses.instance, total]).detach()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the weights, faster at first."""
+        decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
+        current = self.model.state_dict()
+        for name, mean in self.average.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(current[name], 1 - decay)
+            else:
+                mean.copy_(current[name])
+
+    def validate(self, samples: tuple[Sample, ...]) -> Evaluation:
+        """Score the averaged weights on whole images, as users would run them."""
+        model = Model(self.model_config, self.average)
+        return evaluate_samples(lambda pixels: segment(pixels, model, device=self.device.type).labels, samples)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint beside its place and rename it into it."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "best": (self.best, self.best_step),
+            "settings": self._settings(),
+        }
+        beside = path.with_suffix(".partial")
+        torch.save(state, beside)
+        os.replace(beside, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint, whose settings must be the same."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["settings"] != self._settings():
+            raise ValueError(f"checkpoint {str(path)!r} was made with other settings: {state['settings']}")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.step = state["step"]
+        self.best, self.best_step = state["best"]
+
+    def _settings(self) -> str:
+        return json.dumps([self.model_config.to_dict(), self.config.to_dict()], sort_keys=True)
+
+
+class _Since:
+    """Losses and time since the last report."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._start = time.monotonic()
+
+    def add(self, losses: Tensor) -> None:
+        self._losses.append(losses)
+
+    def report(self, run: _Run) -> dict[str, float]:
+        """Means since the last report, and the speed; starts anew."""
+        seed, instance, total = torch.stack(self._losses).mean(0).tolist()
+        speed = len(self._losses) * run.config.batch_size / (time.monotonic() - self._start)
+        self.__init__()  # type: ignore[misc]
+        return {"seed": seed, "instance": instance, "loss": total, "crops_per_second": round(speed, 1)}
+
+
+class _Log:
+    """Lines of JSON, and TensorBoard where it is installed; what was logged after the checkpoint is dropped."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        path = folder / LOG
+        old = path.read_text().splitlines() if step > 0 and path.exists() else []
+        self._file = path.open("w")
+        self._file.writelines(line + "\n" for line in old if json.loads(line)["step"] <= step)
+        self._board: SummaryWriter | None = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder), purge_step=step + 1)
+        except ImportError:
+            pass
+
+    def write(self, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, values["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+class _Describe:
+    """What is written into the configuration of the models that a training saves."""
+
+    def __init__(self, model_config: ModelConfig, config: TrainConfig, samples: tuple[Sample, ...]) -> None:
+        self._model_config = model_config
+        self._config = config
+        known = {note.name: note for note in model_config.trained_on}
+        names = sorted({sample.dataset for sample in samples})
+        self._notes = tuple(
+            dataclasses.replace(
+                known.get(name, DatasetNote(name, "not stated")),
+                images=sum(sample.dataset == name for sample in samples),
+            )
+            for name in names
+        )
+
+    def config(self, run: _Run, result: Evaluation) -> ModelConfig:
+        """Complete the configuration with data, recipe and validation figures."""
+        return dataclasses.replace(
+            self._model_config,
+            trained_on=self._notes,
+            recipe={**self._config.to_dict(), "best_step": run.step, "device": run.device.type},
+            figures={"val": _figures(result)},
+        )
+
+
+def _figures(result: Evaluation) -> dict[str, Any]:
+    figures: dict[str, Any] = {"f1": round(result.pooled.f1, 4), "f1_mean": round(result.pooled.f1_mean, 4)}
+    for (dataset, modality), group in result.groups.items():
+        figures[f"{dataset} {modality}"] = {"f1": round(group.f1, 4), "f1_mean": round(group.f1_mean, 4)}
+    return figures
+
+
+def _progress(run: _Run, report: dict[str, float]) -> Progress:
+    return Progress(run.step, run.config.steps, report["crops_per_second"], report["loss"], run.best)

@@ -1,0 +1,273 @@
+"""Our figures beside StarDist's, beside plain loops, and beside sums worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cytoseed.learn.metrics import THRESHOLDS, ImageScore, pool, score
+
+FIGURES = ("f1", "f1_mean", "ap", "precision", "recall", "pq", "sq", "aji", "dice")
+
+
+@st.composite
+def label_pairs(draw, lowest_true=0):
+    """Two label images that agree in part: the second is the first, shifted and partly painted over."""
+    height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    block = draw(st.integers(1, 4))
+    coarse = draw(hnp.arrays(np.int32, (height, width), elements=st.integers(lowest_true, 6)))
+    true = np.kron(coarse, np.ones((block, block), np.int32))
+    predicted = np.roll(np.maximum(true, 0), draw(st.integers(0, 2)), axis=draw(st.integers(0, 1)))
+    for _ in range(draw(st.integers(0, 4))):
+        row, column = draw(st.integers(0, height * block - 1)), draw(st.integers(0, width * block - 1))
+        size, label = draw(st.integers(1, 5)), draw(st.integers(0, 9))
+        predicted[row : row + size, column : column + size] = label
+    return predicted, true
+
+
+def strips(*runs):
+    """A label image of one row: (id, length) after (id, length)."""
+    return np.concatenate([np.full(length, label, np.int32) for label, length in runs])[None]
+
+
+def aji_by_loops(predicted, true):
+    """Kumar et al. 2017, algorithm 1, object by object on boolean masks."""
+    masks = {j: predicted == j for j in np.unique(predicted) if j > 0}
+    used, intersection, union = set(), 0, 0
+    for i in np.unique(true):
+        if i == 0:
+            continue
+        target = true == i
+        best, best_iou = None, 0.0
+        for j, mask in masks.items():
+            iou = (target & mask).sum() / (target | mask).sum()
+            if iou > best_iou:
+                best, best_iou = j, iou
+        if best is None:
+            union += target.sum()
+        else:
+            used.add(best)
+            intersection += (target & masks[best]).sum()
+            union += (target | masks[best]).sum()
+    union += sum(mask.sum() for j, mask in masks.items() if j not in used)
+    return intersection, union
+
+
+def assert_equals_stardist(ours: ImageScore, theirs):
+    for i, result in enumerate(theirs):
+        assert (ours.tp[i], ours.fp[i], ours.fn[i]) == (result.tp, result.fp, result.fn)
+        if ours.true_objects or ours.predicted_objects:  # StarDist gives two empty images 0
+            assert ours.f1_at(result.thresh) == pytest.approx(result.f1)
+    if ours.true_objects or ours.predicted_objects:
+        assert ours.ap == pytest.approx(theirs[0].accuracy)
+        assert ours.precision == pytest.approx(theirs[0].precision)
+        assert ours.recall == pytest.approx(theirs[0].recall)
+        assert ours.pq == pytest.approx(theirs[0].panoptic_quality, rel=1e-5)
+        assert ours.sq == pytest.approx(theirs[0].mean_matched_score, rel=1e-5)
+
+
+@settings(deadline=None)
+@given(label_pairs())
+def test_counts_and_figures_equal_stardists(pair):
+    from stardist.matching import matching
+
+    predicted, true = pair
+    assert_equals_stardist(score(predicted, true), matching(true, predicted, thresh=THRESHOLDS))
+
+
+@settings(deadline=None)
+@given(st.lists(label_pairs(), min_size=1, max_size=4))
+def test_pooled_figures_equal_stardists(pairs):
+    from stardist.matching import matching_dataset
+
+    predicted, true = zip(*pairs, strict=True)
+    theirs = matching_dataset(true, predicted, thresh=THRESHOLDS, by_image=False, show_progress=False)
+    ours = pool(score(*pair) for pair in pairs)
+    assert ours.images == len(pairs)
+    assert_equals_stardist(ours, theirs)
+
+
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_an_iou_equal_to_the_threshold_matches(threshold):
+    tenths = round(10 * threshold)
+    result = score(strips((1, tenths), (0, 10 - tenths)), strips((1, 10)))
+    assert result.f1_at(threshold) == 1
+    assert sum(result.tp) == THRESHOLDS.index(threshold) + 1
+
+
+def test_two_halves_of_an_object_match_it_once():
+    whole, halves = strips((1, 4)), strips((1, 2), (2, 2))
+    split, merged = score(halves, whole), score(whole, halves)
+    assert (split.tp[0], split.fp[0], split.fn[0]) == (1, 1, 0)
+    assert (merged.tp[0], merged.fp[0], merged.fn[0]) == (1, 0, 1)
+
+
+@settings(deadline=None)
+@given(label_pairs())
+def test_aggregated_jaccard_equals_plain_loops(pair):
+    result = score(*pair)
+    assert (result.aji_intersection, result.aji_union) == aji_by_loops(*pair)
+
+
+def test_figures_worked_out_by_hand():
+    #        true: 1 1 1 1 . 2 2 2 . . 3 3
+    #   predicted: . 1 1 1 . . 2 4 4 4 . .  5 5
+    true = strips((1, 4), (0, 1), (2, 3), (0, 2), (3, 2), (0, 2))
+    predicted = strips((0, 1), (1, 3), (0, 2), (2, 1), (4, 3), (0, 2), (5, 2))
+    result = score(predicted, true)
+    # IoU: (1,1) 3/4; (2,2) 1/3; (2,4) 1/5; true 3 missed; predicted 4 and 5 used by nobody
+    assert result.tp == (1, 1, 1, 0, 0)
+    assert result.fp == (3, 3, 3, 4, 4)
+    assert result.fn == (2, 2, 2, 3, 3)
+    assert result.aji == pytest.approx((3 + 1) / (4 + 3 + 2 + 3 + 2))
+    assert result.dice == pytest.approx(2 * 5 / (9 + 9))
+    assert result.f1 == pytest.approx(2 / 7)
+    assert result.f1_mean == pytest.approx(3 / 5 * 2 / 7)
+    assert result.ap == pytest.approx(1 / 6)
+    assert result.precision == pytest.approx(1 / 4)
+    assert result.recall == pytest.approx(1 / 3)
+    assert result.sq == pytest.approx(3 / 4)
+    assert result.pq == pytest.approx(3 / 4 / 3.5)
+    assert (result.true_objects, result.predicted_objects, result.images) == (3, 4, 1)
+
+
+def test_one_prediction_may_be_the_best_of_two_true_objects():
+    result = score(strips((1, 6)), strips((1, 3), (2, 3)))
+    assert result.aji == pytest.approx((3 + 3) / (6 + 6))
+
+
+def test_of_equally_good_predictions_the_lowest_id_is_used():
+    true = strips((1, 6), (2, 6))
+    # True object 1 has an IoU of 1/6 with both predictions, true object 2 meets only the long one.
+    short_first = strips((1, 1), (0, 3), (2, 8))
+    long_first = strips((2, 1), (0, 3), (1, 8))
+    assert score(short_first, true).aji == pytest.approx((1 + 6) / (6 + 8))
+    assert score(long_first, true).aji == pytest.approx((2 + 6) / (12 + 8 + 1))
+
+
+@settings(deadline=None)
+@given(label_pairs(lowest_true=-1), st.permutations(range(1, 10)), st.permutations(range(1, 10)))
+def test_the_order_of_ids_does_not_matter(pair, ids_predicted, ids_true):
+    predicted, true = pair
+    new_predicted = np.concatenate([[0], 1000 * np.array(ids_predicted)])
+    new_true = np.concatenate([[0], 7 * np.array(ids_true), [-1]])  # index -1 is the last
+    before, after = score(predicted, true), score(new_predicted[predicted], new_true[true])
+    assert (before.tp, before.fp, before.fn) == (after.tp, after.fp, after.fn)
+    assert before.dice == after.dice
+    assert before.matched_iou == pytest.approx(after.matched_iou)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+@settings(deadline=None)
+@given(pair=label_pairs())
+def test_integer_types_and_gaps_in_ids_do_not_matter(dtype, pair):
+    predicted, true = pair
+    top = min(np.iinfo(dtype).max, np.iinfo(np.int64).max) - 9
+    far = np.where(predicted > 0, predicted.astype(np.int64) + top, 0).astype(dtype)
+    assert score(far, true.astype(dtype)) == score(predicted, true)
+
+
+def test_huge_ids_beside_pixels_that_nobody_annotated():
+    far = 2**62
+    true = np.array([[-1, far, far, 0]])
+    assert score(np.array([[far, far, far, 0]]), true).f1_mean == 1
+    assert score(np.array([[0, far, far, 0]], np.uint64), np.array([[-1, far, far, 3]])).recall == 0.5
+
+
+@settings(deadline=None)
+@given(label_pairs())
+def test_swapping_the_images_swaps_the_errors(pair):
+    predicted, true = pair
+    there, back = score(predicted, true), score(true, predicted)
+    assert (there.tp, there.fp, there.fn) == (back.tp, back.fn, back.fp)
+    for name in ("f1", "f1_mean", "ap", "pq", "sq", "dice"):
+        assert getattr(there, name) == pytest.approx(getattr(back, name))
+    assert there.precision == back.recall
+
+
+@settings(deadline=None)
+@given(label_pairs(lowest_true=-1))
+def test_every_figure_is_a_share(pair):
+    result = score(*pair)
+    for name in FIGURES:
+        assert 0 <= getattr(result, name) <= 1 + 1e-12
+    assert list(result.tp) == sorted(result.tp, reverse=True)
+
+
+@settings(deadline=None)
+@given(label_pairs(lowest_true=-1))
+def test_the_truth_itself_scores_one(pair):
+    _, true = pair
+    result = score(np.maximum(true, 0), true)
+    for name in FIGURES:
+        assert getattr(result, name) == 1
+
+
+def test_two_empty_images_score_one_and_one_empty_image_scores_nothing():
+    empty, some = np.zeros((3, 3), np.uint8), strips((1, 3), (0, 6)).reshape(3, 3)
+    for name in FIGURES:
+        assert getattr(score(empty, empty), name) == 1
+        assert getattr(score(some, empty), name) == 0
+        assert getattr(score(empty, some), name) == 0
+    assert score(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8)).f1 == 1
+
+
+def test_pixels_that_nobody_annotated_are_left_out():
+    true = strips((1, 4), (-1, 6), (0, 2))
+    # 1 reaches into the unknown and matches on what is known; 2 lies there wholly, 3 by more than half
+    predicted = strips((1, 6), (2, 2), (3, 2), (3, 1), (0, 1))
+    result = score(predicted, true)
+    assert (result.tp[-1], result.fp[-1], result.fn[-1]) == (1, 0, 0)
+    assert result.aji == 1
+    assert result.dice == pytest.approx(2 * 4 / (4 + 4 + 1))
+
+
+def test_an_object_half_on_unknown_pixels_is_still_a_false_positive():
+    true = strips((-1, 2), (0, 2))
+    assert score(strips((1, 4)), true).fp[0] == 1
+    assert score(strips((1, 3), (0, 1)), true).fp[0] == 0
+    assert score(strips((1, 3), (0, 1)), true).f1 == 1
+
+
+def test_an_object_mostly_on_unknown_pixels_may_still_match():
+    result = score(strips((5, 5)), strips((-1, 3), (1, 2)))
+    assert (result.tp[-1], result.fp[-1], result.fn[-1]) == (1, 0, 0)
+
+
+def test_many_objects_need_little_memory():
+    # 65,536 objects a side: a dense table of pairs would take 34 GB
+    ids = np.arange(1, 256 * 256 + 1, dtype=np.int32).reshape(256, 256)
+    result = score(ids.T.copy(), ids)
+    assert result.f1_mean == 1
+    assert result.true_objects == 65536
+
+
+def test_a_threshold_without_counts_is_refused():
+    with pytest.raises(ValueError, match=r"threshold is 0\.55.*0\.5, 0\.6"):
+        score(strips((1, 2)), strips((1, 2))).f1_at(0.55)
+
+
+def test_wrong_arrays_are_refused():
+    good = np.zeros((2, 2), np.int32)
+    with pytest.raises(TypeError, match="predicted is float64"):
+        score(good.astype(float), good)
+    with pytest.raises(TypeError, match="true is bool"):
+        score(good, good.astype(bool))
+    with pytest.raises(TypeError, match="true is list"):
+        score(good, good.tolist())
+    with pytest.raises(ValueError, match=r"true has shape \(1, 2, 2\)"):
+        score(good, good[None])
+    with pytest.raises(ValueError, match=r"\(2, 2\) and true has \(2, 1\)"):
+        score(good, good[:, :1])
+    with pytest.raises(ValueError, match="predicted holds -1"):
+        score(good - 1, good)
+    with pytest.raises(ValueError, match="true holds -2"):
+        score(good, good - 2)
+
+
+def test_nothing_to_pool_is_refused():
+    with pytest.raises(ValueError, match="scores is empty"):
+        pool([])

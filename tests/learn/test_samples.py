@@ -1,0 +1,350 @@
+"""Samples found, read and divided on tiny folders; the seed target beside a plain double loop."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cytoseed.learn.samples import (
+    Sample,
+    find_samples,
+    median_diameter,
+    read_mask,
+    seed_target,
+    split_by_name,
+)
+
+DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+needs_data = pytest.mark.skipif(
+    not (DATA / "samples.csv").is_file(), reason="the real images are not here; set CYTOSEED_DATA"
+)
+
+masks = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(-1, 4))
+
+
+def write_png(path: Path, pixels):
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+def image(height=6, width=5):
+    return np.arange(height * width, dtype=np.uint8).reshape(height, width)
+
+
+def mask(height=6, width=5):
+    labels = np.zeros((height, width), np.uint16)
+    labels[1:3, 1:4] = 300
+    return labels
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A folder with a table of two data sets, one of them with columns left empty."""
+    (tmp_path / "samples.csv").write_text(
+        "dataset,stem,field,split,modality,pixel_size_um\n"
+        "cells,a,f1,train,fluorescence,0.25\n"
+        "cells,b,f1,val,fluorescence,\n"
+        "tissue,a,,,,\n"
+    )
+    for dataset, stem in (("cells", "a"), ("cells", "b"), ("tissue", "a")):
+        write_png(tmp_path / dataset / "images" / f"{stem}.png", image())
+        write_png(tmp_path / dataset / "masks" / f"{stem}.png", mask())
+    return tmp_path
+
+
+def test_a_table_gives_samples_in_its_order(listed):
+    first, second, third = find_samples(listed)
+    assert first == Sample(
+        name="a",
+        dataset="cells",
+        modality="fluorescence",
+        split="train",
+        image_path=listed / "cells" / "images" / "a.png",
+        mask_path=listed / "cells" / "masks" / "a.png",
+        pixel_size_um=0.25,
+        field="f1",
+    )
+    assert (second.split, second.pixel_size_um) == ("val", None)
+    assert (third.dataset, third.modality, third.split, third.field) == ("tissue", "unknown", "train", "")
+
+
+def test_a_table_needs_two_columns_only(listed):
+    (listed / "samples.csv").write_text("stem,dataset\na,tissue\n")
+    (sample,) = find_samples(str(listed))
+    assert (sample.name, sample.dataset, sample.modality, sample.split) == ("a", "tissue", "unknown", "train")
+
+
+def test_splits_and_data_sets_are_picked(listed):
+    assert [s.name for s in find_samples(listed, splits=["val"])] == ["b"]
+    assert [s.dataset for s in find_samples(listed, splits="train")] == ["cells", "tissue"]
+    assert [s.dataset for s in find_samples(listed, ("train", "val"), ["tissue"])] == ["tissue"]
+
+
+def test_a_split_or_data_set_that_does_not_occur_is_refused(listed):
+    with pytest.raises(ValueError, match="splits asks for 'test'; there are: train, val"):
+        find_samples(listed, splits=["train", "test"])
+    with pytest.raises(ValueError, match="datasets asks for 'blood'; there are: cells, tissue"):
+        find_samples(listed, datasets=["blood"])
+    with pytest.raises(ValueError, match=r"'val'.*'tissue'.*not together"):
+        find_samples(listed, splits=["val"], datasets=["tissue"])
+
+
+def test_files_that_a_table_lists_must_be_there_where_asked_for(listed):
+    (listed / "tissue" / "images" / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no image .*tissue.*for: a"):
+        find_samples(listed)
+    assert len(find_samples(listed, datasets=["cells"])) == 2
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "inf", "tiny"])
+def test_a_table_with_an_impossible_pixel_size_is_refused(listed, size):
+    (listed / "samples.csv").write_text(f"stem,dataset,pixel_size_um\na,tissue,{size}\n")
+    with pytest.raises(ValueError, match=f"pixel_size_um '{size}'"):
+        find_samples(listed)
+
+
+def test_a_table_without_a_needed_column_is_refused(listed):
+    (listed / "samples.csv").write_text("dataset,name\ncells,a\n")
+    with pytest.raises(ValueError, match="no column 'stem'"):
+        find_samples(listed)
+
+
+def test_folders_of_images_and_masks_are_paired_by_stem(tmp_path):
+    for name in ("b.tif", "a.png", "c.v2.JPG"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    for name in ("a.tiff", "b.png", "c.v2.tif", "extra.png"):
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        (tmp_path / "masks" / name).touch()
+    (tmp_path / "images" / "notes.txt").touch()
+    (tmp_path / "images" / "._a.png").touch()
+    samples = find_samples(tmp_path)
+    assert [(s.image_path.name, s.mask_path.name) for s in samples] == [
+        ("a.png", "a.tiff"),
+        ("b.tif", "b.png"),
+        ("c.v2.JPG", "c.v2.tif"),
+    ]
+    assert {(s.dataset, s.modality, s.split) for s in samples} == {(tmp_path.name, "unknown", "train")}
+
+
+def test_images_beside_cellpose_masks_are_paired(tmp_path):
+    for name in ("a.tif", "a_masks.tif", "a_flows.tif", "a_seg.npy", "b.jpg", "b_masks.png"):
+        (tmp_path / name).touch()
+    pairs = [(s.name, s.image_path.name, s.mask_path.name) for s in find_samples(tmp_path)]
+    assert pairs == [("a", "a.tif", "a_masks.tif"), ("b", "b.jpg", "b_masks.png")]
+
+
+def test_images_without_masks_are_named(tmp_path):
+    for name in "abcde":
+        (tmp_path / f"{name}.png").touch()
+    (tmp_path / "b_masks.png").touch()
+    with pytest.raises(FileNotFoundError, match=r"no mask .*for: a_masks, c_masks, d_masks and 1 more"):
+        find_samples(tmp_path)
+
+
+def test_jpeg_is_no_mask(tmp_path):
+    for folder, name in (("images", "a.png"), ("masks", "a.jpg")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    with pytest.raises(FileNotFoundError, match=r"no mask \(\.png, \.tif, \.tiff\).*for: a"):
+        find_samples(tmp_path)
+
+
+def test_two_files_of_one_stem_are_refused(tmp_path):
+    for name in ("a.png", "a.tif", "a_masks.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"a\.png and a\.tif"):
+        find_samples(tmp_path)
+
+
+def test_a_missing_or_empty_folder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*does not exist"):
+        find_samples(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="holds no samples"):
+        find_samples(tmp_path)
+
+
+def test_reading_gives_pixels_and_mask(listed):
+    pixels, labels = find_samples(listed)[0].read()
+    assert (pixels.dtype, labels.dtype) == (np.uint8, np.int32)
+    np.testing.assert_array_equal(pixels, image()[None])
+    np.testing.assert_array_equal(labels, mask())
+
+
+def test_an_image_in_colour_is_read_with_channels_first(listed):
+    colours = np.stack([image(), image() + 30, image() + 60], axis=-1)
+    write_png(listed / "cells" / "images" / "a.png", colours[..., ::-1])  # cv2 writes BGR
+    pixels, _ = find_samples(listed)[0].read()
+    np.testing.assert_array_equal(pixels, colours.transpose(2, 0, 1))
+
+
+def test_a_mask_of_another_size_is_refused(listed):
+    write_png(listed / "cells" / "masks" / "a.png", mask(height=7))
+    with pytest.raises(ValueError, match=r"a\.png is 6 x 5 px and its mask .*a\.png is 7 x 5 px"):
+        find_samples(listed)[0].read()
+
+
+def test_a_mask_keeps_its_ids_and_what_nobody_annotated(tmp_path):
+    labels = np.array([[-1, 0, 70_000, 5]] * 2, np.int32)
+    tifffile.imwrite(tmp_path / "mask.tif", labels)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.tif"), labels)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((4, 5), np.float32), "holds float32"),
+        (np.full((4, 5), -2, np.int16), "holds ids from -2 to 0"),
+        (np.full((4, 5), 2**31, np.uint32), "holds ids from 0 to 2147483648"),
+        (np.zeros((4, 5, 3), np.uint8), "has 3 channels"),
+    ],
+)
+def test_a_file_that_is_no_label_image_is_refused(tmp_path, pixels, message):
+    tifffile.imwrite(tmp_path / "mask.tif", pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
+    with pytest.raises(ValueError, match=rf"mask\.tif {message}"):
+        read_mask(tmp_path / "mask.tif")
+
+
+def named(*names, field=""):
+    return [Sample(name, "set", "unknown", "test", Path(name), Path(name), field=field) for name in names]
+
+
+names = st.lists(st.text(min_size=1, max_size=4), unique=True, max_size=12)
+
+
+@settings(deadline=None)
+@given(names, st.floats(0.01, 0.99), st.integers(0, 99))
+def test_a_division_keeps_every_sample_once_and_fills_both_sides(stems, share, seed):
+    train, val = split_by_name(named(*stems), share, seed)
+    assert [s.name for s in train] == [n for n in stems if n not in {s.name for s in val}]
+    assert sorted(s.name for s in train + val) == sorted(stems)
+    assert {s.split for s in train} <= {"train"}
+    assert {s.split for s in val} <= {"val"}
+    if len(stems) >= 2:
+        assert train
+        assert val
+
+
+def test_a_file_falls_on_the_same_side_among_others():
+    some, more = named(*map(str, range(20))), named(*map(str, range(200)))
+    before = {s.name for s in split_by_name(some).val}
+    after = {s.name for s in split_by_name(more).val}
+    assert before == after & {s.name for s in some}
+    assert 20 <= len(after) <= 60
+    assert {s.name for s in split_by_name(more, seed=1).val} != after
+
+
+def test_fields_are_never_parted():
+    samples = [s for n in range(30) for s in named(f"{n}-left", f"{n}-right", field=f"field {n}")]
+    train, val = split_by_name(samples, 0.5)
+    assert not {s.field for s in train} & {s.field for s in val}
+    assert len(train) + len(val) == 60
+    only = split_by_name(named("a", "b", field="one"), 0.9)
+    assert (len(only.train), len(only.val)) == (2, 0)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, float("nan")])
+def test_an_impossible_share_is_refused(share):
+    with pytest.raises(ValueError, match="val_share is"):
+        split_by_name(named("a", "b"), share)
+
+
+def target_by_loops(labels):
+    """Distance to the nearest pixel of another value, pixel by pixel."""
+    places = np.stack(np.indices(labels.shape), axis=-1)
+    distance = np.zeros(labels.shape)
+    for at in np.ndindex(labels.shape):
+        others = places[labels != labels[at]]
+        if labels[at] > 0:
+            distance[at] = np.sqrt(((others - at) ** 2).sum(axis=1).min()) if len(others) else 1
+    for i in np.unique(labels[labels > 0]):
+        distance[labels == i] /= distance[labels == i].max()
+    return distance
+
+
+@settings(deadline=None)
+@given(masks)
+def test_the_seed_target_equals_plain_loops(labels):
+    target = seed_target(labels)
+    assert target.dtype == np.float32
+    np.testing.assert_allclose(target, target_by_loops(labels), rtol=1e-6)
+
+
+@settings(deadline=None)
+@given(masks)
+def test_the_seed_target_is_one_in_each_object_and_zero_outside(labels):
+    target = seed_target(labels)
+    assert (target[labels <= 0] == 0).all()
+    assert (target[labels > 0] > 0).all()
+    for i in np.unique(labels[labels > 0]):
+        assert target[labels == i].max() == 1
+
+
+@settings(deadline=None)
+@given(masks)
+def test_gaps_in_ids_do_not_change_the_seed_target(labels):
+    far = np.where(labels > 0, 1_000_003 * labels.astype(np.int64), labels)
+    np.testing.assert_array_equal(seed_target(far), seed_target(labels))
+
+
+@settings(deadline=None)
+@given(masks)
+def test_the_seed_target_turns_with_the_mask(labels):
+    np.testing.assert_array_equal(seed_target(np.rot90(labels)), np.rot90(seed_target(labels)))
+
+
+def test_an_object_cut_by_the_edge_rises_towards_it():
+    np.testing.assert_allclose(seed_target(np.array([[0, 4, 4, 4, 4]])), [[0, 0.25, 0.5, 0.75, 1]])
+    np.testing.assert_array_equal(seed_target(np.full((3, 4), 9, np.uint8)), np.ones((3, 4)))
+
+
+def test_touching_objects_bound_each_other():
+    np.testing.assert_allclose(seed_target(np.array([[0, 1, 1, 1, 2, 2, 0]])), [[0, 0.5, 1, 0.5, 1, 1, 0]])
+
+
+def test_no_object_gives_zeros():
+    for shape in ((3, 4), (1, 1), (0, 5)):
+        assert not seed_target(np.zeros(shape, np.uint8)).any()
+
+
+@settings(deadline=None)
+@given(masks)
+def test_the_median_diameter_is_that_of_a_disc_of_equal_area(labels):
+    areas = [np.count_nonzero(labels == i) for i in np.unique(labels[labels > 0])]
+    expected = np.median([2 * np.sqrt(area / np.pi) for area in areas]) if areas else np.nan
+    np.testing.assert_allclose(median_diameter(labels), expected)
+
+
+@pytest.mark.parametrize("function", [seed_target, median_diameter])
+def test_masks_that_are_none_are_refused(function):
+    with pytest.raises(TypeError, match="mask is float64"):
+        function(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"mask has shape \(1, 2, 2\)"):
+        function(np.zeros((1, 2, 2), int))
+
+
+@needs_data
+def test_the_real_data_is_found_as_its_table_says():
+    with (DATA / "samples.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    samples = find_samples(DATA)
+    assert len(samples) == len(rows)
+    kinds = Counter((s.dataset, s.split, s.modality) for s in samples)
+    assert kinds == Counter((row["dataset"], row["split"], row["modality"]) for row in rows)
+    for sample, row in list(zip(samples, rows, strict=True))[::80]:
+        pixels, labels = sample.read()
+        assert pixels.shape[1:] == labels.shape == (int(row["height"]), int(row["width"]))
+        assert len(np.unique(labels[labels > 0])) == int(row["instances"])
+        assert median_diameter(labels) == pytest.approx(float(row["median_diameter_px"]), abs=0.051)
