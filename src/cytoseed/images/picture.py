@@ -1,0 +1,116 @@
+"""Readers of PNG and JPEG, by imagecodecs; the headers are read here, so that opening decodes nothing."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoseed.images.image import RGB_NAMES, Image, ImageFileError, numbered_names
+from cytoseed.images.intact import require_whole_jpeg
+
+# the signature's 8 bytes and the first chunk's length are skipped
+_PNG_HEADER = struct.Struct(">12x4sIIBB")
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8 and CC are tables and reserved
+
+
+def open_png(path: Path) -> Image:
+    """Open a PNG: grey, RGB or palette of 1 to 16 bits; alpha is dropped.
+
+    Raises
+    ------
+    ImageFileError
+        If the header is damaged.
+    """
+    with path.open("rb") as file:
+        header = file.read(_PNG_HEADER.size)
+    if len(header) < _PNG_HEADER.size:
+        raise _damaged(path, "its header is incomplete")
+    chunk, width, height, bits, colour = _PNG_HEADER.unpack(header)
+    if chunk != b"IHDR" or colour not in _PNG_CHANNELS:
+        raise _damaged(path, "it does not begin with a PNG header")
+    return _image(path, _Header(_PNG_CHANNELS[colour], height, width, bits), _decode_png)
+
+
+def open_jpeg(path: Path) -> Image:
+    """Open a JPEG: grey or RGB. A rotation in its EXIF data is not applied.
+
+    Raises
+    ------
+    ImageFileError
+        If the file is cut short, has no frame header, or holds CMYK.
+    """
+    data = path.read_bytes()
+    require_whole_jpeg(path, data)
+    header = _jpeg_header(path, data)
+    if header.channels not in (1, 3):
+        raise ImageFileError(
+            f"{path}: is a JPEG of {header.channels} components (CMYK?); cytoseed reads grey and RGB: convert it to RGB"
+        )
+    return _image(path, header, _decode_jpeg)
+
+
+class _Header(NamedTuple):
+    channels: int
+    height: int
+    width: int
+    bits: int
+
+
+def _image(path: Path, header: _Header, decode: Callable[[Path, _Header], NDArray[Any]]) -> Image:
+    """Make the record of a picture. A resolution in it is a printer's: not a pixel size."""
+    names = RGB_NAMES if header.channels == 3 else numbered_names(header.channels)
+    return Image(
+        path=path,
+        shape=(header.channels, header.height, header.width),
+        dtype=np.dtype(np.uint16 if header.bits > 8 else np.uint8),
+        channel_names=names,
+        pixel_size_yx_um=None,
+        pixel_size_source="not stated",
+        decode=partial(decode, path, header),
+    )
+
+
+def _jpeg_header(path: Path, data: bytes) -> _Header:
+    """Find the frame header, walking from segment to segment."""
+    position = 2
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker, length = struct.unpack_from(">xBH", data, position)
+        if marker == 0xFF:
+            position += 1
+        elif marker in _JPEG_FRAMES:
+            bits, height, width, channels = struct.unpack_from(">BHHB", data, position + 4)
+            return _Header(channels, height, width, bits)
+        else:
+            position += 2 + length
+    raise _damaged(path, "it has no frame header")
+
+
+def _decode_png(path: Path, header: _Header) -> NDArray[Any]:
+    import imagecodecs
+
+    return _channels_first(imagecodecs.png_decode(path.read_bytes()), header)
+
+
+def _decode_jpeg(path: Path, header: _Header) -> NDArray[Any]:
+    import imagecodecs
+
+    data = path.read_bytes()
+    require_whole_jpeg(path, data)  # it may have changed since it was opened
+    return _channels_first(imagecodecs.jpeg_decode(data), header)
+
+
+def _channels_first(decoded: NDArray[Any], header: _Header) -> NDArray[Any]:
+    """Bring (H,W) or (H,W,S) to (C,H,W) without alpha."""
+    planes = decoded[:, :, None] if decoded.ndim == 2 else decoded
+    return np.moveaxis(planes[:, :, : header.channels], 2, 0)
+
+
+def _damaged(path: Path, what: str) -> ImageFileError:
+    return ImageFileError(f"{path}: is cut short or damaged ({what}); copy or export it again")

@@ -1,0 +1,85 @@
+"""The image with the objects' outlines drawn on it, for looking at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from cytoseed.results.segmentation import Segmentation
+
+_SMALL_PX = 1024  # images of this side at most are drawn twice as large: lines stay thin beside small nuclei
+_PERCENTILES = (0.5, 99.8)
+_RGB_NAMES = ("red", "green", "blue")
+_UNNAMED = ("channel 0", "channel 1", "channel 2")  # most likely RGB too
+# colours of two or three fluorescent channels, blue first, as the nuclear stain most often is
+_TINTS = np.array([[0.25, 0.45, 1.0], [0.2, 1.0, 0.3], [1.0, 0.25, 0.45]], np.float32)
+# outlines per target, on dark and on light images
+_ON_DARK = np.array([[255, 214, 10], [0, 229, 255]], np.uint8)
+_ON_LIGHT = np.array([[57, 255, 20], [0, 102, 255]], np.uint8)
+
+
+def draw_overlay(result: Segmentation) -> NDArray[np.uint8]:
+    """Draw every object's outline, one pixel wide and inside the object, on the image.
+
+    An RGB image of 8 bits (three channels called so, or without names) is shown as it is. Other channels are
+    stretched, each between its percentiles 0.5 and 99.8: one is shown in grey, two and three are tinted and
+    added up, of more the mean is shown in grey. Images of up to 1024 px a side are drawn twice as large.
+
+    Returns
+    -------
+    ndarray, shape (H,W,3) or (2H,2W,3), uint8
+        RGB.
+    """
+    picture = _as_rgb(result.image, result.channel_names)
+    is_dark = picture.size == 0 or float(picture.mean()) < 110
+    colours = _ON_DARK if is_dark else _ON_LIGHT
+    factor = 2 if max(picture.shape[:2]) <= _SMALL_PX else 1
+    canvas = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    for index, labels in reversed(list(enumerate(result.planes))):  # nuclei on top of cells
+        canvas[_borders(labels.repeat(factor, axis=0).repeat(factor, axis=1))] = colours[index % len(colours)]
+    return canvas
+
+
+def write_overlay(result: Segmentation, path: Path) -> None:
+    """Write the drawing of `draw_overlay` as PNG."""
+    import imagecodecs
+
+    path.write_bytes(imagecodecs.png_encode(draw_overlay(result)))
+
+
+def _as_rgb(image: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.uint8]:
+    """Show an image (C,H,W) as RGB (H,W,3) of 8 bits."""
+    is_rgb = len(image) == 3 and names in (_RGB_NAMES, _UNNAMED)
+    if is_rgb and image.dtype == np.uint8:
+        return np.ascontiguousarray(np.moveaxis(image, 0, 2))
+    stretched = np.stack([_stretch(channel) for channel in image])
+    if not is_rgb:
+        if 2 <= len(stretched) <= 3:
+            stretched = np.tensordot(_TINTS[: len(stretched)], stretched, axes=(0, 0))
+        else:
+            stretched = stretched.mean(axis=0, keepdims=True).repeat(3, axis=0)
+    return (np.moveaxis(stretched, 0, 2).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _stretch(channel: NDArray[Any]) -> NDArray[np.float32]:
+    """Bring one channel (H,W) to 0..1 between its percentiles."""
+    values = channel.astype(np.float32)
+    low, high = np.percentile(values, _PERCENTILES)
+    if high <= low:  # a few bright pixels on nothing, or one value throughout
+        low, high = float(values.min()), float(values.max())
+    shown: NDArray[np.float32] = ((values - low) / (high - low or 1)).clip(0, 1).astype(np.float32)
+    return shown
+
+
+def _borders(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Find the pixels of objects that have a neighbour above, below, left or right outside their object."""
+    border = np.zeros(labels.shape, bool)
+    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differs = labels[here] != labels[there]
+        border[here] |= differs
+        border[there] |= differs
+    return border & (labels > 0)

@@ -1,0 +1,212 @@
+"""Saving: records, what is in the way, and nothing half-written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cytoseed.results import WRITERS, Segmentation, Writer, compare, record_of, stem_of
+
+ALL = ("labels", "geojson", "table", "overlay")
+NAMES = ["tissue.csv", "tissue.cytoseed.json", "tissue.geojson", "tissue.labels.tif", "tissue.overlay.png"]
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def changed(result: Segmentation, **settings: Any) -> Segmentation:
+    return dataclasses.replace(result, settings={**result.settings, **settings})
+
+
+@pytest.mark.parametrize(
+    ("source", "stem"),
+    [
+        ("a/cells.tif", "cells"),
+        ("cells.ome.tif", "cells"),
+        ("array", "array"),
+        ("x.y.png", "x.y"),
+        (".ome.tif", ".ome"),
+    ],
+)
+def test_stems(source: str, stem: str) -> None:
+    assert stem_of(source) == stem
+
+
+def test_all_formats_and_the_record(nuclei: Segmentation, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    paths = nuclei.save(folder)
+    assert listing(folder) == NAMES
+    assert [path.name for path in paths] == [*(f"tissue{WRITERS[name].suffix}" for name in ALL), "tissue.cytoseed.json"]
+    record = json.loads(paths[-1].read_text(encoding="utf-8"))
+    assert record["version"] == metadata.version("cytoseed")
+    assert record["input"]["name"] == "tissue.ome.tif"
+    assert record["input"]["shape"] == [3, 20, 30]
+    assert record["settings"] == {"model": "nuclei 0.1.0", "seed_threshold": 0.5, "channels": ["0", "1", "2"]}
+    assert record["files"] == sorted(path.name for path in paths[:-1])
+
+
+def test_comparison_before_and_after(nuclei: Segmentation, tmp_path: Path) -> None:
+    def look(formats: tuple[str, ...] = ALL, pixels: Any = nuclei.image, **settings: Any) -> Any:
+        record = record_of(pixels, nuclei.source, {**nuclei.settings, **settings})
+        return compare(tmp_path / "out", stem_of(nuclei.source), record, formats)
+
+    assert look() == ("absent", (), ALL)
+    nuclei.save(tmp_path / "out", formats=("labels", "table"))
+    assert look(("labels",)) == ("same", (), ())
+    assert look() == ("same", (), ("geojson", "overlay"))
+    assert look(seed_threshold=0.7).state == "different"
+    assert look(seed_threshold=0.7).differences == ("settings.seed_threshold: 0.5 -> 0.7",)
+    assert look(tta=True).differences == ("settings.tta: null -> true",)
+    (line,) = look(pixels=nuclei.image + 1).differences
+    assert line.startswith("input.sha256")
+    assert any("input.dtype" in line for line in look(pixels=nuclei.image.astype(np.uint16)).differences)
+
+
+def test_the_same_result_is_left_alone_and_formats_are_added(nuclei: Segmentation, tmp_path: Path) -> None:
+    nuclei.save(tmp_path, formats=("labels",))
+    before = (tmp_path / "tissue.labels.tif").stat()
+    nuclei.save(tmp_path, formats=("labels", "table"))
+    after = (tmp_path / "tissue.labels.tif").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text(encoding="utf-8"))
+    assert record["files"] == ["tissue.csv", "tissue.labels.tif"]
+
+
+def test_a_lost_file_is_written_again(nuclei: Segmentation, tmp_path: Path) -> None:
+    nuclei.save(tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "tissue.geojson").unlink()
+    nuclei.save(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_different_result_is_not_overwritten_unasked(nuclei: Segmentation, tmp_path: Path) -> None:
+    nuclei.save(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(FileExistsError, match=r"settings.seed_threshold: 0\.5 -> 0\.7.*overwrite=True"):
+        changed(nuclei, seed_threshold=0.7).save(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_overwriting_leaves_nothing_of_the_old_result(nuclei: Segmentation, tmp_path: Path) -> None:
+    nuclei.save(tmp_path)
+    other = changed(nuclei, seed_threshold=0.7)
+    other.save(tmp_path, formats=("labels",), overwrite=True)
+    assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.labels.tif"]
+    assert other.save(tmp_path, formats=("labels",))  # now the same
+
+
+def test_overwriting_the_same_result_writes_it_anew(nuclei: Segmentation, tmp_path: Path) -> None:
+    nuclei.save(tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "tissue.csv").write_text("edited")
+    nuclei.save(tmp_path, formats=("table",), overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_two_images_of_one_stem_do_not_overwrite_each_other(nuclei: Segmentation, tmp_path: Path) -> None:
+    nuclei.save(tmp_path)
+    with pytest.raises(FileExistsError, match=r'input.name: "tissue.ome.tif" -> "tissue.png"'):
+        dataclasses.replace(nuclei, source="tissue.png").save(tmp_path)
+
+
+def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Segmentation, tmp_path: Path) -> None:
+    (tmp_path / "tissue.csv").write_text("my own notes")
+    nuclei.save(tmp_path, formats=("labels",), overwrite=False)
+    (tmp_path / "tissue.cytoseed.json").unlink()
+    (tmp_path / "tissue.labels.tif").unlink()
+    with pytest.raises(FileExistsError, match=r"tissue\.csv: there already, with no record"):
+        nuclei.save(tmp_path)
+    assert (tmp_path / "tissue.csv").read_text() == "my own notes"
+    nuclei.save(tmp_path, overwrite=True)
+    assert listing(tmp_path) == NAMES
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "1"}', '{"files": 3}'])
+def test_a_damaged_record_is_a_difference(nuclei: Segmentation, tmp_path: Path, text: str) -> None:
+    (tmp_path / "tissue.cytoseed.json").write_text(text)
+    with pytest.raises(FileExistsError, match="not a record that can be read"):
+        nuclei.save(tmp_path)
+    nuclei.save(tmp_path, overwrite=True)
+    assert listing(tmp_path) == NAMES
+
+
+def test_a_record_cannot_name_files_elsewhere(nuclei: Segmentation, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("kept")
+    folder = tmp_path / "out"
+    nuclei.save(folder)
+    path = folder / "tissue.cytoseed.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**record, "files": ["../precious.txt", "tissue.csv"]}), encoding="utf-8")
+    changed(nuclei, seed_threshold=0.1).save(folder, formats=("labels",), overwrite=True)
+    assert (tmp_path / "precious.txt").exists()
+
+
+@pytest.mark.parametrize("formats", [("labels", "shapefile"), (), "zarr"])
+def test_unknown_formats(nuclei: Segmentation, tmp_path: Path, formats: Any) -> None:
+    with pytest.raises(ValueError, match=r"not known; the formats are labels, geojson, table, overlay"):
+        nuclei.save(tmp_path / "out", formats=formats)
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_that_json_cannot_hold(nuclei: Segmentation, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="settings hold a value that JSON cannot"):
+        changed(nuclei, model=object()).save(tmp_path)
+
+
+@pytest.mark.parametrize("below", ["", "out"])
+def test_a_folder_that_cannot_be_written_to(nuclei: Segmentation, tmp_path: Path, below: str) -> None:
+    (tmp_path / "file.txt").write_text("a file")
+    with pytest.raises(OSError, match=r"file\.txt.*cannot be written to .*choose a folder"):
+        nuclei.save(tmp_path / "file.txt" / below)
+    assert (tmp_path / "file.txt").read_text() == "a file"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_folder_as_it_was(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    nuclei.save(tmp_path)
+    before = contents(tmp_path)
+
+    def fail(_: Segmentation, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setitem(WRITERS, "table", Writer(".csv", fail))
+    with pytest.raises((ValueError, OSError, KeyboardInterrupt)) as caught:
+        changed(nuclei, seed_threshold=0.7).save(tmp_path, overwrite=True)
+    assert contents(tmp_path) == before
+    if isinstance(error, OSError):
+        assert "No space left on device" in str(caught.value)
+
+
+def test_a_kill_between_two_moves_leaves_no_record_of_a_mixture(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nuclei.save(tmp_path)
+    moved: list[str] = []
+    replace = os.replace
+
+    def die(source: Path, target: Path) -> None:
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr("cytoseed.results.save.os.replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        changed(nuclei, seed_threshold=0.7).save(tmp_path, overwrite=True)
+    assert "tissue.cytoseed.json" not in listing(tmp_path)

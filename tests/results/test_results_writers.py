@@ -1,0 +1,192 @@
+"""Label image, GeoJSON and overlay: what is written is what was found."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from test_results_outline import fill
+
+from cytoseed.images import open_image
+from cytoseed.results import Segmentation
+from cytoseed.results.geojson import write_geojson
+from cytoseed.results.labels import write_labels
+from cytoseed.results.overlay import draw_overlay
+
+# Label image
+
+
+def test_labels_are_read_back_exactly(nuclei: Segmentation, tmp_path: Path) -> None:
+    write_labels(nuclei, tmp_path / "a.tif")
+    image = open_image(tmp_path / "a.tif")
+    assert image.dtype == np.uint16
+    assert image.channel_names == ("nuclei",)
+    assert image.pixel_size_um == 0.25
+    np.testing.assert_array_equal(image.read()[0], nuclei.labels)
+
+
+def test_labels_of_two_targets_are_two_channels(cells: Segmentation, tmp_path: Path) -> None:
+    write_labels(cells, tmp_path / "a.tif")
+    image = open_image(tmp_path / "a.tif")
+    assert image.channel_names == ("nuclei", "cells")
+    assert image.pixel_size_um is None
+    np.testing.assert_array_equal(image.read(), cells.labels)
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint16), (65_535, np.uint16), (65_536, np.uint32)])
+def test_labels_take_the_smallest_of_two_types(tmp_path: Path, largest: int, dtype: Any) -> None:
+    labels = np.zeros((1, 3), np.int32)
+    labels[0, 1] = largest
+    write_labels(Segmentation(labels, np.zeros((1, 1, 3))), tmp_path / "a.tif")
+    read = open_image(tmp_path / "a.tif").read()
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read[0], labels)
+
+
+def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Segmentation, tmp_path: Path) -> None:
+    write_labels(nuclei, tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        numerator, denominator = tif.pages[0].tags["XResolution"].value
+        assert tif.pages[0].tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
+    assert 1e4 * denominator / numerator == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("write", [write_labels, write_geojson])
+def test_the_same_result_gives_the_same_bytes(nuclei: Segmentation, tmp_path: Path, write: Any) -> None:
+    write(nuclei, tmp_path / "a")
+    write(nuclei, tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+# GeoJSON
+
+
+def features(result: Segmentation, path: Path) -> list[dict[str, Any]]:
+    write_geojson(result, path)
+    collection = json.loads(path.read_text(encoding="utf-8"))
+    assert collection["type"] == "FeatureCollection"
+    found: list[dict[str, Any]] = collection["features"]
+    return found
+
+
+def rasterise(geometry: dict[str, Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    pieces = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    return fill([ring for rings in pieces for ring in rings], (shape[-2], shape[-1]))
+
+
+def test_detections_as_qupath_wants_them(nuclei: Segmentation, tmp_path: Path) -> None:
+    found = features(nuclei, tmp_path / "a.geojson")
+    assert [feature["properties"]["measurements"]["label"] for feature in found] == [1, 2, 3, 4]
+    assert [feature["geometry"]["type"] for feature in found] == ["Polygon"] * 3 + ["MultiPolygon"]
+    for feature in found:
+        assert feature["type"] == "Feature"
+        assert str(uuid.UUID(feature["id"])) == feature["id"]
+        assert feature["properties"]["objectType"] == "detection"
+        assert all(math.isfinite(value) for value in feature["properties"]["measurements"].values())
+    assert len({feature["id"] for feature in found}) == 4
+    measurements = found[0]["properties"]["measurements"]
+    assert measurements["area_um2"] == 20 / 16
+    assert measurements["mean_red"] == nuclei.table["mean_red"][0]
+
+
+def test_cells_hold_their_nuclei(cells: Segmentation, tmp_path: Path) -> None:
+    found = {feature["properties"]["measurements"]["label"]: feature for feature in features(cells, tmp_path / "a")}
+    kinds = {label: feature["properties"]["objectType"] for label, feature in found.items()}
+    assert kinds == {1: "cell", 2: "cell", 4: "cell", 5: "detection"}
+    assert {label for label, feature in found.items() if "nucleusGeometry" in feature} == {1, 2}
+    np.testing.assert_array_equal(rasterise(found[2]["geometry"], (16, 18)), cells.labels[1] == 2)
+    np.testing.assert_array_equal(rasterise(found[2]["nucleusGeometry"], (16, 18)), cells.labels[0] == 2)
+    np.testing.assert_array_equal(rasterise(found[5]["geometry"], (16, 18)), cells.labels[0] == 5)
+    assert found[1]["properties"]["measurements"]["nuclei: area_px"] == 9
+    assert found[1]["properties"]["measurements"]["cells: area_px"] == 64
+
+
+@settings(max_examples=60)
+@given(
+    hnp.arrays(
+        np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements={"min_value": 0, "max_value": 3}
+    )
+)
+def test_outlines_rasterise_to_the_labels(tmp_path_factory: pytest.TempPathFactory, labels: NDArray[np.int32]) -> None:
+    result = Segmentation(labels, np.zeros((1, *labels.shape), np.uint8))
+    again = np.zeros_like(labels)
+    for feature in features(result, tmp_path_factory.getbasetemp() / "a.geojson"):
+        again[rasterise(feature["geometry"], labels.shape)] = feature["properties"]["measurements"]["label"]
+    np.testing.assert_array_equal(again, labels)
+
+
+def test_nothing_found_is_an_empty_collection(tmp_path: Path) -> None:
+    assert features(Segmentation(np.zeros((3, 4), np.int32), np.zeros((1, 3, 4))), tmp_path / "a") == []
+
+
+def test_ids_change_with_the_settings(nuclei: Segmentation, tmp_path: Path) -> None:
+    other = Segmentation(nuclei.labels, nuclei.image, source=nuclei.source, settings={"seed_threshold": 0.7})
+    ids = [{feature["id"] for feature in features(result, tmp_path / "a")} for result in (nuclei, other)]
+    assert not ids[0] & ids[1]
+
+
+# Overlay
+
+
+def test_rgb_is_shown_as_it_is_twice_as_large(nuclei: Segmentation) -> None:
+    drawn = draw_overlay(nuclei)
+    assert (drawn.shape, drawn.dtype) == ((40, 60, 3), np.uint8)
+    plain = np.moveaxis(nuclei.image, 0, 2).repeat(2, axis=0).repeat(2, axis=1)
+    changed = (drawn != plain).any(axis=2)
+    inside = nuclei.labels.repeat(2, axis=0).repeat(2, axis=1)
+    assert not changed[inside == 0].any(), "outlines lie inside the objects"
+    assert changed[4, 6:16].all(), "the upper edge of the first"
+    assert changed[6, 15], "its edge to the second"
+    assert changed[6, 16]
+    assert not changed[7:9, 8:14].any(), "its inside"
+    assert changed[0:2, 58:60].sum() == 3, "a single pixel's edges to others, not to the image's border"
+
+
+def test_large_images_keep_their_size() -> None:
+    result = Segmentation(np.zeros((3, 1500), np.int32), np.zeros((1, 3, 1500)))
+    assert draw_overlay(result).shape == (3, 1500, 3)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_every_kind_of_image_can_be_drawn(dtype: Any, channels: int) -> None:
+    image = (np.random.default_rng(0).random((channels, 30, 30)) * 200).astype(dtype)
+    labels = np.zeros((30, 30), np.int32)
+    labels[10:20, 10:20] = 1
+    drawn = draw_overlay(Segmentation(labels, image, channel_names=tuple("abcde"[:channels])))
+    assert len(np.unique(drawn[20:40, 20:40].reshape(-1, 3), axis=0)) > 1
+
+
+def test_fluorescence_is_stretched_and_grey() -> None:
+    ramp = np.linspace(100, 300, 900).reshape(1, 30, 30).astype(np.uint16)
+    drawn = draw_overlay(Segmentation(np.zeros((30, 30), np.int32), ramp))
+    assert (drawn.min(), drawn.max()) == (0, 255)
+    assert (drawn[..., 0] == drawn[..., 2]).all()
+
+
+def test_an_image_of_one_value_is_black_with_outlines() -> None:
+    labels = np.zeros((20, 20), np.int32)
+    labels[5:9, 5:9] = 1
+    drawn = draw_overlay(Segmentation(labels, np.full((1, 20, 20), 7.0)))
+    assert drawn[0, 0].tolist() == [0, 0, 0]
+    assert drawn[10, 10].max() > 200
+
+
+def test_nuclei_and_cells_have_colours_of_their_own(cells: Segmentation) -> None:
+    drawn = draw_overlay(cells)
+    assert drawn[6, 6].tolist() != drawn[2, 2].tolist()
+
+
+def test_the_file_holds_the_drawing(nuclei: Segmentation, tmp_path: Path) -> None:
+    path, _ = nuclei.save(tmp_path, formats=["overlay"])
+    assert path.name == "tissue.overlay.png"
+    np.testing.assert_array_equal(open_image(path).read(), np.moveaxis(draw_overlay(nuclei), 2, 0))
