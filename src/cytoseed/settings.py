@@ -231,13 +231,15 @@ class TrainConfig:
     max_seeds: int = 50
     """Most seeds drawn from one crop for the instance term (the paper's K)."""
     window_px: int = 64
-    """Side of the windows of the instance term."""
+    """Windows of the instance term; every fourth batch takes windows twice as wide."""
     augment: str = "full"
     """`full`, or `minimal`: the paper's flips, quarter turns and crops."""
     scale_range: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest random scale."""
     nominal_scale_share: float = 0.5
     """Share of crops whose image is first scaled to nuclei of 17 px; the others keep their own scale."""
+    synthetic_stain_share: float = 0.0
+    """Share of grey crops that are coloured like a stained section, the nuclei dark on a mottled ground."""
     balance: str = "modality"
     """`modality`: every data set and modality is drawn equally often, tempered; `image`: every image is."""
     validate_every: int = 500

@@ -71,6 +71,7 @@ class Bank:
         self._start = torch.tensor([0, *ends[:-1].tolist()], device=device)
         self._size = torch.tensor(sizes, device=device)  # (I, 2)
         self._stained = torch.tensor([part.stained for part in parts], device=device)
+        self._bright = torch.tensor([part.bright for part in parts], device=device)
         diameters = torch.tensor([part.diameter for part in parts])
         self._to_nominal = (NOMINAL_DIAMETER_PX / diameters).nan_to_num(1.0).clamp(0.25, 4.0).to(device)
         self._weight = _weights(samples, config.balance).to(device)
@@ -101,6 +102,9 @@ class Bank:
         low, high = _palette_percentiles(palette)
         image = scale_intensity(image, low, high)
         if self._config.augment == "full":
+            share = self._config.synthetic_stain_share
+            if share > 0:
+                image = _stain_grey(image, self._bright[chosen] & ~stained & (luck.sometimes(share) > 0), luck)
             image = _vary_intensity(image, stained, luck)
         return Batch(image.contiguous(), labels[:, None], distance[:, None])
 
@@ -193,6 +197,7 @@ class _Part(NamedTuple):
     distance: Tensor  # (H, W) float16
     palette: Tensor  # (C, P) float16
     stained: bool
+    bright: bool  # nuclei are brighter than what surrounds them
     diameter: float
 
 
@@ -213,6 +218,10 @@ def _read(sample: Sample, channels: int) -> _Part:
         torch.from_numpy(seed_target(mask).astype(np.float16)),
         torch.from_numpy(pixels.reshape(channels, -1)[:, order[spread]]),
         stained,
+        bool(
+            (mask > 0).any()
+            and pixels.mean(0, dtype=np.float32)[mask > 0].mean() > pixels.mean(0, dtype=np.float32).mean()
+        ),
         median_diameter(mask),
     )
 
@@ -270,6 +279,25 @@ def _vary_stain(image: Tensor, palette: Tensor, stained: Tensor, luck: _Luck) ->
         return torch.where(stained.view(-1, *[1] * (values.ndim - 1)), changed, values)
 
     return apply(image), apply(palette)
+
+
+def _stain_grey(image: Tensor, chosen: Tensor, luck: _Luck) -> Tensor:
+    """Make stained sections of the chosen crops: haematoxylin where they are bright, eosin on a mottled ground."""
+    if image.shape[1] != 3:
+        return image
+    side = image.shape[2:]
+    ground = torch.zeros_like(image[:, :1])
+    for cells in (4, 16, 64, 128):
+        coarse = luck.uniform(1, cells, cells)
+        ground = ground + F.interpolate(coarse, side, mode="bilinear") * luck.between(0.0, 1.0)[:, None, None, None]
+    ground = (ground - ground.amin((2, 3), keepdim=True)) * luck.between(0.1, 0.6)[:, None, None, None]
+    nuclei = image.mean(1, keepdim=True).clamp(0, 1) ** luck.between(0.4, 1.2)[:, None, None, None]
+    amounts = torch.cat([nuclei * luck.between(0.6, 1.8)[:, None, None, None], ground * (1 - 0.7 * nuclei)], dim=1)
+    stains = torch.tensor(_STAINS[:2], device=luck.device) + 0.08 * luck.normal(2, 3)
+    colour = (-torch.einsum("nshw,nsc->nchw", amounts, stains.clamp(min=0.02))).exp()
+    some = colour[:, :, ::8, ::8]
+    low, high = some.amin((2, 3)), some.amax((2, 3))
+    return torch.where(chosen[:, None, None, None], scale_intensity(colour, low, high), image)
 
 
 def _vary_intensity(image: Tensor, stained: Tensor, luck: _Luck) -> Tensor:

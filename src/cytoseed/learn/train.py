@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cytoseed.core.model import Segmenter
 from cytoseed.learn.augment import Bank
@@ -146,7 +147,6 @@ class _Run:
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.seeds = TrainingSeeds(config.max_seeds, config.window_px, self.generator)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         decay = config.weight_decay if config.optimizer == "adamw" else 0.0
         self.optimizer = kind(
@@ -180,7 +180,9 @@ class _Run:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             fields = self.model.fields(batch.image.contiguous(memory_format=torch.channels_last))
         pretrain = self.step < config.pretrain_steps
-        losses = batch_losses(self.model, fields, batch.labels, batch.distance, self.seeds, pretrain)
+        wider = 2 if self.step % 4 == 3 else 1  # so that phi also learns what lies far from a seed
+        seeds = TrainingSeeds(config.max_seeds, wider * config.window_px, self.generator)
+        losses = batch_losses(self.model, fields, batch.labels, batch.distance, seeds, pretrain)
         total = config.seed_weight * losses.seed + config.instance_weight * losses.instance
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -194,12 +196,13 @@ class _Run:
     def _follow(self) -> None:
         """Move the average towards the weights, faster at first."""
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
-        current = self.model.state_dict()
-        for name, mean in self.average.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(current[name], 1 - decay)
-            else:
-                mean.copy_(current[name])
+        pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
+        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average([mean for mean, _ in moving], [now for _, now in moving], self.step)
+        for mean, now in pairs:
+            if not mean.is_floating_point():
+                mean.copy_(now)
 
     def validate(self, samples: tuple[Sample, ...]) -> Evaluation:
         """Score the averaged weights on whole images, as users would run them."""
