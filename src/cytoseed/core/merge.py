@@ -26,28 +26,29 @@ def agreeing_seeds(maps: Maps, count: int, threshold: float) -> Tensor:
     """
     area = torch.zeros(count, dtype=torch.int64, device=maps.seed.device)
     area = area.scatter_add(0, maps.seed, torch.ones_like(maps.seed))
-    order = torch.sort(maps.pixel, stable=True).indices
+    order = torch.sort(maps.pixel).indices
     pixel, seed = maps.pixel[order], maps.seed[order]
-    pairs: list[Tensor] = []
+    ones: list[Tensor] = []
+    others: list[Tensor] = []
     for step in range(1, 16):  # of more maps on one pixel, each is compared with the next 15
         behind = max(pixel.shape[0] - step, 0)
         shared = (pixel[:behind] == pixel[step:]).nonzero()[:, 0]
         here, there = seed[shared], seed[shared + step]
-        pairs.append(torch.minimum(here, there) * count + torch.maximum(here, there))
-    pair, common = _count_equal(torch.cat(pairs))
-    one, other = pair.div(max(count, 1), rounding_mode="floor"), pair.remainder(max(count, 1))
+        ones.append(torch.minimum(here, there))
+        others.append(torch.maximum(here, there))
+    one, other, common = _count_pairs(torch.cat(ones), torch.cat(others), count)
     agree = common >= threshold * (area[one] + area[other] - common)
     return connect(one[agree], other[agree], count)
 
 
-def _count_equal(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct values in rising order, and how often each occurs."""
-    values = torch.sort(values).values
-    new = torch.ones_like(values, dtype=torch.bool)
-    new[1:] = values[1:] != values[:-1]
-    distinct = values[new]
-    place = new.to(torch.int64).cumsum(0) - 1
-    return distinct, torch.zeros_like(distinct).scatter_add(0, place, torch.ones_like(values))
+def _count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct pairs of numbers below `count`, and how often each occurs."""
+    key, order = torch.sort(one * count + other)
+    new = torch.ones_like(key, dtype=torch.bool)
+    new[1:] = key[1:] != key[:-1]
+    first = order[new]
+    times = torch.zeros_like(first).scatter_add(0, new.to(torch.int64).cumsum(0) - 1, torch.ones_like(key))
+    return one[first], other[first], times
 
 
 def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:

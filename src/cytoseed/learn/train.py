@@ -63,14 +63,14 @@ class Trained(NamedTuple):
 
 def train(
     samples: Division,
-    model_config: ModelConfig,
+    model: ModelConfig | Model,
     config: TrainConfig,
     output: str | Path,
     device: str = "auto",
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
-    """Train a model from scratch (the paper's section 2.5).
+    """Train a model, from scratch or from the weights of another (the paper's section 2.5).
 
     In `output` it keeps `best/` and `last/` (models as `load_model` takes them), `checkpoint.pt` (to go on from),
     `log.jsonl` and, where TensorBoard is installed, its event files.
@@ -79,8 +79,9 @@ def train(
     ----------
     samples : Division
         Images to learn from and images to choose the best weights by.
-    model_config : ModelConfig
-        Architecture; name, licence and thresholds are saved with the weights.
+    model : ModelConfig or Model
+        What to train: a configuration starts from random weights, a model from its own. Name, licence and thresholds
+        are saved with the weights.
     config : TrainConfig
     output : str or Path
         Folder; made if missing.
@@ -108,12 +109,12 @@ def train(
     if (folder / CHECKPOINT).exists() and not resume:
         raise ValueError(f"output {str(folder)!r} holds a training already; resume it, or give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(model_config, config, choose_device(device))
+    run = _Run(model, config, choose_device(device))
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
-    bank = Bank(samples.train, model_config.channels, config, run.device)
+    bank = Bank(samples.train, run.model_config.channels, config, run.device)
     log = _Log(folder, run.step)
-    note = _Describe(model_config, config, samples.train)
+    note = _Describe(run.model_config, config, samples.train)
     since, started = _Since(), time.monotonic()
     while run.step < config.steps:
         since.add(run.do_step(bank))
@@ -138,12 +139,14 @@ def train(
 class _Run:
     """Everything that a step changes, and so all that a checkpoint holds."""
 
-    def __init__(self, model_config: ModelConfig, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: ModelConfig | Model, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.model_config = model_config
+        self.model_config = model if isinstance(model, ModelConfig) else model.config
         self.device = device
-        self.model = Segmenter(model_config).to(device)
+        self.model = Segmenter(self.model_config).to(device)
+        if isinstance(model, Model):
+            self.model.load_state_dict(model.segmenter.state_dict())
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator(device).manual_seed(config.seed)

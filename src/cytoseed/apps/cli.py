@@ -1,0 +1,189 @@
+"""The command line: `cytoseed --help`. What is heavy is imported inside the commands, so that help comes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cytoseed import __version__
+from cytoseed.apps.console import FAILED, MISUSED, complain, exit_on_mistake
+from cytoseed.apps.flags import settings_flags
+from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
+
+app = typer.Typer(
+    name="cytoseed",
+    help="Find every nucleus in microscopy images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cytoseed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Find every nucleus in microscopy images."""
+
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model (see `cytoseed models`) or its folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that were made with other settings.")]
+
+
+@app.command()
+@settings_flags(SegmentOptions)
+def segment(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="Image files, folders of them, or quoted patterns such as 'a/*.tif'."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that the results are written to.")],
+    model: Model = "nuclei",
+    formats: Annotated[
+        str, typer.Option("--format", "-f", help="Kinds of files to write, of labels, geojson, table and overlay.")
+    ] = "labels,geojson,table,overlay",
+    overwrite: Overwrite = False,
+    *,
+    given: Mapping[str, Any],
+) -> None:
+    """Segment images and write the results for other programs to open.
+
+    A result that is there already, made from the same image with the same settings, is left as it is.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.apps.segmenting import find_images, prepare_job
+
+        paths = find_images(inputs)
+        job = prepare_job(model, SegmentOptions(**given), output, formats.split(","), overwrite)
+    with exit_on_mistake(FAILED):
+        failed = job.run(paths)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo"),
+    model: Model = "nuclei",
+) -> None:
+    """Segment an example: a stained tissue section that comes with scikit-image."""
+    with exit_on_mistake(MISUSED):
+        from cytoseed.apps.segmenting import prepare_job, write_example
+
+        job = prepare_job(model, SegmentOptions(), output, ["labels", "geojson", "table", "overlay"], overwrite=True)
+    with exit_on_mistake(FAILED):
+        failed = job.run([write_example(output)])
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def models() -> None:
+    """List the models that are known by name."""
+    with exit_on_mistake(FAILED):
+        from rich.console import Console
+        from rich.table import Table
+
+        from cytoseed.models.weights import list_models
+
+        table = Table("name", "version", "targets", "network", "µm a pixel", "licence", "description")
+        for config in list_models():
+            targets, size = ", ".join(config.targets), f"{config.pixel_size_um:g}"
+            table.add_row(
+                config.name, config.version, targets, config.network, size, config.licence, config.description
+            )
+        Console().print(table)
+
+
+@app.command()
+def info(images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")]) -> None:
+    """Show size, channels, type and pixel size of images."""
+    failed = False
+    with exit_on_mistake(FAILED):
+        from cytoseed.images import open_image
+
+        for path in images:
+            try:
+                image = open_image(path)
+                channels, height, width = image.shape
+                size = image.pixel_size_um
+            except (ValueError, OSError) as error:
+                complain(str(error))
+                failed = True
+                continue
+            typer.echo(f"{path}")
+            typer.echo(f"  size        {width} x {height} px (width x height)")
+            names = (f"{index} ({name})" for index, name in enumerate(image.channel_names))
+            typer.echo(f"  channels    {channels}: {', '.join(names)}")
+            typer.echo(f"  type        {image.dtype}")
+            stated = "unknown" if size is None else f"{size:g} µm"
+            typer.echo(f"  pixel size  {stated} ({image.pixel_size_source})")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def evaluate(
+    predicted: Annotated[Path, typer.Argument(help="Folder of label images to score, such as `segment` writes.")],
+    true: Annotated[Path, typer.Argument(help="Folder of true label images with the same names.")],
+    samples: Annotated[Path | None, typer.Option(help="Table with columns stem, dataset, modality.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="File for the figures of each image.")] = None,
+) -> None:
+    """Score label images against true ones."""
+    with exit_on_mistake(FAILED):
+        from cytoseed.learn.evaluate import evaluate_folders
+
+        evaluation = evaluate_folders(predicted, true, samples)
+        typer.echo(evaluation.to_table())
+        if evaluation.unpaired:
+            typer.echo(f"left out: {evaluation.unpaired} predicted files without a true mask", err=True)
+        if csv is not None:
+            evaluation.write_csv(csv)
+
+
+@app.command()
+@settings_flags(TrainConfig)
+def train(
+    data: Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/training.md.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the models, the log, the checkpoint.")],
+    *,
+    config: Annotated[Path | None, typer.Option(help="JSON file of settings; flags go before it.")] = None,
+    network: Annotated[str, typer.Option(help="Backbone: lite or paper.")] = "lite",
+    name: Annotated[str, typer.Option(help="Name of the model; without it, that of the output folder.")] = "",
+    dataset: Annotated[list[str] | None, typer.Option(help="Use this data set only; can be repeated.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+    given: Mapping[str, Any],
+) -> None:
+    """Train a model on images with instance masks."""
+    with exit_on_mistake(MISUSED):
+        from cytoseed.apps.learning import gather_samples, read_train_config, training_display
+        from cytoseed.run.engine import choose_device
+
+        settings = read_train_config(config, given)
+        model = ModelConfig(name or output.resolve().name, network=network)
+        choose_device(device)
+        samples = gather_samples(data, dataset or ())
+    with exit_on_mistake(FAILED):
+        from cytoseed.learn import train as learning
+
+        typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
+        with training_display(settings.steps) as report:
+            trained = learning.train(samples, model, settings, output, device, resume, report)
+        typer.echo(f"best mean F1 {trained.best_f1_mean:.3f} at step {trained.best_step} -> {trained.folder}")

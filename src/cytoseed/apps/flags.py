@@ -1,0 +1,99 @@
+"""Command-line flags made from the settings' classes, so that each setting is documented in one place."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, Field, fields
+from itertools import pairwise
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from cytoseed.settings import ModelConfig
+
+_UNITS = {"um": "µm", "px": "px"}
+
+
+def settings_flags(settings: type, leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]], Any]:
+    """Give a command one flag for each field of a settings class.
+
+    Parameters
+    ----------
+    settings
+        A dataclass of `cytoseed.settings`. Field `min_size_px` becomes `--min-size`, in px, with the field's
+        documentation as its help; a tuple of strings is given as one, with commas.
+    leave_out
+        Fields without a flag.
+
+    Returns
+    -------
+    Callable
+        Decorator of a command that takes what was given as the keyword argument `given`, a dictionary from
+        field to value; flags that were not given are not in it.
+    """
+    kept = [entry for entry in fields(settings) if entry.name not in set(leave_out)]
+    hints = get_type_hints(settings)
+    described = _documentation(ModelConfig) | _documentation(settings)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        flags = [_flag(entry, hints[entry.name], described.get(entry.name, "")) for entry in kept]
+        names = [flag.name for flag in flags]
+
+        @functools.wraps(command)
+        def with_flags(**values: Any) -> None:
+            given = {name: values.pop(name) for name in names}
+            command(**values, given={name: value for name, value in given.items() if value is not None})
+
+        signature = inspect.Signature([p for p in own if p.name != "given"] + flags)
+        with_flags.__signature__ = signature  # type: ignore[attr-defined]
+        with_flags.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        return with_flags
+
+    return decorate
+
+
+def _flag(entry: Field[Any], hint: Any, text: str) -> inspect.Parameter:
+    """Build the parameter, of default None, that typer makes a flag from."""
+    stem, _, unit = entry.name.rpartition("_")
+    name = stem if unit in _UNITS else entry.name
+    spelling = "--" + name.replace("_", "-")
+    if hint is bool:
+        spelling += f"/--no-{name.replace('_', '-')}"
+    default = "" if entry.default in (None, (), MISSING) else str(entry.default)
+    option = typer.Option(
+        spelling, help=text, metavar=_UNITS.get(unit), show_default=default or False, callback=_split_of(hint)
+    )
+    shown = str if _is_names(hint) else hint
+    return inspect.Parameter(
+        entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[shown | None, option]
+    )
+
+
+def _is_names(hint: Any) -> bool:
+    return bool(hint == tuple[str, ...])
+
+
+def _split_of(hint: Any) -> Callable[[str | None], tuple[str, ...] | None] | None:
+    """Make the callback that takes a list with commas apart, where the field is one."""
+
+    def split(value: str | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+    return split if _is_names(hint) else None
+
+
+def _documentation(settings: type) -> dict[str, str]:
+    """Documentation strings below the fields of a class; one that only refers to another class is left out."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
+    found = {}
+    for statement, after in pairwise(getattr(body, "body", [])):
+        match statement, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                if not text.startswith("See "):
+                    found[name] = " ".join(text.split()).replace("`", "")
+    return found

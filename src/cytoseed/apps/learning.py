@@ -1,0 +1,79 @@
+"""What `cytoseed train` does before and around the training itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cytoseed.settings import TrainConfig
+
+if TYPE_CHECKING:
+    from cytoseed.learn.samples import Division
+    from cytoseed.learn.train import Progress
+
+
+class _Report(Protocol):
+    def __call__(self, progress: Progress, /) -> None: ...
+
+
+def read_train_config(file: Path | None, given: Mapping[str, Any]) -> TrainConfig:
+    """Take training settings from a JSON file, and from the flags given, which go before it.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It is not JSON, holds an unknown setting, or a value that no training can have.
+    """
+    values: Any = {}
+    if file is not None:
+        if not file.is_file():
+            raise FileNotFoundError(f"config is {str(file)!r}: there is no such file")
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{file} holds a {type(values).__name__}; it must hold one object of settings")
+    return TrainConfig.from_dict({**values, **given})
+
+
+def gather_samples(folder: Path, datasets: Sequence[str]) -> Division:
+    """Find the images to learn from and to validate with; test images are left alone.
+
+    Where no image is marked as one to validate with, a fifth is set aside, by a hash of the names.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `find_samples`.
+    """
+    from cytoseed.learn.samples import Division, find_samples, split_by_name
+
+    samples = find_samples(folder, datasets=datasets or None)
+    division = Division(*(tuple(s for s in samples if s.split == split) for split in ("train", "val")))
+    return division if division.val else split_by_name(division.train)
+
+
+@contextmanager
+def training_display(steps: int) -> Iterator[_Report]:
+    """Show how far a training is: a bar on a terminal, else a line for each report."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    with Bars(console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("training", total=steps)
+
+        def report(progress: Progress) -> None:
+            text = f"loss {progress.loss:.3f}, best mean F1 {progress.best_f1_mean:.3f}"
+            bars.update(bar, completed=progress.step, description=text)
+            if not console.is_terminal:
+                speed = f"{progress.crops_per_second:.1f} crops/s"
+                console.print(f"step {progress.step} of {progress.steps}: {text}, {speed}")
+
+        yield report

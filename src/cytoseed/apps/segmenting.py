@@ -1,0 +1,211 @@
+"""Many images, one after the other: what `cytoseed segment` and `cytoseed demo` do."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cytoseed.apps.console import MISTAKES, complain, remark
+from cytoseed.settings import SegmentOptions
+
+if TYPE_CHECKING:
+    from cytoseed.images import Image
+    from cytoseed.models.weights import Model
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs")  # a file named by itself may have any
+_ONE = {"nuclei": "nucleus", "cells": "cell"}
+
+
+def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
+    """Find the images that a command line names.
+
+    Parameters
+    ----------
+    inputs
+        Each a file, a folder (the images directly in it, by name) or a pattern such as `a/*.tif`. Hidden files
+        and what cytoseed itself writes are left out of folders and patterns.
+
+    Returns
+    -------
+    tuple of Path
+        Each file once, in the order named.
+
+    Raises
+    ------
+    FileNotFoundError
+        An input at which there is no image.
+    ValueError
+        Two images whose results would have the same name.
+    """
+    from cytoseed.results import stem_of
+
+    found: dict[Path, Path] = {}
+    for name in inputs:
+        for path in _images_at(name):
+            found.setdefault(path.resolve(), path)
+    by_stem: dict[str, Path] = {}
+    for path in found.values():
+        other = by_stem.setdefault(stem_of(path), path)
+        if other is not path:
+            raise ValueError(
+                f"{other} and {path} would both be written as {stem_of(path)!r}; "
+                f"rename one, or segment them into different folders"
+            )
+    return tuple(found.values())
+
+
+def prepare_job(
+    model: str, options: SegmentOptions, output: Path, formats: Sequence[str], overwrite: bool
+) -> SegmentJob:
+    """Check everything that does not depend on an image, and load the model.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        An unknown format, model or device.
+    OSError
+        A folder that cannot be made or written to.
+    """
+    from cytoseed.models.weights import load_model
+    from cytoseed.results import WRITERS
+    from cytoseed.run.engine import choose_device
+
+    names = tuple(name.strip() for name in formats)
+    for name in names:
+        if name not in WRITERS:
+            raise ValueError(f"format is {name!r}; it must be of {', '.join(WRITERS)}")
+    choose_device(options.device)
+    loaded = load_model(model)
+    _require_writable(output)
+    return SegmentJob(loaded, options, output, names, overwrite)
+
+
+class SegmentJob(NamedTuple):
+    """How each image is segmented, and where its results go."""
+
+    model: Model
+    options: SegmentOptions
+    output: Path
+    formats: tuple[str, ...]
+    overwrite: bool
+
+    def run(self, paths: Sequence[Path]) -> int:
+        """Segment images; one that fails is reported, and the others go on.
+
+        Returns
+        -------
+        int
+            How many failed.
+        """
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(soft_wrap=True, highlight=False, markup=False)
+        failed = 0
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("images", total=len(paths))
+            for path in paths:
+                try:
+                    console.print(self._segment_one(path))
+                except (*MISTAKES, MemoryError) as error:
+                    complain(_with_name(path, error))
+                    failed += 1
+                progress.advance(bar)
+        return failed
+
+    def _segment_one(self, path: Path) -> str:
+        """Segment one image, unless its result is there already; return the line that says so."""
+        from cytoseed.images import open_image
+        from cytoseed.run.segment import segment
+
+        started = time.perf_counter()
+        image = open_image(path)
+        pixels = image.read()
+        image = dataclasses.replace(image, decode=lambda: pixels)  # read once, for the comparison and the run
+        if self._is_done(image):
+            return f"{path.name}: already there"
+        result = segment(image, self.model, self.options, notice=lambda text: remark(f"{path.name}: {text}"))
+        files = result.save(self.output, self.formats, self.overwrite)
+        seconds = time.perf_counter() - started
+        target = result.targets[-1]
+        what = _ONE[target] if result.count == 1 else target
+        shown = files[self.formats.index("overlay")] if "overlay" in self.formats else files[0]
+        return f"{path.name}: {result.count} {what} in {seconds:.1f} s -> {shown}"
+
+    def _is_done(self, image: Image) -> bool:
+        """Tell whether the result is there; a different one is refused before the work, not after it."""
+        from cytoseed.results import compare, record_of, stem_of
+        from cytoseed.run.segment import describe
+
+        record = record_of(image.read(), str(image.path), describe(image, self.model.config, self.options))
+        found = compare(self.output, stem_of(image.path), record, self.formats)
+        if found.state == "different" and not self.overwrite:
+            raise FileExistsError(
+                f"{self.output} holds a result of that name that was made otherwise "
+                f"({'; '.join(found.differences)}); give another folder, or --overwrite"
+            )
+        return found.state == "same" and not found.missing
+
+
+def write_example(folder: Path) -> Path:
+    """Write scikit-image's picture of a stained tissue section into a folder, as PNG; nothing is downloaded."""
+    import imagecodecs
+    from skimage.data import immunohistochemistry
+
+    path = folder / "immunohistochemistry.png"
+    beside = folder / f".{path.name}.{os.getpid()}.part"
+    try:
+        picture = immunohistochemistry()  # type: ignore[no-untyped-call]
+        beside.write_bytes(imagecodecs.png_encode(picture))
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def _images_at(name: str) -> list[Path]:
+    """Find the images that one input names, sorted; at least one."""
+    path = Path(name)
+    if path.is_dir():
+        found = [entry for entry in sorted(path.iterdir()) if _is_image(entry)]
+    elif path.exists():
+        found = [path]
+    elif glob.has_magic(name):
+        found = [entry for entry in map(Path, sorted(glob.glob(name, recursive=True))) if _is_image(entry)]
+    else:
+        raise FileNotFoundError(f"there is no file or folder {name!r}; check the name")
+    if not found:
+        raise FileNotFoundError(f"no image found in {name!r}; looked for {', '.join(_SUFFIXES)}")
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    """Tell whether a file looks like an image to segment."""
+    from cytoseed.results import WRITERS
+
+    own = tuple(writer.suffix for writer in WRITERS.values())
+    name = path.name.lower()
+    return name.endswith(_SUFFIXES) and not name.endswith(own) and not name.startswith(".") and path.is_file()
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the folder; refuse one that takes no files."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"output folder {str(folder)!r} cannot be made ({error.strerror}); give another") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"output folder {str(folder)!r} cannot be written to; give another")
+
+
+def _with_name(path: Path, error: BaseException) -> str:
+    """Give an error's message, in one line that names the image."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError):
+        text = f"not enough memory ({text}); segment a part of the image"
+    return text if path.name in text else f"{path.name}: {text}"

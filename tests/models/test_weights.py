@@ -1,0 +1,196 @@
+"""Models as folders: what is written is read back, and what is broken is refused with its reason."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cytoseed.core.model import Segmenter
+from cytoseed.models.weights import list_models, load_model, read_config, save_model
+from cytoseed.settings import DatasetNote, ModelConfig
+
+CONFIG = ModelConfig(
+    name="tiny",
+    channels=1,
+    description="Random weights.",
+    trained_on=(DatasetNote("none", "CC0"),),
+    figures={"set": {"f1": 0.5}},
+)
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    torch.manual_seed(0)
+    return Segmenter(CONFIG).eval()
+
+
+@pytest.fixture
+def folder(segmenter, tmp_path):
+    return save_model(segmenter, CONFIG, tmp_path / "tiny")
+
+
+def rewrite(folder, change):
+    """Change the tensors of a saved model, with no checksum to tell."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    edit_config(folder, sha256="")
+
+
+def edit_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_full_precision_is_read_back_exactly(segmenter, tmp_path):
+    model = load_model(save_model(segmenter, CONFIG, tmp_path / "new" / "tiny", half=False))
+    wanted = segmenter.state_dict()
+    found = model.segmenter.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert not model.segmenter.training
+    assert dataclasses.replace(model.config, sha256="") == CONFIG
+    assert len(model.config.sha256) == 64
+
+
+def test_half_precision_keeps_vectors_and_integers(segmenter, folder):
+    wanted = segmenter.state_dict()
+    found = load_model(folder).segmenter.state_dict()
+    on_disk = load_file(folder / "model.safetensors")
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype
+        if tensor.is_floating_point() and tensor.ndim >= 2:
+            assert on_disk[name].dtype == torch.float16
+            assert torch.allclose(found[name], tensor, rtol=1e-3, atol=1e-6)
+        else:
+            assert torch.equal(found[name], tensor)
+
+
+def test_a_tensor_too_large_for_half_stays_whole(tmp_path):
+    large = Segmenter(CONFIG)
+    name, weight = next((n, p) for n, p in large.named_parameters() if p.ndim >= 2)
+    with torch.no_grad():
+        weight.fill_(1e6)
+    model = load_model(save_model(large, CONFIG, tmp_path / "large"))
+    assert model.segmenter.state_dict()[name].max() == 1e6
+
+
+def test_saving_leaves_two_files_and_replaces_the_old(segmenter, folder):
+    save_model(segmenter, dataclasses.replace(CONFIG, version="2.0"), folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert load_model(folder).config.version == "2.0"
+
+
+def test_found_by_name_in_the_folders_of_the_variable(folder, monkeypatch):
+    monkeypatch.setenv("CYTOSEED_MODELS", str(folder.parent))
+    assert load_model("tiny").config.name == "tiny"
+    assert "tiny" in [config.name for config in list_models()]
+
+
+def test_an_unknown_name_lists_the_known(folder, monkeypatch):
+    monkeypatch.setenv("CYTOSEED_MODELS", str(folder.parent))
+    with pytest.raises(ValueError, match=r"no model 'nucleus'.*tiny.*CYTOSEED_MODELS"):
+        load_model("nucleus")
+
+
+def test_a_missing_path(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model"):
+        load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_folder_without_a_file_names_it(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {name}"):
+        load_model(folder)
+
+
+def test_a_changed_file_fails_its_checksum(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_model(folder)
+
+
+def test_a_truncated_file_without_a_checksum(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    edit_config(folder, sha256="")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_model(folder)
+
+
+def test_a_missing_tensor_is_named(folder):
+    name = next(iter(load_file(folder / "model.safetensors")))
+    rewrite(folder, lambda tensors: tensors.pop(name))
+    with pytest.raises(ValueError, match=f"lacks the tensor '{name}'"):
+        load_model(folder)
+
+
+def test_an_extra_tensor_is_named(folder):
+    rewrite(folder, lambda tensors: tensors.update(surplus=torch.zeros(1)))
+    with pytest.raises(ValueError, match="'surplus'"):
+        load_model(folder)
+
+
+def test_a_wrong_shape_is_named(folder):
+    edit_config(folder, classifier_widths=[7])
+    with pytest.raises(ValueError, match=r"with shape .* where the architecture has|lacks the tensor"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.ckpt"])
+def test_a_pickle_is_refused_with_its_reason(tmp_path, name):
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(ValueError, match="pickle"):
+        load_model(tmp_path / name)
+
+
+def test_a_file_of_the_folder_names_the_folder(folder):
+    with pytest.raises(ValueError, match="give the folder that holds it"):
+        load_model(folder / "model.safetensors")
+
+
+def test_broken_json(folder):
+    (folder / "config.json").write_text('{"name": ')
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "holds a list"),
+        ('{"name": "a", "colour": "red"}', "'colour'"),
+        ('{"name": "a", "channels": 0}', "channels is 0"),
+        ('{"channels": 1}', "name"),
+    ],
+)
+def test_a_configuration_no_model_has(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_config(tmp_path)
+    assert "config.json" in str(caught.value)
+
+
+def test_listing_needs_no_torch():
+    code = (
+        "import sys; from cytoseed.models.weights import list_models; list_models();"
+        "print([name for name in ('torch', 'numpy', 'safetensors') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_bundled_model_loads():
+    configs = list_models()
+    if not configs:
+        pytest.skip("no model is bundled yet")
+    for config in configs:
+        assert load_model(config.name).config == config

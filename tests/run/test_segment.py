@@ -1,0 +1,258 @@
+"""From an image of any kind to its objects: what goes in, at which scale, and what is refused."""
+
+import json
+
+import hypothesis
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cytoseed
+from bright import bright_config, bright_segmenter
+from cytoseed.images import open_image
+from cytoseed.models.weights import Model, list_models, load_model, save_model
+from cytoseed.run.segment import describe, segment
+from cytoseed.settings import SegmentOptions
+
+GREY = Model(bright_config(), bright_segmenter())
+RGB = Model(bright_config(3), bright_segmenter(3))
+BOXES = ((5, 20, 10, 30), (30, 50, 40, 60), (2, 10, 66, 78))
+
+
+def scene(dtype=np.uint8, value=200, boxes=BOXES, shape=(60, 80)):
+    """Bright boxes on black, and the label image that belongs to them in raster order of their seeds."""
+    image = np.zeros(shape, dtype)
+    truth = np.zeros(shape, np.int32)
+    for number, (top, bottom, left, right) in enumerate(boxes, start=1):
+        image[top:bottom, left:right] = value
+        truth[top:bottom, left:right] = number
+    return image, truth
+
+
+def same_objects(found, truth):
+    """Equal up to the numbers of the objects."""
+    pairs = set(zip(found.ravel().tolist(), truth.ravel().tolist(), strict=True))
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) and (0, 0) in pairs
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32, np.float32, np.float64, ">u2", bool])
+def test_every_type_gives_the_objects(dtype):
+    image, truth = scene(dtype, 1 if dtype is bool else 100)
+    before = image.copy()
+    result = segment(image, GREY)
+    assert same_objects(result.labels, truth)
+    assert result.labels.dtype == np.int32
+    assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("kind", ["grey", "channels last", "alpha", "channels first"])
+def test_a_colour_model_takes_grey_and_colour(kind):
+    image, truth = scene()
+    given_as = {
+        "grey": image,
+        "channels last": np.repeat(image[:, :, None], 3, 2),
+        "alpha": np.dstack([image, image, image, np.full_like(image, 255)]),
+        "channels first": np.repeat(image[None], 3, 0),
+    }[kind]
+    result = segment(given_as, RGB)
+    assert same_objects(result.labels, truth)
+    assert result.image.shape[1:] == image.shape
+
+
+def test_a_path_an_image_and_an_array_are_alike(tmp_path):
+    image, _ = scene()
+    path = tmp_path / "scene.tif"
+    tifffile.imwrite(path, image)
+    results = [segment(given_as, GREY) for given_as in (path, str(path), open_image(path), image)]
+    assert all(np.array_equal(result.labels, results[0].labels) for result in results)
+    assert [result.source for result in results] == [str(path)] * 3 + ["array"]
+
+
+def test_the_channel_that_is_chosen_decides():
+    image, truth = scene()
+    stack = np.stack([np.zeros_like(image), np.full_like(image, 7), image, image, image])
+    assert same_objects(segment(stack, GREY, channels=("2",)).labels, truth)
+    assert segment(stack, GREY, channels=("1",)).count == 0
+    result = segment(stack, RGB, channels=("2", "3", "4"))
+    assert same_objects(result.labels, truth)
+    assert result.image.shape == stack.shape
+    assert result.settings["channels"] == [2, 3, 4]
+
+
+def test_too_many_channels_name_the_way_out():
+    with pytest.raises(ValueError, match=r"has 5 channels.*takes 3 or 1.*--channels.*4 \(channel 4\)"):
+        segment(np.zeros((5, 20, 30), np.uint8), RGB)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (20, 20), (63, 200)])
+@pytest.mark.parametrize("settings", [{}, {"pixel_size_um": 0.2}, {"diameter_px": 9.0}])
+def test_small_and_constant_images_work(shape, settings):
+    result = segment(np.full(shape, 9, np.uint8), GREY, **settings)
+    assert result.labels.shape == shape
+    assert result.count == 0
+
+
+@hypothesis.settings(max_examples=30)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    pixel_size=st.sampled_from([None, 0.11, 0.25, 0.5, 0.65, 1.3]),
+    seed=st.integers(0, 1000),
+)
+def test_labels_have_the_images_size_and_no_gaps(height, width, pixel_size, seed):
+    image = np.random.default_rng(seed).integers(0, 255, (height, width), np.uint8)
+    labels = segment(image, GREY, pixel_size_um=pixel_size, min_size_px=1).labels
+    assert labels.shape == image.shape
+    assert np.array_equal(np.unique(np.append(labels, 0)), np.arange(labels.max() + 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [
+        ({"pixel_size_um": 0.5}, 1.0),
+        ({"pixel_size_um": 0.504}, 1.0),
+        ({"pixel_size_um": 0.25}, 0.5),
+        ({"pixel_size_um": 1.0}, 2.0),
+        ({"diameter_px": 8.5}, 2.0),
+        ({"diameter_px": 17.1}, 1.0),
+        ({}, 1.0),
+    ],
+)
+def test_the_scale_follows_from_pixel_size_or_diameter(settings, scale):
+    boxes = [(8, 24, 12, 32), (32, 48, 40, 60)]
+    image, truth = scene(boxes=boxes)
+    result = segment(image, GREY, **settings)
+    assert result.settings["scale"] == pytest.approx(scale)
+    assert result.count == 2
+    assert np.mean((result.labels > 0) != (truth > 0)) < 0.02
+
+
+def test_smallest_size_counts_at_the_models_scale():
+    image, _ = scene(boxes=[(10, 20, 10, 20)])
+    assert segment(image, GREY, min_size_px=101).count == 0
+    assert segment(image, GREY, min_size_px=101, pixel_size_um=1.0).count == 1
+
+
+def test_objects_that_shrink_away_leave_no_gap():
+    rng = np.random.default_rng(0)
+    image = (rng.random((40, 40)) > 0.9).astype(np.uint8)
+    labels = segment(image, GREY, pixel_size_um=4.0, min_size_px=1).labels
+    assert labels.max() > 10
+    assert np.array_equal(np.unique(labels), np.arange(labels.max() + 1))
+
+
+def test_the_files_pixel_size_is_used_and_a_given_one_goes_before_it(tmp_path):
+    image, _ = scene()
+    path = tmp_path / "scene.ome.tif"
+    sizes = {"PhysicalSizeX": 1.0, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 1.0, "PhysicalSizeYUnit": "µm"}
+    tifffile.imwrite(path, image, ome=True, metadata={"axes": "YX", **sizes})
+    notices = []
+    stated = segment(path, GREY, notice=notices.append)
+    assert (stated.pixel_size_um, stated.settings["scale"]) == (1.0, 2.0)
+    assert stated.settings["pixel_size_source"] == "OME metadata"
+    given_one = segment(path, GREY, pixel_size_um=0.5, notice=notices.append)
+    assert (given_one.pixel_size_um, given_one.settings["scale"]) == (0.5, 1.0)
+    assert given_one.settings["pixel_size_source"] == "given"
+    by_diameter = segment(path, GREY, diameter_px=34.0, notice=notices.append)
+    assert (by_diameter.pixel_size_um, by_diameter.settings["scale"]) == (1.0, 0.5)
+    assert notices == []
+
+
+def test_an_unknown_pixel_size_is_noticed_once():
+    notices = []
+    segment(scene()[0], GREY, notice=notices.append)
+    assert len(notices) == 1
+    assert "pixel size unknown" in notices[0]
+    assert "--pixel-size" in notices[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pixel_size_um": 50.0}, "pixel_size_um is 50.0"),
+        ({"diameter_px": 0.5}, "diameter_px is 0.5"),
+    ],
+)
+def test_an_absurd_scale_is_refused(settings, message):
+    with pytest.raises(ValueError, match=f"{message}.*--pixel-size"):
+        segment(scene()[0], GREY, **settings)
+
+
+def test_an_image_too_large_once_rescaled_is_refused():
+    image = np.broadcast_to(np.uint8(0), (5000, 5000))
+    with pytest.raises(ValueError, match="20000 x 20000 px"):
+        describe(image, GREY.config, SegmentOptions(pixel_size_um=2.0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_refused(value):
+    image = np.zeros((20, 20), np.float32)
+    image[3, 4] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        segment(image, GREY)
+
+
+def test_values_beyond_float32_are_refused():
+    with pytest.raises(ValueError, match="beyond"):
+        segment(np.array([[0.0, 1e300]]), GREY)
+
+
+def test_an_unknown_setting_names_the_known():
+    with pytest.raises(TypeError, match=r"no setting 'diameter'.*diameter_px"):
+        segment(scene()[0], GREY, diameter=17)
+
+
+def test_an_impossible_setting_is_named():
+    with pytest.raises(ValueError, match="pixel_size_um is -1"):
+        segment(scene()[0], GREY, pixel_size_um=-1)
+
+
+def test_settings_go_before_options():
+    options = SegmentOptions(min_size_px=10**6, seed_threshold=0.4)
+    result = segment(scene()[0], GREY, options, min_size_px=1)
+    assert result.count == 3
+    assert (result.settings["min_size_px"], result.settings["seed_threshold"]) == (1, 0.4)
+
+
+def test_two_targets_give_two_planes():
+    targets = ("nuclei", "cells")
+    model = Model(bright_config(1, targets), bright_segmenter(1, targets))
+    image, truth = scene()
+    for settings in ({}, {"pixel_size_um": 1.0}):
+        result = segment(image, model, **settings)
+        assert result.labels.shape == (2, *image.shape)
+        assert [int(plane.max()) for plane in result.labels] == [truth.max()] * 2
+
+
+def test_the_description_is_that_of_the_run_and_plain(tmp_path):
+    image, _ = scene()
+    options = SegmentOptions(pixel_size_um=0.7, peak_radius_px=6)
+    described = describe(image, GREY.config, options)
+    assert described == segment(image, GREY, options).settings
+    assert json.loads(json.dumps(described)) == described
+    assert described["peak_radius_px"] == 6
+    assert described["agreement_iou"] == GREY.config.agreement_iou
+    assert "device" not in described
+    saved = save_model(GREY.segmenter, GREY.config, tmp_path / "bright")
+    by_folder = segment(image, saved, options).settings
+    assert len(by_folder["model_sha256"]) == 64
+    assert dict(by_folder, model_sha256="") == described
+
+
+def test_the_package_is_the_door():
+    assert cytoseed.segment is segment
+    assert cytoseed.load_model is load_model
+
+
+def test_the_bundled_model_finds_nuclei():
+    if "nuclei" not in [config.name for config in list_models()]:
+        pytest.skip("the model `nuclei` is not bundled yet")
+    rows, columns = np.mgrid[:200, :200]
+    image = np.zeros((200, 200))
+    for centre in ((50, 50), (60, 140), (150, 90)):
+        squared = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2
+        image += np.exp(-((squared / 90) ** 2))
+    result = segment((200 * image + 10).astype(np.uint8), pixel_size_um=0.5)
+    assert result.count == 3
