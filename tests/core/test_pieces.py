@@ -64,8 +64,8 @@ def test_connect_finds_the_components_of_a_graph(count, data):
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_connect_follows_a_chain_of_a_million(shuffled):
-    count = 1_000_000
+def test_connect_follows_a_long_chain(shuffled):
+    count = 100_000
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)) if shuffled else torch.arange(count)
     assert connect(order[:-1], order[1:], count).max() == 0
 

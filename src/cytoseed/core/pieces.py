@@ -26,11 +26,10 @@ def connect(first: Tensor, second: Tensor, count: int) -> Tensor:
         For each node the smallest node of its group.
     """
     root = torch.arange(count, device=first.device)
-    for _ in range(14):  # each shortens a chain at least four times: enough for chains of millions
+    for _ in range(12):  # a chain of 100 000 nodes needs 6 rounds in order and 11 shuffled
         here, there = root[first], root[second]
-        lower = torch.minimum(here, there)
-        targets = torch.cat([here, there, first, second])
-        root = root.scatter_reduce(0, targets, torch.cat([lower, lower, lower, lower]), "amin")
+        root = root.scatter_reduce(0, torch.maximum(here, there), torch.minimum(here, there), "amin")
+        root = root[root]
         root = root[root]
         root = root[root]
     return root
@@ -42,13 +41,13 @@ class Runs(NamedTuple):
     run: Tensor
     """(N, H, W) int64: the run of each pixel, counted in raster order."""
     label: Tensor
-    """(R,) int64: the label of each run."""
+    """(R,): the label of each run."""
     length: Tensor
     """(R,) int64: pixels of each run."""
-    one: Tensor
-    """(E,) int64: runs that touch a later one, in their row or the next; a pair can occur twice."""
-    other: Tensor
-    """(E,) int64: the runs they touch."""
+    upper: Tensor
+    """(V,) int64: runs that touch one in the row below; a pair can occur twice."""
+    lower: Tensor
+    """(V,) int64: the runs they touch."""
 
 
 def find_runs(labels: Tensor) -> Runs:
@@ -56,7 +55,7 @@ def find_runs(labels: Tensor) -> Runs:
 
     Parameters
     ----------
-    labels : Tensor, shape (N, H, W), int64
+    labels : Tensor, shape (N, H, W), bool or integer
 
     Returns
     -------
@@ -65,14 +64,11 @@ def find_runs(labels: Tensor) -> Runs:
     starts = torch.ones_like(labels, dtype=torch.bool)
     starts[:, :, 1:] = labels[:, :, 1:] != labels[:, :, :-1]
     flat = starts.flatten()
-    run = (flat.to(torch.int64).cumsum(0) - 1).view(labels.shape)
+    run = (flat.cumsum(0) - 1).view(labels.shape)
     place = flat.nonzero()[:, 0]
     ends = torch.cat([place[1:], torch.full([1], flat.shape[0], device=place.device)])[: place.shape[0]]
-    below = starts[:, :-1] | starts[:, 1:]  # two runs first touch where one of them starts
-    beside = starts[:, :, 1:]
-    one = torch.cat([run[:, :-1][below], run[:, :, :-1][beside]])
-    other = torch.cat([run[:, 1:][below], run[:, :, 1:][beside]])
-    return Runs(run, labels.flatten()[place], ends - place, one, other)
+    meets = starts[:, :-1] | starts[:, 1:]  # two runs first meet where one of them starts
+    return Runs(run, labels.flatten()[place], ends - place, run[:, :-1][meets], run[:, 1:][meets])
 
 
 def seed_piece(mask: Tensor) -> Tensor:
@@ -88,8 +84,9 @@ def seed_piece(mask: Tensor) -> Tensor:
     Tensor, shape (S, w, w), bool
         Empty where the mask does not hold its own seed.
     """
-    runs = find_runs(mask.to(torch.int64))
-    piece = _pieces(runs, runs.label)
+    runs = find_runs(mask)
+    inside = runs.label[runs.upper] & runs.label[runs.lower]
+    piece = connect(runs.upper[inside], runs.lower[inside], runs.label.shape[0])
     middle = mask.shape[2] // 2
     of_seed = piece[runs.run[:, middle, middle]]  # (S,)
     return mask & (piece[runs.run] == of_seed[:, None, None])
@@ -130,10 +127,20 @@ def whole_objects(labels: Tensor, count: int, min_size: int) -> Tensor:
     return torch.where(by_pixel > 0, by_pixel - before[:, None, None], 0).to(torch.int32)
 
 
+def _touching(runs: Runs) -> tuple[Tensor, Tensor]:
+    """All pairs of runs that touch, below or beside each other."""
+    count = runs.label.shape[0]
+    first = torch.zeros(count, dtype=torch.bool, device=runs.label.device)
+    first = first.scatter(0, runs.run[:, :, 0].flatten(), True)  # of its row
+    right = torch.arange(count, device=runs.label.device)[~first]
+    return torch.cat([runs.upper, right - 1]), torch.cat([runs.lower, right])
+
+
 def _pieces(runs: Runs, label: Tensor) -> Tensor:
     """First run of the connected piece of each run: neighbours of equal label belong together."""
-    same = label[runs.one] == label[runs.other]
-    return connect(runs.one[same], runs.other[same], label.shape[0])
+    one, other = _touching(runs)
+    same = label[one] == label[other]
+    return connect(one[same], other[same], label.shape[0])
 
 
 def _largest_pieces(runs: Runs, count: int, min_size: int) -> Tensor:
@@ -151,7 +158,8 @@ def _largest_pieces(runs: Runs, count: int, min_size: int) -> Tensor:
 def _fill_holes(runs: Runs, label: Tensor) -> Tensor:
     """Give background pieces that touch one object, and neither another nor the image's edge, to that object."""
     piece = _pieces(runs, label)
-    here, across = torch.cat([runs.one, runs.other]), torch.cat([runs.other, runs.one])
+    one, other = _touching(runs)
+    here, across = torch.cat([one, other]), torch.cat([other, one])
     apart = piece[here] != piece[across]
     here, beyond = piece[here[apart]], label[across[apart]]
     most = torch.zeros_like(piece).scatter_reduce(0, here, beyond, "amax")

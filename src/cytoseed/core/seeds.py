@@ -24,16 +24,24 @@ def find_seeds(seed_map: Tensor, radius: int, threshold: float) -> Tensor:
         Image, row and column of each seed, in raster order. Of equal maxima within reach of each other, the
         topmost, then the leftmost is the seed, so a plateau gives one.
     """
+    height, width = seed_map.shape[1], seed_map.shape[2]
     lowest = -float("inf")
-    sideways = F.pad(seed_map, [radius, radius], value=lowest)
-    best = F.max_pool2d(sideways, [1, radius], stride=1)  # (N, H, W + radius + 1)
-    width = seed_map.shape[2]
+    best = _running_maximum(F.pad(seed_map, [radius, radius], value=lowest), radius, 2)
     left, right = best[:, :, :width], best[:, :, radius + 1 : radius + 1 + width]
     row = torch.maximum(torch.maximum(left, right), seed_map)
-    upright = F.pad(row, [0, 0, radius, radius], value=lowest)
-    best = F.max_pool2d(upright, [radius, 1], stride=1)  # (N, H + radius + 1, W)
-    height = seed_map.shape[1]
+    best = _running_maximum(F.pad(row, [0, 0, radius, radius], value=lowest), radius, 1)
     above, below = best[:, :height], best[:, radius + 1 : radius + 1 + height]
     first = (seed_map > left) & (seed_map > above)  # strictly above what comes before it in raster order
     peak = first & (seed_map >= right) & (seed_map >= below) & (seed_map >= threshold)
     return peak.nonzero()
+
+
+def _running_maximum(values: Tensor, size: int, dim: int) -> Tensor:
+    """Maximum of every `size` neighbours along a dimension, which loses `size` - 1; faster than pooling."""
+    reach = 1
+    while reach < size:
+        step = min(reach, size - reach)
+        rest = values.shape[dim] - step
+        values = torch.maximum(values.narrow(dim, 0, rest), values.narrow(dim, step, rest))
+        reach += step
+    return values

@@ -31,9 +31,9 @@ MODELS_VARIABLE = "CYTOSEED_MODELS"
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
-    """A model ready to run."""
+    """A model ready to run; equal to itself only."""
 
     config: ModelConfig
     """Architecture, scale, thresholds, origin."""

@@ -17,7 +17,7 @@ from cytoseed.core.prepare import fit_channels, normalise, rescale, rescale_labe
 from cytoseed.images import Image, array_channel_names, as_image, check_pixels, choose_channels, open_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results import Segmentation
-from cytoseed.run.engine import Engine, choose_device
+from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.settings import NOMINAL_DIAMETER_PX, ModelConfig, SegmentOptions
 
 Picture = str | os.PathLike[str] | Image | ArrayLike
@@ -78,7 +78,7 @@ def segment(
         notice(_unknown_scale(ready.config))
     pixels = opened.read()
     _check_values(pixels)
-    engine = Engine(ready.segmenter, device)
+    engine = engine_for(ready, device)
     thresholds = Thresholds(**{name: plan.record[name] for name in _THRESHOLDS})
     labels = _run(pixels[list(plan.channels)], plan, ready.config.channels, engine, thresholds)
     return Segmentation(
