@@ -81,3 +81,18 @@ def test_objects_up_to_256_px_come_out_whole(diameter):
     model = ideal_segmenter()
     found = model.labels(ideal_fields(labels, model), model.thresholds)[0, 0]
     assert torch.equal(found.long(), labels)
+
+
+def test_memory_stays_bounded_where_every_map_fills_every_window():
+    model = ideal_segmenter()
+    with torch.no_grad():
+        model.classifiers[0].layers[0].weight.zero_()  # all pixels belong to all seeds
+    fields = torch.zeros(1, 3, 256, 256)
+    fields[0, 2] = torch.rand(256, 256, generator=torch.Generator().manual_seed(0))
+    maps = model.classifiers[0].maps(
+        fields, torch.cartesian_prod(torch.tensor([0]), torch.arange(0, 256, 5), torch.arange(0, 256, 5)), 0.0,
+        model.windows, 1 << 20,
+    )  # fmt: skip
+    assert maps.pixel.shape[0] <= 65 * 256**2
+    assert len(maps.pixel.unique()) == 256**2
+    assert model.labels(fields[None], model.thresholds).max() == 1

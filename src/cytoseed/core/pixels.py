@@ -170,12 +170,30 @@ class PixelClassifier(nn.Module):
                 seed = some[:, None, None].expand_as(flat)
                 parts.append(Maps(flat[mask], seed[mask], logits[mask]))
             if turn + 1 < len(windows):
-                waiting = torch.cat(cut)
+                cell = window // 4 if window >= 64 else window // 8  # thin nuclei can lie side by side, large ones not
+                waiting = self._thin(torch.cat(cut), fields, seeds, cell)
         return Maps(
             torch.cat([part.pixel for part in parts]),
             torch.cat([part.seed for part in parts]),
             torch.cat([part.logit for part in parts]),
         )
+
+    def _thin(self, waiting: Tensor, fields: Tensor, seeds: Tensor, cell: int) -> Tensor:
+        """Keep the highest seed of each cell of the image, of the topmost and leftmost of equal ones.
+
+        An object larger than a window needs few of its seeds. It bounds memory, whatever the fields are like: where
+        every map fills its window, 65 pixels of maps to a pixel of the image.
+        """
+        image, row, column = seeds[waiting, 0], seeds[waiting, 1], seeds[waiting, 2]
+        rows, columns = fields.shape[2] // cell + 1, fields.shape[3] // cell + 1
+        place = (image * rows + row // cell) * columns + column // cell
+        height = fields[image, -1, row, column]
+        highest = torch.full([fields.shape[0] * rows * columns], -float("inf"), device=height.device)
+        fits = height >= highest.scatter_reduce(0, place, height, "amax")[place]
+        waiting, place = waiting[fits], place[fits]
+        none = seeds.shape[0]
+        first = torch.full([highest.shape[0]], none, device=place.device).scatter_reduce(0, place, waiting, "amin")
+        return waiting[waiting == first[place]]
 
     def _chunks(self, waiting: Tensor, chunk_px: int, window_px: int) -> list[Tensor]:
         if chunk_px == 0:

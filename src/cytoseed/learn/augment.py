@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from cytoseed.core.prepare import percentiles, scale_intensity
 from cytoseed.learn.samples import Sample, median_diameter, seed_target
+from cytoseed.learn.stain import Luck, synthetic_section, vary_stain
 from cytoseed.settings import NOMINAL_DIAMETER_PX, TrainConfig
 
 _PALETTE = 2048  # pixels that stand for a whole image when its percentiles are taken anew
-_STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))  # haematoxylin, eosin, DAB (Ruifrok 2001)
 
 
 class Batch(NamedTuple):
@@ -88,7 +88,7 @@ class Bank:
         -------
         Batch
         """
-        luck = _Luck(generator, self._device, self._config.batch_size)
+        luck = Luck(generator, self._device, self._config.batch_size)
         chosen = torch.multinomial(self._weight, luck.count, replacement=True, generator=generator)
         flat, inside, weights = self._place(chosen, luck)
         labels = torch.where(inside, self._labels[flat[0]], -1).long()
@@ -98,17 +98,18 @@ class Bank:
         palette = self._palette[chosen].float()
         stained = self._stained[chosen]
         if self._config.augment == "full":
-            image, palette = _vary_stain(image, palette, stained, luck)
+            image, palette = vary_stain(image, palette, stained, luck)
         low, high = _palette_percentiles(palette)
         image = scale_intensity(image, low, high)
         if self._config.augment == "full":
             share = self._config.synthetic_stain_share
             if share > 0:
-                image = _stain_grey(image, self._bright[chosen] & ~stained & (luck.sometimes(share) > 0), luck)
+                some = self._bright[chosen] & ~stained & (luck.sometimes(share) > 0)
+                image = torch.where(some[:, None, None, None], synthetic_section(image, labels, luck), image)
             image = _vary_intensity(image, stained, luck)
         return Batch(image.contiguous(), labels[:, None], distance[:, None])
 
-    def _place(self, chosen: Tensor, luck: _Luck) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    def _place(self, chosen: Tensor, luck: Luck) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """Where each pixel of each crop lies in its image.
 
         Returns the nearest pixel and the four around it as positions in the flat tensors, (N, H, W) each, nearest
@@ -144,7 +145,7 @@ class Bank:
                 weights.append((share[:, 0] if down else 1 - share[:, 0]) * (share[:, 1] if right else 1 - share[:, 1]))
         return flat, inside, weights
 
-    def _transform(self, chosen: Tensor, luck: _Luck) -> Tensor:
+    def _transform(self, chosen: Tensor, luck: Luck) -> Tensor:
         """Matrices from crop to image: flips and quarter turns; if `full`, any angle, scale and stretch as well."""
         turn = luck.integer(4) * (math.pi / 2)
         flip = 1 - 2.0 * luck.integer(2)
@@ -160,35 +161,6 @@ class Bank:
         rotation = torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
         sides = torch.stack([stretch.exp() / scale, flip * (-stretch).exp() / scale], 1)
         return rotation * sides[:, None, :]
-
-
-class _Luck:
-    """Random draws, one value or more for each crop of a batch."""
-
-    def __init__(self, generator: torch.Generator, device: torch.device, count: int) -> None:
-        self.generator = generator
-        self.device = device
-        self.count = count
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Draw between 0 and 1, shape (N, *shape)."""
-        return torch.rand(self.count, *shape, generator=self.generator, device=self.device)
-
-    def between(self, low: float, high: float, *shape: int) -> Tensor:
-        """Draw between two values, shape (N, *shape)."""
-        return low + (high - low) * self.uniform(*shape)
-
-    def sometimes(self, share: float) -> Tensor:
-        """Draw 1 for this share of crops, else 0, shape (N,)."""
-        return (self.uniform() < share).float()
-
-    def integer(self, below: int) -> Tensor:
-        """Draw 0 to below - 1, shape (N,)."""
-        return torch.randint(below, (self.count,), generator=self.generator, device=self.device)
-
-    def normal(self, *shape: int) -> Tensor:
-        """Draw from the standard normal distribution, shape (N, *shape)."""
-        return torch.randn(self.count, *shape, generator=self.generator, device=self.device)
 
 
 class _Part(NamedTuple):
@@ -258,49 +230,7 @@ def _palette_percentiles(palette: Tensor) -> tuple[Tensor, Tensor]:
     return low.view(count, channels), high.view(count, channels)
 
 
-def _vary_stain(image: Tensor, palette: Tensor, stained: Tensor, luck: _Luck) -> tuple[Tensor, Tensor]:
-    """Change amount and colour of the stains, in optical density, alike in an image and its palette."""
-    if image.shape[1] != 3:
-        return image, palette
-    stains = torch.tensor(_STAINS, device=luck.device)
-    stains = stains / stains.norm(dim=1, keepdim=True)
-    amount = torch.diag_embed(luck.between(-0.4, 0.4, 3).exp())
-    turned = stains + 0.06 * luck.normal(3, 3)
-    matrix = torch.linalg.inv(stains) @ amount @ turned  # (N, 3, 3), rows of colours
-    still = torch.eye(3, device=luck.device).expand_as(matrix)
-    matrix = torch.where((stained & (luck.sometimes(0.8) > 0))[:, None, None], matrix, still)
-    swap = torch.where(stained, luck.sometimes(0.05), 0.0)[:, None, None]  # now and then, another order of colours
-    order = torch.argsort(luck.uniform(3), dim=1)
-    matrix = matrix.lerp(F.one_hot(order, 3).float() @ matrix, swap)
-
-    def apply(values: Tensor) -> Tensor:
-        density = -((values.flatten(2) * 255 + 1) / 256).clamp(min=1 / 256).log()  # (N, 3, P)
-        changed = (-torch.einsum("ncp,ncd->ndp", density, matrix)).exp().view(values.shape)
-        return torch.where(stained.view(-1, *[1] * (values.ndim - 1)), changed, values)
-
-    return apply(image), apply(palette)
-
-
-def _stain_grey(image: Tensor, chosen: Tensor, luck: _Luck) -> Tensor:
-    """Make stained sections of the chosen crops: haematoxylin where they are bright, eosin on a mottled ground."""
-    if image.shape[1] != 3:
-        return image
-    side = image.shape[2:]
-    ground = torch.zeros_like(image[:, :1])
-    for cells in (4, 16, 64, 128):
-        coarse = luck.uniform(1, cells, cells)
-        ground = ground + F.interpolate(coarse, side, mode="bilinear") * luck.between(0.0, 1.0)[:, None, None, None]
-    ground = (ground - ground.amin((2, 3), keepdim=True)) * luck.between(0.1, 0.6)[:, None, None, None]
-    nuclei = image.mean(1, keepdim=True).clamp(0, 1) ** luck.between(0.4, 1.2)[:, None, None, None]
-    amounts = torch.cat([nuclei * luck.between(0.6, 1.8)[:, None, None, None], ground * (1 - 0.7 * nuclei)], dim=1)
-    stains = torch.tensor(_STAINS[:2], device=luck.device) + 0.08 * luck.normal(2, 3)
-    colour = (-torch.einsum("nshw,nsc->nchw", amounts, stains.clamp(min=0.02))).exp()
-    some = colour[:, :, ::8, ::8]
-    low, high = some.amin((2, 3)), some.amax((2, 3))
-    return torch.where(chosen[:, None, None, None], scale_intensity(colour, low, high), image)
-
-
-def _vary_intensity(image: Tensor, stained: Tensor, luck: _Luck) -> Tensor:
+def _vary_intensity(image: Tensor, stained: Tensor, luck: Luck) -> Tensor:
     """Change what detectors and stainings change: polarity, channels, gamma, gain, offset, blur and noise."""
     grey = ~stained
     flip = (grey & (luck.sometimes(0.1) > 0))[:, None, None, None]
@@ -317,7 +247,7 @@ def _vary_intensity(image: Tensor, stained: Tensor, luck: _Luck) -> Tensor:
     return (image + sigma * noise).clamp(-0.5, 1.5)
 
 
-def _vary_channels(image: Tensor, stained: Tensor, luck: _Luck) -> Tensor:
+def _vary_channels(image: Tensor, stained: Tensor, luck: Luck) -> Tensor:
     """Stained images become grey now and then; grey ones keep only some channels, as a blue DAPI picture does."""
     mean = image.mean(1, keepdim=True).expand_as(image)
     image = torch.where((stained & (luck.sometimes(0.1) > 0))[:, None, None, None], mean, image)
