@@ -95,7 +95,7 @@ def test_a_spiral_is_one_piece():
             step += 1
         length -= 2
     labels = torch.from_numpy(spiral.astype(np.int64))[None]
-    pieces, count = ndimage.label(spiral)
+    _, count = ndimage.label(spiral)
     assert count == 1
     kept = whole_objects(labels, 1, 0)[0].numpy()
     assert (kept[spiral] == 1).all()

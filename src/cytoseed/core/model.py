@@ -92,7 +92,7 @@ class Segmenter(nn.Module):
         down, right = -height % self.stride, -width % self.stride
         padded = F.pad(image, [0, right, 0, down], mode="replicate")
         raw: Tensor = self.network(padded)[:, :, :height, :width].to(torch.float32)
-        raw = raw.reshape(-1, self.targets, self.field_count, height, width)
+        raw = raw.contiguous().view(-1, self.targets, self.field_count, height, width)
         positional = self.offset_limit * torch.tanh(raw[:, :, : self.positional_dims])
         seed_map = raw[:, :, -1:] / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
         return torch.cat([positional, raw[:, :, self.positional_dims : -1], seed_map], dim=2)

@@ -1,5 +1,6 @@
 """The backbone: a U-Net from an image to dense fields, in two sizes (the paper's section 2.4)."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -179,10 +180,10 @@ def count_flops(network: nn.Module, channels: int, side: int = 256) -> int:
         if isinstance(module, nn.Conv2d):
             total += 2 * output[0].numel() * module.weight[0].numel()
 
-    hooks = [module.register_forward_hook(add) for module in network.modules()]
-    device = next(network.parameters()).device
+    counted = copy.deepcopy(network).eval()  # neither hooks nor mode stay behind
+    for module in counted.modules():
+        module.register_forward_hook(add)
+    device = next(counted.parameters()).device
     with torch.no_grad():
-        network.eval()(torch.zeros(1, channels, side, side, device=device))
-    for hook in hooks:
-        hook.remove()
+        counted(torch.zeros(1, channels, side, side, device=device))
     return total

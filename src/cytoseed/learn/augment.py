@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cytoseed.core.prepare import percentiles, scale_intensity
+from cytoseed.images import check_pixels
 from cytoseed.learn.samples import Sample, median_diameter, seed_target
 from cytoseed.learn.stain import Luck, synthetic_section, vary_stain
 from cytoseed.settings import NOMINAL_DIAMETER_PX, TrainConfig
@@ -53,7 +54,7 @@ class Bank:
     Raises
     ------
     ValueError
-        If there is no sample, or one has another number of channels.
+        If there is no sample, or one has another number of channels, or values that are NaN or infinite.
     """
 
     def __init__(self, samples: Sequence[Sample], channels: int, config: TrainConfig, device: torch.device) -> None:
@@ -175,6 +176,10 @@ class _Part(NamedTuple):
 
 def _read(sample: Sample, channels: int) -> _Part:
     raw, mask = sample.read()
+    try:
+        check_pixels(raw)
+    except ValueError as error:
+        raise ValueError(f"{sample.image_path}: {error}") from error
     if raw.shape[0] == 1:
         raw = np.repeat(raw, channels, axis=0)
     if raw.shape[0] != channels:
@@ -205,7 +210,7 @@ def _unit_range(raw: NDArray[Any], stained: bool) -> NDArray[np.float16]:
         low, high = 0.0, float(255 if values.max() <= 255 else np.iinfo(raw.dtype).max)
     else:
         low, high = float(values.min()), float(values.max())
-    return ((values - low) / max(high - low, 1e-6)).astype(np.float16)
+    return ((values - low) / (high - low or 1.0)).astype(np.float16)
 
 
 def _weights(samples: Sequence[Sample], balance: str) -> Tensor:

@@ -105,8 +105,8 @@ def synthetic_section(image: Tensor, labels: Tensor, luck: Luck) -> Tensor:
     nuclei = image.mean(1, keepdim=True).clamp(0, 1) ** _each(luck.between(0.4, 1.2))
     inside = torch.maximum(nuclei, 0.7 * F.avg_pool2d((labels > 0).float()[:, None], 3, 1, 1))
     cells, membranes = _cells(labels, luck)
-    ground = _mottle(luck, image.shape[2:], (4, 16, 64, 128))
-    around = ground * _each(luck.sometimes(0.8) * luck.between(0.05, 0.6))
+    ground = _mottle(luck, image.shape[2:])
+    around = ground * _each(luck.sometimes(0.8) * luck.between(0.05, 1.2))
     around = around + cells * (0.4 + ground) * _each(luck.sometimes(0.6) * luck.between(0.1, 0.9))
     around = around + membranes * (0.3 + ground) * _each(luck.sometimes(0.4) * luck.between(0.3, 1.8))
     around = around * (1 - inside * _each(luck.between(0.5, 1.0)))
@@ -141,11 +141,11 @@ def _cells(labels: Tensor, luck: Luck) -> tuple[Tensor, Tensor]:
     return (grown > 0).float(), F.avg_pool2d(lines, 3, 1, 1)
 
 
-def _mottle(luck: Luck, size: torch.Size, octaves: tuple[int, ...]) -> Tensor:
-    """Smooth random texture at several scales, 0 to about 1, (N, 1, H, W)."""
+def _mottle(luck: Luck, size: torch.Size) -> Tensor:
+    """Smooth random texture at several scales, streaks among them, 0 to 1, (N, 1, H, W)."""
     total = torch.zeros(luck.count, 1, *size, device=luck.device)
-    for cells in octaves:
-        coarse = luck.uniform(1, cells, cells)
+    for grid in ((4, 4), (16, 16), (64, 64), (128, 128), (6, 60), (60, 6)):
+        coarse = luck.uniform(1, *grid)
         total = total + F.interpolate(coarse, size, mode="bilinear") * _each(luck.between(0.0, 1.0))
     low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
     texture: Tensor = ((total - low) / (high - low).clamp(min=1e-6)) ** _each(luck.between(0.7, 2.0))

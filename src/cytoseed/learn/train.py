@@ -8,7 +8,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -99,41 +100,49 @@ def train(
     Raises
     ------
     ValueError
-        If there is nothing to learn from or to validate with, `output` holds another training and `resume` is
-        False, or the checkpoint was made with other settings.
+        If there is nothing to learn from or to validate with, the model has two targets (a sample has the mask of
+        one), `output` holds another training and `resume` is False, or the checkpoint was made with other settings.
     """
     folder = Path(output)
-    if not samples.train or not samples.val:
-        which = "train" if not samples.train else "val"
-        raise ValueError(f"there are no samples with split {which!r}; training needs some of both, train and val")
+    _check(samples, model if isinstance(model, ModelConfig) else model.config)
     if (folder / CHECKPOINT).exists() and not resume:
         raise ValueError(f"output {str(folder)!r} holds a training already; resume it, or give another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     run = _Run(model, config, choose_device(device))
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
     bank = Bank(samples.train, run.model_config.channels, config, run.device)
-    log = _Log(folder, run.step)
-    note = _Describe(run.model_config, config, samples.train)
-    since, started = _Since(), time.monotonic()
-    while run.step < config.steps:
-        since.add(run.do_step(bank))
-        if run.step % _LOG_EVERY == 0 or run.step == config.steps:
-            report = since.report(run)
-            log.write({"step": run.step, "rate": run.rate(), **report})
-            if progress is not None:
-                progress(_progress(run, report))
-        if run.step % config.validate_every == 0 or run.step == config.steps:
-            result = run.validate(samples.val)
-            log.write({"step": run.step, **_figures(result), "seconds": round(time.monotonic() - started, 1)})
-            if result.pooled.f1_mean > run.best or run.best_step < 0:
-                run.best, run.best_step = result.pooled.f1_mean, run.step
-                save_model(run.average, note.config(run, result), folder / BEST)
-            save_model(run.average, note.config(run, result), folder / LAST)
-            run.save(folder / CHECKPOINT)
-            since = _Since()
-    log.close()
+    note = _Describe(model, config, samples.train)
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(_Log(folder, run.step)) as log:
+        since, started = _Since(), time.monotonic()
+        while run.step < config.steps:
+            since.add(run.do_step(bank))
+            if run.step % _LOG_EVERY == 0 or run.step == config.steps:
+                report = since.report(run)
+                log.write({"step": run.step, "rate": run.rate(), **report})
+                if progress is not None:
+                    progress(_progress(run, report))
+            if run.step % config.validate_every == 0 or run.step == config.steps:
+                result = run.validate(samples.val)
+                log.write({"step": run.step, **_figures(result), "seconds": round(time.monotonic() - started, 1)})
+                if result.pooled.f1_mean > run.best or run.best_step < 0:
+                    run.best, run.best_step = result.pooled.f1_mean, run.step
+                    save_model(run.average, note.config(run, result), folder / BEST)
+                save_model(run.average, note.config(run, result), folder / LAST)
+                run.save(folder / CHECKPOINT)
+                since = _Since()
     return Trained(folder / BEST, run.best, run.best_step)
+
+
+def _check(samples: Division, model: ModelConfig) -> None:
+    if not samples.train or not samples.val:
+        which = "train" if not samples.train else "val"
+        raise ValueError(f"there are no samples with split {which!r}; training needs some of both, train and val")
+    if len(model.targets) > 1:
+        raise ValueError(
+            f"targets is {model.targets!r}; training takes one, as a sample has the mask of one: "
+            f"('nuclei',) or ('cells',)"
+        )
 
 
 class _Run:
@@ -231,7 +240,11 @@ class _Run:
         """Go on from a checkpoint, whose settings must be the same."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state["settings"] != self._settings():
-            raise ValueError(f"checkpoint {str(path)!r} was made with other settings: {state['settings']}")
+            differing = "; ".join(_differences(state["settings"], self._settings()))
+            raise ValueError(
+                f"checkpoint {str(path)!r} was made with other settings: {differing}. "
+                f"Go on with its settings, or start anew in another folder"
+            )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -241,6 +254,16 @@ class _Run:
 
     def _settings(self) -> str:
         return json.dumps([self.model_config.to_dict(), self.config.to_dict()], sort_keys=True)
+
+
+def _differences(there: str, here: str) -> Iterator[str]:
+    """Tell which settings of two `_Run._settings` differ, and how."""
+    for old, new in zip(json.loads(there), json.loads(here), strict=True):
+        for name in sorted(old.keys() | new.keys()):
+            values = [str(settings.get(name, "unknown")) for settings in (old, new)]
+            if values[0] != values[1]:
+                was, now = (value if len(value) <= 60 else value[:57] + "..." for value in values)
+                yield f"{name} was {was}, now {now}"
 
 
 class _Since:
@@ -266,9 +289,11 @@ class _Log:
 
     def __init__(self, folder: Path, step: int) -> None:
         path = folder / LOG
-        old = path.read_text().splitlines() if step > 0 and path.exists() else []
-        self._file = path.open("w")
-        self._file.writelines(line + "\n" for line in old if json.loads(line)["step"] <= step)
+        old = path.read_text().split("\n")[:-1] if step > 0 and path.exists() else []  # a kill may leave half a line
+        beside = path.with_suffix(".partial")
+        beside.write_text("".join(line + "\n" for line in old if json.loads(line)["step"] <= step))
+        os.replace(beside, path)
+        self._file = path.open("a")
         self._board: SummaryWriter | None = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -294,18 +319,17 @@ class _Log:
 class _Describe:
     """What is written into the configuration of the models that a training saves."""
 
-    def __init__(self, model_config: ModelConfig, config: TrainConfig, samples: tuple[Sample, ...]) -> None:
-        self._model_config = model_config
+    def __init__(self, model: ModelConfig | Model, config: TrainConfig, samples: tuple[Sample, ...]) -> None:
+        self._model_config = model if isinstance(model, ModelConfig) else model.config
         self._config = config
-        known = {note.name: note for note in model_config.trained_on}
-        names = sorted({sample.dataset for sample in samples})
-        self._notes = tuple(
-            dataclasses.replace(
-                known.get(name, DatasetNote(name, "not stated")),
-                images=sum(sample.dataset == name for sample in samples),
-            )
-            for name in names
-        )
+        known = {note.name: note for note in self._model_config.trained_on}
+        notes = {} if isinstance(model, ModelConfig) else dict(known)  # the data behind the weights stay behind them
+        for name in {sample.dataset for sample in samples}:
+            images = sum(sample.dataset == name for sample in samples)
+            before = notes[name].images if name in notes else 0
+            note = known.get(name, DatasetNote(name, "not stated"))
+            notes[name] = dataclasses.replace(note, images=max(images, before))
+        self._notes = tuple(notes[name] for name in sorted(notes))
 
     def config(self, run: _Run, result: Evaluation) -> ModelConfig:
         """Complete the configuration with data, recipe and validation figures."""

@@ -1,0 +1,141 @@
+"""The backbones: size, cost, and what they may not depend on."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cytoseed.core.network import STRIDE, UNet, build_network, count_flops
+
+NAMES = list(STRIDE)
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """Give every normalisation statistics and factors of its own, as after training; eval mode."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            shape = module.weight.shape
+            module.weight.data = 0.5 + torch.rand(shape, generator=generator)
+            module.bias.data = 0.2 * torch.randn(shape, generator=generator)
+            module.running_mean = 0.2 * torch.randn(shape, generator=generator)
+            module.running_var = 0.5 + torch.rand(shape, generator=generator)
+    return network.eval()
+
+
+def built(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return settled(build_network(name, 3, 5))
+
+
+def thin(name: str) -> nn.Module:
+    """A network of the same geometry with few channels, for speed."""
+    torch.manual_seed(0)
+    widths = (4, 4, 4, 4)
+    return settled(UNet(3, 2, widths, 4) if name == "paper" else UNet(3, 2, widths, 2, shuffle=2, detail=4))
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_paper_network_has_the_size_of_the_paper():
+    network = build_network("paper", 3, 9)
+    assert 3.7e6 <= parameters(network) <= 3.9e6
+    assert 35e9 <= count_flops(network, 3) <= 37e9
+
+
+def test_the_lite_network_is_cheap():
+    network = build_network("lite", 3, 9)
+    assert parameters(network) < 1.5e6
+    assert 0.5e9 < count_flops(network, 3) <= 2.5e9
+
+
+def test_flops_of_one_convolution():
+    assert count_flops(nn.Conv2d(3, 8, 3, padding=1, bias=False), 3, 16) == 2 * 16 * 16 * 8 * 3 * 9
+
+
+def test_counting_leaves_the_network_as_it_was():
+    network = build_network("lite", 3, 9).train()
+    network.down[0].eval()
+    modes = [module.training for module in network.modules()]
+    before = copy.deepcopy(network.state_dict())
+    count_flops(network, 3, 32)
+    assert [module.training for module in network.modules()] == modes
+    assert not any(module._forward_hooks for module in network.modules())
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match="network is 'huge'; it must be one of paper, lite"):
+        build_network("huge", 3, 9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_folding_changes_nothing_but_rounding(name):
+    network = built(name)
+    image = torch.rand(2, 3, 64, 48)
+    before = network(image)
+    network.fold()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(network(image), before, atol=1e-4, rtol=0)
+    folded = network(image)
+    network.fold()  # a second time there is nothing to do
+    assert torch.equal(network(image), folded)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("multiples", [(1, 1), (1, 3), (2, 1), (3, 5)])
+def test_any_multiple_of_the_stride_works(name, multiples):
+    height, width = (STRIDE[name] * multiple for multiple in multiples)
+    fields = thin(name)(torch.rand(1, 3, height, width))
+    assert fields.shape == (1, 2, height, width)
+    assert fields.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_its_images_one_by_one(name):
+    network = built(name)
+    images = torch.rand(2, 3, 48, 64)
+    singles = torch.cat([network(image[None]) for image in images])
+    torch.testing.assert_close(network(images), singles, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_the_image_is_not_changed(name):
+    image = torch.rand(1, 3, 32, 32)
+    before = image.clone()
+    built(name)(image)
+    assert torch.equal(image, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_move_with_the_image(name):
+    network = thin(name)
+    step, margin = STRIDE[name], 112  # further than any pixel's influence reaches
+    image = torch.rand(1, 3, 288, 288, generator=torch.Generator().manual_seed(2))
+    here = network(image[:, :, : 288 - step, : 288 - step])[:, :, margin:-margin, margin:-margin]
+    there = network(image[:, :, step:, step:])
+    far = margin - step
+    there = there[:, :, far : far + here.shape[2], far : far + here.shape[3]]
+    assert here.std() > 1e-3
+    torch.testing.assert_close(there, here, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_far_away_has_no_influence(name):
+    network = thin(name)
+    image = torch.rand(1, 3, 240, 240, generator=torch.Generator().manual_seed(3))
+    other = 1 - image
+    other[:, :, 8:-8, 8:-8] = image[:, :, 8:-8, 8:-8]
+    one, two = network(image), network(other)
+    torch.testing.assert_close(two[:, :, 114:126, 114:126], one[:, :, 114:126, 114:126], atol=1e-6, rtol=0)
+    assert not torch.allclose(two[:, :, 12:-12, 12:-12], one[:, :, 12:-12, 12:-12], atol=1e-3)

@@ -1,0 +1,191 @@
+"""Normalisation and rescaling beside their definitions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
+
+from cytoseed.core.prepare import fit_channels, normalise, percentiles, rescale, rescale_labels, scale_intensity
+
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 60))
+real_types = st.sampled_from([np.uint8, np.int16, np.int32, np.float32, np.float64]).map(np.dtype)
+
+
+def values(dtype: np.dtype) -> st.SearchStrategy:
+    if dtype.kind == "f":
+        return st.floats(-1e6, 1e6, width=32)
+    return from_dtype(dtype, min_value=max(-9999, np.iinfo(dtype).min), max_value=min(9999, np.iinfo(dtype).max))
+
+
+images = st.tuples(real_types, shapes).flatmap(lambda kind: arrays(kind[0], kind[1], elements=values(kind[0])))
+labels_images = arrays(np.int32, array_shapes(min_dims=3, max_dims=3, max_side=9), elements=st.integers(-1, 5))
+
+
+def ranked(channel: np.ndarray, share: float) -> float:
+    """The value at a share of the way through the sorted pixels, by the nearest rank."""
+    ordered = np.sort(channel, axis=None)
+    return float(ordered[round(share * (ordered.size - 1))])
+
+
+def reference(image: np.ndarray) -> np.ndarray:
+    """`normalise` by its definition, channel by channel, in double precision."""
+    result = np.zeros(image.shape)
+    for channel, out in zip(image.astype(np.float32).astype(np.float64), result, strict=True):
+        low, high = ranked(channel, 0.001), ranked(channel, 0.999)
+        if low == high:
+            low, high = channel.min(), channel.max()
+        if low < high:
+            out[:] = np.clip((channel - low) / (high - low), -0.5, 1.5)
+    return result
+
+
+@given(images)
+def test_percentiles_are_values_at_the_nearest_rank(image):
+    low, high = percentiles(torch.from_numpy(image))
+    assert low.dtype == high.dtype == torch.float32
+    for channel, least, most in zip(image.astype(np.float32), low.tolist(), high.tolist(), strict=True):
+        ends = ranked(channel, 0.001), ranked(channel, 0.999)
+        assert (least, most) == (ends if ends[0] < ends[1] else (channel.min(), channel.max()))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_percentiles_of_a_large_image_are_near_those_of_numpy(dtype):
+    image = np.random.default_rng(0).integers(0, 256, (2, 300, 311)).astype(dtype)
+    low, high = percentiles(torch.from_numpy(image))
+    expected = np.percentile(image.reshape(2, -1), [0.1, 99.9], axis=1)
+    np.testing.assert_allclose(torch.stack([low, high]).numpy(), expected, atol=1)
+
+
+@given(images)
+def test_normalise_is_its_definition(image):
+    before = image.copy()
+    result = normalise(torch.from_numpy(image))
+    assert result.dtype == torch.float32
+    assert result.shape == image.shape
+    np.testing.assert_allclose(result.numpy(), reference(image), atol=1e-4)
+    np.testing.assert_array_equal(image, before)
+
+
+@given(images, st.integers(1, 50), st.integers(-100, 100))
+def test_normalise_does_not_see_gain_and_offset(image, gain, offset):
+    image = torch.from_numpy(image.astype(np.int16).astype(np.float64))
+    torch.testing.assert_close(normalise(gain * image + offset), normalise(image), atol=1e-4, rtol=0)
+
+
+def test_normalise_clips_what_lies_far_outside():
+    image = torch.arange(10_000.0).view(1, 100, 100)
+    image[0, 0, 0], image[0, 99, 99] = -1e6, 1e6
+    result = normalise(image)
+    assert (result.min(), result.max()) == (-0.5, 1.5)
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_a_constant_channel_becomes_zero_and_leaves_the_others_alone(value):
+    image = torch.randint(256, (2, 30, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    image[1] = value
+    result = normalise(image)
+    assert (result[1] == 0).all()
+    assert torch.equal(result[:1], normalise(image[:1]))
+
+
+def test_where_nearly_all_pixels_are_equal_minimum_and_maximum_count():
+    image = torch.full((1, 100, 100), 50, dtype=torch.int32)
+    image[0, 3, 4:9] = 90
+    image[0, 60, 60] = 10
+    low, high = percentiles(image)
+    assert (low.item(), high.item()) == (10, 90)
+    result = normalise(image)
+    assert result[0, 3, 5] == 1
+    assert result[0, 60, 60] == 0
+    assert result[0, 0, 0] == 0.5
+
+
+def test_a_single_pixel_is_zero():
+    assert normalise(torch.full((3, 1, 1), 9.0)).tolist() == [[[0.0]]] * 3
+
+
+def test_scale_intensity_takes_a_batch():
+    image = torch.rand(4, 3, 5, 6)
+    low, high = torch.rand(4, 3) * 0.4, torch.rand(4, 3) * 0.4 + 0.5
+    together = scale_intensity(image, low, high)
+    for index in range(4):
+        assert torch.equal(together[index], scale_intensity(image[index], low[index], high[index]))
+
+
+def test_rescale_to_the_same_size_changes_nothing():
+    image = torch.rand(2, 7, 9)
+    assert torch.equal(rescale(image, 7, 9), image)
+
+
+def test_a_shrunk_checkerboard_is_grey():
+    board = (torch.arange(64)[:, None] + torch.arange(80)).remainder(2).float()[None]
+    small = rescale(board, 32, 40)
+    assert small.shape == (1, 32, 40)
+    torch.testing.assert_close(small[:, 1:-1, 1:-1], torch.full((1, 30, 38), 0.5), atol=1e-5, rtol=0)
+
+
+def test_thin_lines_are_not_lost_between_the_new_pixels():
+    lines = (torch.arange(80) % 8 == 0).float().expand(1, 80, 80)
+    small = rescale(lines, 10, 10)
+    torch.testing.assert_close(small[:, :, 1:-1], torch.full((1, 10, 8), 1 / 8), atol=0.01, rtol=0)
+
+
+def test_rescale_keeps_a_slope_and_a_constant():
+    slope = torch.arange(20.0).expand(1, 10, 20)
+    larger = rescale(slope, 20, 40)
+    expected = (torch.arange(40) + 0.5) / 2 - 0.5  # pixel centres
+    torch.testing.assert_close(larger[0, 5, 2:-2], expected[2:-2])
+    torch.testing.assert_close(rescale(torch.full((1, 9, 9), 0.3), 4, 23), torch.full((1, 4, 23), 0.3))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20))
+def test_rescale_gives_the_size_asked_for(height, width, new_height, new_width):
+    image = torch.rand(2, height, width)
+    result = rescale(image, new_height, new_width)
+    assert result.shape == (2, new_height, new_width)
+    assert result.min() >= image.min() - 1e-5
+    assert result.max() <= image.max() + 1e-5
+
+
+@given(labels_images, st.integers(1, 20), st.integers(1, 20))
+def test_each_new_pixel_has_the_label_at_its_centre(labels, new_height, new_width):
+    result = rescale_labels(torch.from_numpy(labels), new_height, new_width)
+    assert result.dtype == torch.int32
+    height, width = labels.shape[1:]
+    for row, column in np.ndindex(new_height, new_width):
+        old_row, old_column = (2 * row + 1) * height // (2 * new_height), (2 * column + 1) * width // (2 * new_width)
+        np.testing.assert_array_equal(result[:, row, column], labels[:, old_row, old_column])
+
+
+@given(labels_images)
+def test_labels_of_the_same_size_and_doubled_then_halved_are_the_same(labels):
+    labels = torch.from_numpy(labels)
+    _, height, width = labels.shape
+    assert torch.equal(rescale_labels(labels, height, width), labels)
+    doubled = rescale_labels(labels, 2 * height, 2 * width)
+    assert torch.equal(doubled, labels.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert torch.equal(rescale_labels(doubled, height, width), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_labels_of_one_pixel_fill_everything(dtype):
+    one = torch.full((1, 1, 1), 2**31 - 1, dtype=dtype)
+    result = rescale_labels(one, 3, 4)
+    assert result.dtype == dtype
+    assert torch.equal(result, one.expand(1, 3, 4))
+    assert torch.equal(rescale_labels(result, 1, 1), one)
+
+
+def test_fit_channels():
+    grey, colour = torch.rand(1, 4, 5), torch.rand(3, 4, 5)
+    assert torch.equal(fit_channels(grey, 3), torch.cat([grey] * 3))
+    assert fit_channels(colour, 3) is colour
+    assert fit_channels(grey, 1) is grey
+
+
+@pytest.mark.parametrize(("present", "wanted"), [(2, 3), (3, 1), (4, 3)])
+def test_another_number_of_channels_is_refused(present, wanted):
+    with pytest.raises(ValueError, match=rf"{present} channels, the model takes {wanted} \(or 1\)"):
+        fit_channels(torch.zeros(present, 4, 5), wanted)

@@ -1,0 +1,370 @@
+"""Crops beside the images that they were cut from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cytoseed.core.prepare import normalise
+from cytoseed.learn import augment
+from cytoseed.learn.augment import Bank, Batch
+from cytoseed.learn.samples import Sample, seed_target
+from cytoseed.settings import TrainConfig
+
+CPU = torch.device("cpu")
+SIDE = 32
+
+
+class HeldSample(Sample):
+    """A sample whose image and mask are in memory, not in files."""
+
+    def __init__(self, pixels, mask, modality="fluorescence", dataset="made"):
+        super().__init__("made", dataset, modality, "train", Path("made.png"), Path("made_masks.png"))
+        object.__setattr__(self, "_held", (pixels, mask.astype(np.int32)))
+
+    def read(self):
+        return self._held
+
+
+def config(**given) -> TrainConfig:
+    return TrainConfig(**{"crop_px": SIDE, "batch_size": 4, "augment": "minimal", "balance": "image", **given})
+
+
+def bank_of(*samples, channels=3, **given) -> Bank:
+    return Bank(samples, channels, config(**given), CPU)
+
+
+def luck(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def discs(height=96, width=96, radius=8, count=6):
+    """A mask of separate discs, ids with gaps."""
+    rows, columns = np.mgrid[:height, :width]
+    mask = np.zeros((height, width), np.int32)
+    places = [(r, c) for r in range(radius + 4, height - radius, 28) for c in range(radius + 4, width - radius, 28)]
+    for number, (row, column) in enumerate(places[:count], start=1):
+        mask[(rows - row) ** 2 + (columns - column) ** 2 <= radius**2] = 3 * number
+    return mask
+
+
+def coordinates(height, width):
+    """An image that tells where its pixels are: rows, columns, and noise."""
+    rows, columns = np.mgrid[:height, :width]
+    noise = np.random.default_rng(0).integers(0, 256, (height, width))
+    return np.stack([rows, columns, noise]).astype(np.uint16)
+
+
+def orientations(plane: torch.Tensor) -> list[torch.Tensor]:
+    turned = [torch.rot90(plane, quarter, (-2, -1)) for quarter in range(4)]
+    return turned + [plane.flip(-1) for plane in turned]
+
+
+def orientation_of(rows: torch.Tensor, columns: torch.Tensor, inside: torch.Tensor) -> int | None:
+    """Which of the 8 orientations puts rows and columns in order again; None if none does."""
+    planes = zip(*(orientations(plane) for plane in (rows, columns, inside)), strict=True)
+    for index, (row, column, own) in enumerate(planes):
+        down, right = own[1:] & own[:-1], own[:, 1:] & own[:, :-1]
+        ordered = [
+            (row.diff(dim=0)[down] == 1).all(),
+            (row.diff(dim=1)[right] == 0).all(),
+            (column.diff(dim=0)[down] == 0).all(),
+            (column.diff(dim=1)[right] == 1).all(),
+        ]
+        if all(ordered):
+            return index
+    return None
+
+
+def places(batch: Batch, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns that the crops of `coordinates` show, (N, H, W) each."""
+    return (batch.image[:, 0] * (height - 1)).round().long(), (batch.image[:, 1] * (width - 1)).round().long()
+
+
+sizes = st.one_of(st.integers(1, 70), st.sampled_from([1, 31, 32, 33]))
+masks = st.tuples(sizes, sizes).flatmap(
+    lambda shape: arrays(np.int32, shape, elements=st.sampled_from([0, 0, 0, 3, 7, 70_000]), fill=st.just(0))
+)
+
+
+@settings(max_examples=40)
+@given(masks, st.integers(0, 1000))
+def test_a_minimal_crop_is_a_part_of_the_image_flipped_and_turned(mask, seed):
+    height, width = mask.shape
+    batch = bank_of(HeldSample(coordinates(height, width), mask)).draw(luck(seed))
+    inside = batch.labels[:, 0] >= 0
+    rows, columns = places(batch, height, width)
+    target = torch.from_numpy(seed_target(mask))
+    for row, column, own, labels, distance in zip(rows, columns, inside, batch.labels, batch.distance, strict=True):
+        assert own.sum() == min(SIDE, height) * min(SIDE, width)
+        assert orientation_of(row, column, own) is not None
+        seen = row[own], column[own]
+        assert torch.equal(labels[0][own], torch.from_numpy(mask)[seen].long())
+        torch.testing.assert_close(distance[0][own], target[seen], atol=1e-3, rtol=0)
+        assert (distance[0][~own] == 0).all()
+
+
+def test_all_flips_turns_and_places_are_drawn():
+    height, width = SIDE + 3, SIDE
+    sample = HeldSample(coordinates(height, width), np.zeros((height, width)))
+    batch = bank_of(sample, batch_size=300).draw(luck())
+    rows, columns = places(batch, height, width)
+    inside = torch.ones(SIDE, SIDE, dtype=torch.bool)
+    seen = {orientation_of(row, column, inside) for row, column in zip(rows, columns, strict=True)}
+    assert seen == set(range(8))
+    assert rows.amin((1, 2)).unique().tolist() == [0, 1, 2, 3]
+
+
+def test_unknown_pixels_stay_unknown():
+    mask = discs(SIDE, SIDE, count=1)
+    mask[:, 20:] = -1
+    batch = bank_of(HeldSample(coordinates(SIDE, SIDE), mask)).draw(luck())
+    rows, columns = places(batch, SIDE, SIDE)
+    assert torch.equal(batch.labels[:, 0], torch.from_numpy(mask)[rows, columns].long())
+    assert (batch.labels == -1).sum() == 4 * 12 * SIDE
+    assert (batch.distance[batch.labels < 0] == 0).all()
+
+
+def colours(kind: str) -> np.ndarray:
+    """Noise of different types, (C, 32, 200), whose left is darker than its right and whose columns are uniform."""
+    rng = np.random.default_rng(1)
+    steps = np.linspace(0, 1, 200) + 0.3 * rng.random((3, 200))
+    line = {
+        "8 bit": (150 * steps[:1]).astype(np.uint8),
+        "12 of 16 bit": (300 + 3000 * steps[:1]).astype(np.uint16),
+        "16 bit colour": (40_000 * steps).astype(np.uint16),
+        "signed": (500 * steps[:1] - 300).astype(np.int16),
+        "float": (steps[:1] - 0.5).astype(np.float32),
+        "large float": 1e30 * steps,
+        "tiny float": 1e-20 * steps[:1],
+        "two values": (steps[:1] > 0.6).astype(np.uint8),
+    }[kind]
+    return np.repeat(line[:, None], SIDE, axis=1)
+
+
+KINDS = ("8 bit", "12 of 16 bit", "16 bit colour", "signed", "float", "large float", "tiny float", "two values")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_crop_has_the_brightness_that_it_has_in_the_normalised_whole_image(kind):
+    pixels = colours(kind)
+    mask = np.broadcast_to(np.arange(1, 201), (SIDE, 200))  # every column tells its number
+    batch = bank_of(HeldSample(pixels, mask), batch_size=16).draw(luck())
+    whole = normalise(torch.from_numpy(pixels.astype(np.float32)))[:, 0].expand(3, -1)  # (3, 200)
+    expected = whole[:, batch.labels[:, 0] - 1].transpose(0, 1)
+    torch.testing.assert_close(batch.image, expected, atol=0.02, rtol=0)
+
+
+def test_a_hot_pixel_does_not_dim_the_crops():
+    pixels = np.random.default_rng(0).integers(100, 140, (1, 64, 64)).astype(np.uint16)
+    pixels[0, 5, 5] = 65_535
+    batch = bank_of(HeldSample(pixels, np.zeros((64, 64))), batch_size=16).draw(luck())
+    assert batch.image.mean((1, 2, 3)).sub(0.5).abs().max() < 0.1
+
+
+def test_a_grey_image_fills_the_channels():
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 50, 60)).astype(np.uint8)
+    sample = HeldSample(pixels, np.zeros((50, 60)))
+    batch = bank_of(sample).draw(luck())
+    assert batch.image.shape == (4, 3, SIDE, SIDE)
+    assert torch.equal(batch.image, batch.image[:, :1].expand(-1, 3, -1, -1))
+    assert bank_of(sample, channels=1).draw(luck()).image.shape == (4, 1, SIDE, SIDE)
+
+
+def test_grey_and_colour_images_share_a_bank():
+    grey, colour = np.full((1, 40, 40), 9, np.uint8), np.zeros((3, 20, 300), np.uint16)
+    colour[0, :, 100:], colour[1, 10:] = 900, 60_000
+    samples = HeldSample(grey, np.full((40, 40), 1)), HeldSample(colour, np.full((20, 300), 2), "brightfield")
+    batch = bank_of(*samples, batch_size=40).draw(luck())
+    first = batch.labels.amax((1, 2, 3)) == 1
+    assert 0 < first.sum() < 40
+    assert (batch.image[first] == 0).all()  # a constant image
+    assert (batch.labels[~first] == 2).sum((1, 2, 3)).eq(20 * SIDE).all()
+
+
+pictures = st.tuples(sizes, sizes, st.sampled_from(["constant", "noise", "section", "sparse"]), st.booleans())
+
+
+def picture(height, width, kind, colour):
+    rng = np.random.default_rng(height * width)
+    pixels = rng.integers(0, 256, (3 if colour else 1, height, width)).astype(np.uint8)
+    if kind == "constant":
+        pixels[:] = 77
+    elif kind == "sparse":
+        pixels[pixels < 255] = 3
+    mask = np.zeros((height, width), np.int32)
+    mask[height // 3 : height // 2, width // 4 : width // 2] = 5
+    mask[height // 2 : height // 2 + 3] = -1
+    return HeldSample(pixels, mask, "brightfield" if kind == "section" else "fluorescence")
+
+
+@settings(max_examples=20)
+@given(st.lists(pictures, min_size=1, max_size=3), st.integers(0, 1000), st.sampled_from(["minimal", "full"]))
+def test_whatever_the_images_a_batch_is_sound(kinds, seed, kind):
+    bank = bank_of(*(picture(*given) for given in kinds), augment=kind, synthetic_stain_share=0.5)
+    image, labels, distance = bank.draw(luck(seed))
+    assert image.shape == (4, 3, SIDE, SIDE)
+    assert labels.shape == distance.shape == (4, 1, SIDE, SIDE)
+    assert (image.dtype, labels.dtype, distance.dtype) == (torch.float32, torch.int64, torch.float32)
+    assert image.isfinite().all()
+    assert image.min() >= -0.5
+    assert image.max() <= 1.5
+    assert set(labels.unique().tolist()) <= {-1, 0, 5}
+    assert torch.equal(distance > 0, labels > 0)
+    assert distance.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["minimal", "full"])
+def test_equal_generators_draw_equal_batches(kind):
+    bank = bank_of(picture(50, 60, "section", True), picture(70, 40, "noise", False), augment=kind)
+    generators = luck(1), luck(1), luck(2)
+    first, same, other = (bank.draw(generator) for generator in generators)
+    for one, two in zip(first, same, strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(first.image, other.image)
+    second = bank.draw(generators[0])
+    assert not torch.equal(first.image, second.image)
+    assert torch.equal(second.image, bank.draw(generators[1]).image)
+
+
+@pytest.mark.parametrize("kind", ["minimal", "full"])
+def test_only_the_generator_is_luck(kind):
+    bank = bank_of(picture(50, 60, "section", True), augment=kind, synthetic_stain_share=0.5)
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = bank.draw(luck())
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(bank.draw(luck()).image, first.image)
+
+
+def test_a_full_crop_moves_image_labels_and_distance_alike(monkeypatch):
+    monkeypatch.setattr(augment, "_vary_intensity", lambda image, stained, luck: image)  # noqa: ARG005
+    mask = discs()
+    ids = np.unique(mask[mask > 0])
+    sample = HeldSample((13 * mask[None]).astype(np.uint8), mask)
+    batch = bank_of(sample, batch_size=64, augment="full", scale_range=(0.7, 2.0), crop_px=64).draw(luck())
+    centres = batch.distance[:, 0] > 0.5
+    assert centres.sum() > 1000
+    expected = batch.labels[:, 0].float() / float(ids.max())
+    torch.testing.assert_close(batch.image[:, 1][centres], expected[centres], atol=0.01, rtol=0)
+    assert set(batch.labels.unique().tolist()) == {-1, 0, *ids.tolist()}
+    ground = batch.labels[:, 0] == 0
+    assert batch.image[:, 1][ground].median() == 0
+    assert torch.equal(batch.distance > 0, batch.labels > 0)
+
+
+@pytest.mark.parametrize("modality", ["fluorescence", "brightfield"])
+def test_objects_can_still_be_told_in_full_crops(modality):
+    mask = discs(radius=10)
+    nuclei = np.array([90, 60, 140])[:, None, None] if modality == "brightfield" else np.array([200])[:, None, None]
+    ground = np.array([230, 190, 220])[:, None, None] if modality == "brightfield" else np.array([20])[:, None, None]
+    pixels = np.where(mask > 0, nuclei, ground) + np.random.default_rng(0).integers(-9, 10, (1, *mask.shape))
+    batch = bank_of(HeldSample(pixels.astype(np.uint8), mask, modality), batch_size=96, augment="full").draw(luck())
+    told = []
+    for image, labels, distance in zip(batch.image.mean(1), batch.labels[:, 0], batch.distance[:, 0], strict=True):
+        ours, others = image[distance > 0.4], image[labels == 0]
+        if min(len(ours), len(others)) > 30:
+            told.append((ours.mean() - others.mean()).abs() > ours.std() + others.std())
+    assert len(told) > 40
+    assert sum(told) / len(told) > 0.85
+
+
+def areas_of_whole_objects(batch: Batch) -> list[int]:
+    """Areas of the objects that no edge of a crop cuts."""
+    areas = []
+    for labels in batch.labels[:, 0]:
+        frame = set(torch.cat([labels[0], labels[-1], labels[:, 0], labels[:, -1]]).tolist())
+        ids, counts = labels[labels > 0].unique(return_counts=True)
+        areas += [count for own, count in zip(ids.tolist(), counts.tolist(), strict=True) if own not in frame]
+    return areas
+
+
+@pytest.mark.parametrize(
+    ("settings", "least", "most"),
+    [
+        ({"augment": "minimal"}, 1.0, 1.0),
+        ({"scale_range": (1.0, 1.0)}, 1.0, 1.0),
+        ({"scale_range": (0.5, 2.0)}, 0.5, 2.0),
+        ({"scale_range": (1.5, 1.6)}, 1.5, 1.6),
+        ({"scale_range": (1.0, 1.0), "nominal_scale_share": 1.0}, 17 / 24, 17 / 24),
+        ({"scale_range": (0.8, 1.25), "nominal_scale_share": 0.5}, 0.8 * 17 / 24, 1.25),
+    ],
+)
+def test_objects_are_scaled_within_the_range(settings, least, most):
+    mask = np.zeros((64, 64), np.int32)
+    rows, columns = np.mgrid[:64, :64] - 31.5
+    mask[np.hypot(rows, columns) <= 12] = 9
+    given = {"augment": "full", "nominal_scale_share": 0.0, "crop_px": 96, "batch_size": 100, **settings}
+    areas = np.array(
+        areas_of_whole_objects(bank_of(HeldSample(mask[None].astype(np.uint8), mask), **given).draw(luck()))
+    )
+    scales = np.sqrt(areas / (mask > 0).sum())
+    assert len(scales) > 30
+    assert scales.min() > least * 0.97
+    assert scales.max() < most * 1.03
+    if most > 1.05 * least:  # the range is used, evenly in the logarithm
+        middle = np.sqrt(least * most)
+        assert 0.2 < (scales < middle).mean() < 0.8
+        assert scales.min() < least * 1.15
+        assert scales.max() > most / 1.15
+
+
+@pytest.mark.parametrize(("balance", "expected"), [("image", 9 / 10), ("modality", 3 / 4)])
+def test_kinds_of_images_are_balanced(balance, expected):
+    """Nine images of one kind and one of another: by modality they are drawn as 3 to 1, the square roots."""
+    many = [HeldSample(np.zeros((1, 8, 8), np.uint8), np.full((8, 8), 1))] * 9
+    one = HeldSample(np.zeros((1, 8, 8), np.uint8), np.full((8, 8), 2), "brightfield")
+    batch = bank_of(*many, one, balance=balance, batch_size=1000).draw(luck())
+    share = (batch.labels.amax((1, 2, 3)) == 1).float().mean().item()
+    assert share == pytest.approx(expected, abs=0.04)
+
+
+def test_data_sets_are_kinds_of_their_own():
+    samples = [
+        HeldSample(np.zeros((1, 8, 8), np.uint8), np.full((8, 8), 1 + (number == 4)), dataset=f"set {number == 4}")
+        for number in range(5)
+    ]
+    batch = bank_of(*samples, balance="modality", batch_size=1000).draw(luck())
+    assert (batch.labels.amax((1, 2, 3)) == 2).float().mean().item() == pytest.approx(1 / 3, abs=0.04)
+
+
+def test_synthetic_sections_are_made_of_grey_images_with_bright_nuclei_only():
+    mask = discs(count=9)
+    bright, dark = (np.where(mask > 0, *pair)[None].astype(np.uint8) for pair in ((200, 20), (20, 200)))
+    given = {"augment": "full", "batch_size": 48}
+
+    def coloured(pixels, modality="fluorescence", share=1.0):
+        batch = bank_of(HeldSample(pixels, mask, modality), synthetic_stain_share=share, **given).draw(luck())
+        spread = batch.image.amax(1) - batch.image.amin(1)
+        return (spread.mean((1, 2)) > 0.1).float().mean()
+
+    usual = coloured(bright, share=0.0)
+    assert coloured(bright) > usual + 0.4
+    assert coloured(dark) < usual + 0.2
+
+
+def test_no_sample_is_refused():
+    with pytest.raises(ValueError, match="samples is empty"):
+        bank_of()
+
+
+@pytest.mark.parametrize(("present", "channels"), [(2, 3), (4, 3), (3, 1)])
+def test_another_number_of_channels_is_refused(present, channels):
+    sample = HeldSample(np.zeros((present, 9, 9), np.uint8), np.zeros((9, 9)))
+    with pytest.raises(ValueError, match=f"made.png has {present} channels; the model takes {channels}, or 1"):
+        bank_of(sample, channels=channels)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_refused(value):
+    pixels = np.zeros((1, 9, 9), np.float32)
+    pixels[0, 3, 4] = value
+    with pytest.raises(ValueError, match=r"made.png: .*NaN or infinite, the first in channel 0, row 3, column 4"):
+        bank_of(HeldSample(pixels, np.zeros((9, 9))))
