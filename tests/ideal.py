@@ -28,8 +28,9 @@ def ideal_segmenter(**settings: object) -> Segmenter:
     return model
 
 
-def ideal_fields(labels: Tensor, model: Segmenter, step: float = 0.25) -> Tensor:
+def ideal_fields(labels: Tensor, model: Segmenter) -> Tensor:
     """Fields (1, 1, 3, H, W) in which each object's pixels point to its mean, and S peaks once in each object."""
+    step = model.classifiers[0].grid_step
     height, width = labels.shape
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     fields = torch.zeros(3, height, width)

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 NETWORKS = ("paper", "lite")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+STAINS = ("haematoxylin", "eosin", "dab")
 
 
 def _known_keys_only(cls: type, values: Mapping[str, Any]) -> None:

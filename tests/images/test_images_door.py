@@ -41,6 +41,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
         open_image(tmp_path / "nowhere.tif")
 
 
+def test_a_broken_link(tmp_path: Path) -> None:
+    (tmp_path / "link.tif").symlink_to("gone.tif")
+    with pytest.raises(FileNotFoundError, match=r"link\.tif: is a link to 'gone\.tif', which is not there"):
+        open_image(tmp_path / "link.tif")
+
+
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageFileError, match="is a folder; give the path of one image file"):
         open_image(tmp_path)
@@ -186,6 +192,20 @@ def test_channels_by_name_and_number(wished: tuple[str, ...], chosen: tuple[int,
     assert choose_channels(wished, STAINS) == chosen
 
 
+@pytest.mark.parametrize("wished", [2, "2", "488", [2], (np.int64(2),), np.array([2])])
+def test_one_channel_can_be_given_as_it_is_and_numbers_as_integers(wished: Any) -> None:
+    assert choose_channels(wished, STAINS) == (2,)
+
+
+def test_an_integer_is_always_a_number() -> None:
+    assert choose_channels(0, ["1", "0"]) == (0,)
+
+
+def test_a_channel_that_is_neither_name_nor_number() -> None:
+    with pytest.raises(TypeError, match=r"channel 1\.0 is neither a name nor a number"):
+        choose_channels([1.0], STAINS)  # type: ignore[list-item]
+
+
 def test_a_name_counts_before_a_number() -> None:
     assert choose_channels(["1"], ["0", "b", "1"]) == (2,)
 
@@ -198,9 +218,12 @@ def test_a_name_counts_before_a_number() -> None:
         (("-1",), "'-1' is not in this image"),
         (("",), "'' is not in this image"),
         (("DAPI", "0"), "'0' twice"),
+        ((0, "DAPI"), "'DAPI' twice, as 0, DAPI"),
+        ((4,), "channel 4 is not in this image"),
+        ((-1,), "channel -1 is not in this image"),
         (("CD3",), "the name of 2 channels"),
     ],
 )
-def test_channels_that_cannot_be_chosen(wished: tuple[str, ...], says: str) -> None:
+def test_channels_that_cannot_be_chosen(wished: tuple[str | int, ...], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         choose_channels(wished, STAINS)

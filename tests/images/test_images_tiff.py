@@ -251,7 +251,7 @@ def test_stacks_are_refused_with_their_sizes(tmp_path: Path, axes: str, shape: t
     with pytest.raises(ImageFileError, match="2-D") as caught:
         open_image(file)
     assert says in str(caught.value)
-    assert "projection" in str(caught.value)
+    assert "projection (in Fiji Image > Stacks > Z Project" in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [{}, {"metadata": None}], ids=["described", "bare pages"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,26 @@ def test_unknown_formats(nuclei: Segmentation, tmp_path: Path, formats: Any) -> 
 def test_settings_that_json_cannot_hold(nuclei: Segmentation, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="settings hold a value that JSON cannot"):
         changed(nuclei, model=object()).save(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_setting_that_is_no_number_does_not_make_a_file_that_is_no_json(
+    nuclei: Segmentation, tmp_path: Path, value: float
+) -> None:
+    with pytest.raises(TypeError, match="finite numbers"):
+        changed(nuclei, mask_threshold=value).save(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
+def test_a_name_that_is_no_utf8(nuclei: Segmentation, tmp_path: Path) -> None:
+    result = dataclasses.replace(nuclei, source=os.fsdecode(b"caf\xe9.tif"))
+    paths = result.save(tmp_path)
+    assert os.fsencode(paths[0].name) == b"caf\xe9.labels.tif"
+    assert json.loads(paths[-1].read_text(encoding="utf-8"))["input"]["name"] == "caf\udce9.tif"
+    record = record_of(result.image, result.source, result.settings)
+    assert compare(tmp_path, stem_of(result.source), record, ALL).state == "same"
+    changed(result, seed_threshold=0.6).save(tmp_path, ("labels",), overwrite=True)
+    assert [os.fsencode(name) for name in listing(tmp_path)] == [b"caf\xe9.cytoseed.json", b"caf\xe9.labels.tif"]
 
 
 @pytest.mark.parametrize("below", ["", "out"])

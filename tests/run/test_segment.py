@@ -1,6 +1,7 @@
 """From an image of any kind to its objects: what goes in, at which scale, and what is refused."""
 
 import json
+from unittest.mock import Mock
 
 import hypothesis
 import numpy as np
@@ -13,6 +14,7 @@ import cytoseed
 from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
 from cytoseed.models.weights import Model, list_models, load_model, save_model
+from cytoseed.run.engine import Engine
 from cytoseed.run.segment import describe, segment
 from cytoseed.settings import SegmentOptions
 
@@ -81,9 +83,18 @@ def test_the_channel_that_is_chosen_decides():
     assert result.settings["channels"] == [2, 3, 4]
 
 
+@pytest.mark.parametrize("channels", [2, "2", [2], np.array([2])])
+def test_channels_may_be_numbers(channels):
+    image, truth = scene()
+    stack = np.stack([np.zeros_like(image), np.full_like(image, 7), image])
+    assert same_objects(segment(stack, GREY, channels=channels).labels, truth)
+
+
 def test_too_many_channels_name_the_way_out():
-    with pytest.raises(ValueError, match=r"has 5 channels.*takes 3 or 1.*--channels.*4 \(channel 4\)"):
+    with pytest.raises(ValueError, match=r"has 5 channels and model .*takes 1 or 3.*--channels 0.*4 \(channel 4\)"):
         segment(np.zeros((5, 20, 30), np.uint8), RGB)
+    with pytest.raises(ValueError, match=r"has 5 channels, 2 are chosen, and model .*takes 1 or 3.*4 \(channel 4\)"):
+        segment(np.zeros((5, 20, 30), np.uint8), RGB, channels=("0", "1"))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (20, 20), (63, 200)])
@@ -171,13 +182,29 @@ def test_an_unknown_pixel_size_is_noticed_once():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pixel_size_um": 50.0}, "pixel_size_um is 50.0"),
+        ({"pixel_size_um": 50.0}, r"pixel_size_um is 50.0 \(given\)"),
+        ({"pixel_size_um": 0.00025}, r"pixel_size_um is 0.00025 \(given\)"),
         ({"diameter_px": 0.5}, "diameter_px is 0.5"),
+        ({"diameter_px": 5000.0}, "diameter_px is 5000.0"),
+        ({"diameter_px": float("inf")}, "diameter_px is inf"),
     ],
 )
 def test_an_absurd_scale_is_refused(settings, message):
     with pytest.raises(ValueError, match=f"{message}.*--pixel-size"):
         segment(scene()[0], GREY, **settings)
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate", "can't allocate memory: you tried to"])
+def test_a_lack_of_memory_is_told(monkeypatch, text):
+    monkeypatch.setattr(Engine, "labels", Mock(side_effect=RuntimeError(text)))
+    with pytest.raises(MemoryError, match="not enough memory to segment 120 x 160 px"):
+        segment(scene()[0], GREY, pixel_size_um=1.0)
+
+
+def test_another_fault_of_pytorch_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(Engine, "labels", Mock(side_effect=RuntimeError("mat1 and mat2 cannot be multiplied")))
+    with pytest.raises(RuntimeError, match="mat1"):
+        segment(scene()[0], GREY)
 
 
 def test_an_image_too_large_once_rescaled_is_refused():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cytoseed import __version__
 from cytoseed.apps.console import FAILED, MISUSED, complain, exit_on_mistake
 from cytoseed.apps.flags import settings_flags
-from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
+from cytoseed.settings import SegmentOptions, TrainConfig
+
+if TYPE_CHECKING:
+    from cytoseed.images import Image
 
 app = typer.Typer(
     name="cytoseed",
@@ -43,7 +46,9 @@ def _root(
 
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model (see `cytoseed models`) or its folder.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that were made with other settings.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Segment again, and replace what is there, whatever made it.")
+]
 
 
 @app.command()
@@ -56,7 +61,10 @@ def segment(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder that the results are written to.")],
     model: Model = "nuclei",
     formats: Annotated[
-        str, typer.Option("--format", "-f", help="Kinds of files to write, of labels, geojson, table and overlay.")
+        str,
+        typer.Option(
+            "--format", "-f", help="Kinds of files to write, with commas between: labels, geojson, table, overlay."
+        ),
     ] = "labels,geojson,table,overlay",
     overwrite: Overwrite = False,
     *,
@@ -64,7 +72,8 @@ def segment(
 ) -> None:
     """Segment images and write the results for other programs to open.
 
-    A result that is there already, made from the same image with the same settings, is left as it is.
+    A result that is there already, made from the same image with the same settings, is left as it is; one that
+    was made otherwise is refused. With --overwrite both are made again.
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.apps.segmenting import find_images, prepare_job
@@ -98,17 +107,15 @@ def models() -> None:
     """List the models that are known by name."""
     with exit_on_mistake(FAILED):
         from rich.console import Console
-        from rich.table import Table
+        from rich.padding import Padding
 
         from cytoseed.models.weights import list_models
 
-        table = Table("name", "version", "targets", "network", "µm a pixel", "licence", "description")
+        console = Console(highlight=False, markup=False)
         for config in list_models():
-            targets, size = ", ".join(config.targets), f"{config.pixel_size_um:g}"
-            table.add_row(
-                config.name, config.version, targets, config.network, size, config.licence, config.description
-            )
-        Console().print(table)
+            facts = f"network {config.network}, {config.pixel_size_um:g} µm a pixel, {config.licence}"
+            console.print(f"{config.name} {config.version}: {' and '.join(config.targets)}; {facts}")
+            console.print(Padding(config.description, (0, 0, 0, 4)))
 
 
 @app.command()
@@ -121,35 +128,45 @@ def info(images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Ima
         for path in images:
             try:
                 image = open_image(path)
-                channels, height, width = image.shape
-                size = image.pixel_size_um
             except (ValueError, OSError) as error:
                 complain(str(error))
                 failed = True
                 continue
+            channels, height, width = image.shape
             typer.echo(f"{path}")
             typer.echo(f"  size        {width} x {height} px (width x height)")
             names = (f"{index} ({name})" for index, name in enumerate(image.channel_names))
             typer.echo(f"  channels    {channels}: {', '.join(names)}")
             typer.echo(f"  type        {image.dtype}")
-            stated = "unknown" if size is None else f"{size:g} µm"
-            typer.echo(f"  pixel size  {stated} ({image.pixel_size_source})")
+            typer.echo(f"  pixel size  {_pixel_size(image)}")
     if failed:
         raise typer.Exit(FAILED)
 
 
+def _pixel_size(image: Image) -> str:
+    """Show what a file says of its pixels' size, squares or not."""
+    if image.pixel_size_yx_um is None:
+        return image.pixel_size_source
+    height, width = image.pixel_size_yx_um
+    sides = f"{width:g} µm" if height == width else f"{width:g} x {height:g} µm, width x height"
+    return f"{sides} ({image.pixel_size_source})"
+
+
 @app.command()
 def evaluate(
-    predicted: Annotated[Path, typer.Argument(help="Folder of label images to score, such as `segment` writes.")],
-    true: Annotated[Path, typer.Argument(help="Folder of true label images with the same names.")],
+    predicted: Annotated[
+        Path, typer.Argument(metavar="PREDICTED", help="Folder of label images to score, such as `segment` writes.")
+    ],
+    true: Annotated[Path, typer.Argument(metavar="TRUE", help="Folder of true label images with the same names.")],
     samples: Annotated[Path | None, typer.Option(help="Table with columns stem, dataset, modality.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File for the figures of each image.")] = None,
 ) -> None:
     """Score label images against true ones."""
-    with exit_on_mistake(FAILED):
+    with exit_on_mistake(MISUSED):
         from cytoseed.learn.evaluate import evaluate_folders
 
         evaluation = evaluate_folders(predicted, true, samples)
+    with exit_on_mistake(FAILED):
         typer.echo(evaluation.to_table())
         if evaluation.unpaired:
             typer.echo(f"left out: {evaluation.unpaired} predicted files without a true mask", err=True)
@@ -164,7 +181,10 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the models, the log, the checkpoint.")],
     *,
     config: Annotated[Path | None, typer.Option(help="JSON file of settings; flags go before it.")] = None,
-    network: Annotated[str, typer.Option(help="Backbone: lite or paper.")] = "lite",
+    start: Annotated[
+        str, typer.Option("--from", help="Model to go on from, by name or folder, not from scratch.")
+    ] = "",
+    network: Annotated[str, typer.Option(help="Backbone: lite or paper; a model to go on from has its own.")] = "lite",
     name: Annotated[str, typer.Option(help="Name of the model; without it, that of the output folder.")] = "",
     dataset: Annotated[list[str] | None, typer.Option(help="Use this data set only; can be repeated.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -173,11 +193,11 @@ def train(
 ) -> None:
     """Train a model on images with instance masks."""
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps.learning import gather_samples, read_train_config, training_display
+        from cytoseed.apps.learning import gather_samples, read_train_config, starting_model, training_display
         from cytoseed.run.engine import choose_device
 
         settings = read_train_config(config, given)
-        model = ModelConfig(name or output.resolve().name, network=network)
+        model = starting_model(start, name or output.resolve().name, network)
         choose_device(device)
         samples = gather_samples(data, dataset or ())
     with exit_on_mistake(FAILED):

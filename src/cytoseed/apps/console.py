@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ MISUSED = 2
 """Exit code where the command was given something it cannot work with; nothing was done."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
+
+_NAMED = 5  # images that a remark names at most
 
 MISTAKES = (ValueError, TypeError, OSError)
 """What the library raises when the user's input is at fault; anything else is a fault of ours."""
@@ -33,9 +36,35 @@ def exit_on_mistake(code: int) -> Iterator[None]:
 
 def complain(message: str) -> None:
     """Say on stderr what went wrong."""
-    typer.echo(f"error: {message}", err=True)
+    _say(f"error: {message}")
 
 
 def remark(message: str) -> None:
     """Say on stderr what the user may not have meant."""
-    typer.echo(f"note: {message}", err=True)
+    _say(f"note: {message}")
+
+
+def _say(line: str) -> None:
+    """Write a line to stderr as it is now: `typer.echo` would find the terminal behind a progress bar, and mar it."""
+    sys.stderr.write(f"{line}\n")
+
+
+class Remarks:
+    """Remarks on many images: each text is said once, and at the end for how many more images it holds."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, list[str]] = {}
+
+    def add(self, image: str, text: str) -> None:
+        """Say what is to be said of an image, unless it was said of another."""
+        images = self._images.setdefault(text, [])
+        images.append(image)
+        if len(images) == 1:
+            remark(f"{image}: {text}")
+
+    def close(self) -> None:
+        """Say which other images the remarks hold for."""
+        for first, *others in self._images.values():
+            if others:
+                shown = others if len(others) <= _NAMED else [*others[: _NAMED - 1], f"{len(others) - _NAMED + 1} more"]
+                remark(f"what is noted of {first} holds for {', '.join(shown)} too")

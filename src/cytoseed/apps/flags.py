@@ -6,7 +6,7 @@ import ast
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
 from typing import Annotated, Any, get_type_hints
@@ -37,11 +37,11 @@ def settings_flags(settings: type, leave_out: Iterable[str] = ()) -> Callable[[C
     """
     kept = [entry for entry in fields(settings) if entry.name not in set(leave_out)]
     hints = get_type_hints(settings)
-    described = _documentation(ModelConfig) | _documentation(settings)
+    described, of_model = _documentation(settings), _documentation(ModelConfig)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters.values()
-        flags = [_flag(entry, hints[entry.name], described.get(entry.name, "")) for entry in kept]
+        flags = [_flag(entry, hints[entry.name], described.get(entry.name), of_model) for entry in kept]
         names = [flag.name for flag in flags]
 
         @functools.wraps(command)
@@ -57,14 +57,16 @@ def settings_flags(settings: type, leave_out: Iterable[str] = ()) -> Callable[[C
     return decorate
 
 
-def _flag(entry: Field[Any], hint: Any, text: str) -> inspect.Parameter:
-    """Build the parameter, of default None, that typer makes a flag from."""
+def _flag(entry: Field[Any], hint: Any, text: str | None, of_model: Mapping[str, str]) -> inspect.Parameter:
+    """Build the parameter, of default None, that typer makes a flag from; without a text the setting is the model's."""
     stem, _, unit = entry.name.rpartition("_")
     name = stem if unit in _UNITS else entry.name
     spelling = "--" + name.replace("_", "-")
     if hint is bool:
         spelling += f"/--no-{name.replace('_', '-')}"
     default = "" if entry.default in (None, (), MISSING) else str(entry.default)
+    if text is None:
+        text, default = of_model.get(entry.name, ""), "the model's"
     option = typer.Option(
         spelling, help=text, metavar=_UNITS.get(unit), show_default=default or False, callback=_split_of(hint)
     )

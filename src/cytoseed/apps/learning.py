@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cytoseed.settings import TrainConfig
+from cytoseed.settings import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
     from cytoseed.learn.samples import Division
     from cytoseed.learn.train import Progress
+    from cytoseed.models.weights import Model
 
 
 class _Report(Protocol):
@@ -57,6 +59,22 @@ def gather_samples(folder: Path, datasets: Sequence[str]) -> Division:
     samples = find_samples(folder, datasets=datasets or None)
     division = Division(*(tuple(s for s in samples if s.split == split) for split in ("train", "val")))
     return division if division.val else split_by_name(division.train)
+
+
+def starting_model(start: str, name: str, network: str) -> ModelConfig | Model:
+    """Choose what to train: a new network, or another model's weights under a new name.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load_model`.
+    """
+    if not start:
+        return ModelConfig(name, network=network)
+    from cytoseed.models.weights import Model, load_model
+
+    model = load_model(start)
+    return Model(dataclasses.replace(model.config, name=name), model.segmenter)
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cytoseed.apps.console import MISTAKES, complain, remark
+from cytoseed.apps.console import MISTAKES, Remarks, complain, remark
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
         other = by_stem.setdefault(stem_of(path), path)
         if other is not path:
             raise ValueError(
-                f"{other} and {path} would both be written as {stem_of(path)!r}; "
-                f"rename one, or segment them into different folders"
+                f"{other} and {path} would both be written as {stem_of(path)!r}; rename one, segment them into "
+                f"different folders, or name only one kind of files, such as '{path.parent / ('*' + path.suffix)}'"
             )
     return tuple(found.values())
 
@@ -106,20 +107,27 @@ class SegmentJob(NamedTuple):
         from rich.progress import Progress
 
         console = Console(soft_wrap=True, highlight=False, markup=False)
+        remarks = Remarks()
         failed = 0
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        shared = sys.stderr.isatty()  # else it is read elsewhere, apart from the bar
+        with Progress(
+            console=console, transient=True, disable=not console.is_terminal, redirect_stderr=shared
+        ) as progress:
             bar = progress.add_task("images", total=len(paths))
             for path in paths:
                 try:
-                    console.print(self._segment_one(path))
+                    console.print(self._segment_one(path, remarks))
                 except (*MISTAKES, MemoryError) as error:
                     complain(_with_name(path, error))
                     failed += 1
                 progress.advance(bar)
+        remarks.close()
+        if failed and len(paths) > 1:
+            remark(f"{failed} of {len(paths)} images failed, as told above")
         return failed
 
-    def _segment_one(self, path: Path) -> str:
-        """Segment one image, unless its result is there already; return the line that says so."""
+    def _segment_one(self, path: Path, remarks: Remarks) -> str:
+        """Segment one image, unless its result is there already and is not to be overwritten; tell so in a line."""
         from cytoseed.images import open_image
         from cytoseed.run.segment import segment
 
@@ -127,9 +135,9 @@ class SegmentJob(NamedTuple):
         image = open_image(path)
         pixels = image.read()
         image = dataclasses.replace(image, decode=lambda: pixels)  # read once, for the comparison and the run
-        if self._is_done(image):
+        if not self.overwrite and self._is_done(image):
             return f"{path.name}: already there"
-        result = segment(image, self.model, self.options, notice=lambda text: remark(f"{path.name}: {text}"))
+        result = segment(image, self.model, self.options, notice=lambda text: remarks.add(path.name, text))
         files = result.save(self.output, self.formats, self.overwrite)
         seconds = time.perf_counter() - started
         target = result.targets[-1]
@@ -144,7 +152,7 @@ class SegmentJob(NamedTuple):
 
         record = record_of(image.read(), str(image.path), describe(image, self.model.config, self.options))
         found = compare(self.output, stem_of(image.path), record, self.formats)
-        if found.state == "different" and not self.overwrite:
+        if found.state == "different":
             raise FileExistsError(
                 f"{self.output} holds a result of that name that was made otherwise "
                 f"({'; '.join(found.differences)}); give another folder, or --overwrite"
@@ -173,14 +181,15 @@ def _images_at(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
         found = [entry for entry in sorted(path.iterdir()) if _is_image(entry)]
-    elif path.exists():
+    elif path.exists() or path.is_symlink():
         found = [path]
     elif glob.has_magic(name):
         found = [entry for entry in map(Path, sorted(glob.glob(name, recursive=True))) if _is_image(entry)]
     else:
         raise FileNotFoundError(f"there is no file or folder {name!r}; check the name")
     if not found:
-        raise FileNotFoundError(f"no image found in {name!r}; looked for {', '.join(_SUFFIXES)}")
+        deeper = f"; '{path / '**' / '*.tif'}' looks in the folders inside it too" if path.is_dir() else ""
+        raise FileNotFoundError(f"no image found in {name!r}; looked for {', '.join(_SUFFIXES)}{deeper}")
     return found
 
 
@@ -190,7 +199,8 @@ def _is_image(path: Path) -> bool:
 
     own = tuple(writer.suffix for writer in WRITERS.values())
     name = path.name.lower()
-    return name.endswith(_SUFFIXES) and not name.endswith(own) and not name.startswith(".") and path.is_file()
+    is_file = path.is_file() or (path.is_symlink() and not path.exists())  # a broken link is an image that is missing
+    return name.endswith(_SUFFIXES) and not name.endswith(own) and not name.startswith(".") and is_file
 
 
 def _require_writable(folder: Path) -> None:
@@ -207,5 +217,5 @@ def _with_name(path: Path, error: BaseException) -> str:
     """Give an error's message, in one line that names the image."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError):
-        text = f"not enough memory ({text}); segment a part of the image"
+        text = text if text.startswith("not enough") else f"not enough memory ({text}); segment a part of the image"
     return text if path.name in text else f"{path.name}: {text}"

@@ -56,6 +56,8 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     path = Path(path)
     if path.is_dir():
         raise ImageFileError(f"{path}: is a folder; give the path of one image file")
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(f"{path}: is a link to {str(path.readlink())!r}, which is not there; mend the link")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file; check the name and the folder")
     with path.open("rb") as file:

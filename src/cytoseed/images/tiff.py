@@ -13,7 +13,7 @@ from cytoseed.images.image import RGB_NAMES, Image, ImageFileError, foreign_erro
 from cytoseed.images.intact import require_whole_tiff
 from cytoseed.images.scale import ome_pixels, tiff_pixel_size
 
-_REMEDY_STACK = "give one plane, or a projection such as stack.max(axis=0)"
+_REMEDY_STACK = "give one plane, or a projection (in Fiji Image > Stacks > Z Project; in Python stack.max(axis=0))"
 _REMEDY_AXIS = (
     "if they are channels, say so in the file: tifffile.imwrite(path, array, imagej=True, "
     "metadata={'axes': 'CYX'}), or in Fiji Image > Properties; else give one plane"

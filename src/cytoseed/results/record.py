@@ -122,15 +122,16 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str]) -> 
 
 def fingerprint(source: str, settings: Mapping[str, Any]) -> str:
     """Give one text for a source's name and settings, the same for the same ones."""
-    return f"{Path(source).name}/{_canonical(settings)}"
+    name = Path(source).name.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
+    return f"{name}/{_canonical(settings)}"
 
 
 def _canonical(settings: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(settings, sort_keys=True, ensure_ascii=False)
+        return json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"settings hold a value that JSON cannot ({error}); allowed are texts, numbers, true, false, "
+            f"settings hold a value that JSON cannot ({error}); allowed are texts, finite numbers, true, false, "
             f"None, and lists and mappings of these"
         ) from error
 

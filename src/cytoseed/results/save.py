@@ -56,7 +56,8 @@ def _write(result: Segmentation, record: Record, paths: dict[str, Path], record_
         for name, path in paths.items():
             WRITERS[name].write(result, staging / path.name)
         files = sorted({*kept, *(path.name for path in paths.values())})
-        (staging / record_path.name).write_text(record.to_json(files), encoding="utf-8")
+        text = record.to_json(files).encode("utf-8", "backslashreplace")  # JSON's escape, for names that are no UTF-8
+        (staging / record_path.name).write_bytes(text)
         if not adds:
             record_path.unlink(missing_ok=True)
             for name in set(earlier) - set(files):  # of the result that is replaced: nobody could tell them apart

@@ -85,15 +85,31 @@ class Engine:
         Tensor, shape (T, H, W), int32, on the CPU
             A channel for each of the model's targets; 0 is background, ids are 1..K.
         """
-        batch = image[None].to(self.device)  # (1, C, H, W)
-        if self.device.type == "cpu":
-            batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), _whole_float32(self.device):
-            fields = self._backbone.fields(batch)  # (1, T, F, H, W)
+            fields = self.fields(image)  # (1, T, F, H, W)
             if self._rest is not self._backbone:
                 fields = fields.cpu()
             labels = self._rest.labels(fields, thresholds)  # (1, T, H, W)
         return labels[0].cpu()
+
+    @torch.inference_mode()
+    def fields(self, image: Tensor) -> Tensor:
+        """Run the network alone.
+
+        Parameters
+        ----------
+        image : Tensor, shape (C, H, W), float32
+            As for `labels`.
+
+        Returns
+        -------
+        Tensor, shape (1, T, F, H, W), float32, on the device
+        """
+        batch = image[None].to(self.device)
+        if self.device.type == "cpu":
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        with _whole_float32(self.device):
+            return self._backbone.fields(batch)
 
 
 _ENGINES: weakref.WeakKeyDictionary[Model, dict[str, Engine]] = weakref.WeakKeyDictionary()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +25,10 @@ Picture = str | os.PathLike[str] | Image | ArrayLike
 """What is taken for an image: a file's path, an opened file, or an array."""
 
 _THRESHOLDS = ("peak_radius_px", "seed_threshold", "mask_threshold", "agreement_iou", "min_size_px")
-_LARGEST_FACTOR = 16.0
+_SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # between them every microscope; a wrong unit is beyond
 _LARGEST_AREA_PX = 1 << 28
+_SUITABLE_PX = (8, 40)  # diameters at which images run as they are and scaled to the nominal one score alike
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # how PyTorch puts it
 _SAME_SCALE = 0.01  # factors this near to 1 would only blur the image
 
 
@@ -67,7 +70,9 @@ def segment(
         A setting that `SegmentOptions` has not, or an array of values that are no numbers.
     ValueError
         A file that cannot be read; NaN or infinite values; a number of channels that the model does not take;
-        a pixel size that makes the image absurdly large; a device that is not there.
+        a pixel size or diameter that makes the image absurdly large or small; a device that is not there.
+    MemoryError
+        The image, at the model's pixel size, takes more memory than there is.
     """
     wishes = _with_settings(options, settings)
     ready = model if isinstance(model, Model) else load_model(model)
@@ -75,12 +80,13 @@ def segment(
     plan = _plan(opened, ready.config, wishes)
     device = choose_device(wishes.device)
     if notice is not None and plan.pixel_size_um is None and wishes.diameter_px is None:
-        notice(_unknown_scale(ready.config))
+        notice(_unknown_scale())
     pixels = opened.read()
     _check_values(pixels)
     engine = engine_for(ready, device)
     thresholds = Thresholds(**{name: plan.record[name] for name in _THRESHOLDS})
-    labels = _run(pixels[list(plan.channels)], plan, ready.config.channels, engine, thresholds)
+    with _memory_errors(plan):
+        labels = _run(pixels[list(plan.channels)], plan, ready.config.channels, engine, thresholds)
     return Segmentation(
         labels=labels[0] if len(labels) == 1 else labels,
         image=pixels,
@@ -159,10 +165,12 @@ def _plan(opened: _Opened, config: ModelConfig, options: SegmentOptions) -> _Pla
     channels = choose_channels(options.channels, opened.channel_names)
     names = [opened.channel_names[index] for index in channels]
     if len(channels) not in (1, config.channels):
-        raise ValueError(_wrong_channels(names, config))
+        raise ValueError(_wrong_channels(len(channels), opened.channel_names, config))
     pixel_size_um, source = _pixel_size(opened, options)
     factor = _factor(pixel_size_um, options.diameter_px, config)
-    size = _scaled_size(opened.shape, factor, pixel_size_um, options.diameter_px)
+    by_diameter = options.diameter_px is not None
+    cause = f"diameter_px is {options.diameter_px}" if by_diameter else f"pixel_size_um is {pixel_size_um} ({source})"
+    size = _scaled_size(opened.shape, factor, cause)
     own = {name: getattr(options, name) for name in _THRESHOLDS}
     record = {
         "model": config.name,
@@ -179,12 +187,13 @@ def _plan(opened: _Opened, config: ModelConfig, options: SegmentOptions) -> _Pla
     return _Plan(channels, size, pixel_size_um, record)
 
 
-def _wrong_channels(names: list[str], config: ModelConfig) -> str:
+def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) -> str:
     listed = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-    wanted = "1" if config.channels == 1 else f"{config.channels} or 1"
+    has = f"the image has {len(names)} channels" + ("" if chosen == len(names) else f", {chosen} are chosen,")
+    wanted = "1" if config.channels == 1 else f"1 or {config.channels}"
     return (
-        f"the image has {len(names)} channels and model {config.name!r} takes {wanted}: choose them by number or "
-        f"name with --channels (channels= in Python), of {listed}"
+        f"{has} and model {config.name!r} takes {wanted}: choose by number or name, such as --channels 0 "
+        f"(channels=[0] in Python), of {listed}"
     )
 
 
@@ -208,26 +217,24 @@ def _factor(pixel_size_um: float | None, diameter_px: float | None, config: Mode
     return 1.0 if abs(factor - 1) <= _SAME_SCALE else factor
 
 
-def _scaled_size(
-    shape: tuple[int, int, int], factor: float, pixel_size_um: float | None, diameter_px: float | None
-) -> tuple[int, int]:
+def _scaled_size(shape: tuple[int, int, int], factor: float, cause: str) -> tuple[int, int]:
+    """Height and width that the network sees; `cause` says, in an error, where the factor is from."""
     height, width = (max(1, round(side * factor)) for side in shape[1:])
-    if factor <= _LARGEST_FACTOR and height * width <= _LARGEST_AREA_PX:
+    if _SMALLEST_FACTOR <= factor <= _LARGEST_FACTOR and height * width <= _LARGEST_AREA_PX:
         return height, width
-    cause = f"pixel_size_um is {pixel_size_um}" if diameter_px is None else f"diameter_px is {diameter_px}"
     raise ValueError(
-        f"{cause}, so an image of {shape[1]} x {shape[2]} px would be segmented at {height} x {width} px, "
-        f"{factor:.3g} times as large a side; at most {_LARGEST_FACTOR:g} times and {_LARGEST_AREA_PX} px are "
-        f"possible: state the right one with --pixel-size in µm or --diameter in px (pixel_size_um, diameter_px "
-        f"in Python), or segment a part of the image"
+        f"{cause}, so an image of {shape[1]} x {shape[2]} px (height x width) would be segmented at {height} x "
+        f"{width} px, {factor:.3g} times as large a side; from 1/{1 / _SMALLEST_FACTOR:g} to {_LARGEST_FACTOR:g} "
+        f"times and at most {_LARGEST_AREA_PX} px are possible: state the right one with --pixel-size in µm or "
+        f"--diameter in px (pixel_size_um, diameter_px in Python), or segment a part of the image"
     )
 
 
-def _unknown_scale(config: ModelConfig) -> str:
+def _unknown_scale() -> str:
+    smallest, largest = _SUITABLE_PX
     return (
-        f"pixel size unknown, so it is segmented at its own scale, as if at {config.pixel_size_um:g} µm a pixel; "
-        f"if its nuclei are not about {NOMINAL_DIAMETER_PX:g} px wide, state --pixel-size in µm or --diameter in "
-        f"px (pixel_size_um, diameter_px in Python)"
+        f"pixel size unknown, so segmented as it is, which suits nuclei {smallest} to {largest} px wide; for "
+        f"others state --diameter in px or --pixel-size in µm (diameter_px, pixel_size_um in Python)"
     )
 
 
@@ -236,6 +243,21 @@ def _check_values(pixels: NDArray[Any]) -> None:
     limit = float(np.finfo(np.float32).max)
     if pixels.dtype.itemsize > 4 and pixels.dtype.kind == "f" and float(np.abs(pixels).max()) > limit:
         raise ValueError(f"image has values beyond {limit:.3g}, the largest that can be computed with: divide it")
+
+
+@contextmanager
+def _memory_errors(plan: _Plan) -> Iterator[None]:
+    """Tell a lack of memory, of which PyTorch makes a `RuntimeError`, from a fault."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+            raise
+        height, width = plan.size
+        raise MemoryError(
+            f"not enough memory to segment {height} x {width} px at once: close other programs, or segment a "
+            f"part of the image"
+        ) from error
 
 
 def _run(pixels: NDArray[Any], plan: _Plan, channels: int, engine: Engine, thresholds: Thresholds) -> NDArray[np.int32]:
