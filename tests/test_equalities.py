@@ -7,15 +7,15 @@ learn/test_metrics.py for thousands of label pairs; here each is held once, end 
 import numpy as np
 import pytest
 import torch
-from bright import bright_segmenter
-from same import assert_same_objects
 from skimage import data
 
+from bright import bright_segmenter
 from cytoseed.core.prepare import normalise
 from cytoseed.deliver.export import to_onnx, to_torchscript
 from cytoseed.learn.metrics import THRESHOLDS, score
 from cytoseed.models.weights import Model, load_model
 from cytoseed.run.engine import Engine
+from same import assert_same_objects
 
 SIZES = [(1, 1), (20, 20), (63, 200), (64, 64), (130, 97), (256, 256)]
 

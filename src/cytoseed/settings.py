@@ -171,6 +171,8 @@ class SegmentOptions:
     """Typical diameter of a nucleus in the image's pixels, for images of unknown pixel size."""
     channels: tuple[str, ...] = ()
     """Channels to use, by number from 0 or by name, in the model's order; empty: all of them."""
+    stain: str | None = None
+    """Use what this stain alone shows of an RGB image: `haematoxylin` finds nuclei beside DAB, `eosin` or `dab`."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `mps`; `auto` takes the fastest one present."""
     peak_radius_px: int | None = None
@@ -194,6 +196,13 @@ class SegmentOptions:
             "diameter_px",
             diameter,
             "left out where pixel_size_um is given: each alone sets the scale",
+        )
+        _require(self.stain is None or self.stain in STAINS, "stain", self.stain, f"one of {', '.join(STAINS)}")
+        _require(
+            self.stain is None or not self.channels,
+            "channels",
+            self.channels,
+            "left out where a stain is given: it takes red, green and blue",
         )
         _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
         _require_thresholds(self)

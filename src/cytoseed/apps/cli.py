@@ -91,11 +91,12 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo"),
     model: Model = "nuclei",
 ) -> None:
-    """Segment an example: a stained tissue section that comes with scikit-image."""
+    """Segment an example that comes with scikit-image: a section stained with haematoxylin and, in brown, DAB."""
     with exit_on_mistake(MISUSED):
         from cytoseed.apps.segmenting import prepare_job, write_example
 
-        job = prepare_job(model, SegmentOptions(), output, ["labels", "geojson", "table", "overlay"], overwrite=True)
+        options = SegmentOptions(stain="haematoxylin")
+        job = prepare_job(model, options, output, ["labels", "geojson", "table", "overlay"], overwrite=True)
     with exit_on_mistake(FAILED):
         failed = job.run([write_example(output)])
     if failed:

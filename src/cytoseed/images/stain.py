@@ -10,6 +10,29 @@ from numpy.typing import NDArray
 from cytoseed.settings import STAINS
 
 
+def check_stain(channels: int, stain: str) -> None:
+    """Refuse what cannot be unmixed, before any pixel is read.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the image.
+    stain : str
+
+    Raises
+    ------
+    ValueError
+        If there are not three channels, or the stain is unknown.
+    """
+    if stain not in STAINS:
+        raise ValueError(f"stain is {stain!r}; it must be one of {', '.join(STAINS)}")
+    if channels != 3:
+        raise ValueError(
+            f"stain is {stain!r} and the image has {channels} channels; stains are told apart by colour, in images "
+            f"with red, green and blue: leave the stain out"
+        )
+
+
 def unmix(pixels: NDArray[Any], stain: str) -> NDArray[np.float32]:
     """Show one stain alone, as a microscope would: dark where there is much of it.
 
@@ -31,13 +54,7 @@ def unmix(pixels: NDArray[Any], stain: str) -> NDArray[np.float32]:
     """
     from skimage.color import hed_from_rgb, separate_stains
 
-    if pixels.shape[0] != 3:
-        raise ValueError(
-            f"stain is {stain!r} and the image has {pixels.shape[0]} channels; stains are told apart by colour, "
-            f"in images with red, green and blue"
-        )
-    if stain not in STAINS:
-        raise ValueError(f"stain is {stain!r}; it must be one of {', '.join(STAINS)}")
+    check_stain(pixels.shape[0], stain)
     if pixels.dtype.kind == "f" and float(pixels.max(initial=0)) > 1:
         raise ValueError(f"the image has floats up to {pixels.max():g}; to tell stains apart, white must be 1")
     amounts = separate_stains(np.moveaxis(pixels, 0, -1), hed_from_rgb)[..., STAINS.index(stain)]

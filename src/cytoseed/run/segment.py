@@ -16,6 +16,7 @@ from cytoseed.core.model import Thresholds
 from cytoseed.core.pieces import whole_objects
 from cytoseed.core.prepare import fit_channels, normalise, rescale, rescale_labels
 from cytoseed.images import Image, array_channel_names, as_image, check_pixels, choose_channels, open_image
+from cytoseed.images.stain import check_stain, unmix
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results import Segmentation
 from cytoseed.run.engine import Engine, choose_device, engine_for
@@ -86,7 +87,8 @@ def segment(
     engine = engine_for(ready, device)
     thresholds = Thresholds(**{name: plan.record[name] for name in _THRESHOLDS})
     with _memory_errors(plan):
-        labels = _run(pixels[list(plan.channels)], plan, ready.config.channels, engine, thresholds)
+        seen = pixels[list(plan.channels)] if wishes.stain is None else unmix(pixels, wishes.stain)
+        labels = _run(seen, plan, ready.config.channels, engine, thresholds)
     return Segmentation(
         labels=labels[0] if len(labels) == 1 else labels,
         image=pixels,
@@ -164,7 +166,9 @@ def _plan(opened: _Opened, config: ModelConfig, options: SegmentOptions) -> _Pla
     """Decide channels, scale and thresholds."""
     channels = choose_channels(options.channels, opened.channel_names)
     names = [opened.channel_names[index] for index in channels]
-    if len(channels) not in (1, config.channels):
+    if options.stain is not None:
+        check_stain(len(channels), options.stain)
+    elif len(channels) not in (1, config.channels):
         raise ValueError(_wrong_channels(len(channels), opened.channel_names, config))
     pixel_size_um, source = _pixel_size(opened, options)
     factor = _factor(pixel_size_um, options.diameter_px, config)
@@ -178,6 +182,7 @@ def _plan(opened: _Opened, config: ModelConfig, options: SegmentOptions) -> _Pla
         "model_sha256": config.sha256,
         "channels": list(channels),
         "channel_names": names,
+        "stain": options.stain,
         "pixel_size_um": pixel_size_um,
         "pixel_size_source": source,
         "diameter_px": options.diameter_px,
