@@ -28,7 +28,7 @@ DATA = Path(os.environ.get("CYTOSEED_DATA", ROOT.parent / "shared" / "data"))
 
 
 def mosaic(data: Path, side: int) -> Tensor:
-    """The image (1, side, side), raw."""
+    """Make the raw image, (1, side, side)."""
     for sample in find_samples(data, splits=["val"], datasets=["dsb2018"]):
         if sample.modality == "fluorescence":
             pixels, mask = sample.read()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from scenes import write_image
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
@@ -10,6 +9,7 @@ from cytoseed.apps.cli import app
 from cytoseed.core.model import Segmenter
 from cytoseed.models.weights import save_model
 from cytoseed.settings import ModelConfig
+from scenes import write_image
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from scenes import RESULTS, names
 from typer.testing import CliRunner
 
 from cytoseed.apps.cli import app
 from cytoseed.models.weights import list_models
+from scenes import RESULTS, names
 
 
 def test_the_demo(run, tmp_path):

@@ -9,11 +9,11 @@ import pytest
 import tifffile
 from rich.console import Console
 from rich.file_proxy import FileProxy
-from scenes import RESULTS, names, write_image
 
 from cytoseed.apps import segmenting
 from cytoseed.apps.console import complain, remark
 from cytoseed.run.engine import Engine
+from scenes import RESULTS, names, write_image
 
 
 def test_all_results_are_written_and_told_in_a_line(segment, image, tmp_path):

@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ideal import ideal_fields, ideal_segmenter
 
 from cytoseed.core.pixels import PixelClassifier, window_pixels
+from ideal import ideal_fields, ideal_segmenter
 
 
 def plain_logits(classifier: PixelClassifier, fields: torch.Tensor, seeds: torch.Tensor, reach: int) -> torch.Tensor:
