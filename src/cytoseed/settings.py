@@ -8,6 +8,7 @@ model's.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -158,6 +159,8 @@ def _require_thresholds(values: ModelConfig | SegmentOptions) -> None:
     _require(peak is None or peak >= 1, "peak_radius_px", peak, "1 or more")
     _require(seed is None or 0 <= seed <= 1, "seed_threshold", seed, "from 0 to 1")
     _require(agree is None or 0 < agree <= 1, "agreement_iou", agree, "above 0 and at most 1")
+    lowest = values.mask_threshold
+    _require(lowest is None or math.isfinite(lowest), "mask_threshold", lowest, "a finite number")
     _require(smallest is None or smallest >= 0, "min_size_px", smallest, "0 or more")
 
 
@@ -189,8 +192,8 @@ class SegmentOptions:
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
         size, diameter = self.pixel_size_um, self.diameter_px
-        _require(size is None or 0 < size < 1000, "pixel_size_um", size, "above 0, in micrometres")
-        _require(diameter is None or diameter > 0, "diameter_px", diameter, "above 0, in pixels")
+        _require(size is None or 0 < size < 1000, "pixel_size_um", size, "above 0 and below 1000, in µm")
+        _require(diameter is None or 0 < diameter < math.inf, "diameter_px", diameter, "above 0, in pixels")
         _require(
             size is None or diameter is None,
             "diameter_px",

@@ -8,7 +8,10 @@ from cytoseed.core.pixels import Maps
 
 
 def agreeing_seeds(maps: Maps, count: int, threshold: float) -> Tensor:
-    """Group the seeds whose maps agree: one object each. Only maps that share pixels are ever compared.
+    """Group the seeds whose maps agree: one object each.
+
+    Only maps that share pixels are ever compared; where more than 16 lie on one pixel, each is compared there with the
+    next 15, and agreement reaches the others from map to map.
 
     Parameters
     ----------

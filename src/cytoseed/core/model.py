@@ -30,7 +30,7 @@ class Segmenter(nn.Module):
     Parameters
     ----------
     config : ModelConfig
-        Architecture and thresholds. Weights are random until trained or loaded.
+        Architecture and thresholds. Weights are random until trained or loaded. Call `.eval()` before segmenting.
     """
 
     def __init__(self, config: ModelConfig) -> None:

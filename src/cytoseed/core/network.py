@@ -100,7 +100,7 @@ class UNet(nn.Module):
         Parameters
         ----------
         image : Tensor, shape (N, C, H, W), float
-            H and W multiples of the network's `STRIDE`.
+            H and W multiples of `shuffle` * 2 ** (len(widths) - 1): of the network's `STRIDE`.
 
         Returns
         -------
@@ -119,7 +119,10 @@ class UNet(nn.Module):
         return fields
 
     def fold(self) -> None:
-        """Fold every batch normalisation into its convolution; for inference only, results within rounding."""
+        """Fold every batch normalisation into its convolution: the same results within rounding, faster.
+
+        For inference only: the network must be in eval mode, else `AssertionError` is raised.
+        """
         for module in list(self.modules()):
             if isinstance(module, _Conv):
                 module.fold()
@@ -172,7 +175,14 @@ def build_network(name: str, inputs: int, outputs: int) -> UNet:
 
 
 def count_flops(network: nn.Module, channels: int, side: int = 256) -> int:
-    """Floating-point operations (2 x multiply-adds of the convolutions) for one (channels, side, side) image."""
+    """Count the floating-point operations (2 x multiply-adds of the convolutions) for one image.
+
+    Parameters
+    ----------
+    network : Module
+    channels, side : int
+        The image is (channels, side, side); `side` is a multiple of `STRIDE`.
+    """
     total = 0
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001

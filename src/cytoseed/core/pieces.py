@@ -16,7 +16,8 @@ def connect(first: Tensor, second: Tensor, count: int) -> Tensor:
     Parameters
     ----------
     first, second : Tensor, shape (E,), int64
-        The two ends of each edge, from 0 to `count` - 1; E may be 0.
+        The two ends of each edge, from 0 to `count` - 1; E may be 0. Chains of 100,000 nodes in any order are followed
+        to their end; of longer ones, parts may stay apart.
     count : int
         Number of nodes.
 
@@ -41,7 +42,7 @@ class Runs(NamedTuple):
     run: Tensor
     """(N, H, W) int64: the run of each pixel, counted in raster order."""
     label: Tensor
-    """(R,): the label of each run."""
+    """(R,), of the labels' type: the label of each run."""
     length: Tensor
     """(R,) int64: pixels of each run."""
     upper: Tensor
@@ -98,7 +99,8 @@ def whole_objects(labels: Tensor, count: int, min_size: int) -> Tensor:
     Parameters
     ----------
     labels : Tensor, shape (N, H, W), int64
-        0 is background; an object's number is from 1 to `count` and occurs in one image only.
+        0 is background; an object's number is from 1 to `count`, and those of a later image are higher than those of
+        an earlier one.
     count : int
         Highest number an object can have.
     min_size : int

@@ -138,13 +138,14 @@ class PixelClassifier(nn.Module):
         Parameters
         ----------
         fields : Tensor, shape (N, F, H, W), float
+            P, E, and the seed map S last.
         seeds : Tensor, shape (S, 3), int64
             Image, row and column of each seed; S may be 0.
         threshold : float
             Lowest logit of a pixel of the map.
         windows : list of int
-            Windows to try, smallest first; each reaches half its number of pixels to each side. A map that is cut
-            even by the last is kept as it is.
+            One or more windows to try, even, 8 or more, smallest first; each reaches half its number of pixels to each
+            side. A map that is cut even by the last is kept as it is.
         chunk_px : int
             Window pixels held in memory at a time; 0 for no bound.
 

@@ -13,7 +13,7 @@ def percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    image : Tensor, shape (C, H, W), any real dtype, H and W at least 1
+    image : Tensor, shape (C, H, W), any real dtype, finite, H and W at least 1
 
     Returns
     -------
@@ -52,7 +52,7 @@ def normalise(image: Tensor) -> Tensor:
 
     Parameters
     ----------
-    image : Tensor, shape (C, H, W), any real dtype, H and W at least 1
+    image : Tensor, shape (C, H, W), any real dtype, finite, H and W at least 1
 
     Returns
     -------
@@ -85,7 +85,7 @@ def fit_channels(image: Tensor, channels: int) -> Tensor:
         return image
     if present == 1:
         return image.expand(channels, -1, -1)
-    raise ValueError(f"the image has {present} channels, the model takes {channels} (or 1): choose {channels}")
+    raise ValueError(f"the image has {present} channels, the model takes {channels} or a single one")
 
 
 def rescale(image: Tensor, height: int, width: int) -> Tensor:

@@ -13,7 +13,7 @@ def find_seeds(seed_map: Tensor, radius: int, threshold: float) -> Tensor:
     seed_map : Tensor, shape (N, H, W), float
         S of each of N images; 1 at an object's centre, 0 outside objects.
     radius : int
-        Half the side of the square, in pixels, 1 or more. Two seeds lie further apart than this, in rows or in
+        Half the side of the square, in pixels; 1 or more. Two seeds lie further apart than this, in rows or in
         columns.
     threshold : float
         Only pixels of at least this value are seeds.
@@ -22,7 +22,7 @@ def find_seeds(seed_map: Tensor, radius: int, threshold: float) -> Tensor:
     -------
     Tensor, shape (S, 3), int64
         Image, row and column of each seed, in raster order. Of equal maxima within reach of each other, the
-        topmost, then the leftmost is the seed, so a plateau gives one.
+        topmost, then the leftmost is the seed: a convex plateau gives one, not each of its pixels.
     """
     height, width = seed_map.shape[1], seed_map.shape[2]
     lowest = -float("inf")

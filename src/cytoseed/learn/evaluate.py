@@ -203,6 +203,9 @@ def _label_files(folder: Path, name: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{name} is {str(folder)!r}, which is no folder; give a folder of label images")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in MASK_SUFFIXES and p.name[0] != ".")
+    paths = [
+        path for path in paths if not path.stem.endswith(".overlay")
+    ]  # pictures that cytoseed writes beside labels
     marked = _unique_stems(path for path in paths if path.stem.endswith(".labels"))
     plain = _unique_stems(path for path in paths if not path.stem.endswith(".labels"))
     return dict(sorted((plain | marked).items()))
