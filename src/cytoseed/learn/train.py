@@ -23,7 +23,7 @@ from cytoseed.learn.evaluate import Evaluation, evaluate_samples
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.learn.samples import Division, Sample
 from cytoseed.models.weights import Model, save_model
-from cytoseed.run.engine import choose_device
+from cytoseed.run.engine import choose_device, keep_freed_memory
 from cytoseed.run.segment import segment
 from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig
 
@@ -150,6 +150,8 @@ class _Run:
 
     def __init__(self, model: ModelConfig | Model, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.config = config
         self.model_config = model if isinstance(model, ModelConfig) else model.config
         self.device = device

@@ -67,7 +67,7 @@ class Engine:
         self._backbone.to(device)
         if device.type == "cpu":
             self._backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            _keep_freed_memory()
+            keep_freed_memory()
         self._rest = copy.deepcopy(segmenter).eval() if device.type == "mps" else self._backbone
 
     def labels(self, image: Tensor, thresholds: Thresholds) -> Tensor:
@@ -142,7 +142,7 @@ def _present_devices() -> list[str]:
     return present
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the C library keep large freed blocks for the next layer instead of handing them back to the kernel.
 
     By default glibc maps and unmaps every block above 32 MiB, and the kernel clears it page by page each time: on two
