@@ -186,12 +186,18 @@ def test_an_unknown_pixel_size_is_noticed_once():
         ({"pixel_size_um": 0.00025}, r"pixel_size_um is 0.00025 \(given\)"),
         ({"diameter_px": 0.5}, "diameter_px is 0.5"),
         ({"diameter_px": 5000.0}, "diameter_px is 5000.0"),
-        ({"diameter_px": float("inf")}, "diameter_px is inf"),
     ],
 )
 def test_an_absurd_scale_is_refused(settings, message):
     with pytest.raises(ValueError, match=f"{message}.*--pixel-size"):
         segment(scene()[0], GREY, **settings)
+
+
+@pytest.mark.parametrize("name", ["diameter_px", "pixel_size_um", "mask_threshold"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_settings_that_are_no_finite_numbers_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be"):
+        segment(scene()[0], GREY, **{name: value})
 
 
 @pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate", "can't allocate memory: you tried to"])

@@ -85,7 +85,8 @@ def fit_channels(image: Tensor, channels: int) -> Tensor:
         return image
     if present == 1:
         return image.expand(channels, -1, -1)
-    raise ValueError(f"the image has {present} channels, the model takes {channels} or a single one")
+    wanted = "1" if channels == 1 else f"{channels} or 1"
+    raise ValueError(f"the image has {present} channels, the model takes {wanted}: choose among them")
 
 
 def rescale(image: Tensor, height: int, width: int) -> Tensor:
