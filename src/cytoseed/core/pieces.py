@@ -113,8 +113,9 @@ def whole_objects(labels: Tensor, count: int, min_size: int) -> Tensor:
         filled. Ids are 1 to K in each image, in the order of the numbers given.
     """
     runs = find_runs(labels)
-    label = _largest_pieces(runs, count, min_size)
-    label = _fill_holes(runs, label)
+    one, other = _touching(runs)
+    label = _largest_pieces(runs, _pieces(one, other, runs.label), count, min_size)
+    label = _fill_holes(runs.run, one, other, label)
     present = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
     present = present.scatter(0, label, torch.ones_like(label))
     present[0] = 0
@@ -138,16 +139,14 @@ def _touching(runs: Runs) -> tuple[Tensor, Tensor]:
     return torch.cat([runs.upper, right - 1]), torch.cat([runs.lower, right])
 
 
-def _pieces(runs: Runs, label: Tensor) -> Tensor:
-    """First run of the connected piece of each run: neighbours of equal label belong together."""
-    one, other = _touching(runs)
+def _pieces(one: Tensor, other: Tensor, label: Tensor) -> Tensor:
+    """First run of the connected piece of each run: of the pairs that touch, those of equal label belong together."""
     same = label[one] == label[other]
     return connect(one[same], other[same], label.shape[0])
 
 
-def _largest_pieces(runs: Runs, count: int, min_size: int) -> Tensor:
+def _largest_pieces(runs: Runs, piece: Tensor, count: int, min_size: int) -> Tensor:
     """Labels of the runs, 0 where they are not in the largest piece of their object or that one is too small."""
-    piece = _pieces(runs, runs.label)
     area = torch.zeros_like(runs.length).scatter_add(0, piece, runs.length)[piece]
     zeros = torch.zeros(count + 1, dtype=torch.int64, device=piece.device)
     largest = zeros.scatter_reduce(0, runs.label, area, "amax")
@@ -157,16 +156,14 @@ def _largest_pieces(runs: Runs, count: int, min_size: int) -> Tensor:
     return torch.where(fits & (piece == topmost[runs.label]), runs.label, 0)
 
 
-def _fill_holes(runs: Runs, label: Tensor) -> Tensor:
+def _fill_holes(run: Tensor, one: Tensor, other: Tensor, label: Tensor) -> Tensor:
     """Give background pieces that touch one object, and neither another nor the image's edge, to that object."""
-    piece = _pieces(runs, label)
-    one, other = _touching(runs)
+    piece = _pieces(one, other, label)
     here, across = torch.cat([one, other]), torch.cat([other, one])
     apart = piece[here] != piece[across]
     here, beyond = piece[here[apart]], label[across[apart]]
     most = torch.zeros_like(piece).scatter_reduce(0, here, beyond, "amax")
     least = most.scatter_reduce(0, here, beyond, "amin")
-    run = runs.run
     edge = torch.cat([run[:, 0], run[:, -1], run[:, :, 0], run[:, :, -1]], dim=1).flatten()
     least = least.scatter(0, piece[edge], 0)
     enclosed = (label == 0) & (most > 0)[piece] & (least == most)[piece]

@@ -44,7 +44,7 @@ def to_torchscript(model: Model, path: str | Path) -> Path:
 def to_onnx(model: Model, path: str | Path) -> Path:
     """Write the whole method as ONNX: input `image` (1,C,H,W) float32 of any H and W, output `labels` (1,T,H,W) int32.
 
-    All windows of an image are held in memory at once there: about 100 MiB for a thousand nuclei.
+    All windows of an image are held in memory at once there, so that it grows with the number of nuclei.
 
     Parameters
     ----------

@@ -146,8 +146,8 @@ def keep_freed_memory() -> None:
     """Let the C library keep large freed blocks for the next layer instead of handing them back to the kernel.
 
     By default glibc maps and unmaps every block above 32 MiB, and the kernel clears it page by page each time: on two
-    cores that is 40 % of the time of the `lite` network on a 1024 x 1024 image. The highest use of memory stays the
-    same; it is given back when the process ends. Elsewhere than on Linux with glibc nothing is done.
+    cores that is 40 % of the time of the `lite` network on a 1024 x 1024 image. What is freed
+    is given back only when the process ends. Elsewhere than on Linux with glibc nothing is done.
     """
     if sys.platform != "linux":
         return
