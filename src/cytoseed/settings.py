@@ -176,6 +176,8 @@ class SegmentOptions:
     """Channels to use, by number from 0 or by name, in the model's order; empty: all of them."""
     stain: str | None = None
     """Use what this stain alone shows of an RGB image: `haematoxylin` finds nuclei beside DAB, `eosin` or `dab`."""
+    tta: bool = False
+    """Test-time augmentation: see the image in all eight flips and quarter turns, which takes eight times as long."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `mps`; `auto` takes the fastest one present."""
     peak_radius_px: int | None = None
@@ -234,7 +236,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     """Decoupled weight decay of `adamw`."""
     clip_norm: float = 5.0
-    """Gradients are scaled down to this norm at most."""
+    """Gradients are scaled down to this norm at most; 0 leaves them as they are."""
     average_decay: float = 0.998
     """Decay of the running average of weights that is validated and saved; 0 switches it off."""
     seed_weight: float = 1.0
@@ -250,17 +252,21 @@ class TrainConfig:
     scale_range: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest random scale."""
     nominal_scale_share: float = 0.5
-    """Share of crops whose image is first scaled to nuclei of 17 px; the others keep their own scale."""
+    """Share of crops of unknown pixel size that are first scaled to nuclei of 17 px; the others keep their scale."""
     synthetic_stain_share: float = 0.0
     """Share of grey crops that are coloured like a stained section, the nuclei dark on a mottled ground."""
     balance: str = "modality"
-    """`modality`: every data set and modality is drawn equally often, tempered; `image`: every image is."""
+    """`modality`: a kind of image is drawn as the square root of its number of objects; `image`: each image alike."""
     validate_every: int = 500
     """Steps between validations on whole images."""
+    patience: int = 0
+    """Training stops after this many validations in a row without a better mean F1; 0: never before its end."""
     precision: str = "auto"
     """`auto` (bfloat16 on CUDA, else float32), `float32` or `bfloat16`."""
     compile: bool = False
     """Compile the network with `torch.compile`: pays on a GPU in long runs."""
+    memory_gb: float = 4.0
+    """Training images that take more than this many GB stay on disk; on a GPU, more than half of its memory."""
     seed: int = 0
     """Seed of every random draw."""
 
@@ -268,9 +274,9 @@ class TrainConfig:
         """Refuse values that no training can have."""
         for name in ("steps", "batch_size", "max_seeds", "validate_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("learning_rate", "clip_norm"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        _require(self.pretrain_steps >= 0, "pretrain_steps", self.pretrain_steps, "0 or more")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        for name in ("pretrain_steps", "clip_norm", "patience", "memory_gb"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(self.crop_px % 32 == 0 and self.crop_px > 0, "crop_px", self.crop_px, "a positive multiple of 32")
         _require(
             self.window_px >= 8 and self.window_px % 2 == 0,
@@ -303,3 +309,32 @@ class TrainConfig:
         if "scale_range" in plain:
             plain["scale_range"] = tuple(plain["scale_range"])
         return cls(**plain)
+
+
+RECIPES = {
+    "default": TrainConfig(),
+    "paper": TrainConfig(
+        steps=510_000,  # 500 epochs of 1000 batches after 10 of pre-training
+        pretrain_steps=10_000,
+        batch_size=3,
+        optimizer="adam",
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        clip_norm=0.0,
+        average_decay=0.0,
+        augment="minimal",
+        balance="image",
+        validate_every=1000,
+    ),
+    "finetune": TrainConfig(
+        steps=800,
+        pretrain_steps=0,
+        learning_rate=1e-3,
+        average_decay=0.99,
+        scale_range=(0.7, 1.4),
+        nominal_scale_share=0.25,
+        validate_every=80,
+        patience=4,
+    ),
+}
+"""Named training settings: ours; the paper's (sections 2.5 and 2.6); and for going on from a model on a few images."""

@@ -15,7 +15,7 @@ from cytoseed.core.prepare import normalise
 from cytoseed.learn import augment
 from cytoseed.learn.augment import Bank, Batch
 from cytoseed.learn.samples import Sample, seed_target
-from cytoseed.settings import TrainConfig
+from cytoseed.settings import ModelConfig, TrainConfig
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -37,7 +37,7 @@ def config(**given) -> TrainConfig:
 
 
 def bank_of(*samples, channels=3, **given) -> Bank:
-    return Bank(samples, channels, config(**given), CPU)
+    return Bank(samples, ModelConfig("made", channels=channels), config(**given), CPU)
 
 
 def luck(seed: int = 0) -> torch.Generator:
@@ -368,3 +368,48 @@ def test_values_that_are_no_numbers_are_refused(value):
     pixels[0, 3, 4] = value
     with pytest.raises(ValueError, match=r"made.png: .*NaN or infinite, the first in channel 0, row 3, column 4"):
         bank_of(HeldSample(pixels, np.zeros((9, 9))))
+
+
+def test_a_bank_on_disk_draws_the_same_as_one_in_memory(tmp_path):
+    """With no memory allowed every image stays in a file, which is gone when the bank is closed."""
+    samples = [HeldSample(coordinates(70 + 9 * i, 90), discs(70 + 9 * i, 90, count=3)) for i in range(3)]
+    given = {"augment": "full", "balance": "modality", "crop_px": 64}
+    in_memory = bank_of(*samples, **given)
+    on_disk = Bank(samples, ModelConfig("made"), config(memory_gb=0, **given), CPU, tmp_path)
+    for seed in range(3):
+        for one, two in zip(in_memory.draw(luck(seed)), on_disk.draw(luck(seed)), strict=True):
+            assert torch.equal(one, two)
+    on_disk.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_of_known_pixel_size_is_scaled_to_the_models(monkeypatch):
+    """At half the model's pixel size a pixel of a crop covers two of the image, whatever the nuclei's size."""
+    sample = HeldSample(coordinates(200, 200), discs(200, 200))
+    object.__setattr__(sample, "pixel_size_um", 0.25)
+    model = ModelConfig("made", pixel_size_um=0.5)
+    for share in (0.0, 1.0):
+        given = {"augment": "full", "scale_range": (1.0, 1.0), "nominal_scale_share": share}
+        bank = Bank([sample], model, config(**given), CPU)
+        monkeypatch.setattr(augment.Luck, "sometimes", lambda self, chance: torch.full((self.count,), float(chance)))
+        monkeypatch.setattr(augment.Luck, "between", lambda self, *_: torch.zeros(self.count))
+        matrix = bank._transform(torch.zeros(4, dtype=torch.long), augment.Luck(luck(), CPU, 4))
+        assert matrix.det().abs() == pytest.approx(torch.full((4,), 4.0))
+        monkeypatch.undo()
+
+
+def test_kinds_are_drawn_as_the_root_of_their_objects():
+    """Four images with 1 object each and one image with 16: half of the draws are of the one."""
+    few = [HeldSample(coordinates(48, 48), discs(48, 48, count=1), dataset="few") for _ in range(4)]
+    many = HeldSample(coordinates(144, 144), discs(144, 144, count=16), dataset="many")
+    weight = bank_of(*few, many, balance="modality")._weight
+    assert weight[0] * 4 / weight[4] == pytest.approx(2 / 4)
+    assert bank_of(*few, many, balance="image")._weight.tolist() == [1] * 5
+
+
+def test_a_dead_pixel_costs_no_grey_levels():
+    """In 16 bits, 40 grey levels near the top and one dead pixel: float16 alone would leave two of them."""
+    pixels = 60_000 + np.arange(96 * 96).reshape(1, 96, 96) % 40
+    pixels[0, 0, 0] = 0
+    batch = bank_of(HeldSample(pixels.astype(np.uint16), discs()), crop_px=96, batch_size=1).draw(luck())
+    assert batch.image[0, 0].unique().numel() >= 40

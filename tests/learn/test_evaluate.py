@@ -142,7 +142,7 @@ def samples(tmp_path):
     return find_samples(tmp_path)
 
 
-def without_the_first(pixels):
+def without_the_first(pixels, _sample):
     return np.where(pixels[0] == 1, 0, pixels[0]).astype(np.int32)
 
 
@@ -163,9 +163,9 @@ def test_a_function_is_run_over_samples(samples):
 
 def test_a_function_that_gives_no_labels_is_refused(samples):
     with pytest.raises(ValueError, match=r"a: predicted has shape \(1, 6, 6\)"):
-        evaluate_samples(lambda pixels: pixels, samples)
+        evaluate_samples(lambda pixels, _: pixels, samples)
     with pytest.raises(TypeError, match="predicted is float64"):
-        evaluate_samples(lambda pixels: pixels[0].astype(float), samples)
+        evaluate_samples(lambda pixels, _: pixels[0].astype(float), samples)
     with pytest.raises(ValueError, match="samples is empty"):
         evaluate_samples(without_the_first, ())
 

@@ -15,7 +15,7 @@ import torch
 from cytoseed.core.model import Segmenter
 from cytoseed.learn import train as training
 from cytoseed.learn.samples import Division, Sample
-from cytoseed.learn.train import Progress, Trained, train
+from cytoseed.learn.train import Progress, train
 from cytoseed.models.weights import Model, load_model
 from cytoseed.run.segment import segment
 from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig
@@ -64,6 +64,11 @@ def undisturbed(samples, tmp_path_factory) -> Path:
     return folder
 
 
+def stage(folder: Path) -> dict:
+    """Settings of the last stage behind a saved model."""
+    return json.loads((folder / "config.json").read_text())["recipe"]["stages"][-1]
+
+
 def logged(folder: Path) -> list[dict]:
     """The log's lines without what depends on the machine's speed."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -107,7 +112,7 @@ def test_the_log_holds_losses_and_figures(undisturbed):
     for line in losses:
         assert line["loss"] == pytest.approx(line["seed"] + 1.5 * line["instance"], rel=1e-5)
         assert line["rate"] <= CONFIG.learning_rate
-    assert all(set(line) == {"step", "f1", "f1_mean", "discs fluorescence"} for line in figures)
+    assert all(set(line) == {"step", "f1", "f1_mean", "aji", "discs fluorescence"} for line in figures)
 
 
 def test_equal_seeds_train_equal_models(samples, undisturbed, tmp_path):
@@ -172,18 +177,19 @@ def test_a_training_that_is_done_stays_as_it_is(samples, undisturbed):
 def test_the_best_step_is_the_one_with_the_best_figure(samples, undisturbed):
     done = train(samples, MODEL, CONFIG, undisturbed, "cpu", resume=True)
     figures = {line["step"]: line["f1_mean"] for line in logged(undisturbed) if "f1_mean" in line}
-    assert done == Trained(undisturbed / "best", pytest.approx(max(figures.values()), abs=1e-4), done.best_step)
+    assert done.best_f1_mean == max(figures.values()) == done.after[-1].f1_mean
+    assert done.before == ()
     assert figures[done.best_step] == max(figures.values())
     config = json.loads((undisturbed / "best" / "config.json").read_text())
-    assert config["recipe"]["best_step"] == done.best_step
+    assert stage(undisturbed / "best")["best_step"] == done.best_step
     assert config["figures"]["val"]["f1_mean"] == figures[done.best_step]
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_its_models_load_and_segment(samples, undisturbed, name):
     model = load_model(undisturbed / name)
-    assert model.config.recipe["steps"] == 8
-    assert model.config.recipe["device"] == "cpu"
+    assert stage(undisturbed / name)["steps"] == 8
+    assert stage(undisturbed / name)["device"] == "cpu"
     assert model.config.trained_on == (DatasetNote("discs", "not stated", images=2),)
     labels = segment(samples.val[0].image_path, model, device="cpu").labels
     assert labels.shape == (48, 48)

@@ -1,14 +1,17 @@
 """Random crops for training, drawn and changed on the training device (the paper's section 2.6).
 
-All images lie in one flat tensor on the device, and a whole batch is drawn with a few gathers: there is no loader to
-wait for. The order is that of a microscope: stain and brightness change on raw pixels, then the whole image's
-percentiles are taken, then geometry and noise follow.
+All images lie in one flat array, on the device while they fit, and a whole batch is drawn with a few gathers: there is
+no loader to wait for. The order is that of a microscope: stain and brightness change on raw pixels, then the whole
+image's percentiles are taken, then geometry and noise follow.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +24,8 @@ from cytoseed.core.prepare import percentiles, scale_intensity
 from cytoseed.images import check_pixels
 from cytoseed.learn.samples import Sample, median_diameter, seed_target
 from cytoseed.learn.stain import Luck, synthetic_section, vary_stain
-from cytoseed.settings import NOMINAL_DIAMETER_PX, TrainConfig
+from cytoseed.learn.store import Store
+from cytoseed.settings import NOMINAL_DIAMETER_PX, ModelConfig, TrainConfig
 
 _PALETTE = 2048  # pixels that stand for a whole image when its percentiles are taken anew
 
@@ -38,18 +42,20 @@ class Batch(NamedTuple):
 
 
 class Bank:
-    """Images with masks, in memory on one device, from which batches are drawn.
+    """Images with masks from which batches are drawn.
 
     Parameters
     ----------
     samples : sequence of Sample
-        At least one; each has 1 or `channels` channels.
-    channels : int
-        Channels of the model; a grey image fills them.
+        At least one; each has one channel or as many as the model.
+    model : ModelConfig
+        Its channels, which a grey image fills, and its pixel size, to which images of known pixel size are scaled.
     config : TrainConfig
         Crop size, batch size, balance and augmentation.
     device : torch.device
-        Where everything lies and happens.
+        Where everything happens, and where the images lie while they fit.
+    scratch : Path, optional
+        Folder on a disk for images that do not fit; the system's folder for temporary files if none is given.
 
     Raises
     ------
@@ -57,25 +63,65 @@ class Bank:
         If there is no sample, or one has another number of channels, or values that are NaN or infinite.
     """
 
-    def __init__(self, samples: Sequence[Sample], channels: int, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        model: ModelConfig,
+        config: TrainConfig,
+        device: torch.device,
+        scratch: Path | None = None,
+    ) -> None:
         if not samples:
             raise ValueError("samples is empty; training needs at least one image with a mask")
         self._config = config
         self._device = device
-        parts = [_read(sample, channels) for sample in samples]
-        sizes = [part.labels.shape for part in parts]
+        self._pixels = Store(scratch, model.channels, "float16")
+        self._labels, self._distance = Store(scratch, 1, "int32"), Store(scratch, 1, "float16")
+        self._stores = (self._pixels, self._labels, self._distance)
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            parts = [self._add(sample, model.channels) for sample in samples]
+            fits = sum(store.size_bytes for store in self._stores) <= _room_bytes(device, config.memory_gb)
+            for store in self._stores:
+                store.seal(device if fits else None)
+            undo.pop_all()
+        sizes = [part.size for part in parts]
         ends = np.cumsum([height * width for height, width in sizes])
-        self._pixels = torch.cat([part.pixels.flatten(1) for part in parts], dim=1).t().contiguous().to(device)
-        self._labels = torch.cat([part.labels.flatten() for part in parts]).to(device)
-        self._distance = torch.cat([part.distance.flatten() for part in parts]).to(device)
         self._palette = torch.stack([part.palette for part in parts]).to(device)  # (I, C, P)
         self._start = torch.tensor([0, *ends[:-1].tolist()], device=device)
         self._size = torch.tensor(sizes, device=device)  # (I, 2)
         self._stained = torch.tensor([part.stained for part in parts], device=device)
         self._bright = torch.tensor([part.bright for part in parts], device=device)
+        known = torch.tensor([(sample.pixel_size_um or 0.0) / model.pixel_size_um for sample in samples])
         diameters = torch.tensor([part.diameter for part in parts])
-        self._to_nominal = (NOMINAL_DIAMETER_PX / diameters).nan_to_num(1.0).clamp(0.25, 4.0).to(device)
-        self._weight = _weights(samples, config.balance).to(device)
+        to_nominal = (NOMINAL_DIAMETER_PX / diameters).nan_to_num(1.0).clamp(0.25, 4.0)
+        self._own_scale = torch.where(known > 0, known, 1.0).to(device)
+        self._to_nominal = torch.where(known > 0, known, to_nominal).to(device)
+        self._weight = _weights(samples, [part.objects for part in parts], config.balance).to(device)
+
+    def close(self) -> None:
+        """Delete what lies on a disk; nothing can be drawn any more."""
+        for store in self._stores:
+            store.close()
+
+    def _add(self, sample: Sample, channels: int) -> _Facts:
+        """Take an image into the stores."""
+        pixels, mask, stained = _read(sample, channels)
+        self._pixels.append(pixels.reshape(channels, -1).T)
+        self._labels.append(mask)
+        self._distance.append(seed_target(mask))
+        brightness = pixels.mean(0, dtype=np.float32)
+        spread = np.linspace(0, brightness.size - 1, _PALETTE).round().astype(np.int64)  # all brightnesses, evenly
+        chosen = np.argsort(brightness, axis=None)[spread]
+        inside = mask > 0
+        return _Facts(
+            (mask.shape[0], mask.shape[1]),
+            torch.from_numpy(pixels.reshape(channels, -1)[:, chosen]),
+            stained,
+            bool(inside.any() and brightness[inside].mean() > brightness.mean()),
+            median_diameter(mask),
+            np.unique(mask[inside]).size,
+        )
 
     def draw(self, generator: torch.Generator) -> Batch:
         """Draw a batch of crops.
@@ -92,9 +138,10 @@ class Bank:
         luck = Luck(generator, self._device, self._config.batch_size)
         chosen = torch.multinomial(self._weight, luck.count, replacement=True, generator=generator)
         flat, inside, weights = self._place(chosen, luck)
-        labels = torch.where(inside, self._labels[flat[0]], -1).long()
-        distance = self._distance[flat[0]].float() * inside
-        corners = [self._pixels[index].float() * weight[..., None] for index, weight in zip(flat, weights, strict=True)]
+        labels = torch.where(inside, self._labels.take(flat[0])[..., 0], -1).long()
+        distance = self._distance.take(flat[0])[..., 0].float() * inside
+        pairs = zip(flat, weights, strict=True)
+        corners = [self._pixels.take(index).float() * weight[..., None] for index, weight in pairs]
         image = sum(corners[1:], corners[0]).permute(0, 3, 1, 2)  # (N, C, H, W)
         palette = self._palette[chosen].float()
         stained = self._stained[chosen]
@@ -155,7 +202,8 @@ class Bank:
         if self._config.augment == "full":
             turn = turn + luck.sometimes(0.5) * luck.between(-math.pi / 4, math.pi / 4)
             low, high = (math.log(bound) for bound in self._config.scale_range)
-            base = torch.where(luck.sometimes(self._config.nominal_scale_share) > 0, self._to_nominal[chosen], 1.0)
+            nominal = luck.sometimes(self._config.nominal_scale_share) > 0
+            base = torch.where(nominal, self._to_nominal[chosen], self._own_scale[chosen])
             scale = base * luck.between(low, high).exp()
             stretch = luck.sometimes(0.5) * luck.between(-0.15, 0.15)
         cosine, sine = turn.cos().round(decimals=6), turn.sin().round(decimals=6)
@@ -164,17 +212,19 @@ class Bank:
         return rotation * sides[:, None, :]
 
 
-class _Part(NamedTuple):
-    pixels: Tensor  # (C, H, W) float16, 0 to 1
-    labels: Tensor  # (H, W) int32
-    distance: Tensor  # (H, W) float16
+class _Facts(NamedTuple):
+    """What is kept of an image beside its pixels."""
+
+    size: tuple[int, int]
     palette: Tensor  # (C, P) float16
     stained: bool
     bright: bool  # nuclei are brighter than what surrounds them
     diameter: float
+    objects: int
 
 
-def _read(sample: Sample, channels: int) -> _Part:
+def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[np.int32], bool]:
+    """Pixels (C, H, W) on one scale, mask (H, W), and whether the image is stained."""
     raw, mask = sample.read()
     try:
         check_pixels(raw)
@@ -186,40 +236,40 @@ def _read(sample: Sample, channels: int) -> _Part:
         raise ValueError(f"{sample.image_path} has {raw.shape[0]} channels; the model takes {channels}, or 1")
     colourful = raw.shape[0] == 3 and bool((raw[0] != raw[1]).any() or (raw[0] != raw[2]).any())
     stained = colourful and sample.modality != "fluorescence"
-    pixels = _unit_range(raw, stained)
-    order = np.argsort(pixels.mean(0, dtype=np.float32), axis=None)
-    spread = np.linspace(0, order.size - 1, _PALETTE).round().astype(np.int64)  # all brightnesses, evenly
-    return _Part(
-        torch.from_numpy(pixels),
-        torch.from_numpy(mask),
-        torch.from_numpy(seed_target(mask).astype(np.float16)),
-        torch.from_numpy(pixels.reshape(channels, -1)[:, order[spread]]),
-        stained,
-        bool(
-            (mask > 0).any()
-            and pixels.mean(0, dtype=np.float32)[mask > 0].mean() > pixels.mean(0, dtype=np.float32).mean()
-        ),
-        median_diameter(mask),
-    )
+    return _unit_range(raw, stained), mask, stained
 
 
 def _unit_range(raw: NDArray[Any], stained: bool) -> NDArray[np.float16]:
-    """Scale to 0 to 1: a stained image by its type's range, where white means no stain; others by their own range."""
+    """Scale to about 0 to 1: a stained image by its type's range, where white means no stain; others by their own.
+
+    A grey image's own range leaves out the brightest and darkest thousandth: one hot pixel among 65,536 grey levels
+    would leave the nuclei a few steps of float16.
+    """
     values = raw.astype(np.float32)
     if stained and np.issubdtype(raw.dtype, np.integer):
-        low, high = 0.0, float(255 if values.max() <= 255 else np.iinfo(raw.dtype).max)
-    else:
+        return (values / (255 if values.max() <= 255 else np.iinfo(raw.dtype).max)).astype(np.float16)
+    if stained:
         low, high = float(values.min()), float(values.max())
-    return ((values - low) / (high - low or 1.0)).astype(np.float16)
+    else:
+        low, high = (float(value) for value in np.percentile(values, (0.1, 99.9)))
+    return ((values - low) / (high - low or 1.0)).clip(-1, 2).astype(np.float16)
 
 
-def _weights(samples: Sequence[Sample], balance: str) -> Tensor:
-    """Chance of each image; by modality: a kind of image with n of them is drawn as the square root of n."""
-    kinds = [(sample.dataset, sample.modality) for sample in samples]
-    size = {kind: kinds.count(kind) for kind in set(kinds)}
+def _room_bytes(device: torch.device, memory_gb: float) -> float:
+    """How much a device may hold of the training images."""
+    room = memory_gb * 1e9
+    return max(room, torch.cuda.get_device_properties(device).total_memory / 2) if device.type == "cuda" else room
+
+
+def _weights(samples: Sequence[Sample], objects: Sequence[int], balance: str) -> Tensor:
+    """Chance of each image; by modality: a kind of image is drawn as the square root of its number of objects."""
     if balance == "image":
         return torch.ones(len(samples))
-    return torch.tensor([size[kind] ** -0.5 for kind in kinds])
+    kinds = [(sample.dataset, sample.modality) for sample in samples]
+    images, total = Counter(kinds), Counter[tuple[str, str]]()
+    for kind, count in zip(kinds, objects, strict=True):
+        total[kind] += max(1, count)
+    return torch.tensor([total[kind] ** 0.5 / images[kind] for kind in kinds])
 
 
 def _mirror(place: Tensor, limit: Tensor) -> Tensor:

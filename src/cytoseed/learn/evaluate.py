@@ -152,7 +152,7 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
 
 
 def evaluate_samples(
-    label_function: Callable[[NDArray[Any]], NDArray[Any]],
+    label_function: Callable[[NDArray[Any], Sample], NDArray[Any]],
     samples: Sequence[Sample],
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -161,7 +161,8 @@ def evaluate_samples(
     Parameters
     ----------
     label_function : callable
-        Takes pixels (C, H, W) as they are stored, and returns labels (H, W), integers with 0 for background.
+        Takes pixels (C, H, W) as they are stored and the sample that they are of, and returns labels (H, W), integers
+        with 0 for background.
     samples : sequence of Sample
         At least one.
     progress : callable, optional
@@ -184,7 +185,7 @@ def evaluate_samples(
     images = []
     for done, sample in enumerate(samples, start=1):
         pixels, mask = sample.read()
-        result = _score_named(label_function(pixels), mask, sample.name)
+        result = _score_named(label_function(pixels, sample), mask, sample.name)
         images.append(ScoredImage(sample.name, sample.dataset, sample.modality, result))
         if progress is not None:
             progress(done, len(samples))

@@ -61,8 +61,8 @@ def batch_losses(
         Means over the targets.
     """
     seed_terms, instance_terms, count = [], [], 0
-    for target, classifier in enumerate(model.classifiers):
-        own, true = fields[:, target], labels[:, target]
+    for target, (classifier, own) in enumerate(zip(model.classifiers, fields.unbind(1), strict=True)):
+        true = labels[:, target]
         seed_map = own[:, -1]
         seed_terms.append(seed_loss(seed_map, true, distance[:, target], pretrain))
         seeds = draw_seeds(seed_map.detach(), true, model, training)

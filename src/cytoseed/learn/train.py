@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 import os
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,19 +18,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cytoseed.core.model import Segmenter
 from cytoseed.learn.augment import Bank
-from cytoseed.learn.evaluate import Evaluation, evaluate_samples
+from cytoseed.learn.journal import Description, Figure, Log, Since, figures_from_json, figures_of, figures_to_json
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.learn.samples import Division, Sample
+from cytoseed.learn.validate import evaluate_model
 from cytoseed.models.weights import Model, save_model
 from cytoseed.run.engine import choose_device, keep_freed_memory
-from cytoseed.run.segment import segment
-from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
 BEST, LAST = "best", "last"
 _LOG_EVERY = 20
 
@@ -59,7 +54,11 @@ class Trained(NamedTuple):
     best_f1_mean: float
     """Its mean F1 on the validation images, pooled."""
     best_step: int
-    """The step it was saved at."""
+    """The step it was saved at; 0 where no step was better than the model that the training went on from."""
+    before: tuple[Figure, ...]
+    """Figures of the model that the training went on from, on the validation images; empty for a new network."""
+    after: tuple[Figure, ...]
+    """Figures of the best model, on the same images."""
 
 
 def train(
@@ -73,7 +72,8 @@ def train(
 ) -> Trained:
     """Train a model, from scratch or from the weights of another (the paper's section 2.5).
 
-    In `output` it keeps `best/` and `last/` (models as `load_model` takes them), `checkpoint.pt` (to go on from),
+    Going on from a model, its own figures are taken first: what is best is never worse on the validation images. In
+    `output` it keeps `best/` and `last/` (models as `load_model` takes them), `checkpoint.pt` (to go on from),
     `log.jsonl` and, where TensorBoard is installed, its event files.
 
     Parameters
@@ -110,28 +110,46 @@ def train(
     run = _Run(model, config, choose_device(device))
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
-    bank = Bank(samples.train, run.model_config.channels, config, run.device)
-    note = _Describe(model, config, samples.train)
-    folder.mkdir(parents=True, exist_ok=True)
-    with closing(_Log(folder, run.step)) as log:
-        since, started = _Since(), time.monotonic()
-        while run.step < config.steps:
-            since.add(run.do_step(bank))
-            if run.step % _LOG_EVERY == 0 or run.step == config.steps:
-                report = since.report(run)
-                log.write({"step": run.step, "rate": run.rate(), **report})
-                if progress is not None:
-                    progress(_progress(run, report))
-            if run.step % config.validate_every == 0 or run.step == config.steps:
-                result = run.validate(samples.val)
-                log.write({"step": run.step, **_figures(result), "seconds": round(time.monotonic() - started, 1)})
-                if result.pooled.f1_mean > run.best or run.best_step < 0:
-                    run.best, run.best_step = result.pooled.f1_mean, run.step
-                    save_model(run.average, note.config(run, result), folder / BEST)
-                save_model(run.average, note.config(run, result), folder / LAST)
-                run.save(folder / CHECKPOINT)
-                since = _Since()
-    return Trained(folder / BEST, run.best, run.best_step)
+    description = Description(model, config, samples.train)
+    with closing(Bank(samples.train, run.model_config, config, run.device, folder.parent)) as bank:
+        folder.mkdir(parents=True, exist_ok=True)
+        with closing(Log(folder, run.step)) as log:
+            if run.step == 0 and isinstance(model, Model):
+                log.write(run.take_start(samples.val, description, folder))
+            _learn(run, bank, samples.val, log, progress, description, folder)
+    return Trained(folder / BEST, run.best, run.best_step, run.before, run.after)
+
+
+def _learn(
+    run: _Run,
+    bank: Bank,
+    val: tuple[Sample, ...],
+    log: Log,
+    progress: Callable[[Progress], None] | None,
+    description: Description,
+    folder: Path,
+) -> None:
+    """Take steps until the last, or until patience ends."""
+    config = run.config
+    since, started = Since(), time.monotonic()
+    while run.goes_on():
+        since.add(run.do_step(bank))
+        if run.step % _LOG_EVERY == 0 or run.step == config.steps:
+            report = since.report(config.batch_size)
+            log.write({"step": run.step, "rate": run.rate(), **report})
+            if progress is not None:
+                progress(Progress(run.step, config.steps, report["crops_per_second"], report["loss"], run.best))
+        if run.step % config.validate_every == 0 or run.step == config.steps:
+            figures = run.validate(val)
+            plain = figures_to_json(figures)
+            log.write({"step": run.step, **plain, "seconds": round(time.monotonic() - started, 1)})
+            saved = description.config(run.step, run.device.type, plain)
+            if figures[-1].f1_mean > run.best or run.best_step < 0:
+                run.best, run.best_step, run.after = figures[-1].f1_mean, run.step, figures
+                save_model(run.average, saved, folder / BEST)
+            save_model(run.average, saved, folder / LAST)
+            run.save(folder / CHECKPOINT)
+            since = Since()
 
 
 def _check(samples: Division, model: ModelConfig) -> None:
@@ -166,12 +184,19 @@ class _Run:
         self.optimizer = kind(
             self.model.parameters(), config.learning_rate, weight_decay=decay, fused=device.type == "cuda"
         )
-        precise = config.precision == "float32" or (config.precision == "auto" and device.type != "cuda")
-        self.half = not precise
+        self.half = config.precision == "bfloat16" or (config.precision == "auto" and _bfloat16_pays(device))
         self.step = 0
         self.best, self.best_step = math.nan, -1
+        self.before: tuple[Figure, ...] = ()
+        self.after: tuple[Figure, ...] = ()
         if config.compile:
             self.model.network.compile()
+
+    def goes_on(self) -> bool:
+        """Tell whether there is a step to come."""
+        patience = self.config.patience * self.config.validate_every
+        tired = patience > 0 and self.best_step >= 0 and self.step - self.best_step >= patience
+        return self.step < self.config.steps and not tired
 
     def rate(self) -> float:
         """Learning rate of the step to come: warm-up and cosine for `adamw`, fixed for `adam`."""
@@ -195,12 +220,14 @@ class _Run:
             fields = self.model.fields(batch.image.contiguous(memory_format=torch.channels_last))
         pretrain = self.step < config.pretrain_steps
         wider = 2 if self.step % 4 == 3 else 1  # so that phi also learns what lies far from a seed
-        seeds = TrainingSeeds(config.max_seeds, wider * config.window_px, self.generator)
+        most = max(1, config.max_seeds // wider**2)  # as many pixels as in other steps
+        seeds = TrainingSeeds(most, wider * config.window_px, self.generator)
         losses = batch_losses(self.model, fields, batch.labels, batch.distance, seeds, pretrain)
         total = config.seed_weight * losses.seed + config.instance_weight * losses.instance
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        if config.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
         self.step += 1
         self._follow()
@@ -218,10 +245,18 @@ class _Run:
             if not mean.is_floating_point():
                 mean.copy_(now)
 
-    def validate(self, samples: tuple[Sample, ...]) -> Evaluation:
-        """Score the averaged weights on whole images, as users would run them."""
+    def take_start(self, samples: tuple[Sample, ...], description: Description, folder: Path) -> dict[str, Any]:
+        """Score the weights that the training goes on from, and keep them as the best so far; gives the log's line."""
+        self.before = self.after = figures = self.validate(samples)
+        self.best, self.best_step = figures[-1].f1_mean, 0
+        plain = figures_to_json(figures)
+        save_model(self.average, description.config(0, self.device.type, plain), folder / BEST)
+        return {"step": 0, **plain}
+
+    def validate(self, samples: tuple[Sample, ...]) -> tuple[Figure, ...]:
+        """Score the averaged weights on whole images, as users would run them; all images together come last."""
         model = Model(self.model_config, self.average)
-        return evaluate_samples(lambda pixels: segment(pixels, model, device=self.device.type).labels, samples)
+        return figures_of(evaluate_model(model, samples, SegmentOptions(device=self.device.type)))
 
     def save(self, path: Path) -> None:
         """Write the checkpoint beside its place and rename it into it."""
@@ -232,6 +267,7 @@ class _Run:
             "generator": self.generator.get_state(),
             "step": self.step,
             "best": (self.best, self.best_step),
+            "figures": json.dumps([figures_to_json(self.before), figures_to_json(self.after)]),
             "settings": self._settings(),
         }
         beside = path.with_suffix(".partial")
@@ -253,9 +289,17 @@ class _Run:
         self.generator.set_state(state["generator"].cpu())
         self.step = state["step"]
         self.best, self.best_step = state["best"]
+        self.before, self.after = (figures_from_json(plain) for plain in json.loads(state["figures"]))
 
     def _settings(self) -> str:
         return json.dumps([self.model_config.to_dict(), self.config.to_dict()], sort_keys=True)
+
+
+def _bfloat16_pays(device: torch.device) -> bool:
+    """Tell whether matrix units for it are there: a GPU's, or those of a CPU with AMX (docs/experiments.md)."""
+    if device.type == "cpu":
+        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return device.type == "cuda"
 
 
 def _differences(there: str, here: str) -> Iterator[str]:
@@ -266,89 +310,3 @@ def _differences(there: str, here: str) -> Iterator[str]:
             if values[0] != values[1]:
                 was, now = (value if len(value) <= 60 else value[:57] + "..." for value in values)
                 yield f"{name} was {was}, now {now}"
-
-
-class _Since:
-    """Losses and time since the last report."""
-
-    def __init__(self) -> None:
-        self._losses: list[Tensor] = []
-        self._start = time.monotonic()
-
-    def add(self, losses: Tensor) -> None:
-        self._losses.append(losses)
-
-    def report(self, run: _Run) -> dict[str, float]:
-        """Means since the last report, and the speed; starts anew."""
-        seed, instance, total = torch.stack(self._losses).mean(0).tolist()
-        speed = len(self._losses) * run.config.batch_size / (time.monotonic() - self._start)
-        self.__init__()  # type: ignore[misc]
-        return {"seed": seed, "instance": instance, "loss": total, "crops_per_second": round(speed, 1)}
-
-
-class _Log:
-    """Lines of JSON, and TensorBoard where it is installed; what was logged after the checkpoint is dropped."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        path = folder / LOG
-        old = path.read_text().split("\n")[:-1] if step > 0 and path.exists() else []  # a kill may leave half a line
-        beside = path.with_suffix(".partial")
-        beside.write_text("".join(line + "\n" for line in old if json.loads(line)["step"] <= step))
-        os.replace(beside, path)
-        self._file = path.open("a")
-        self._board: SummaryWriter | None = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder), purge_step=step + 1)
-        except ImportError:
-            pass
-
-    def write(self, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, values["step"])
-
-    def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-
-class _Describe:
-    """What is written into the configuration of the models that a training saves."""
-
-    def __init__(self, model: ModelConfig | Model, config: TrainConfig, samples: tuple[Sample, ...]) -> None:
-        self._model_config = model if isinstance(model, ModelConfig) else model.config
-        self._config = config
-        known = {note.name: note for note in self._model_config.trained_on}
-        notes = {} if isinstance(model, ModelConfig) else dict(known)  # the data behind the weights stay behind them
-        for name in {sample.dataset for sample in samples}:
-            images = sum(sample.dataset == name for sample in samples)
-            before = notes[name].images if name in notes else 0
-            note = known.get(name, DatasetNote(name, "not stated"))
-            notes[name] = dataclasses.replace(note, images=max(images, before))
-        self._notes = tuple(notes[name] for name in sorted(notes))
-
-    def config(self, run: _Run, result: Evaluation) -> ModelConfig:
-        """Complete the configuration with data, recipe and validation figures."""
-        return dataclasses.replace(
-            self._model_config,
-            trained_on=self._notes,
-            recipe={**self._config.to_dict(), "best_step": run.step, "device": run.device.type},
-            figures={"val": _figures(result)},
-        )
-
-
-def _figures(result: Evaluation) -> dict[str, Any]:
-    figures: dict[str, Any] = {"f1": round(result.pooled.f1, 4), "f1_mean": round(result.pooled.f1_mean, 4)}
-    for (dataset, modality), group in result.groups.items():
-        figures[f"{dataset} {modality}"] = {"f1": round(group.f1, 4), "f1_mean": round(group.f1_mean, 4)}
-    return figures
-
-
-def _progress(run: _Run, report: dict[str, float]) -> Progress:
-    return Progress(run.step, run.config.steps, report["crops_per_second"], report["loss"], run.best)
