@@ -11,7 +11,9 @@ from skimage import data
 
 from bright import bright_segmenter
 from cytoseed.core.prepare import normalise
+from cytoseed.core.views import turn, turn_back
 from cytoseed.deliver.export import to_onnx, to_torchscript
+from cytoseed.images.stain import unmix
 from cytoseed.learn.metrics import THRESHOLDS, score
 from cytoseed.models.weights import Model, load_model
 from cytoseed.run.engine import Engine
@@ -95,6 +97,24 @@ def test_a_batch_equals_its_images(nuclei, tissue):
             alone = nuclei.segmenter(image[None])[0]
             assert labels.max() == alone.max()
             assert_same_objects(labels, alone, iou=0.99)
+
+
+@pytest.mark.parametrize("view", [1, 4, 7])
+def test_with_augmentation_a_turned_image_has_the_same_objects(nuclei, view):
+    """Sides are multiples of 32; without augmentation, turned images differ."""
+    engine = Engine(nuclei.segmenter, torch.device("cpu"))
+    stained = data.immunohistochemistry()[:256, :288].transpose(2, 0, 1)
+    image = normalise(torch.from_numpy(unmix(stained, "haematoxylin"))).expand(3, -1, -1)
+
+    def objects(image: torch.Tensor, tta: bool) -> torch.Tensor:
+        return engine.labels(image, nuclei.segmenter.thresholds, tta=tta)
+
+    turned = turn(image, view).contiguous()
+    labels = objects(image, tta=True)
+    assert labels.max() > 10
+    assert_same_objects(turn_back(objects(turned, tta=True), view), labels, iou=0.99)
+    with pytest.raises(AssertionError):
+        assert_same_objects(turn_back(objects(turned, tta=False), view), objects(image, tta=False), iou=0.99)
 
 
 def test_the_shortcut_equals_the_plain_mlp(nuclei, tissue):

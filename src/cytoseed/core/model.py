@@ -11,6 +11,7 @@ from cytoseed.core.network import STRIDE, build_network
 from cytoseed.core.pieces import whole_objects
 from cytoseed.core.pixels import PixelClassifier
 from cytoseed.core.seeds import find_seeds
+from cytoseed.core.views import VIEWS, turn, turn_back
 from cytoseed.settings import ModelConfig
 
 
@@ -93,9 +94,26 @@ class Segmenter(nn.Module):
         padded = F.pad(image, [0, right, 0, down], mode="replicate")
         raw: Tensor = self.network(padded)[:, :, :height, :width].to(torch.float32)
         raw = raw.contiguous().view(-1, self.targets, self.field_count, height, width)
-        positional = self.offset_limit * torch.tanh(raw[:, :, : self.positional_dims])
-        seed_map = raw[:, :, -1:] / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
-        return torch.cat([positional, raw[:, :, self.positional_dims : -1], seed_map], dim=2)
+        dims = [self.positional_dims, self.field_count - self.positional_dims - 1, 1]
+        positional, conditional, seed_map = torch.split(raw, dims, dim=2)
+        positional = self.offset_limit * torch.tanh(positional)
+        seed_map = seed_map / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
+        return torch.cat([positional, conditional, seed_map], dim=2)
+
+    def views(self, image: Tensor) -> Tensor:
+        """Run the network on the eight flips and quarter turns of images (section 2.8).
+
+        Parameters
+        ----------
+        image : Tensor, shape (N, C, H, W), float
+            As for `forward`; it is not changed.
+
+        Returns
+        -------
+        Tensor, shape (8, N, T, F, H, W), float32
+            Fields of each view, turned back into the image's place; x and y of P stay the view's own.
+        """
+        return torch.stack([turn_back(self.fields(turn(image, view)), view) for view in range(VIEWS)])
 
     def labels(self, fields: Tensor, thresholds: Thresholds) -> Tensor:
         """From fields to labels.
@@ -110,16 +128,31 @@ class Segmenter(nn.Module):
         -------
         Tensor, shape (N, T, H, W), int32
         """
+        return self.labels_of_views(fields[None], thresholds)
+
+    def labels_of_views(self, views: Tensor, thresholds: Thresholds) -> Tensor:
+        """From the fields of several views to labels: seeds of the mean seed map, the median of their logits.
+
+        Parameters
+        ----------
+        views : Tensor, shape (V, N, T, F, H, W), float32
+            What `views` returned, or the fields of one view.
+        thresholds : Thresholds
+
+        Returns
+        -------
+        Tensor, shape (N, T, H, W), int32
+        """
         labels: list[Tensor] = []
+        shape = [views.shape[1], views.shape[4], views.shape[5]]
         for target, classifier in enumerate(self.classifiers):
-            own = fields[:, target]
-            seeds = find_seeds(own[:, -1], thresholds.peak_radius_px, thresholds.seed_threshold)
+            own = views[:, :, target]
+            seeds = find_seeds(own[:, :, -1].mean(0), thresholds.peak_radius_px, thresholds.seed_threshold)
             maps = classifier.maps(  # type: ignore[operator]
                 own, seeds, thresholds.mask_threshold, self.windows, self.chunk_px
             )
             count = seeds.shape[0]
             owner = agreeing_seeds(maps, count, thresholds.agreement_iou)
-            shape = [own.shape[0], own.shape[2], own.shape[3]]
             painted = paint(maps, owner + 1, shape[0] * shape[1] * shape[2]).view(shape)
             labels.append(whole_objects(painted, count, thresholds.min_size_px))
         return torch.stack(labels, 1)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cytoseed.core.pieces import seed_piece
+from cytoseed.core.views import median, turn_back
 
 
 class Maps(NamedTuple):
@@ -100,7 +101,7 @@ class PixelClassifier(nn.Module):
         encoded: Tensor = self.first(used.transpose(0, 1).flatten(1))
         return encoded
 
-    def forward(self, fields: Tensor, encoded: Tensor, seeds: Tensor, reach: int) -> Tensor:
+    def forward(self, fields: Tensor, encoded: Tensor, seeds: Tensor, reach: int, view: int = 0) -> Tensor:
         """Logits in the windows of seeds.
 
         Parameters
@@ -112,6 +113,9 @@ class PixelClassifier(nn.Module):
             Image, row and column of each seed; S may be 0.
         reach : int
             Pixels to each side of the seed; the window's side w is 2 * reach + 1.
+        view : int
+            Which view of the image (`core.views`) the network saw before the fields were turned back: x and y of P
+            and of the coordinates are that view's.
 
         Returns
         -------
@@ -122,7 +126,7 @@ class PixelClassifier(nn.Module):
         flat, inside = window_pixels([fields.shape[0], fields.shape[2], fields.shape[3]], seeds, reach)
         at_seed = fields[seeds[:, 0], : self.positional_dims, seeds[:, 1], seeds[:, 2]]  # (S, Dp)
         of_seed = self.first.weight[:, : self.positional_dims] @ at_seed.t()  # (h, S)
-        of_place = self._places(reach)  # (h, w * w)
+        of_place = turn_back(self._places(reach), view).flatten(1)  # (h, w * w)
         hidden = encoded.index_select(1, flat.flatten()).view(encoded.shape[0], -1, side * side)
         hidden = F.relu(hidden + (of_place[:, None] - of_seed[:, :, None])).flatten(1)
         last = len(self.layers) - 1
@@ -132,13 +136,14 @@ class PixelClassifier(nn.Module):
                 hidden = F.relu(hidden)
         return hidden.view(-1, side, side).masked_fill(~inside, -float("inf"))
 
-    def maps(self, fields: Tensor, seeds: Tensor, threshold: float, windows: list[int], chunk_px: int) -> Maps:
+    def maps(self, views: Tensor, seeds: Tensor, threshold: float, windows: list[int], chunk_px: int) -> Maps:
         """Whole maps of seeds: one that reaches its window's edge is made again in the next larger window.
 
         Parameters
         ----------
-        fields : Tensor, shape (N, F, H, W), float
-            P, E, and the seed map S last.
+        views : Tensor, shape (V, N, F, H, W), float
+            P, E, and the seed map S last, as the network gave them for each view of the images (`core.views`), turned
+            back; V is 1 without test-time augmentation. Of several logits the median counts (section 2.8).
         seeds : Tensor, shape (S, 3), int64
             Image, row and column of each seed; S may be 0.
         threshold : float
@@ -154,14 +159,16 @@ class PixelClassifier(nn.Module):
         Maps
             Of each map the connected piece that holds the seed; none of a seed that its own map leaves out.
         """
-        encoded = self.encode(fields)
-        shape = [fields.shape[0], fields.shape[2], fields.shape[3]]
+        each = list(views.unbind(0))
+        encoded = [self.encode(fields) for fields in each]
+        shape = [views.shape[1], views.shape[3], views.shape[4]]
+        seed_map = views[:, :, -1].mean(0)
         waiting = torch.arange(seeds.shape[0], device=seeds.device)
         parts: list[Maps] = []
         for turn, window in enumerate(windows):
             cut: list[Tensor] = []
-            for some in self._chunks(waiting, chunk_px, (window + 1) * (window + 1)):
-                logits = self.forward(fields, encoded, seeds[some], window // 2)
+            for some in self._chunks(waiting, chunk_px, views.shape[0] * (window + 1) * (window + 1)):
+                logits = self._median_logits(each, encoded, seeds[some], window // 2)
                 mask = seed_piece(logits >= threshold)
                 if turn + 1 < len(windows):
                     reaches = mask[:, 0].any(1) | mask[:, -1].any(1) | mask[:, :, 0].any(1) | mask[:, :, -1].any(1)
@@ -172,24 +179,31 @@ class PixelClassifier(nn.Module):
                 parts.append(Maps(flat[mask], seed[mask], logits[mask]))
             if turn + 1 < len(windows):
                 cell = window // 4 if window >= 64 else window // 8  # thin nuclei can lie side by side, large ones not
-                waiting = self._thin(torch.cat(cut), fields, seeds, cell)
+                waiting = self._thin(torch.cat(cut), seed_map, seeds, cell)
         return Maps(
             torch.cat([part.pixel for part in parts]),
             torch.cat([part.seed for part in parts]),
             torch.cat([part.logit for part in parts]),
         )
 
-    def _thin(self, waiting: Tensor, fields: Tensor, seeds: Tensor, cell: int) -> Tensor:
+    def _median_logits(self, views: list[Tensor], encoded: list[Tensor], seeds: Tensor, reach: int) -> Tensor:
+        """Logits in the windows of seeds, (S, w, w): the median over views."""
+        logits: list[Tensor] = []
+        for view, fields in enumerate(views):
+            logits.append(self.forward(fields, encoded[view], seeds, reach, view))
+        return median(torch.stack(logits)) if len(logits) > 1 else logits[0]
+
+    def _thin(self, waiting: Tensor, seed_map: Tensor, seeds: Tensor, cell: int) -> Tensor:
         """Keep the highest seed of each cell of the image, of the topmost and leftmost of equal ones.
 
         An object larger than a window needs few of its seeds. It bounds memory, whatever the fields are like: where
         every map fills its window, 65 pixels of maps to a pixel of the image.
         """
         image, row, column = seeds[waiting, 0], seeds[waiting, 1], seeds[waiting, 2]
-        rows, columns = fields.shape[2] // cell + 1, fields.shape[3] // cell + 1
+        rows, columns = seed_map.shape[1] // cell + 1, seed_map.shape[2] // cell + 1
         place = (image * rows + row // cell) * columns + column // cell
-        height = fields[image, -1, row, column]
-        highest = torch.full([fields.shape[0] * rows * columns], -float("inf"), device=height.device)
+        height = seed_map[image, row, column]
+        highest = torch.full([seed_map.shape[0] * rows * columns], -float("inf"), device=height.device)
         fits = height >= highest.scatter_reduce(0, place, height, "amax")[place]
         waiting, place = waiting[fits], place[fits]
         none = seeds.shape[0]
@@ -202,11 +216,11 @@ class PixelClassifier(nn.Module):
         return list(torch.split(waiting, max(1, chunk_px // window_px)))
 
     def _places(self, reach: int) -> Tensor:
-        """First layer's share of the coordinates (x, y, 0 ...) of each place in a window, relative to the seed."""
+        """First layer's share of the coordinates (x, y, 0 ...) relative to the seed, of each place, (h, w, w)."""
         weight = self.first.weight
         steps = torch.arange(-reach, reach + 1, device=weight.device, dtype=weight.dtype) * self.grid_step
         x, y = (
             weight[:, 0, None, None] * steps[None, None, :],
             weight[:, 1, None, None] * steps[None, :, None],
         )
-        return (x + y).flatten(1)
+        return x + y

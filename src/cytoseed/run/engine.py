@@ -70,7 +70,7 @@ class Engine:
             keep_freed_memory()
         self._rest = copy.deepcopy(segmenter).eval() if device.type == "mps" else self._backbone
 
-    def labels(self, image: Tensor, thresholds: Thresholds) -> Tensor:
+    def labels(self, image: Tensor, thresholds: Thresholds, tta: bool = False) -> Tensor:
         """Segment one image in one piece.
 
         Parameters
@@ -79,6 +79,8 @@ class Engine:
             Normalised, at the model's pixel size, with the model's channels; on any device.
         thresholds
             What counts as a seed and as an object.
+        tta
+            Test-time augmentation: see all eight flips and quarter turns.
 
         Returns
         -------
@@ -86,10 +88,10 @@ class Engine:
             A channel for each of the model's targets; 0 is background, ids are 1..K.
         """
         with torch.inference_mode(), _whole_float32(self.device):
-            fields = self.fields(image)  # (1, T, F, H, W)
+            views = self._backbone.views(self._batch(image)) if tta else self.fields(image)[None]  # (V, 1, T, F, H, W)
             if self._rest is not self._backbone:
-                fields = fields.cpu()
-            labels = self._rest.labels(fields, thresholds)  # (1, T, H, W)
+                views = views.cpu()
+            labels = self._rest.labels_of_views(views, thresholds)  # (1, T, H, W)
         return labels[0].cpu()
 
     @torch.inference_mode()
@@ -105,11 +107,13 @@ class Engine:
         -------
         Tensor, shape (1, T, F, H, W), float32, on the device
         """
-        batch = image[None].to(self.device)
-        if self.device.type == "cpu":
-            batch = batch.contiguous(memory_format=torch.channels_last)
         with _whole_float32(self.device):
-            return self._backbone.fields(batch)
+            return self._backbone.fields(self._batch(image))
+
+    def _batch(self, image: Tensor) -> Tensor:
+        """Image as the network takes it, (1, C, H, W)."""
+        batch = image[None].to(self.device)
+        return batch.contiguous(memory_format=torch.channels_last) if self.device.type == "cpu" else batch
 
 
 _ENGINES: weakref.WeakKeyDictionary[Model, dict[str, Engine]] = weakref.WeakKeyDictionary()

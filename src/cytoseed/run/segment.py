@@ -187,6 +187,7 @@ def _plan(opened: _Opened, config: ModelConfig, options: SegmentOptions) -> _Pla
         "pixel_size_source": source,
         "diameter_px": options.diameter_px,
         "scale": factor,
+        "tta": options.tta,
         **{name: getattr(config, name) if value is None else value for name, value in own.items()},
     }
     return _Plan(channels, size, pixel_size_um, record)
@@ -269,7 +270,7 @@ def _run(pixels: NDArray[Any], plan: _Plan, channels: int, engine: Engine, thres
     """Give the labels (T,H,W) of the chosen channels (C,H,W), at the input's size."""
     image = normalise(torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)))  # (C, H, W)
     image = fit_channels(rescale(image, *plan.size), channels)
-    labels = engine.labels(image, thresholds)  # (T, h, w)
+    labels = engine.labels(image, thresholds, bool(plan.record["tta"]))  # (T, h, w)
     height, width = pixels.shape[1:]
     if plan.size != (height, width):
         labels = rescale_labels(labels, height, width)

@@ -1,0 +1,61 @@
+"""The eight flips and quarter turns of an image, and back: the views of test-time augmentation (section 2.8)."""
+
+import torch
+from torch import Tensor
+
+VIEWS = 8
+"""Distinct combinations of flips and quarter turns; the paper's 16 hold each of them twice."""
+
+
+def turn(values: Tensor, view: int) -> Tensor:
+    """Show values as a view sees them.
+
+    Parameters
+    ----------
+    values : Tensor, shape (..., H, W)
+    view : int
+        0 to 7: `view % 4` quarter turns, from 4 on after a flip left to right; 0 changes nothing.
+
+    Returns
+    -------
+    Tensor, shape (..., H, W), or (..., W, H) after an odd number of quarter turns
+    """
+    if view >= 4:
+        values = values.flip(-1)
+    return torch.rot90(values, view % 4, [-2, -1]) if view % 4 > 0 else values
+
+
+def turn_back(values: Tensor, view: int) -> Tensor:
+    """Undo `turn`.
+
+    Parameters
+    ----------
+    values : Tensor, shape (..., H, W)
+    view : int
+        0 to 7, as for `turn`.
+
+    Returns
+    -------
+    Tensor
+        Such that `turn_back(turn(values, view), view)` is `values`.
+    """
+    if view % 4 > 0:
+        values = torch.rot90(values, -(view % 4), [-2, -1])
+    return values.flip(-1) if view >= 4 else values
+
+
+def median(views: Tensor) -> Tensor:
+    """Median over views, of an even number the mean of the middle two.
+
+    Parameters
+    ----------
+    views : Tensor, shape (V, ...), float
+        One value a view; V at least 1.
+
+    Returns
+    -------
+    Tensor, shape (...)
+    """
+    count = views.shape[0]
+    ordered = torch.sort(views, dim=0).values
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
