@@ -16,6 +16,8 @@ from typing import Any, Self
 NETWORKS = ("paper", "lite")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 STAINS = ("haematoxylin", "eosin", "dab")
+NOMINAL_DIAMETER_UM = 8.5
+"""Median diameter of a nucleus that images of unknown pixel size are scaled by."""
 
 
 def _known_keys_only(cls: type, values: Mapping[str, Any]) -> None:
@@ -133,6 +135,11 @@ class ModelConfig:
         )
         _require(self.max_window_px >= self.window_px, "max_window_px", self.max_window_px, "at least window_px")
 
+    @property
+    def diameter_px(self) -> float:
+        """Median diameter of a nucleus as the model likes to see it: 8.5 µm, 17 px at 0.5 µm a pixel."""
+        return NOMINAL_DIAMETER_UM / self.pixel_size_um
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `config.json` holds them."""
         return dataclasses.asdict(self)
@@ -213,10 +220,6 @@ class SegmentOptions:
         _require_thresholds(self)
 
 
-NOMINAL_DIAMETER_PX = 17.0
-"""Median diameter of a nucleus at a model's nominal 0.5 µm/px: the size that `diameter_px` scales to."""
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained: the paper's sections 2.5 and 2.6, and what `docs/experiments.md` found better."""
@@ -252,7 +255,7 @@ class TrainConfig:
     scale_range: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest random scale."""
     nominal_scale_share: float = 0.5
-    """Share of crops of unknown pixel size that are first scaled to nuclei of 17 px; the others keep their scale."""
+    """Share of crops of unknown pixel size that are first scaled to nuclei of 8.5 µm; the others keep their scale."""
     synthetic_stain_share: float = 0.0
     """Share of grey crops that are coloured like a stained section, the nuclei dark on a mottled ground."""
     balance: str = "modality"

@@ -1,8 +1,10 @@
 """The commands beside `segment`: what they write, what they say, and their exit codes."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 from cytoseed.apps.cli import app
 from cytoseed.models.weights import list_models
 from scenes import RESULTS, names
+
+NUCLEI = resources.files("cytoseed.models") / "nuclei" / "config.json"
 
 
 def test_the_demo(run, tmp_path):
@@ -91,11 +95,33 @@ def test_train_makes_a_model_that_segments(run, segment, image, training_data, t
     assert "3 images to learn from, 1 to validate with" in done.stdout
     assert "step 2 of 2" in done.stdout
     config = json.loads((output / "best" / "config.json").read_text())
-    assert (config["name"], config["recipe"]["steps"], config["recipe"]["crop_px"]) == ("trained", 2, 64)
+    (stage,) = config["recipe"]["stages"]
+    assert (config["name"], stage["steps"], stage["crop_px"]) == ("trained", 2, 64)
     assert segment(image, model=output / "best").exit_code == 0
     again = run("train", "--data", training_data, "--output", output, *flags)
     assert again.exit_code == 1
     assert "holds a training already" in again.stderr
+
+
+def test_training_goes_on_from_a_model(run, training_data, tmp_path):
+    """Settings are those for few images; figures are shown before and after, and do not fall."""
+    output = tmp_path / "mine"
+    flags = ["--steps", 2, "--crop", 64, "--batch-size", 1, "--device", "cpu", "--model-pixel-size", 0.4]
+    done = run("train", "--data", training_data, "--output", output, "--from", "nuclei", *flags)
+    assert done.exit_code == 0, done.output
+    config = json.loads((output / "best" / "config.json").read_text())
+    *before, last = config["recipe"]["stages"]
+    assert len(before) == len(json.loads(NUCLEI.read_text())["recipe"]["stages"])
+    assert (last["pretrain_steps"], last["patience"]) == (0, 4)
+    assert (config["name"], config["pixel_size_um"], config["licence"]) == ("mine", 0.4, "not stated")
+    was, now = re.search(r"^all .*?([\d.]+) -> ([\d.]+)  ", done.stdout, re.MULTILINE).groups()
+    assert float(now) >= float(was) > 0
+
+
+def test_an_unknown_recipe(run, training_data, tmp_path):
+    done = run("train", "--data", training_data, "--output", tmp_path / "trained", "--recipe", "best")
+    assert done.exit_code == 2
+    assert "recipe is 'best'; it must be one of default, paper, finetune" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -181,30 +181,49 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/training.md.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the models, the log, the checkpoint.")],
     *,
-    config: Annotated[Path | None, typer.Option(help="JSON file of settings; flags go before it.")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Settings to start from: default, paper or finetune; finetune goes with --from.")
+    ] = "",
+    config: Annotated[Path | None, typer.Option(help="JSON file of settings that go before the recipe's.")] = None,
     start: Annotated[
         str, typer.Option("--from", help="Model to go on from, by name or folder, not from scratch.")
     ] = "",
-    network: Annotated[str, typer.Option(help="Backbone: lite or paper; a model to go on from has its own.")] = "lite",
+    network: Annotated[
+        str, typer.Option(help="Backbone: lite, or paper (as in its recipe); a model to go on from has its own.")
+    ] = "",
     name: Annotated[str, typer.Option(help="Name of the model; without it, that of the output folder.")] = "",
+    model_pixel_size: Annotated[
+        float | None, typer.Option(metavar="µm", help="Pixel size that the model works at; 0.5, or the start's.")
+    ] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="Use this data set only; can be repeated.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
     given: Mapping[str, Any],
 ) -> None:
-    """Train a model on images with instance masks."""
+    """Train a model on images with instance masks, from scratch or going on from another model.
+
+    With --from, the model is scored on the validation images before and after, and what is kept is never worse.
+    """
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps.learning import gather_samples, read_train_config, starting_model, training_display
+        from cytoseed.apps import learning
         from cytoseed.run.engine import choose_device
 
-        settings = read_train_config(config, given)
-        model = starting_model(start, name or output.resolve().name, network)
+        recipe = recipe or ("finetune" if start else "default")
+        settings = learning.read_train_config(recipe, config, given)
+        wanted: dict[str, Any] = {"name": name or output.resolve().name}
+        wanted["network"] = network or ("paper" if recipe == "paper" else "lite")
+        if model_pixel_size is not None:
+            wanted["pixel_size_um"] = model_pixel_size
+        model = learning.starting_model(start, wanted)
         choose_device(device)
-        samples = gather_samples(data, dataset or ())
+        samples = learning.gather_samples(data, dataset or ())
     with exit_on_mistake(FAILED):
-        from cytoseed.learn import train as learning
+        from cytoseed.learn.train import train as learn
 
         typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
-        with training_display(settings.steps) as report:
-            trained = learning.train(samples, model, settings, output, device, resume, report)
+        with learning.training_display(settings.steps) as report:
+            trained = learn(samples, model, settings, output, device, resume, report)
+        typer.echo(learning.compare_figures(trained))
+        if trained.best_step == 0:
+            typer.echo("no step was better than the model it went on from, so that is what was kept")
         typer.echo(f"best mean F1 {trained.best_f1_mean:.3f} at step {trained.best_step} -> {trained.folder}")

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cytoseed.settings import ModelConfig, TrainConfig
+from cytoseed.settings import RECIPES, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
     from cytoseed.learn.samples import Division
-    from cytoseed.learn.train import Progress
+    from cytoseed.learn.train import Progress, Trained
     from cytoseed.models.weights import Model
 
 
@@ -21,16 +21,18 @@ class _Report(Protocol):
     def __call__(self, progress: Progress, /) -> None: ...
 
 
-def read_train_config(file: Path | None, given: Mapping[str, Any]) -> TrainConfig:
-    """Take training settings from a JSON file, and from the flags given, which go before it.
+def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) -> TrainConfig:
+    """Take training settings from a recipe; a JSON file goes before it, and the flags given go before both.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     ValueError
-        It is not JSON, holds an unknown setting, or a value that no training can have.
+        The recipe is unknown, the file is not JSON, holds an unknown setting, or a value that no training can have.
     """
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     values: Any = {}
     if file is not None:
         if not file.is_file():
@@ -41,7 +43,7 @@ def read_train_config(file: Path | None, given: Mapping[str, Any]) -> TrainConfi
             raise ValueError(f"{file} is not valid JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{file} holds a {type(values).__name__}; it must hold one object of settings")
-    return TrainConfig.from_dict({**values, **given})
+    return TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values, **given})
 
 
 def gather_samples(folder: Path, datasets: Sequence[str]) -> Division:
@@ -61,20 +63,40 @@ def gather_samples(folder: Path, datasets: Sequence[str]) -> Division:
     return division if division.val else split_by_name(division.train)
 
 
-def starting_model(start: str, name: str, network: str) -> ModelConfig | Model:
-    """Choose what to train: a new network, or another model's weights under a new name.
+def starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model:
+    """Choose what to train: a new network, or another model's weights.
+
+    Parameters
+    ----------
+    start
+        Name or folder of the model to go on from; empty for a new network.
+    wanted
+        Settings of `ModelConfig`, the name among them; the network is ignored where there is a model to go on from.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `load_model`.
+        As `load_model` and `ModelConfig`.
     """
     if not start:
-        return ModelConfig(name, network=network)
+        return ModelConfig(**wanted)
     from cytoseed.models.weights import Model, load_model
 
     model = load_model(start)
-    return Model(dataclasses.replace(model.config, name=name), model.segmenter)
+    changed = {key: value for key, value in wanted.items() if key != "network"}
+    return Model(dataclasses.replace(model.config, figures={}, **changed), model.segmenter)
+
+
+def compare_figures(trained: Trained) -> str:
+    """Make a table for the terminal: figures on the validation images, before and after."""
+    before = {figure.name: figure for figure in trained.before}
+    rows = [("validation images", "F1@0.5", "mean F1", "AJI")]
+    for after in trained.after:
+        was = before.get(after.name)
+        pairs = zip(was[1:] if was is not None else (None,) * 3, after[1:], strict=True)
+        rows.append((after.name, *(f"{new:.3f}" if old is None else f"{old:.3f} -> {new:.3f}" for old, new in pairs)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from cytoseed.images import check_pixels
 from cytoseed.learn.samples import Sample, median_diameter, seed_target
 from cytoseed.learn.stain import Luck, synthetic_section, vary_stain
 from cytoseed.learn.store import Store
-from cytoseed.settings import NOMINAL_DIAMETER_PX, ModelConfig, TrainConfig
+from cytoseed.settings import ModelConfig, TrainConfig
 
 _PALETTE = 2048  # pixels that stand for a whole image when its percentiles are taken anew
 
@@ -94,7 +94,7 @@ class Bank:
         self._bright = torch.tensor([part.bright for part in parts], device=device)
         known = torch.tensor([(sample.pixel_size_um or 0.0) / model.pixel_size_um for sample in samples])
         diameters = torch.tensor([part.diameter for part in parts])
-        to_nominal = (NOMINAL_DIAMETER_PX / diameters).nan_to_num(1.0).clamp(0.25, 4.0)
+        to_nominal = (model.diameter_px / diameters).nan_to_num(1.0).clamp(0.25, 4.0)
         self._own_scale = torch.where(known > 0, known, 1.0).to(device)
         self._to_nominal = torch.where(known > 0, known, to_nominal).to(device)
         self._weight = _weights(samples, [part.objects for part in parts], config.balance).to(device)

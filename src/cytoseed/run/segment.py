@@ -20,7 +20,7 @@ from cytoseed.images.stain import check_stain, unmix
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results import Segmentation
 from cytoseed.run.engine import Engine, choose_device, engine_for
-from cytoseed.settings import NOMINAL_DIAMETER_PX, ModelConfig, SegmentOptions
+from cytoseed.settings import ModelConfig, SegmentOptions
 
 Picture = str | os.PathLike[str] | Image | ArrayLike
 """What is taken for an image: a file's path, an opened file, or an array."""
@@ -215,7 +215,7 @@ def _pixel_size(opened: _Opened, options: SegmentOptions) -> tuple[float | None,
 def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:
     """Pixels that the network sees to one of the input's; a diameter goes before what the file says."""
     if diameter_px is not None:
-        factor = NOMINAL_DIAMETER_PX / diameter_px
+        factor = config.diameter_px / diameter_px
     elif pixel_size_um is not None:
         factor = pixel_size_um / config.pixel_size_um
     else:
