@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -53,10 +54,10 @@ def mask(height=6, width=5):
 def listed(tmp_path):
     """A folder with a table of two data sets, one of them with columns left empty."""
     (tmp_path / "samples.csv").write_text(
-        "dataset,stem,field,split,modality,pixel_size_um\n"
-        "cells,a,f1,train,fluorescence,0.25\n"
-        "cells,b,f1,val,fluorescence,\n"
-        "tissue,a,,,,\n"
+        "dataset,stem,field,split,modality,pixel_size_um,licence\n"
+        "cells,a,f1,train,fluorescence,0.25,CC0-1.0\n"
+        "cells,b,f1,val,fluorescence,,\n"
+        "tissue,a,,,,,\n"
     )
     for dataset, stem in (("cells", "a"), ("cells", "b"), ("tissue", "a")):
         write_png(tmp_path / dataset / "images" / f"{stem}.png", image())
@@ -75,9 +76,11 @@ def test_a_table_gives_samples_in_its_order(listed):
         mask_path=listed / "cells" / "masks" / "a.png",
         pixel_size_um=0.25,
         field="f1",
+        licence="CC0-1.0",
     )
     assert (second.split, second.pixel_size_um) == ("val", None)
     assert (third.dataset, third.modality, third.split, third.field) == ("tissue", "unknown", "train", "")
+    assert third.licence == ""
 
 
 def test_a_table_needs_two_columns_only(listed):
@@ -142,8 +145,46 @@ def test_folders_of_images_and_masks_are_paired_by_stem(tmp_path):
 def test_images_beside_cellpose_masks_are_paired(tmp_path):
     for name in ("a.tif", "a_masks.tif", "a_flows.tif", "a_seg.npy", "b.jpg", "b_masks.png"):
         (tmp_path / name).touch()
+    (tmp_path / "c.tif").touch()
+    (tmp_path / "c_cp_masks.tif").touch()
     pairs = [(s.name, s.image_path.name, s.mask_path.name) for s in find_samples(tmp_path)]
-    assert pairs == [("a", "a.tif", "a_masks.tif"), ("b", "b.jpg", "b_masks.png")]
+    assert pairs == [("a", "a.tif", "a_masks.tif"), ("b", "b.jpg", "b_masks.png"), ("c", "c.tif", "c_cp_masks.tif")]
+
+
+def test_images_beside_annotations_are_paired_and_read(tmp_path):
+    square = {"type": "Polygon", "coordinates": [[[1, 1], [4, 1], [4, 3], [1, 3], [1, 1]]]}
+    annotation = json.dumps({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": square}]})
+    for folder, where in ((tmp_path / "beside", "."), (tmp_path / "apart", "masks")):
+        write_png(folder / ("images" if where == "masks" else ".") / "a.png", image())
+        (folder / where).mkdir(exist_ok=True)
+        (folder / where / "a.geojson").write_text(annotation)
+        (sample,) = find_samples(folder)
+        assert sample.mask_path.name == "a.geojson"
+        pixels, labels = sample.read()
+        assert pixels.shape == (1, 6, 5)
+        assert labels.dtype == np.int32
+        np.testing.assert_array_equal(labels, mask() // 300)
+
+
+@pytest.mark.parametrize("other", ["a.geojson", "a_cp_masks.png"])
+def test_an_image_with_two_masks_is_refused(tmp_path, other):
+    for name in ("a.png", "a_masks.png", other):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"a\.png has the masks a_masks\.png and .*keep one"):
+        find_samples(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layout", [("a.png", "a_seg.npy"), ("images/a.png", "masks/a_seg.npy"), ("images/a.png", "images/a_seg.npy")]
+)
+def test_a_pickle_of_masks_is_refused_unread(tmp_path, layout):
+    (tmp_path / "images").mkdir()
+    if "/" in layout[0]:
+        (tmp_path / "masks").mkdir()
+    for name in layout:
+        (tmp_path / name).write_bytes(b"never read")
+    with pytest.raises(ValueError, match=r"a_seg\.npy is a pickle.*Save masks as PNG/TIFF.*--save_tif"):
+        find_samples(tmp_path)
 
 
 def test_images_without_masks_are_named(tmp_path):
@@ -158,7 +199,7 @@ def test_jpeg_is_no_mask(tmp_path):
     for folder, name in (("images", "a.png"), ("masks", "a.jpg")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).touch()
-    with pytest.raises(FileNotFoundError, match=r"no mask \(\.png, \.tif, \.tiff\).*for: a"):
+    with pytest.raises(FileNotFoundError, match=r"no mask \(\.png, \.tif, \.tiff, \.geojson\).*for: a"):
         find_samples(tmp_path)
 
 

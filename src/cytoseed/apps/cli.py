@@ -10,6 +10,7 @@ import typer
 
 from cytoseed import __version__
 from cytoseed.apps.console import FAILED, MISUSED, complain, exit_on_mistake
+from cytoseed.apps.datasets import datasets_app
 from cytoseed.apps.flags import settings_flags
 from cytoseed.settings import SegmentOptions, TrainConfig
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(datasets_app)
 
 
 def main() -> None:

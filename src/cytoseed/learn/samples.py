@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-"""Suffixes of files taken for images, in lower case."""
-MASK_SUFFIXES = (".png", ".tif", ".tiff")
-"""Suffixes of files taken for masks, in lower case; JPEG would change the ids."""
+from cytoseed.learn.folders import IMAGE_SUFFIXES, MASK_SUFFIXES, OUTLINE_SUFFIXES, Pair, find_pairs
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MASK_SUFFIXES",
+    "Division",
+    "Sample",
+    "find_samples",
+    "median_diameter",
+    "read_mask",
+    "seed_target",
+    "split_by_name",
+]
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,13 @@ class Sample:
     image_path: Path
     """File of the image."""
     mask_path: Path
-    """File of the mask."""
+    """File of the mask: a label image, or outlines as GeoJSON."""
     pixel_size_um: float | None = None
     """Side of a pixel in µm; None where unknown."""
     field: str = ""
     """Field of view that the image shows a part of; images of one field share a split. Empty: its own."""
+    licence: str = ""
+    """Licence of the image and its mask, as an SPDX identifier where there is one; empty where nothing says."""
 
     def read(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Read both files.
@@ -52,11 +62,15 @@ class Sample:
         Raises
         ------
         ValueError
-            If the mask is no label image or differs in size from the image.
+            If the mask is neither a label image nor GeoJSON, or differs in size from the image.
         """
         from cytoseed.images import open_image
 
         pixels = open_image(self.image_path).read()
+        if self.mask_path.suffix.lower() in OUTLINE_SUFFIXES:
+            from cytoseed.learn.annotations import read_annotations
+
+            return pixels, read_annotations(self.mask_path, pixels.shape[1:])
         mask = read_mask(self.mask_path)
         if pixels.shape[1:] != mask.shape:
             raise ValueError(
@@ -104,9 +118,10 @@ def find_samples(
     """Find images with masks in a folder, in one of three forms.
 
     With a `samples.csv`: a table with the columns `dataset` and `stem` and, where known, `field`, `split`,
-    `modality` and `pixel_size_um`; the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`. Else,
-    with folders `images` and `masks`: files of equal stems. Else: an image `STEM.*` beside `STEM_masks.*`.
-    Images are PNG, TIFF or JPEG, masks PNG or TIFF.
+    `modality`, `pixel_size_um` and `licence`; the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
+    Else, with folders `images` and `masks`: files of equal stems. Else: an image `STEM.*` beside
+    `STEM_masks.*` or `STEM_cp_masks.*`, as Cellpose writes them, or beside `STEM.geojson`, as QuPath does.
+    Images are PNG, TIFF or JPEG, masks PNG, TIFF or GeoJSON (`read_annotations`).
 
     Parameters
     ----------
@@ -127,22 +142,18 @@ def find_samples(
     FileNotFoundError
         If the folder or a file of the table is missing, an image has no mask, or there are no samples.
     ValueError
-        If two files share a stem, the table lacks a column or holds an impossible pixel size, or a split or
-        data set that was asked for does not occur.
+        If two files share a stem, an image has two masks or nothing but Cellpose's `_seg.npy` (a pickle, which
+        can run code), the table lacks a column or holds an impossible pixel size, or a split or data set that
+        was asked for does not occur.
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"folder {str(root)!r} does not exist; give a folder of images with masks")
-    if (root / "samples.csv").is_file():
-        samples = _listed(root / "samples.csv")
-    elif (root / "images").is_dir() and (root / "masks").is_dir():
-        samples = _in_folders(root)
-    else:
-        samples = _beside(root)
+    samples = tuple(_sample(root, pair) for pair in find_pairs(root))
     if not samples:
         raise FileNotFoundError(
             f"folder {str(root)!r} holds no samples; it needs a samples.csv, or folders images and masks, "
-            f"or images STEM.* beside STEM_masks.* ({', '.join(IMAGE_SUFFIXES)})"
+            f"or images STEM.* ({', '.join(IMAGE_SUFFIXES)}) beside STEM_masks.* or STEM.geojson"
         )
     keep_splits = _wanted("splits", splits, {sample.split for sample in samples})
     keep_datasets = _wanted("datasets", datasets, {sample.dataset for sample in samples})
@@ -152,7 +163,7 @@ def find_samples(
             f"splits is {splits!r} and datasets is {datasets!r}: each occurs in {str(root)!r}, but not together"
         )
     _require_files("image", (sample.image_path for sample in kept), IMAGE_SUFFIXES)
-    _require_files("mask", (sample.mask_path for sample in kept), MASK_SUFFIXES)
+    _require_files("mask", (sample.mask_path for sample in kept), (*MASK_SUFFIXES, *OUTLINE_SUFFIXES))
     return kept
 
 
@@ -270,34 +281,20 @@ def median_diameter(mask: NDArray[Any]) -> float:
     return float(np.median(np.sqrt(areas * (4 / np.pi)))) if areas.size else float("nan")
 
 
-def _listed(table: Path) -> tuple[Sample, ...]:
-    """Take samples from a `samples.csv`; where a file is missing, its path is where it should be."""
-    with table.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [column for column in ("dataset", "stem") if column not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{table} has no column {missing[0]!r}; it needs at least: dataset, stem")
-        rows = list(reader)
-    folders: dict[Path, dict[str, Path]] = {}
-
-    def locate(kind: str, row: dict[str, str], suffixes: tuple[str, ...]) -> Path:
-        folder = table.parent / row["dataset"] / kind
-        if folder not in folders:
-            folders[folder] = _by_stem(folder, suffixes)
-        return folders[folder].get(row["stem"], folder / f"{row['stem']}.png")
-
-    return tuple(
-        Sample(
-            name=row["stem"],
-            dataset=row["dataset"],
-            modality=row.get("modality") or "unknown",
-            split=row.get("split") or "train",
-            image_path=locate("images", row, IMAGE_SUFFIXES),
-            mask_path=locate("masks", row, MASK_SUFFIXES),
-            pixel_size_um=_positive(row.get("pixel_size_um"), table, row["stem"]),
-            field=row.get("field") or "",
-        )
-        for row in rows
+def _sample(root: Path, pair: Pair) -> Sample:
+    """Make a sample of what the folder's table says, or of the names alone."""
+    row = pair.row
+    stem = row.get("stem") or pair.image_path.stem
+    return Sample(
+        name=stem,
+        dataset=row["dataset"] if row else root.resolve().name,
+        modality=row.get("modality") or "unknown",
+        split=row.get("split") or "train",
+        image_path=pair.image_path,
+        mask_path=pair.mask_path,
+        pixel_size_um=_positive(row.get("pixel_size_um"), root / "samples.csv", stem),
+        field=row.get("field") or "",
+        licence=row.get("licence") or "",
     )
 
 
@@ -311,41 +308,6 @@ def _positive(text: str | None, table: Path, stem: str) -> float | None:
     if not 0 < value < float("inf"):
         raise ValueError(f"{table} gives {stem} the pixel_size_um {text!r}; it must be above 0, or left empty")
     return value
-
-
-def _in_folders(root: Path) -> tuple[Sample, ...]:
-    """Pair the folders `images` and `masks`; where a mask is missing, its path is where it should be."""
-    masks = _by_stem(root / "masks", MASK_SUFFIXES)
-    return tuple(
-        _plain_sample(root, path, masks.get(stem, root / "masks" / f"{stem}.png"))
-        for stem, path in _by_stem(root / "images", IMAGE_SUFFIXES).items()
-    )
-
-
-def _beside(root: Path) -> tuple[Sample, ...]:
-    """Pair images with Cellpose's masks in the same folder; its `_flows` files are neither."""
-    masks = _by_stem(root, MASK_SUFFIXES, ending="_masks")
-    return tuple(
-        _plain_sample(root, path, masks.get(f"{stem}_masks", root / f"{stem}_masks.png"))
-        for stem, path in _by_stem(root, IMAGE_SUFFIXES).items()
-        if not stem.endswith(("_masks", "_flows"))
-    )
-
-
-def _plain_sample(root: Path, image_path: Path, mask_path: Path) -> Sample:
-    return Sample(image_path.stem, root.resolve().name, "unknown", "train", image_path, mask_path)
-
-
-def _by_stem(folder: Path, suffixes: tuple[str, ...], ending: str = "") -> dict[str, Path]:
-    """List files with one of the suffixes, by name without it, sorted; nothing where the folder is missing."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes or not path.stem.endswith(ending):
-            continue
-        if path.stem in found:
-            raise ValueError(f"{folder} holds {found[path.stem].name} and {path.name}; keep one of them")
-        found[path.stem] = path
-    return found
 
 
 def _wanted(name: str, wanted: Iterable[str] | None, known: set[str]) -> set[str]:

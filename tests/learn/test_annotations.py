@@ -1,0 +1,199 @@
+"""Outlines to masks: beside a loop over pixel centres, there and back again, and QuPath's ways of writing GeoJSON."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cytoseed.learn.annotations import Patch, rasterise, read_annotations, stack
+from cytoseed.results.outline import outline
+
+shapes = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
+points = st.tuples(st.floats(-3, 13), st.floats(-3, 13))
+rings = st.lists(points, min_size=3, max_size=7).map(np.array)
+
+
+def whole(patch: Patch, shape):
+    """The patch's pixels in an image of the shape."""
+    return stack([patch], shape) > 0
+
+
+def inside_by_loops(polygon, shape):
+    """Count, for every pixel centre, the rings' crossings to its left."""
+    found = np.zeros(shape, bool)
+    for row, column in np.ndindex(shape):
+        x, y = column + 0.5, row + 0.5
+        crossings = 0
+        for ring in polygon:
+            for one, other in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+                (x0, y0), (x1, y1) = (one, other) if one[1] <= other[1] else (other, one)
+                if np.ceil(y0 - 0.5) <= row < np.ceil(y1 - 0.5):
+                    crossings += x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x
+        found[row, column] = crossings % 2
+    return found
+
+
+@given(st.lists(rings, min_size=1, max_size=3))
+def test_the_pixels_are_those_whose_centre_is_inside(polygon):
+    polygon = [np.round(ring * 4) / 4 for ring in polygon]  # sums are exact, so that both agree on centres on a side
+    np.testing.assert_array_equal(whole(rasterise([polygon], (9, 11)), (9, 11)), inside_by_loops(polygon, (9, 11)))
+
+
+@given(shapes, st.integers(0, 5), st.integers(0, 5))
+def test_an_outline_gives_its_pixels_back(pixels, left, top):
+    shape = (pixels.shape[0] + top, pixels.shape[1] + left)
+    polygons = [[np.array(ring, float) for ring in polygon] for polygon in outline(pixels, left, top)]
+    np.testing.assert_array_equal(whole(rasterise(polygons, shape), shape)[top:, left:], pixels)
+
+
+def test_polygons_that_share_a_side_share_no_pixel_and_leave_none_out():
+    corners = np.array([[0, 0], [10, 0], [10, 8], [0, 8]], float)
+    middle = np.array([4.5, 3.5])  # on a pixel's centre
+    parts = [
+        rasterise([[np.array([a, b, middle])]], (8, 10)) for a, b in zip(corners, np.roll(corners, -1, 0), strict=True)
+    ]
+    counts = sum(whole(part, (8, 10)).astype(int) for part in parts)
+    assert (counts == 1).all()
+
+
+def test_what_lies_outside_the_image_is_cut_off():
+    far = np.array([[-50, -50], [50, -50], [50, 2], [-50, 2]], float)
+    np.testing.assert_array_equal(whole(rasterise([[far]], (4, 3)), (4, 3)), [[1] * 3, [1] * 3, [0] * 3, [0] * 3])
+    assert not rasterise([[far + 500]], (4, 3)).inside.any()
+    assert not rasterise([], (4, 3)).inside.any()
+
+
+def block(top, left, height, width):
+    return Patch(top, left, np.ones((height, width), bool))
+
+
+def test_the_smaller_object_lies_on_top_whatever_the_order():
+    large, small = block(0, 0, 3, 4), block(1, 1, 1, 2)
+    np.testing.assert_array_equal(stack([large, small], (3, 4)), [[1, 1, 1, 1], [1, 2, 2, 1], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(stack([small, large], (3, 4)), [[2, 2, 2, 2], [2, 1, 1, 2], [2, 2, 2, 2]])
+
+
+def test_an_object_marked_twice_is_one():
+    assert set(np.unique(stack([block(0, 0, 2, 2), block(0, 0, 2, 2)], (3, 4)))) == {0, 1}
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 2, *[st.integers(1, 4)] * 2), max_size=8))
+def test_no_object_is_erased_by_another(boxes):
+    patches = [block(*box) for box in boxes]
+    labels = stack(patches, (8, 8))
+    covered = np.zeros((8, 8), bool)
+    for number, (top, left, height, width) in enumerate(boxes, start=1):
+        covered[top : top + height, left : left + width] = True
+        own = np.argwhere(labels == number)
+        assert ((own >= (top, left)) & (own < (top + height, left + width))).all()
+    np.testing.assert_array_equal(labels > 0, covered)
+    visible = np.unique(labels[labels > 0])
+    left_out = [box for number, box in enumerate(boxes, start=1) if number not in visible]
+    for top, left, height, width in left_out:  # another's last pixels lie under it
+        sizes = {
+            n: boxes[n - 1][2] * boxes[n - 1][3] for n in np.unique(labels[top : top + height, left : left + width])
+        }
+        assert max(sizes.values()) >= height * width
+
+
+def square(left, top, side=2):
+    return [[left, top], [left + side, top], [left + side, top + side], [left, top + side], [left, top]]
+
+
+def feature(*polygons, name=None, **more):
+    kind = {"type": "MultiPolygon", "coordinates": [[ring] for ring in polygons]}
+    if len(polygons) == 1:
+        kind = {"type": "Polygon", "coordinates": [polygons[0]]}
+    properties = {} if name is None else {"classification": {"name": name, "color": [1, 2, 3]}}
+    return {"type": "Feature", "id": "PathAnnotationObject", "geometry": kind, "properties": properties, **more}
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content):
+        path = tmp_path / "a.geojson"
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_collection_a_list_and_a_single_feature_are_taken(written):
+    one, two = feature(square(0, 0)), feature(square(3, 0))
+    expected = [[1, 1, 0, 2, 2], [1, 1, 0, 2, 2], [0] * 5]
+    for content in ({"type": "FeatureCollection", "features": [one, two]}, [one, two]):
+        np.testing.assert_array_equal(read_annotations(written(content), (3, 5)), expected)
+    assert read_annotations(written(one), (3, 5)).max() == 1
+    assert not read_annotations(written({"type": "FeatureCollection", "features": []}), (3, 5)).any()
+
+
+def test_holes_and_objects_of_several_pieces_are_kept(written):
+    ring = feature(square(0, 0, 4))
+    ring["geometry"]["coordinates"].append(square(1, 1, 2))
+    mask = read_annotations(written([ring, feature(square(5, 0, 1), square(5, 3, 1))]), (4, 6))
+    np.testing.assert_array_equal(
+        mask, [[1, 1, 1, 1, 0, 2], [1, 0, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0], [1, 1, 1, 1, 0, 2]]
+    )
+
+
+def test_of_a_cell_the_nucleus_is_taken(written):
+    cell = feature(square(0, 0, 4), nucleusGeometry={"type": "Polygon", "coordinates": [square(1, 1)]})
+    assert np.count_nonzero(read_annotations(written([cell]), (4, 4))) == 4
+
+
+@pytest.mark.parametrize("form", [lambda name: name, lambda name: {"name": name}, lambda name: {"names": [name, "x"]}])
+def test_ignored_ground_is_not_annotated_but_objects_in_it_are(written, form):
+    ignored, nucleus = feature(square(0, 0, 3)), feature(square(0, 0, 1))
+    ignored["properties"]["classification"] = form("Ignore*")
+    nucleus["properties"]["classification"] = form("Tumor")
+    mask = read_annotations(written([ignored, nucleus]), (3, 4))
+    np.testing.assert_array_equal(mask, [[2, -1, -1, 0], [-1, -1, -1, 0], [-1, -1, -1, 0]])
+
+
+def test_outside_of_regions_nothing_is_annotated(written):
+    content = [feature(square(0, 0, 2), name="Region*"), feature(square(1, 1, 1)), feature(square(3, 0, 1))]
+    np.testing.assert_array_equal(read_annotations(written(content), (2, 4)), [[0, 0, -1, 3], [0, 2, -1, -1]])
+
+
+def test_more_objects_than_16_bits_count(written):
+    squares = [feature(square(column, row, 1)) for row in range(257) for column in range(257)]
+    mask = read_annotations(written(squares), (257, 257))
+    np.testing.assert_array_equal(mask.ravel(), np.arange(1, 257 * 257 + 1))
+
+
+@given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 5)))
+def test_a_mask_comes_back_from_its_outlines(tmp_path_factory, mask):
+    ids = np.unique(mask[mask > 0])
+    geometry = [{"type": "MultiPolygon", "coordinates": outline(mask == number, 0, 0)} for number in ids]
+    path = tmp_path_factory.mktemp("outlines") / "a.geojson"
+    path.write_text(json.dumps([{"geometry": each, "properties": None} for each in geometry]))
+    found = read_annotations(path, mask.shape)
+    np.testing.assert_array_equal(np.concatenate([[0], ids])[found], mask)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ('"text"', "holds no GeoJSON features"),
+        ([{"type": "Feature"}], "holds no GeoJSON features"),
+        ([{"geometry": {"type": "Point", "coordinates": [1, 2]}}], "feature 0 is a Point; it must be a Polygon"),
+        ([{"geometry": None}], "feature 0 is a None"),
+        ([{"geometry": {"type": "Polygon"}}], "feature 0 has coordinates that are no rings"),
+        ([{"geometry": {"type": "Polygon", "coordinates": [[[1, 2], [3]]]}}], "feature 0 has coordinates"),
+        ([{"geometry": {"type": "Polygon", "coordinates": [[["a", 2]]]}}], "feature 0 has coordinates"),
+        (
+            '[{"geometry": {"type": "Polygon", "coordinates": [[[NaN, 2], [3, 4], [5, 6]]]}}]',
+            "feature 0 has coordinates",
+        ),
+        ([feature(square(100, 100))], "no feature holds a pixel of the image of 4 x 5 px"),
+    ],
+)
+def test_what_is_no_annotation_of_the_image_is_refused(written, content, message):
+    with pytest.raises(ValueError, match=rf"a\.geojson.*{message}"):
+        read_annotations(written(content), (4, 5))
