@@ -286,6 +286,38 @@ def test_a_configuration_names_the_data_of_its_own_training_only(samples, tmp_pa
     assert load_model(done.folder).config.trained_on == (DatasetNote("discs", "CC-BY-4.0", "here", 2),)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "licence", "expected"),
+    [
+        ("kumar_train16", "", "CC-BY-NC-SA-4.0"),  # known by name
+        ("mine", "CC-BY-NC-4.0", "CC-BY-NC-4.0"),
+        ("mine", "CC0-1.0", "Apache-2.0"),
+        ("mine", "", "not stated"),
+    ],
+)
+def test_weights_carry_a_non_commercial_licence_of_their_data(samples, tmp_path, dataset, licence, expected):
+    own = [dataclasses.replace(sample, dataset=dataset, licence=licence) for sample in samples.train]
+    config = dataclasses.replace(CONFIG, steps=1)
+    done = train(samples._replace(train=tuple(own)), MODEL, config, tmp_path / "out", "cpu")
+    assert load_model(done.folder).config.licence == expected
+
+
+def test_what_is_kept_is_never_worse_than_the_start(samples, tmp_path):
+    """A learning rate that wrecks the weights: the start stays the best, and patience ends the training."""
+    start = load_model("nuclei")
+    config = dataclasses.replace(
+        CONFIG, steps=30, pretrain_steps=0, learning_rate=3.0, validate_every=2, patience=2, average_decay=0.0
+    )
+    done = train(samples, start, config, tmp_path / "out", "cpu")
+    assert (done.best_step, done.before) == (0, done.after)
+    assert done.best_f1_mean > 0
+    assert [line["step"] for line in logged(tmp_path / "out") if "f1_mean" in line] == [0, 2, 4]
+    for name, value in load_model(done.folder).segmenter.state_dict().items():
+        assert torch.equal(value, start.segmenter.state_dict()[name])
+    again = train(samples, start, config, tmp_path / "out", "cpu", resume=True)
+    assert again == done
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.998])
 def test_the_average_follows_the_weights(samples, tmp_path, decay):
     train(samples, MODEL, dataclasses.replace(CONFIG, steps=3, average_decay=decay), tmp_path / "out", "cpu")

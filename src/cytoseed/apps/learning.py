@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cytoseed.settings import RECIPES, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
+    from cytoseed.learn.journal import Figure
     from cytoseed.learn.samples import Division
     from cytoseed.learn.train import Progress, Trained
     from cytoseed.models.weights import Model
@@ -89,14 +90,19 @@ def starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model
 
 def compare_figures(trained: Trained) -> str:
     """Make a table for the terminal: figures on the validation images, before and after."""
-    before = {figure.name: figure for figure in trained.before}
-    rows = [("validation images", "F1@0.5", "mean F1", "AJI")]
+    before = {figure.name: _values(figure) for figure in trained.before}
+    rows: list[tuple[str, ...]] = [("validation images", "F1@0.5", "mean F1", "AJI")]
     for after in trained.after:
-        was = before.get(after.name)
-        pairs = zip(was[1:] if was is not None else (None,) * 3, after[1:], strict=True)
-        rows.append((after.name, *(f"{new:.3f}" if old is None else f"{old:.3f} -> {new:.3f}" for old, new in pairs)))
+        was = before.get(after.name, ("",) * 3)
+        pairs = zip(was, _values(after), strict=True)
+        rows.append((after.name, *(f"{old} -> {new}" if old else new for old, new in pairs)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _values(figure: Figure) -> tuple[str, str, str]:
+    return f"{figure.f1:.3f}", f"{figure.f1_mean:.3f}", f"{figure.aji:.3f}"
 
 
 @contextmanager

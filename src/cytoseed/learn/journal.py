@@ -7,12 +7,14 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from cytoseed.learn.datasets import find_note
 from cytoseed.learn.evaluate import Evaluation
 from cytoseed.learn.metrics import ImageScore
 from cytoseed.learn.samples import Sample
@@ -127,11 +129,12 @@ class Description:
         self._config = config
         known = {note.name: note for note in self._model_config.trained_on}
         notes = {} if isinstance(model, ModelConfig) else dict(known)  # the data behind the weights stay behind them
-        for name in {sample.dataset for sample in samples}:
-            images = sum(sample.dataset == name for sample in samples)
+        for name, own in groupby(sorted(samples, key=_dataset), key=_dataset):
+            members = list(own)
+            licence = next((sample.licence for sample in members if sample.licence), _UNKNOWN)
             before = notes[name].images if name in notes else 0
-            note = known.get(name, DatasetNote(name, _UNKNOWN))
-            notes[name] = dataclasses.replace(note, images=max(images, before))
+            note = known.get(name) or find_note(name) or DatasetNote(name, licence)
+            notes[name] = dataclasses.replace(note, images=max(len(members), before))
         self._notes = tuple(notes[name] for name in sorted(notes))
         recipe = {} if isinstance(model, ModelConfig) else self._model_config.recipe
         self._stages = list(recipe.get("stages", [recipe] if recipe else []))
@@ -146,6 +149,10 @@ class Description:
             recipe={"stages": [*self._stages, stage]},
             figures={"val": dict(figures)},
         )
+
+
+def _dataset(sample: Sample) -> str:
+    return sample.dataset
 
 
 def _licence(own: str, notes: tuple[DatasetNote, ...]) -> str:
