@@ -1,47 +1,81 @@
-"""Accuracy of models on a folder of samples, by data set and modality; writes docs/benchmarks.md's tables.
+"""Accuracy of models and peers on samples, by data set and modality; writes docs/benchmarks.md's tables.
 
-python benchmarks/accuracy.py --models nuclei nuclei-paper --splits test --write
+python benchmarks/accuracy.py --models nuclei nuclei-paper --splits test val --write
+python benchmarks/accuracy.py --models nuclei --splits test --tta --write
+python benchmarks/accuracy.py --predictions cellpose=runs/peers/cellpose/test --splits test --write
+
+A table of methods (the paper's Table 2) has a row for each; rows that are not measured anew stay. `--csv` keeps each
+image's figures for benchmarks/compare.py (the paper's Fig. 3); `--record` writes them into a model's config.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from cytoseed.learn.evaluate import Evaluation, evaluate_samples
+from cytoseed.learn.journal import figures_of, figures_to_json
 from cytoseed.learn.metrics import ImageScore
-from cytoseed.learn.samples import Sample, find_samples
-from cytoseed.models.weights import load_model
-from cytoseed.run.segment import segment
+from cytoseed.learn.samples import Sample, find_samples, read_mask
+from cytoseed.learn.validate import evaluate_model
+from cytoseed.models.weights import CONFIG_FILE, load_model
+from cytoseed.settings import SegmentOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
+MODELS = ROOT / "src" / "cytoseed" / "models"
 DATA = Path(os.environ.get("CYTOSEED_DATA", ROOT.parent / "shared" / "data"))
+OPEN_DATA = ["dsb2018", "bbbc039", "bitdepth_nucseg"]
+HEADER = (
+    "| data set | modality | images | objects | F1@0.5 | mean F1 | AP@0.5 | PQ | AJI | Dice |\n" + "|---" * 10 + "|"
+)
 
 
-def evaluate(name: str, samples: tuple[Sample, ...]) -> Evaluation:
-    model = load_model(name)
-    return evaluate_samples(lambda pixels: segment(pixels, model).labels, samples)
+def evaluate_folder(folder: Path, samples: tuple[Sample, ...]) -> Evaluation:
+    """Score the label images STEM.labels.tif of a peer."""
+
+    def read(_pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
+        return read_mask(folder / f"{sample.name}.labels.tif")
+
+    return evaluate_samples(read, samples)
 
 
-def table(result: Evaluation) -> str:
-    lines = [
-        "| data set | modality | images | objects | F1@0.5 | mean F1 | AP@0.5 | PQ | AJI | Dice |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [row(dataset, modality, group) for (dataset, modality), group in result.groups.items()]
-    return "\n".join([*lines, row("all", "", result.pooled)])
+def details(result: Evaluation) -> str:
+    """Make a table with a row for each kind of image."""
+    rows = [_row(dataset, modality, group) for (dataset, modality), group in result.groups.items()]
+    return "\n".join([HEADER, *rows, _row("all", "", result.pooled)])
 
 
-def row(dataset: str, modality: str, result: ImageScore) -> str:
+def _row(dataset: str, modality: str, result: ImageScore) -> str:
     figures = (result.f1, result.f1_mean, result.ap, result.pq, result.aji, result.dice)
     cells = [dataset, modality, str(result.images), str(result.true_objects), *(f"{value:.3f}" for value in figures)]
     return f"| {' | '.join(cells)} |"
 
 
-def write(key: str, text: str) -> None:
+def methods(old: str, method: str, result: Evaluation) -> str:
+    """Put a method's row, F1@0.5 / mean F1 of each kind of image, into a table of methods."""
+    kinds = [" ".join(key) for key in result.groups]
+    header = f"| method | {' | '.join([*kinds, 'all'])} |\n" + "|---" * (len(kinds) + 2) + "|"
+    known = old.removeprefix(header) if old.startswith(header) else ""
+    rows = dict(re.findall(r"^(\| [^|]+ )(\|.*)$", known, re.MULTILINE))
+    groups = [*result.groups.values(), result.pooled]
+    rows[f"| {method} "] = f"| {' | '.join(f'{group.f1:.3f} / {group.f1_mean:.3f}' for group in groups)} |"
+    return "\n".join([header, *(name + cells for name, cells in rows.items())])
+
+
+def read_page(key: str) -> str:
+    """Give what stands between the marks of `key` on the page."""
+    found = re.search(f"<!-- {key} -->\n(.*?)\n?<!-- /{key} -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return found[1] if found else ""
+
+
+def write_page(key: str, text: str) -> None:
     """Replace what stands between the marks of `key` on the page."""
     start, end = f"<!-- {key} -->", f"<!-- /{key} -->"
     page = PAGE.read_text(encoding="utf-8")
@@ -51,21 +85,50 @@ def write(key: str, text: str) -> None:
     PAGE.write_text(page, encoding="utf-8")
 
 
+def record(name: str, split: str, result: Evaluation) -> None:
+    """Write a bundled model's figures into its configuration."""
+    path = MODELS / name / CONFIG_FILE
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["figures"][split] = figures_to_json(figures_of(result))
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def report(method: str, split: str, result: Evaluation, arguments: argparse.Namespace) -> None:
+    print(f"{method}, {split}\n{details(result)}\n", flush=True)
+    if arguments.csv:
+        arguments.csv.mkdir(parents=True, exist_ok=True)
+        result.write_csv(arguments.csv / f"{method}-{split}.csv")
+    if arguments.write:
+        title = split if arguments.datasets == OPEN_DATA else f"{split} {' '.join(arguments.datasets)}"
+        write_page(f"methods {title}", methods(read_page(f"methods {title}"), method, result))
+        if method in arguments.models:
+            write_page(f"accuracy {method} {title}", details(result))
+    if arguments.record and method in arguments.models:
+        record(method, split, result)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["nuclei"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=[], help="names or folders")
+    parser.add_argument("--predictions", nargs="+", default=[], metavar="NAME=FOLDER", help="label images of peers")
     parser.add_argument("--splits", nargs="+", default=["test"])
-    parser.add_argument("--datasets", nargs="+", default=["dsb2018", "bbbc039", "bitdepth_nucseg"])
+    parser.add_argument("--datasets", nargs="+", default=OPEN_DATA)
     parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--tta", action="store_true", help="with test-time augmentation")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks.md")
+    parser.add_argument("--csv", type=Path, help="folder for a file of each image's figures")
+    parser.add_argument("--record", action="store_true", help="write the figures into the bundled models' config.json")
     arguments = parser.parse_args()
+    options = SegmentOptions(tta=arguments.tta, device=arguments.device)
     for split in arguments.splits:
         samples = find_samples(arguments.data, splits=[split], datasets=arguments.datasets)
         for name in arguments.models:
-            text = table(evaluate(name, samples))
-            print(f"{name}, {split}\n{text}\n", flush=True)
-            if arguments.write:
-                write(f"accuracy {name} {split}", text)
+            result = evaluate_model(load_model(name), samples, options)
+            report(f"{name} (TTA)" if arguments.tta else name, split, result, arguments)
+        for pair in arguments.predictions:
+            name, _, folder = pair.partition("=")
+            report(name, split, evaluate_folder(Path(folder), samples), arguments)
 
 
 if __name__ == "__main__":

@@ -163,11 +163,22 @@ def evaluate(
     true: Annotated[Path, typer.Argument(metavar="TRUE", help="Folder of true label images with the same names.")],
     samples: Annotated[Path | None, typer.Option(help="Table with columns stem, dataset, modality.")] = None,
     csv: Annotated[Path | None, typer.Option(help="File for the figures of each image.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Folder for box plots, F1 against IoU, and the worst images with their errors, as PNG."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images, to draw the worst on.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst images to draw.")] = 12,
 ) -> None:
-    """Score label images against true ones."""
+    """Score label images against true ones.
+
+    With --plot also draw the figures, and the worst images with what was found, missed, false, split and merged.
+    """
     with exit_on_mistake(MISUSED):
+        from cytoseed.apps.evaluating import check_plots
         from cytoseed.learn.evaluate import evaluate_folders
 
+        check_plots(plot, images)
         evaluation = evaluate_folders(predicted, true, samples)
     with exit_on_mistake(FAILED):
         typer.echo(evaluation.to_table())
@@ -175,6 +186,42 @@ def evaluate(
             typer.echo(f"left out: {evaluation.unpaired} predicted files without a true mask", err=True)
         if csv is not None:
             evaluation.write_csv(csv)
+        if plot is not None:
+            from cytoseed.learn.plots import write_plots
+
+            for path in write_plots(evaluation, plot, images, worst):
+                typer.echo(path)
+
+
+@app.command()
+def tune(
+    data: Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/training.md.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the copy of the model.")],
+    model: Model = "nuclei",
+    dataset: Annotated[list[str] | None, typer.Option(help="Use this data set only; can be repeated.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
+) -> None:
+    """Choose a model's thresholds on validation images, and write a copy of it with them.
+
+    Neither mean F1 nor F1@0.5 on these images gets worse; a threshold changes only where mean F1 gains 0.002.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.apps import tuning
+        from cytoseed.models.weights import load_model
+        from cytoseed.run.engine import choose_device
+
+        loaded = load_model(model)
+        choose_device(device)
+        chosen = tuning.gather_validation(data, dataset or ())
+    with exit_on_mistake(FAILED):
+        from cytoseed.learn.tune import tune as search
+
+        typer.echo(tuning.introduction(chosen))
+        with tuning.tuning_display(len(chosen.samples)) as report:
+            tuned = search(loaded, chosen.samples, output, device, report, overwrite=overwrite)
+        typer.echo(tuning.tuning_table(loaded.config, tuned))
+        typer.echo(f"model with these thresholds -> {tuned.folder}")
 
 
 @app.command()

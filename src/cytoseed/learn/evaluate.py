@@ -29,6 +29,10 @@ class ScoredImage(NamedTuple):
     """Kind of image, such as `fluorescence`; `unknown` where nothing says."""
     score: ImageScore
     """The counts."""
+    predicted_path: Path | None = None
+    """File of the predicted label image; None where a function gave it."""
+    true_path: Path | None = None
+    """File of the true label image; None where a sample gave it."""
 
 
 class Row(NamedTuple):
@@ -147,7 +151,7 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
         dataset, modality = kinds.get(stem, ("", "unknown"))
         pair = f"{predictions[stem]} and {mask_path}"
         result = _score_named(read_mask(predictions[stem]), read_mask(mask_path), pair)
-        images.append(ScoredImage(stem, dataset, modality, result))
+        images.append(ScoredImage(stem, dataset, modality, result, predictions[stem], mask_path))
     return Evaluation(tuple(images), unpaired=len(predictions.keys() - masks.keys()))
 
 

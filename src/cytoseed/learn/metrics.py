@@ -152,11 +152,7 @@ def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
     >>> result.tp[0], result.fp[0], result.fn[0]
     (1, 0, 1)
     """
-    _check_labels(predicted, "predicted", lowest=0)
-    _check_labels(true, "true", lowest=-1)
-    if predicted.shape != true.shape:
-        raise ValueError(f"predicted has shape {predicted.shape} and true has {true.shape}; they must be equal, (H, W)")
-    return _score_overlaps(_overlaps(predicted, true))
+    return _score_overlaps(find_overlaps(predicted, true))
 
 
 def pool(scores: Iterable[ImageScore]) -> ImageScore:
@@ -209,7 +205,7 @@ def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
         raise ValueError(f"{name} holds {labels.min()}; its lowest value may be {lowest}")
 
 
-class _Overlaps(NamedTuple):
+class Overlaps(NamedTuple):
     """The pairs of objects that share pixels, as parallel columns sorted by true, then predicted object."""
 
     true: NDArray[np.intp]
@@ -231,9 +227,43 @@ class _Overlaps(NamedTuple):
         areas = self.true_areas[self.true] + self.predicted_areas[self.predicted]
         return np.asarray(areas - self.intersection)
 
+    def matched(self, threshold: float) -> NDArray[np.intp]:
+        """Rows of a largest one-to-one matching among the pairs of at least this IoU, which is 0.5 or more.
 
-def _overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> _Overlaps:
-    """Count pixels of each pair of ids that occurs; memory grows with pixels, never with objects squared."""
+        Above 0.5 an object has one such partner at most, so all pairs are taken. At exactly 0.5 an object can
+        have two, and then the two halve it and touch nothing else: either pair will do, so the first is taken.
+        """
+        rows = np.flatnonzero(self.intersection / self.union >= threshold)
+        _, first = np.unique(self.true[rows], return_index=True)
+        rows = rows[first]
+        _, first = np.unique(self.predicted[rows], return_index=True)
+        return np.asarray(rows[first])
+
+
+def find_overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> Overlaps:
+    """Count the pixels that each predicted object shares with each true one.
+
+    Memory grows with pixels, never with objects squared.
+
+    Parameters
+    ----------
+    predicted, true : ndarray of int, shape (H, W)
+        As for `score`.
+
+    Returns
+    -------
+    Overlaps
+        Objects are rows in the order of their ids.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `score`.
+    """
+    _check_labels(predicted, "predicted", lowest=0)
+    _check_labels(true, "true", lowest=-1)
+    if predicted.shape != true.shape:
+        raise ValueError(f"predicted has shape {predicted.shape} and true has {true.shape}; they must be equal, (H, W)")
     true_pixels, predicted_pixels = _small_ids(true), _small_ids(predicted)
     base = int(predicted_pixels.max(initial=0)) + 1
     # Ids of true objects are raised by 1, so that -1 divides as the others do.
@@ -249,7 +279,7 @@ def _overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> _Overlaps:
     on_true = pair_true > 0
     true_ids, true_rows = np.unique(pair_true[on_true], return_inverse=True)
     both = on_true & (pair_predicted > 0)
-    return _Overlaps(
+    return Overlaps(
         true=true_rows[pair_predicted[on_true] > 0],
         predicted=(np.cumsum(objects) - 1)[rows[both]],
         intersection=counts[both].astype(np.int64),
@@ -274,9 +304,9 @@ def _sum_by(rows: NDArray[np.intp], values: NDArray[np.int64], size: int) -> NDA
     return np.bincount(rows, weights=values, minlength=size).astype(np.int64)
 
 
-def _score_overlaps(overlaps: _Overlaps) -> ImageScore:
+def _score_overlaps(overlaps: Overlaps) -> ImageScore:
     iou = overlaps.intersection / overlaps.union
-    matches = [_match(overlaps, iou, threshold) for threshold in THRESHOLDS]
+    matches = [overlaps.matched(threshold) for threshold in THRESHOLDS]
     aji_intersection, aji_union = _aggregated_jaccard(overlaps, iou)
     return ImageScore(
         tp=tuple(len(rows) for rows in matches),
@@ -290,27 +320,14 @@ def _score_overlaps(overlaps: _Overlaps) -> ImageScore:
     )
 
 
-def _match(overlaps: _Overlaps, iou: NDArray[np.float64], threshold: float) -> NDArray[np.intp]:
-    """Rows of a largest one-to-one matching among the pairs of at least this IoU, which is 0.5 or more.
-
-    Above 0.5 an object has one such partner at most, so all pairs are taken. At exactly 0.5 an object can
-    have two, and then the two halve it and touch nothing else: either pair will do, so the first is taken.
-    """
-    rows = np.flatnonzero(iou >= threshold)
-    _, first = np.unique(overlaps.true[rows], return_index=True)
-    rows = rows[first]
-    _, first = np.unique(overlaps.predicted[rows], return_index=True)
-    return np.asarray(rows[first])
-
-
-def _unused(overlaps: _Overlaps, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+def _unused(overlaps: Overlaps, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Which predicted objects are in none of these pairs, and are not excused."""
     unused = ~overlaps.excused
     unused[overlaps.predicted[rows]] = False
     return unused
 
 
-def _aggregated_jaccard(overlaps: _Overlaps, iou: NDArray[np.float64]) -> tuple[int, int]:
+def _aggregated_jaccard(overlaps: Overlaps, iou: NDArray[np.float64]) -> tuple[int, int]:
     """Sum intersections and unions of true objects with their best predictions; add what is left over."""
     best_first = np.lexsort((overlaps.predicted, -iou, overlaps.true))
     found, first = np.unique(overlaps.true[best_first], return_index=True)

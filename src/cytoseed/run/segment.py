@@ -19,7 +19,7 @@ from cytoseed.images import Image, array_channel_names, as_image, check_pixels, 
 from cytoseed.images.stain import check_stain, unmix
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results import Segmentation
-from cytoseed.run.engine import Engine, choose_device, engine_for
+from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.settings import ModelConfig, SegmentOptions
 
 Picture = str | os.PathLike[str] | Image | ArrayLike
@@ -87,8 +87,8 @@ def segment(
     engine = engine_for(ready, device)
     thresholds = Thresholds(**{name: plan.record[name] for name in _THRESHOLDS})
     with _memory_errors(plan):
-        seen = pixels[list(plan.channels)] if wishes.stain is None else unmix(pixels, wishes.stain)
-        labels = _run(seen, plan, ready.config.channels, engine, thresholds)
+        seen = _seen(pixels, plan, ready.config.channels)
+        labels = full_size_labels(engine.labels(seen, thresholds, wishes.tta), *pixels.shape[1:])  # (T, H, W)
     return Segmentation(
         labels=labels[0] if len(labels) == 1 else labels,
         image=pixels,
@@ -124,6 +124,60 @@ def describe(image: Picture, config: ModelConfig, options: SegmentOptions | None
         As `segment` does, for all that shows before the pixels are read.
     """
     return _plan(_open(image), config, options or SegmentOptions()).record
+
+
+def network_image(image: Picture, config: ModelConfig, options: SegmentOptions | None = None) -> torch.Tensor:
+    """Make of an image what `segment` gives to the network: its channels, normalised, at the model's pixel size.
+
+    Parameters
+    ----------
+    image : path, Image or array
+        As for `segment`.
+    config : ModelConfig
+        The model's.
+    options : SegmentOptions, optional
+        As for `segment`.
+
+    Returns
+    -------
+    Tensor, shape (C, h, w), float32, on the CPU
+        In [-0.5, 1.5]; height and width are those that the network sees.
+
+    Raises
+    ------
+    FileNotFoundError, MemoryError, TypeError, ValueError
+        As `segment`.
+    """
+    wishes = options or SegmentOptions()
+    opened = _open(image)
+    plan = _plan(opened, config, wishes)
+    pixels = opened.read()
+    _check_values(pixels)
+    with _memory_errors(plan):
+        return _seen(pixels, plan, config.channels)
+
+
+def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[np.int32]:
+    """Bring the labels of a `network_image` to the size of the input, as `segment` gives them.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (T, h, w), int32, on the CPU
+        0 is background, ids are 1..K.
+    height, width : int
+        Of the input, 1 or more.
+
+    Returns
+    -------
+    ndarray of int32, shape (T, height, width)
+        0 is background, ids are 1..K without gaps.
+    """
+    if labels.shape[1:] != (height, width):
+        labels = rescale_labels(labels, height, width)
+        count = int(labels.max())  # shrunk objects may fall apart or vanish
+        labels = torch.cat([whole_objects(target[None].long(), count, 0) for target in labels])
+    result: NDArray[np.int32] = labels.numpy()
+    return result
 
 
 class _Opened(NamedTuple):
@@ -266,15 +320,9 @@ def _memory_errors(plan: _Plan) -> Iterator[None]:
         ) from error
 
 
-def _run(pixels: NDArray[Any], plan: _Plan, channels: int, engine: Engine, thresholds: Thresholds) -> NDArray[np.int32]:
-    """Give the labels (T,H,W) of the chosen channels (C,H,W), at the input's size."""
-    image = normalise(torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)))  # (C, H, W)
-    image = fit_channels(rescale(image, *plan.size), channels)
-    labels = engine.labels(image, thresholds, bool(plan.record["tta"]))  # (T, h, w)
-    height, width = pixels.shape[1:]
-    if plan.size != (height, width):
-        labels = rescale_labels(labels, height, width)
-        count = int(labels.max())  # shrunk objects may fall apart or vanish
-        labels = torch.cat([whole_objects(target[None].long(), count, 0) for target in labels])
-    result: NDArray[np.int32] = labels.numpy()
-    return result
+def _seen(pixels: NDArray[Any], plan: _Plan, channels: int) -> torch.Tensor:
+    """Give what the network sees of an image (C,H,W) as it is stored."""
+    stain = plan.record["stain"]
+    chosen = pixels[list(plan.channels)] if stain is None else unmix(pixels, stain)
+    image = normalise(torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32)))  # (C, H, W)
+    return fit_channels(rescale(image, *plan.size), channels)

@@ -1,0 +1,66 @@
+"""The paper's Table 3: how many dimensions the embeddings need. Trains four models alike, and scores them.
+
+python benchmarks/ablation.py --steps 1500 --output runs/ablation --write
+
+Each model is trained by `cytoseed.learn.train` on the open data from scratch with equal seeds, and scored on val; the
+differences are those to the first row. A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+from accuracy import DATA, OPEN_DATA, write_page
+from cytoseed.learn.samples import Division, find_samples
+from cytoseed.learn.train import Trained, train
+from cytoseed.settings import RECIPES, ModelConfig
+
+DIMENSIONS = ((4, 4), (2, 4), (2, 2), (2, 0))
+"""Dp and De of each row."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=RECIPES["default"].steps)
+    parser.add_argument("--batch", type=int, default=RECIPES["default"].batch_size)
+    parser.add_argument("--network", default="lite")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
+    arguments = parser.parse_args()
+    samples = Division(*(find_samples(arguments.data, [split], OPEN_DATA) for split in ("train", "val")))
+    config = dataclasses.replace(
+        RECIPES["default"],
+        steps=arguments.steps,
+        pretrain_steps=arguments.steps // 10,
+        batch_size=arguments.batch,
+        validate_every=max(1, arguments.steps // 4),
+    )
+    rows: list[Trained] = []
+    for positional, conditional in DIMENSIONS:
+        name = f"dp{positional}-de{conditional}"
+        model = ModelConfig(name, network=arguments.network, positional_dims=positional, conditional_dims=conditional)
+        started = time.monotonic()
+        rows.append(train(samples, model, config, arguments.output / name, arguments.device, resume=True))
+        print(name, rows[-1].after[-1], f"{time.monotonic() - started:.0f} s", flush=True)
+    lines = ["| Dp | De | F1@0.5 | mean F1 |", "|---|---|---|---|"]
+    first = rows[0].after[-1]
+    for (positional, conditional), trained in zip(DIMENSIONS, rows, strict=True):
+        own = trained.after[-1]
+        f1, f1_mean = (
+            f"{own.f1:.3f}, {own.f1_mean:.3f}".split(", ")
+            if trained is rows[0]
+            else (f"{own.f1 - first.f1:+.3f}", f"{own.f1_mean - first.f1_mean:+.3f}")
+        )
+        lines.append(f"| {positional} | {conditional} | {f1} | {f1_mean} |")
+    print("\n".join(lines))
+    if arguments.write:
+        write_page("ablation", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

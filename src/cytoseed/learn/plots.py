@@ -1,0 +1,228 @@
+"""Pictures of an evaluation: figures of groups, and the worst images with their errors marked."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cytoseed.learn.evaluate import Evaluation, ScoredImage
+from cytoseed.learn.metrics import THRESHOLDS, ImageScore, pool
+from cytoseed.learn.pictures import draw_errors, shortened
+from cytoseed.learn.samples import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind tell apart
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (2, 2)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_STALE = re.compile(r"worst_\d{2,}_.*\.png")
+
+
+def require_matplotlib() -> None:
+    """Raise `ModuleNotFoundError` with the remedy where matplotlib, of the extra `plot`, is not installed."""
+    if find_spec("matplotlib") is None:
+        raise ModuleNotFoundError("plots need matplotlib: pip install 'cytoseed[plot]'", name="matplotlib")
+
+
+def write_plots(
+    evaluation: Evaluation,
+    folder: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None = None,
+    worst: int = 12,
+) -> tuple[Path, ...]:
+    """Draw an evaluation of folders into PNG files, each written beside its place and then renamed into it.
+
+    `f1_box.png`: F1 at IoU 0.5 and mean F1, box plots of the images' figures by data set and modality (the box
+    spans the quartiles, whiskers reach the furthest image within 1.5 times its height), with a dot for each
+    image and a diamond for the pooled figure. `f1_iou.png`: pooled F1 against IoU, by the same groups.
+    `worst_01_STEM.png` and so on: the images of the lowest mean F1, of equal ones by name, enlarged if they are small,
+    with the outlines of objects that were found, missed, false, split and merged (see `find_errors`). Pictures
+    of worst images that an earlier run left in the folder are removed.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Of `evaluate_folders`: its label images are read again where they are drawn.
+    folder : path
+        Made if need be.
+    images : path, optional
+        Folder of the images, PNG, TIFF or JPEG, called as the label images. Without it, or where it lacks one, outlines
+        are drawn on a plain ground with a note.
+    worst : int, default 12
+        How many of the worst images to draw, 0 or more.
+
+    Returns
+    -------
+    tuple of Path
+        The files, the worst image's first after the two of groups.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        matplotlib is not installed.
+    FileNotFoundError
+        `images` is no folder, or holds none of the images to draw.
+    ValueError
+        `worst` is below 0; images are to be drawn of an evaluation that is not of folders; an image differs in size
+        from its labels, or cannot be read.
+    """
+    require_matplotlib()
+    if worst < 0:
+        raise ValueError(f"worst is {worst}; it must be 0 or more")
+    ranked = sorted(evaluation.images, key=lambda image: (image.score.f1_mean, image.name))[:worst]
+    pictures = {} if images is None else _pictures(Path(images), ranked)
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    written = [
+        _save(_draw_boxes(evaluation), place / "f1_box.png"),
+        _save(_draw_f1_by_iou(evaluation), place / "f1_iou.png"),
+    ]
+    digits = max(2, len(str(len(ranked))))
+    for rank, image in enumerate(ranked, start=1):
+        note = "" if image.name in pictures else "no image given" if images is None else "no image of it"
+        figure = draw_errors(image, pictures.get(image.name), rank, note)
+        written.append(_save(figure, place / f"worst_{rank:0{digits}d}_{image.name[:200]}.png"))
+    for path in place.iterdir():
+        if _STALE.fullmatch(path.name) and path not in written:
+            path.unlink()
+    return tuple(written)
+
+
+def _groups(evaluation: Evaluation) -> dict[str, tuple[ImageScore, ...]]:
+    """Scores of the images of each data set and modality, and of all where there is more than one group."""
+    members: dict[tuple[str, str], list[ImageScore]] = {}
+    for image in evaluation.images:
+        members.setdefault((image.dataset, image.modality), []).append(image.score)
+    everything = {"all": tuple(image.score for image in evaluation.images)}
+    if len(members) == 1 and not any(dataset for dataset, _ in members):
+        return everything
+    groups = {" ".join(key).strip(): tuple(scores) for key, scores in sorted(members.items())}
+    return groups if len(groups) == 1 else groups | everything
+
+
+def _draw_boxes(evaluation: Evaluation) -> Figure:
+    """Box plots of the images' figures, a panel a figure, a box a group."""
+    from matplotlib.figure import Figure
+
+    groups = _groups(evaluation)
+    lowest = min(min(image.score.f1, image.score.f1_mean) for image in evaluation.images)
+    floor = max(0.0, np.floor(10 * lowest - 0.5) / 10)
+    figure = Figure(figsize=(max(5.0, 1.6 + 1.5 * len(groups)), 8.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    panels: tuple[tuple[Axes, str, Callable[[ImageScore], float]], ...] = (
+        (upper, "F1 at IoU 0.5", lambda result: result.f1),
+        (lower, "mean F1, IoU 0.5 to 0.9", lambda result: result.f1_mean),
+    )
+    for axes, title, figure_of in panels:
+        values = [[figure_of(result) for result in scores] for scores in groups.values()]
+        axes.boxplot(
+            values,
+            widths=0.55,
+            showfliers=False,
+            patch_artist=True,
+            boxprops={"facecolor": "#dbe9f4", "edgecolor": "#333333"},
+            medianprops={"color": _COLOURS[0], "linewidth": 2.2},
+            zorder=1,
+        )
+        for place, (scores, column) in enumerate(zip(groups.values(), values, strict=True), start=1):
+            spread = (np.arange(1, len(column) + 1) * 0.618034) % 1 - 0.5  # even, and the same each time
+            axes.plot(place + 0.4 * spread, column, ".", color="#333333", markersize=5, alpha=0.45, zorder=2)
+            pooled = figure_of(pool(scores))
+            axes.plot(place, pooled, "D", color=_COLOURS[1], markeredgecolor="white", markersize=9, zorder=3)
+            axes.annotate(
+                f"{pooled:.3f}",
+                (place + 0.31, pooled),
+                color=_COLOURS[1],
+                va="center",
+                fontsize=9,
+                fontweight="bold",
+                bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8},
+                zorder=4,
+            )
+        axes.set_ylabel(title)
+        axes.set_ylim(floor - 0.03 * (1 - floor), 1 + 0.03 * (1 - floor))
+        axes.set_xlim(0.4, len(groups) + 0.75)
+        axes.grid(axis="y", alpha=0.35)
+        axes.set_axisbelow(True)
+    names = [f"{_folded(name)}\n{_images(len(scores))}" for name, scores in groups.items()]
+    lower.set_xticks(range(1, len(groups) + 1), names, fontsize=9)
+    upper.set_title("F1 of each image (dots); pooled over objects (diamonds)", fontsize=11, wrap=True)
+    return figure
+
+
+def _draw_f1_by_iou(evaluation: Evaluation) -> Figure:
+    """Pooled F1 against the IoU from which a pair matches, a line a group."""
+    from matplotlib.figure import Figure
+
+    groups = _groups(evaluation)
+    figure = Figure(figsize=(11.0, max(5.5, 1.0 + 0.45 * len(groups))), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, scores) in enumerate(groups.items()):
+        pooled = pool(scores)
+        whole = name == "all"
+        axes.plot(
+            THRESHOLDS,
+            [pooled.f1_at(threshold) for threshold in THRESHOLDS],
+            color="black" if whole else _COLOURS[index % len(_COLOURS)],
+            linestyle="-" if whole else _DASHES[index % len(_DASHES)],
+            marker=None if whole else _MARKERS[index % len(_MARKERS)],
+            linewidth=3.2 if whole else 2.0,
+            markersize=7,
+            zorder=2 if whole else 3,
+            label=f"{name}: {_images(len(scores))}, mean {pooled.f1_mean:.3f}",
+        )
+    axes.set_xlabel("IoU from which two objects match")
+    axes.set_ylabel("F1, pooled over objects")
+    axes.set_xticks(THRESHOLDS)
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.35)
+    figure.legend(loc="outside right upper", fontsize=9, handlelength=4.5)
+    return figure
+
+
+def _pictures(folder: Path, wanted: Sequence[ScoredImage]) -> dict[str, Path]:
+    """Find the files of images by name; at least one, where any is wanted."""
+    from cytoseed.results import stem_of
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"images is {str(folder)!r}, which is no folder; give the folder of the images")
+    names = {image.name for image in wanted}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            for name in {path.stem, stem_of(path)} & names:
+                found.setdefault(name, path)
+    if names and not found:
+        raise FileNotFoundError(
+            f"images is {str(folder)!r}, which holds no image of {', '.join(sorted(names)[:3])}; give the folder of "
+            f"the images that the labels are of"
+        )
+    return found
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    beside = path.with_name(f".{os.getpid()}.part")
+    try:
+        figure.savefig(beside, format="png", facecolor=figure.get_facecolor())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _folded(name: str) -> str:
+    """Break a group's name between its words, one a line."""
+    return "\n".join(shortened(word, 20) for word in name.split())

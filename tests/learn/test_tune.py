@@ -1,0 +1,239 @@
+"""The search for thresholds: on figures that are known, and through a model whose objects are."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bright import bright_config, bright_segmenter
+from cytoseed.core.model import Thresholds
+from cytoseed.learn.journal import figures_from_json, figures_of
+from cytoseed.learn.samples import find_samples
+from cytoseed.learn.tune import LEAST_GAIN, search, tune
+from cytoseed.learn.validate import evaluate_model
+from cytoseed.models.weights import Model, load_model, read_config, save_model
+
+START = Thresholds(4, 0.5, 0.0, 0.5, 10)
+
+
+def test_the_search_climbs_to_the_top():
+    """Falls off with the distance from (3, 0.3, 0.75, 0.4, 0)."""
+
+    def figure(t):
+        far = abs(t.peak_radius_px - 3) / 10 + abs(t.seed_threshold - 0.3) + abs(t.mask_threshold - 0.75) / 4
+        return 1 - (far + abs(t.agreement_iou - 0.4) + t.min_size_px / 100) / 4
+
+    best = search(START, figure)
+    assert best == Thresholds(3, 0.3, 0.75, 0.4, 0)
+
+
+def test_gains_that_are_too_small_change_nothing():
+    assert search(START, lambda _: 0.5) == START
+    asked = []
+
+    def figure(t):
+        asked.append(t)
+        return 0.5 if t == START else 0.5 + 0.9 * LEAST_GAIN
+
+    assert search(START, figure) == START
+    assert len(asked) == len(set(asked))
+
+
+def test_of_equally_good_values_the_nearest_is_taken():
+    best = search(START, lambda t: float(t.seed_threshold > 0.5) + float(t.peak_radius_px != 4))
+    assert best == START._replace(seed_threshold=0.55, peak_radius_px=3)
+
+
+@given(st.randoms(use_true_random=False))
+def test_the_search_is_never_worse_and_always_ends(random):
+    figures = {}
+
+    def figure(t):
+        return figures.setdefault(t, random.random())
+
+    best = search(START, figure)
+    assert best == START or figures[best] >= figures[START] + LEAST_GAIN
+    replace(bright_config(), **best._asdict())  # within the range of settings
+
+
+def test_thresholds_stay_within_their_range():
+    lowest = search(START, lambda t: 1 - sum(t) / 100)
+    replace(bright_config(), **lowest._asdict())
+    highest = search(START, lambda t: math.tanh(sum(t) / 2000))
+    replace(bright_config(), **highest._asdict())
+
+
+def test_whole_numbers_in_a_configuration_are_no_hindrance():
+    assert search(START._replace(mask_threshold=0), lambda t: -abs(t.mask_threshold - 0.25)).mask_threshold == 0.25
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two images of bright nuclei (the masks) and crumbs of 16 and 12 px that are none; one at 0.25 µm a pixel."""
+    lines = ["dataset,stem,split,modality,pixel_size_um"]
+    for stem, size, crumb in (("a", "", 4), ("b", "0.25", 8)):
+        side = 2 * crumb
+        mask = np.zeros((8 * side, 10 * side), np.uint16)
+        for number in range(3):
+            mask[side : 3 * side, side + 3 * side * number : 3 * side + 3 * side * number] = number + 1
+        image = 200 * (mask > 0).astype(np.uint8)
+        for row in (4, 6):
+            for column in range(3):
+                image[row * side : row * side + crumb, column * 3 * side : column * 3 * side + crumb] = 180
+        for kind, pixels in (("images", image), ("masks", mask)):
+            (tmp_path / "data" / "cells" / kind).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(tmp_path / "data" / "cells" / kind / f"{stem}.tif", pixels)
+        lines.append(f"cells,{stem},val,fluorescence,{size}")
+    (tmp_path / "data" / "samples.csv").write_text("\n".join(lines))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def model():
+    return Model(bright_config(), bright_segmenter())
+
+
+def test_crumbs_are_left_out_after_tuning(model, data, tmp_path):
+    samples = find_samples(data)
+    calls = []
+    tuned = tune(model, samples, tmp_path / "out" / "better", "cpu", calls.append)
+    assert tuned.folder == tmp_path / "out" / "better"
+    assert tuned.before[-1].f1 == pytest.approx(2 * 6 / (6 + 6 + 12), abs=1e-4)
+    assert tuned.after[-1].f1 == 1
+    assert tuned.thresholds.min_size_px > 16
+    assert tuned.thresholds._replace(min_size_px=4) == Thresholds(4, 0.5, 0.0, 0.5, 4)  # nothing else helps
+    assert (calls[0].images_done, calls[1].images_done, calls[1].images, calls[1].tried) == (1, 2, 2, 0)
+    assert math.isnan(calls[1].best_f1_mean)
+    assert (calls[2].tried, calls[-1].best_f1_mean) == (1, pytest.approx(tuned.after[-1].f1_mean, abs=1e-4))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["better"]  # the fields are gone
+
+
+def test_the_figures_are_those_of_segment(model, data, tmp_path):
+    samples = find_samples(data)
+    tuned = tune(model, samples, tmp_path / "better", "cpu")
+    assert tuned.before == figures_of(evaluate_model(model, samples))
+    copy = load_model(tuned.folder)
+    assert tuned.after == figures_of(evaluate_model(copy, samples))
+    assert figures_from_json(copy.config.figures["val"]) == tuned.after
+
+
+def test_a_model_of_two_targets_is_scored_by_its_first(data, tmp_path):
+    targets = ("nuclei", "cells")
+    model = Model(bright_config(targets=targets), bright_segmenter(targets=targets))
+    samples = find_samples(data)
+    tuned = tune(model, samples, tmp_path / "better", "cpu")
+    assert tuned.before == figures_of(evaluate_model(model, samples))
+    assert tuned.after[-1].f1 == 1
+
+
+def test_the_copy_says_how_it_came_about(data, tmp_path):
+    config = replace(bright_config(), figures={"test": {"f1": 0.5}}, recipe={"stages": [{"steps": 3}]})
+    tuned = tune(Model(config, bright_segmenter()), find_samples(data), tmp_path / "better", "cpu")
+    copy = read_config(tuned.folder)
+    assert copy.name == "better"
+    assert list(copy.figures) == ["val"]
+    assert copy.figures["val"]["f1_mean"] == tuned.after[-1].f1_mean
+    assert copy.figures["val"]["cells fluorescence"]["f1"] == tuned.after[0].f1
+    first, last = copy.recipe["stages"]
+    assert first == {"steps": 3}
+    assert (last["tuned_from"], last["images"], last["datasets"]) == ("bright 0.1.0", 2, ["cells"])
+    assert last["thresholds_before"]["min_size_px"] == 4
+    changed = {"name", "version", "min_size_px", "figures", "recipe", "sha256"}
+    same = {name: value for name, value in copy.to_dict().items() if name not in changed}
+    assert same == {name: value for name, value in config.to_dict().items() if name not in changed}
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_weights_stay_the_same_to_the_bit(data, tmp_path, half):
+    segmenter = bright_segmenter()
+    with torch.no_grad():
+        for tensor in segmenter.network.parameters():
+            tensor.add_(1e-9 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)))
+    save_model(segmenter, bright_config(), tmp_path / "start", half=half)
+    start = load_model(tmp_path / "start")
+    tuned = tune(start, find_samples(data), tmp_path / "better", "cpu")
+    copy = load_model(tuned.folder)
+    for name, tensor in start.segmenter.state_dict().items():
+        assert torch.equal(tensor, copy.segmenter.state_dict()[name]), name
+    files = [tmp_path / folder / "model.safetensors" for folder in ("start", "better")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_model_is_not_replaced_unless_that_is_wanted(model, data, tmp_path):
+    save_model(bright_segmenter(3), bright_config(3), tmp_path / "better")
+    with pytest.raises(FileExistsError, match="holds a model"):
+        tune(model, find_samples(data), tmp_path / "better", "cpu")
+    assert read_config(tmp_path / "better").channels == 3
+    tune(model, find_samples(data), tmp_path / "better", "cpu", overwrite=True)
+    assert read_config(tmp_path / "better").channels == 1
+
+
+def test_samples_that_say_nothing_are_refused(model, data, tmp_path):
+    with pytest.raises(ValueError, match="samples is empty"):
+        tune(model, (), tmp_path / "better")
+    for stem in "ab":
+        path = data / "cells" / "masks" / f"{stem}.tif"
+        tifffile.imwrite(path, np.zeros_like(tifffile.imread(path)))
+    with pytest.raises(ValueError, match="no true object"):
+        tune(model, find_samples(data), tmp_path / "better", "cpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_a_sample_that_cannot_be_segmented_is_named(model, data, tmp_path):
+    image = data / "cells" / "images" / "b.tif"
+    tifffile.imwrite(image, np.stack([tifffile.imread(image)] * 2), metadata={"axes": "CYX"})
+    with pytest.raises(ValueError, match=r"b: .*2 channels"):
+        tune(model, find_samples(data), tmp_path / "better", "cpu")
+
+
+def test_the_command(run_command, models_folder, data, tmp_path):
+    flags = ["--model", models_folder / "grey", "--data", data, "--output", tmp_path / "better", "--device", "cpu"]
+    done = run_command("tune", *flags)
+    assert done.exit_code == 0, done.output
+    assert "2 images of split val" in done.stdout
+    shown = [line.split() for line in done.stdout.splitlines()]
+    (sizes,) = [line for line in shown if line[:1] == ["min_size_px"]]
+    assert (sizes[1], sizes[3]) == ("4", "changed")
+    (figures,) = [line for line in shown if line[:3] == ["all:", "mean", "F1"]]
+    assert float(figures[4]) > float(figures[3])
+    assert json.loads((tmp_path / "better" / "config.json").read_text())["min_size_px"] == int(sizes[2])
+    again = run_command("tune", *flags)
+    assert again.exit_code == 1
+    assert "--overwrite" in again.stderr
+    assert run_command("tune", *flags, "--overwrite").exit_code == 0
+
+
+def test_the_command_takes_all_images_where_none_is_marked(run_command, models_folder, data, tmp_path):
+    flags = ["--model", models_folder / "grey", "--data", data, "--output", tmp_path / "better", "--device", "cpu"]
+    table = data / "samples.csv"
+    table.write_text(table.read_text().replace(",val,", ",test,"))
+    wrong = run_command("tune", *flags)
+    assert wrong.exit_code == 2
+    assert "no sample of split 'val', only of test" in wrong.stderr
+    table.write_text(table.read_text().replace(",test,", ",,"))
+    done = run_command("tune", *flags)
+    assert done.exit_code == 0
+    assert "all there are" in done.stdout
+
+
+@pytest.fixture
+def models_folder(tmp_path):
+    save_model(bright_segmenter(), bright_config(), tmp_path / "models" / "grey")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def run_command():
+    from typer.testing import CliRunner
+
+    from cytoseed.apps.cli import app
+
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
