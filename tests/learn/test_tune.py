@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from bright import bright_config, bright_segmenter
 from cytoseed.core.model import Thresholds
+from cytoseed.learn import tune as tuning
 from cytoseed.learn.journal import figures_from_json, figures_of
 from cytoseed.learn.samples import find_samples
 from cytoseed.learn.tune import LEAST_GAIN, search, tune
@@ -237,3 +239,10 @@ def run_command():
     from cytoseed.apps.cli import app
 
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize(("f1", "expected"), [(0.8, 0.7), (0.79, -1.0)])
+def test_thresholds_that_cost_f1_count_for_nothing(monkeypatch, f1, expected):
+    scored = SimpleNamespace(pooled=SimpleNamespace(f1=f1, f1_mean=0.7))
+    monkeypatch.setattr(tuning._Trials, "evaluate", lambda *_: scored)
+    assert tuning._Trials(None, (), None, None).f1_mean(START, least_f1=0.8) == expected

@@ -79,10 +79,11 @@ def tune(
 ) -> Tuned:
     """Choose a model's thresholds by the pooled mean F1 over samples, and write a copy of the model with them.
 
-    A threshold changes where that gains `LEAST_GAIN` and costs no F1 at IoU 0.5. The network sees each sample once, as `segment` would show it, at the sample's own pixel size. The fields that it
-    gives wait in a hidden folder beside `output`, 4 bytes a channel and pixel (36 a pixel of the bundled models)
-    in all; in memory there are those of one sample at a time. That folder goes when the search ends, however it
-    ends, except where the process is killed. What follows the network runs on the CPU, once per sample and set of
+    A threshold changes where that gains `LEAST_GAIN` and costs no F1 at IoU 0.5. The network sees each sample
+    once, as `segment` would show it, at the sample's own pixel size. The fields that it gives wait in a hidden
+    folder beside `output`, 4 bytes a channel and pixel (36 a pixel of the bundled models) in all; in memory
+    there are those of one sample at a time. That folder goes when the search ends, however it ends, except
+    where the process is killed. What follows the network runs on the CPU, once per sample and set of
     thresholds. The figures are those of `evaluate_model`, not estimates.
 
     Parameters
