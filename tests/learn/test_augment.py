@@ -15,7 +15,8 @@ from cytoseed.core.prepare import normalise
 from cytoseed.learn import augment
 from cytoseed.learn.augment import Bank, Batch
 from cytoseed.learn.samples import Sample, seed_target
-from cytoseed.settings import ModelConfig, TrainConfig
+from cytoseed.run.segment import network_image
+from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -30,6 +31,9 @@ class HeldSample(Sample):
 
     def read(self):
         return self._held
+
+    def find_pixel_size_um(self):
+        return self.pixel_size_um
 
 
 def config(**given) -> TrainConfig:
@@ -383,19 +387,19 @@ def test_a_bank_on_disk_draws_the_same_as_one_in_memory(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_image_of_known_pixel_size_is_scaled_to_the_models(monkeypatch):
-    """At half the model's pixel size a pixel of a crop covers two of the image, whatever the nuclei's size."""
-    sample = HeldSample(coordinates(200, 200), discs(200, 200))
+@pytest.mark.parametrize("augment", ["minimal", "full"])
+def test_an_image_of_known_pixel_size_is_scaled_as_when_it_is_segmented(augment):
+    """At half the model's pixel size it is half as large, its noise averaged, whatever the nuclei's size."""
+    noise = np.random.default_rng(0).integers(0, 255, (1, 128, 128)).astype(np.uint8)
+    sample = HeldSample(noise, discs(128, 128))
     object.__setattr__(sample, "pixel_size_um", 0.25)
-    model = ModelConfig("made", pixel_size_um=0.5)
-    for share in (0.0, 1.0):
-        given = {"augment": "full", "scale_range": (1.0, 1.0), "nominal_scale_share": share}
-        bank = Bank([sample], model, config(**given), CPU)
-        monkeypatch.setattr(augment.Luck, "sometimes", lambda self, chance: torch.full((self.count,), float(chance)))
-        monkeypatch.setattr(augment.Luck, "between", lambda self, *_: torch.zeros(self.count))
-        matrix = bank._transform(torch.zeros(4, dtype=torch.long), augment.Luck(luck(), CPU, 4))
-        assert matrix.det().abs() == pytest.approx(torch.full((4,), 4.0))
-        monkeypatch.undo()
+    given = {"augment": augment, "scale_range": (1.0, 1.0), "crop_px": 64, "batch_size": 1}
+    bank = Bank([sample], ModelConfig("made", channels=1, pixel_size_um=0.5), config(**given), CPU)
+    assert bank._size.tolist() == [[64, 64]]
+    assert bank._to_nominal.tolist() == [1.0]
+    if augment == "minimal":
+        seen = network_image(noise, ModelConfig("made", channels=1), SegmentOptions(pixel_size_um=0.25))
+        assert float(bank.draw(luck()).image.std()) == pytest.approx(float(seen.std()), rel=0.05)
 
 
 def test_kinds_are_drawn_as_the_root_of_their_objects():

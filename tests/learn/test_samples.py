@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -389,3 +390,13 @@ def test_the_real_data_is_found_as_its_table_says():
         assert pixels.shape[1:] == labels.shape == (int(row["height"]), int(row["width"]))
         assert len(np.unique(labels[labels > 0])) == int(row["instances"])
         assert median_diameter(labels) == pytest.approx(float(row["median_diameter_px"]), abs=0.051)
+
+
+def test_the_pixel_size_is_the_tables_else_the_files(tmp_path):
+    """A folder without a table: what `segment` reads from the file holds for training too."""
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((9, 9), np.uint8), ome=True, metadata=metadata)
+    tifffile.imwrite(tmp_path / "a.ome_masks.tif", np.zeros((9, 9), np.uint8))
+    (sample,) = find_samples(tmp_path)
+    assert (sample.pixel_size_um, sample.find_pixel_size_um()) == (None, 0.25)
+    assert replace(sample, pixel_size_um=0.5).find_pixel_size_um() == 0.5

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from cytoseed.core.prepare import percentiles, scale_intensity
+from cytoseed.core.prepare import percentiles, rescale, rescale_labels, scale_intensity
 from cytoseed.images import check_pixels
 from cytoseed.learn.samples import Sample, median_diameter, seed_target
 from cytoseed.learn.stain import Luck, synthetic_section, vary_stain
@@ -49,7 +49,7 @@ class Bank:
     samples : sequence of Sample
         At least one; each has one channel or as many as the model.
     model : ModelConfig
-        Its channels, which a grey image fills, and its pixel size, to which images of known pixel size are scaled.
+        Its channels, which a grey image fills, and its pixel size: images of known pixel size are first scaled to it.
     config : TrainConfig
         Crop size, batch size, balance and augmentation.
     device : torch.device
@@ -80,7 +80,7 @@ class Bank:
         self._stores = (self._pixels, self._labels, self._distance)
         with ExitStack() as undo:
             undo.callback(self.close)
-            parts = [self._add(sample, model.channels) for sample in samples]
+            parts = [self._add(sample, model) for sample in samples]
             fits = sum(store.size_bytes for store in self._stores) <= _room_bytes(device, config.memory_gb)
             for store in self._stores:
                 store.seal(device if fits else None)
@@ -92,11 +92,8 @@ class Bank:
         self._size = torch.tensor(sizes, device=device)  # (I, 2)
         self._stained = torch.tensor([part.stained for part in parts], device=device)
         self._bright = torch.tensor([part.bright for part in parts], device=device)
-        known = torch.tensor([(sample.pixel_size_um or 0.0) / model.pixel_size_um for sample in samples])
-        diameters = torch.tensor([part.diameter for part in parts])
-        to_nominal = (model.diameter_px / diameters).nan_to_num(1.0).clamp(0.25, 4.0)
-        self._own_scale = torch.where(known > 0, known, 1.0).to(device)
-        self._to_nominal = torch.where(known > 0, known, to_nominal).to(device)
+        nominal = (model.diameter_px / torch.tensor([part.diameter for part in parts])).nan_to_num(1.0).clamp(0.25, 4.0)
+        self._to_nominal = torch.where(torch.tensor([part.scaled for part in parts]), 1.0, nominal).to(device)
         self._weight = _weights(samples, [part.objects for part in parts], config.balance).to(device)
 
     def close(self) -> None:
@@ -104,23 +101,27 @@ class Bank:
         for store in self._stores:
             store.close()
 
-    def _add(self, sample: Sample, channels: int) -> _Facts:
-        """Take an image into the stores."""
-        pixels, mask, stained = _read(sample, channels)
-        self._pixels.append(pixels.reshape(channels, -1).T)
-        self._labels.append(mask)
-        self._distance.append(seed_target(mask))
+    def _add(self, sample: Sample, model: ModelConfig) -> _Facts:
+        """Take an image into the stores; one of known pixel size at the model's, scaled as `segment` does."""
+        pixels, mask, stained = _read(sample, model.channels)
         brightness = pixels.mean(0, dtype=np.float32)
         spread = np.linspace(0, brightness.size - 1, _PALETTE).round().astype(np.int64)  # all brightnesses, evenly
-        chosen = np.argsort(brightness, axis=None)[spread]
-        inside = mask > 0
+        palette = pixels.reshape(model.channels, -1)[:, np.argsort(brightness, axis=None)[spread]]
+        bright = bool((mask > 0).any() and brightness[mask > 0].mean() > brightness.mean())
+        pixel_size_um = sample.find_pixel_size_um()
+        if pixel_size_um is not None:
+            pixels, mask = _rescale(pixels, mask, pixel_size_um / model.pixel_size_um)
+        self._pixels.append(pixels.reshape(model.channels, -1).T)
+        self._labels.append(mask)
+        self._distance.append(seed_target(mask))
         return _Facts(
-            (mask.shape[0], mask.shape[1]),
-            torch.from_numpy(pixels.reshape(channels, -1)[:, chosen]),
-            stained,
-            bool(inside.any() and brightness[inside].mean() > brightness.mean()),
-            median_diameter(mask),
-            np.unique(mask[inside]).size,
+            size=(mask.shape[0], mask.shape[1]),
+            palette=torch.from_numpy(palette),
+            stained=stained,
+            bright=bright,
+            diameter=median_diameter(mask),
+            objects=np.unique(mask[mask > 0]).size,
+            scaled=pixel_size_um is not None,
         )
 
     def draw(self, generator: torch.Generator) -> Batch:
@@ -203,7 +204,7 @@ class Bank:
             turn = turn + luck.sometimes(0.5) * luck.between(-math.pi / 4, math.pi / 4)
             low, high = (math.log(bound) for bound in self._config.scale_range)
             nominal = luck.sometimes(self._config.nominal_scale_share) > 0
-            base = torch.where(nominal, self._to_nominal[chosen], self._own_scale[chosen])
+            base = torch.where(nominal, self._to_nominal[chosen], 1.0)
             scale = base * luck.between(low, high).exp()
             stretch = luck.sometimes(0.5) * luck.between(-0.15, 0.15)
         cosine, sine = turn.cos().round(decimals=6), turn.sin().round(decimals=6)
@@ -221,6 +222,7 @@ class _Facts(NamedTuple):
     bright: bool  # nuclei are brighter than what surrounds them
     diameter: float
     objects: int
+    scaled: bool  # to the model's pixel size
 
 
 def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[np.int32], bool]:
@@ -237,6 +239,15 @@ def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[n
     colourful = raw.shape[0] == 3 and bool((raw[0] != raw[1]).any() or (raw[0] != raw[2]).any())
     stained = colourful and sample.modality != "fluorescence"
     return _unit_range(raw, stained), mask, stained
+
+
+def _rescale(
+    pixels: NDArray[np.float16], mask: NDArray[np.int32], factor: float
+) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
+    """Resample an image (C, H, W), with anti-aliasing where it shrinks, and its mask (H, W)."""
+    height, width = (max(1, round(side * factor)) for side in mask.shape)
+    image = rescale(torch.from_numpy(pixels).float(), height, width)
+    return image.numpy().astype(np.float16), rescale_labels(torch.from_numpy(mask)[None], height, width)[0].numpy()
 
 
 def _unit_range(raw: NDArray[Any], stained: bool) -> NDArray[np.float16]:

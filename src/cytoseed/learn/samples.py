@@ -43,11 +43,19 @@ class Sample:
     mask_path: Path
     """File of the mask: a label image, or outlines as GeoJSON."""
     pixel_size_um: float | None = None
-    """Side of a pixel in µm; None where unknown."""
+    """Side of a pixel in µm as the folder's table states it; None where it does not. See `find_pixel_size_um`."""
     field: str = ""
     """Field of view that the image shows a part of; images of one field share a split. Empty: its own."""
     licence: str = ""
     """Licence of the image and its mask, as an SPDX identifier where there is one; empty where nothing says."""
+
+    def find_pixel_size_um(self) -> float | None:
+        """Side of a pixel in µm: the table's, else the image file's own; None where neither states it."""
+        if self.pixel_size_um is not None:
+            return self.pixel_size_um
+        from cytoseed.images import open_image
+
+        return open_image(self.image_path).pixel_size_um
 
     def read(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Read both files.

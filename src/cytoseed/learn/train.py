@@ -111,6 +111,7 @@ def train(
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
     description = Description(model, config, samples.train)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with closing(Bank(samples.train, run.model_config, config, run.device, folder.parent)) as bank:
         folder.mkdir(parents=True, exist_ok=True)
         with closing(Log(folder, run.step)) as log:

@@ -212,7 +212,7 @@ class _Trials:
         objects = False
         for index, sample in enumerate(self._samples):
             pixels, mask = sample.read()
-            options = SegmentOptions(pixel_size_um=sample.pixel_size_um)
+            options = SegmentOptions(pixel_size_um=sample.find_pixel_size_um())
             try:
                 image = network_image(pixels, self._model.config, options)
             except ValueError as error:

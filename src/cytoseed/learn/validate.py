@@ -48,7 +48,7 @@ def evaluate_model(
     scaled = wishes.pixel_size_um is not None or wishes.diameter_px is not None
 
     def label(pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
-        own = wishes if scaled else dataclasses.replace(wishes, pixel_size_um=sample.pixel_size_um)
+        own = wishes if scaled else dataclasses.replace(wishes, pixel_size_um=sample.find_pixel_size_um())
         labels = segment(pixels, model, own).labels
         return labels if labels.ndim == 2 else labels[0]
 
