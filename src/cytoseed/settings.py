@@ -32,6 +32,17 @@ def _require(condition: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
 
 
+def _require_type(name: str, value: object, like: object) -> None:
+    """Refuse a value of another type than a setting's default; whole numbers do where numbers are wanted."""
+    if isinstance(like, tuple):
+        numbers = isinstance(value, tuple) and all(type(part) in (int, float) for part in value)
+        _require(numbers and len(value) == len(like), name, value, f"{len(like)} numbers")  # type: ignore[arg-type]
+        return
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    fits = type(value) is type(like) or (type(like) is float and type(value) is int)
+    _require(fits, name, value, kinds[type(like)])
+
+
 @dataclass(frozen=True)
 class DatasetNote:
     """One source of training images, as a model's configuration names it."""
@@ -44,6 +55,12 @@ class DatasetNote:
     """Where it was published."""
     images: int = 0
     """How many images of it the weights were trained on."""
+
+
+def is_non_commercial(licence: str) -> bool:
+    """Tell whether a licence, an SPDX identifier or a sentence, allows no commercial use."""
+    words = licence.lower().replace("-", " ").replace("_", " ").replace(",", " ").split()
+    return "nc" in words or "noncommercial" in words or ("non" in words and "commercial" in words)
 
 
 @dataclass(frozen=True)
@@ -184,7 +201,7 @@ class SegmentOptions:
     stain: str | None = None
     """Use what this stain alone shows of an RGB image: `haematoxylin` finds nuclei beside DAB, `eosin` or `dab`."""
     tta: bool = False
-    """Test-time augmentation: see the image in all eight flips and quarter turns, which takes eight times as long."""
+    """Test-time augmentation: see an image's eight flips and quarter turns, in eight times the time and memory."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `mps`; `auto` takes the fastest one present."""
     peak_radius_px: int | None = None
@@ -249,7 +266,7 @@ class TrainConfig:
     max_seeds: int = 50
     """Most seeds drawn from one crop for the instance term (the paper's K)."""
     window_px: int = 64
-    """Windows of the instance term; every fourth batch takes windows twice as wide."""
+    """Windows of the instance term; every fourth batch takes them twice as wide, around a quarter of the seeds."""
     augment: str = "full"
     """`full`, or `minimal`: the paper's flips, quarter turns and crops."""
     scale_range: tuple[float, float] = (0.5, 2.0)
@@ -265,7 +282,7 @@ class TrainConfig:
     patience: int = 0
     """Training stops after this many validations in a row without a better mean F1; 0: never before its end."""
     precision: str = "auto"
-    """`auto` (bfloat16 on CUDA, else float32), `float32` or `bfloat16`."""
+    """`auto` (bfloat16 on CUDA and on CPUs with AMX, else float32), `float32` or `bfloat16`."""
     compile: bool = False
     """Compile the network with `torch.compile`: pays on a GPU in long runs."""
     memory_gb: float = 4.0
@@ -297,6 +314,10 @@ class TrainConfig:
             self.precision,
             "auto, float32 or bfloat16",
         )
+        for name in ("nominal_scale_share", "synthetic_stain_share"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        for name in ("seed_weight", "instance_weight", "weight_decay"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         low, high = self.scale_range
         _require(0 < low <= high, "scale_range", self.scale_range, "two numbers above 0, the smaller first")
 
@@ -309,8 +330,11 @@ class TrainConfig:
         """Read back what `to_dict` gave; an unknown key raises `ValueError`."""
         _known_keys_only(cls, values)
         plain = dict(values)
-        if "scale_range" in plain:
+        if isinstance(plain.get("scale_range"), list):
             plain["scale_range"] = tuple(plain["scale_range"])
+        for entry in dataclasses.fields(cls):
+            if entry.name in plain:
+                _require_type(entry.name, plain[entry.name], entry.default)
         return cls(**plain)
 
 
@@ -330,14 +354,14 @@ RECIPES = {
         validate_every=1000,
     ),
     "finetune": TrainConfig(
-        steps=800,
+        steps=1500,
         pretrain_steps=0,
         learning_rate=1e-3,
         average_decay=0.99,
         scale_range=(0.7, 1.4),
         nominal_scale_share=0.25,
-        validate_every=80,
-        patience=4,
+        validate_every=100,
+        patience=5,
     ),
 }
 """Named training settings: ours; the paper's (sections 2.5 and 2.6); and for going on from a model on a few images."""

@@ -112,7 +112,7 @@ def test_training_goes_on_from_a_model(run, training_data, tmp_path):
     config = json.loads((output / "best" / "config.json").read_text())
     *before, last = config["recipe"]["stages"]
     assert len(before) == len(json.loads(NUCLEI.read_text())["recipe"]["stages"])
-    assert (last["pretrain_steps"], last["patience"]) == (0, 4)
+    assert (last["pretrain_steps"], last["patience"]) == (0, 5)
     assert (config["name"], config["pixel_size_um"], config["licence"]) == ("mine", 0.4, "not stated")
     was, now = re.search(r"^all .*?([\d.]+) -> ([\d.]+)  ", done.stdout, re.MULTILINE).groups()
     assert float(now) >= float(was) > 0
@@ -126,7 +126,17 @@ def test_an_unknown_recipe(run, training_data, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('{"step": 5}', "no setting 'step'"), ("{", "not valid JSON"), ("[]", "holds a list")],
+    [
+        ('{"step": 5}', "no setting 'step'"),
+        ("{", "not valid JSON"),
+        ("[]", "holds a list"),
+        ('{"steps": "800"}', "steps is '800'; it must be a whole number"),
+        ('{"batch_size": 2.5}', "batch_size is 2.5; it must be a whole number"),
+        ('{"scale_range": 1}', "scale_range is 1; it must be 2 numbers"),
+        ('{"scale_range": [0.5, 1, 2]}', "scale_range is (0.5, 1, 2); it must be 2 numbers"),
+        ('{"compile": "no"}', "compile is 'no'; it must be true or false"),
+        ('{"synthetic_stain_share": 7}', "synthetic_stain_share is 7; it must be from 0 to 1"),
+    ],
 )
 def test_a_broken_training_configuration(run, training_data, tmp_path, text, message):
     settings = tmp_path / "settings.json"
@@ -134,6 +144,16 @@ def test_a_broken_training_configuration(run, training_data, tmp_path, text, mes
     done = run("train", "--data", training_data, "--output", tmp_path / "trained", "--config", settings)
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_thresholds_are_chosen_on_what_the_training_set_aside(run, training_data, tmp_path):
+    flags = ["--steps", 1, "--crop", 64, "--batch-size", 1, "--device", "cpu"]
+    trained = run("train", "--data", training_data, "--output", tmp_path / "mine", "--from", "nuclei", *flags)
+    assert "3 images to learn from, 1 to validate with" in trained.stdout
+    last = tmp_path / "mine" / "last"
+    for model, which in (("nuclei", "4 images that there are"), (last, "1 image that the training set aside")):
+        tuned = run("tune", "--model", model, "--data", training_data, "--output", tmp_path / f"tuned {which}")
+        assert f"thresholds are chosen on the {which}" in tuned.stdout, tuned.output
 
 
 def test_every_setting_has_a_flag_with_its_help():

@@ -400,3 +400,9 @@ def test_the_pixel_size_is_the_tables_else_the_files(tmp_path):
     (sample,) = find_samples(tmp_path)
     assert (sample.pixel_size_um, sample.find_pixel_size_um()) == (None, 0.25)
     assert replace(sample, pixel_size_um=0.5).find_pixel_size_um() == 0.5
+
+
+def test_a_table_with_an_unknown_split_is_refused(tmp_path):
+    (tmp_path / "samples.csv").write_text("dataset,stem,split\ncells,a,validation\n")
+    with pytest.raises(ValueError, match="a the split 'validation'; it must be train, val, test, or left empty"):
+        find_samples(tmp_path)

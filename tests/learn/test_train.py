@@ -14,11 +14,13 @@ import torch
 
 from cytoseed.core.model import Segmenter
 from cytoseed.learn import train as training
+from cytoseed.learn.journal import figures_of
 from cytoseed.learn.samples import Division, Sample
 from cytoseed.learn.train import Progress, train
+from cytoseed.learn.validate import evaluate_model
 from cytoseed.models.weights import Model, load_model
 from cytoseed.run.segment import segment
-from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig
+from cytoseed.settings import DatasetNote, ModelConfig, SegmentOptions, TrainConfig
 
 MODEL = ModelConfig("tiny", positional_dims=2, conditional_dims=1, classifier_widths=(3,))
 CONFIG = TrainConfig(
@@ -215,7 +217,7 @@ def test_the_loss_falls(samples, tmp_path):
 
 def test_a_folder_that_holds_a_training_is_left_alone(samples, undisturbed):
     before = (undisturbed / "log.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="undisturbed' holds a training already; resume it, or give another folder"):
+    with pytest.raises(ValueError, match="undisturbed' holds a training already; go on with --resume"):
         train(samples, MODEL, CONFIG, undisturbed, "cpu")
     assert (undisturbed / "log.jsonl").read_bytes() == before
 
@@ -276,7 +278,12 @@ def test_training_goes_on_from_the_weights_of_a_model(samples, tmp_path):
         torch.testing.assert_close(parameter.detach(), before[name], atol=1e-3, rtol=1e-3)
     for name, value in start.segmenter.state_dict().items():
         assert torch.equal(value, before[name])  # the model given is not changed
-    assert set(model.config.trained_on) == {notes[0], dataclasses.replace(notes[1], images=2)}
+    assert set(load_model(tmp_path / "out" / "last").config.trained_on) == {
+        notes[0],
+        dataclasses.replace(notes[1], images=2),
+    }
+    if done.best_step == 0:  # nothing was learnt from these images
+        assert model.config.trained_on == notes
 
 
 def test_a_configuration_names_the_data_of_its_own_training_only(samples, tmp_path):
@@ -287,19 +294,55 @@ def test_a_configuration_names_the_data_of_its_own_training_only(samples, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("dataset", "licence", "expected"),
+    ("dataset", "licences", "expected"),
     [
-        ("kumar_train16", "", "CC-BY-NC-SA-4.0"),  # known by name
-        ("mine", "CC-BY-NC-4.0", "CC-BY-NC-4.0"),
-        ("mine", "CC0-1.0", "Apache-2.0"),
-        ("mine", "", "not stated"),
+        ("kumar_train16", ("", ""), "CC-BY-NC-SA-4.0"),  # known by name
+        ("mine", ("CC-BY-NC-4.0", "CC-BY-NC-4.0"), "CC-BY-NC-4.0"),
+        ("mine", ("CC0-1.0", "cc_by_nc"), "cc_by_nc"),
+        ("mine", ("CC0-1.0", "for non-commercial use only"), "for non-commercial use only"),
+        ("mine", ("CC0-1.0", "CC0-1.0"), "Apache-2.0"),
+        ("mine", ("CC0-1.0", ""), "not stated"),
+        ("dsb2018", ("CC-BY-NC-4.0", ""), "CC-BY-NC-4.0"),  # what the table states goes before what is known
     ],
 )
-def test_weights_carry_a_non_commercial_licence_of_their_data(samples, tmp_path, dataset, licence, expected):
-    own = [dataclasses.replace(sample, dataset=dataset, licence=licence) for sample in samples.train]
+def test_weights_carry_the_strictest_licence_of_their_data(samples, tmp_path, dataset, licences, expected):
+    pairs = zip(samples.train, licences, strict=True)
+    own = tuple(dataclasses.replace(sample, dataset=dataset, licence=licence) for sample, licence in pairs)
     config = dataclasses.replace(CONFIG, steps=1)
-    done = train(samples._replace(train=tuple(own)), MODEL, config, tmp_path / "out", "cpu")
+    done = train(samples._replace(train=own), MODEL, config, tmp_path / "out", "cpu")
     assert load_model(done.folder).config.licence == expected
+
+
+def test_a_non_commercial_model_stays_so(samples, tmp_path):
+    config = dataclasses.replace(MODEL, licence="CC-BY-NC-4.0")
+    start = Model(config, Segmenter(config).eval())
+    train(samples, start, dataclasses.replace(CONFIG, steps=1), tmp_path / "out", "cpu")
+    assert load_model(tmp_path / "out" / "last").config.licence == "CC-BY-NC-4.0"
+
+
+def test_the_folders_above_the_output_are_made(samples, tmp_path):
+    train(samples, MODEL, dataclasses.replace(CONFIG, steps=1), tmp_path / "not" / "there" / "yet", "cpu")
+    assert (tmp_path / "not" / "there" / "yet" / "best").is_dir()
+
+
+def test_resuming_with_more_memory_or_patience_is_allowed(samples, undisturbed, tmp_path):
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train(samples, MODEL, CONFIG, folder, "cpu", progress=killed_at(4))
+    config = dataclasses.replace(CONFIG, memory_gb=0, patience=9)
+    train(samples, MODEL, config, folder, "cpu", resume=True)
+    assert logged(folder) == logged(undisturbed)
+
+
+def test_resuming_with_other_images_to_validate_with_is_refused(samples, undisturbed):
+    with pytest.raises(ValueError, match=r"other images to validate with \(1, now 2\)"):
+        train(samples._replace(val=samples.train), MODEL, CONFIG, undisturbed, "cpu", resume=True)
+
+
+def test_what_is_validated_is_what_is_saved(samples, undisturbed):
+    """Weights are kept in half precision, and scored so."""
+    figures = figures_of(evaluate_model(load_model(undisturbed / "last"), samples.val, SegmentOptions(device="cpu")))
+    assert figures[-1].f1_mean == logged(undisturbed)[-1]["f1_mean"]
 
 
 def test_what_is_kept_is_never_worse_than_the_start(samples, tmp_path):

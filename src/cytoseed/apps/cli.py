@@ -213,7 +213,7 @@ def tune(
 
         loaded = load_model(model)
         choose_device(device)
-        chosen = tuning.gather_validation(data, dataset or ())
+        chosen = tuning.gather_validation(data, dataset or (), loaded.config)
     with exit_on_mistake(FAILED):
         from cytoseed.learn.tune import tune as search
 

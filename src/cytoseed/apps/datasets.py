@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cytoseed.apps.console import FAILED, MISUSED, exit_on_mistake, remark
+from cytoseed.settings import is_non_commercial
 
 if TYPE_CHECKING:
     from cytoseed.learn.datasets import Prepared
@@ -77,5 +78,5 @@ def _show(prepared: Prepared) -> None:
     typer.echo(f"licence {source.licence}, from {source.url}")
     for text in prepared.remarks:
         remark(text)
-    if "-NC" in source.licence:
+    if is_non_commercial(source.licence):
         remark(f"{source.name} is for non-commercial use, and so are weights that are trained on it")

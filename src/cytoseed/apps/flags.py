@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from cytoseed.settings import ModelConfig
+from cytoseed.settings import RECIPES, ModelConfig
 
 _UNITS = {"um": "µm", "px": "px"}
 
@@ -41,7 +41,10 @@ def settings_flags(settings: type, leave_out: Iterable[str] = ()) -> Callable[[C
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters.values()
-        flags = [_flag(entry, hints[entry.name], described.get(entry.name), of_model) for entry in kept]
+        flags = [
+            _flag(entry, _default(settings, entry), hints[entry.name], described.get(entry.name), of_model)
+            for entry in kept
+        ]
         names = [flag.name for flag in flags]
 
         @functools.wraps(command)
@@ -57,14 +60,22 @@ def settings_flags(settings: type, leave_out: Iterable[str] = ()) -> Callable[[C
     return decorate
 
 
-def _flag(entry: Field[Any], hint: Any, text: str | None, of_model: Mapping[str, str]) -> inspect.Parameter:
+def _default(settings: type, entry: Field[Any]) -> str:
+    """Show a field's default; where another recipe for training has another, that one as well."""
+    default = "" if entry.default in (None, (), MISSING) else str(entry.default)
+    others = {name: str(getattr(recipe, entry.name)) for name, recipe in RECIPES.items() if settings is type(recipe)}
+    return "; ".join([default, *(f"{name} {value}" for name, value in others.items() if value != default)])
+
+
+def _flag(
+    entry: Field[Any], default: str, hint: Any, text: str | None, of_model: Mapping[str, str]
+) -> inspect.Parameter:
     """Build the parameter, of default None, that typer makes a flag from; without a text the setting is the model's."""
     stem, _, unit = entry.name.rpartition("_")
     name = stem if unit in _UNITS else entry.name
     spelling = "--" + name.replace("_", "-")
     if hint is bool:
         spelling += f"/--no-{name.replace('_', '-')}"
-    default = "" if entry.default in (None, (), MISSING) else str(entry.default)
     if text is None:
         text, default = of_model.get(entry.name, ""), "the model's"
     option = typer.Option(

@@ -85,7 +85,8 @@ def starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model
 
     model = load_model(start)
     changed = {key: value for key, value in wanted.items() if key != "network"}
-    return Model(dataclasses.replace(model.config, figures={}, **changed), model.segmenter)
+    changed |= {"description": f"Trained from {model.config.name}.", "figures": {}}
+    return Model(dataclasses.replace(model.config, **changed), model.segmenter)
 
 
 def compare_figures(trained: Trained) -> str:

@@ -25,12 +25,15 @@ class Validation(NamedTuple):
 
     samples: tuple[Sample, ...]
     """One or more."""
-    divided: bool
-    """Whether the data say which samples these are; if not, they are all there are."""
+    origin: str
+    """Which they are, for a sentence."""
 
 
-def gather_validation(folder: Path, datasets: Sequence[str]) -> Validation:
-    """Find the samples of split `val`; where no sample has a split other than `train`, all of them.
+def gather_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) -> Validation:
+    """Find images that the model was not trained on.
+
+    The samples of split `val`; where no sample has a split other than `train`, those that `cytoseed train` sets aside
+    if the model was trained on this data, else all of them.
 
     Raises
     ------
@@ -39,28 +42,28 @@ def gather_validation(folder: Path, datasets: Sequence[str]) -> Validation:
     ValueError
         As `find_samples`; or there are test images and none to validate with.
     """
-    from cytoseed.learn.samples import find_samples
+    from cytoseed.learn.samples import find_samples, split_by_name
 
     samples = find_samples(folder, datasets=datasets or None)
     kept = tuple(sample for sample in samples if sample.split == "val")
     if kept:
-        return Validation(kept, True)
+        return Validation(kept, "of split val")
     splits = sorted({sample.split for sample in samples})
     if splits != ["train"]:
         raise ValueError(
             f"{str(folder)!r} has no sample of split 'val', only of {' and '.join(splits)}; thresholds are chosen on "
             f"'val' alone: mark some in its samples.csv"
         )
-    return Validation(samples, False)
+    if {note.name for note in model.trained_on} & {sample.dataset for sample in samples}:
+        return Validation(split_by_name(samples).val, "that the training set aside")
+    return Validation(samples, "that there are, since the data mark none as val")
 
 
 def introduction(chosen: Validation) -> str:
     """Say in a line which images thresholds are chosen on."""
     count = len(chosen.samples)
     images = "1 image" if count == 1 else f"{count} images"
-    if chosen.divided:
-        return f"{images} of split val to choose thresholds on"
-    return f"{images} to choose thresholds on: all there are, since the data mark none as val"
+    return f"thresholds are chosen on the {images} {chosen.origin}"
 
 
 @contextmanager

@@ -113,7 +113,12 @@ class Segmenter(nn.Module):
         Tensor, shape (8, N, T, F, H, W), float32
             Fields of each view, turned back into the image's place; x and y of P stay the view's own.
         """
-        return torch.stack([turn_back(self.fields(turn(image, view)), view) for view in range(VIEWS)])
+        first = self.fields(image)
+        views = torch.empty([VIEWS, *first.shape], device=first.device)  # filled one by one: two copies would not fit
+        views[0] = first
+        for view in range(1, VIEWS):
+            views[view] = turn_back(self.fields(turn(image, view)), view)
+        return views
 
     def labels(self, fields: Tensor, thresholds: Thresholds) -> Tensor:
         """From fields to labels.

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,7 @@ from cytoseed.learn.evaluate import Evaluation
 from cytoseed.learn.metrics import ImageScore
 from cytoseed.learn.samples import Sample
 from cytoseed.models.weights import Model
-from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig
+from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig, is_non_commercial
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -131,9 +131,11 @@ class Description:
         notes = {} if isinstance(model, ModelConfig) else dict(known)  # the data behind the weights stay behind them
         for name, own in groupby(sorted(samples, key=_dataset), key=_dataset):
             members = list(own)
-            licence = next((sample.licence for sample in members if sample.licence), _UNKNOWN)
             before = notes[name].images if name in notes else 0
-            note = known.get(name) or find_note(name) or DatasetNote(name, licence)
+            stated = strictest([sample.licence or _UNKNOWN for sample in members])
+            note = known.get(name) or find_note(name) or DatasetNote(name, stated)
+            if is_non_commercial(stated):
+                note = dataclasses.replace(note, licence=stated)
             notes[name] = dataclasses.replace(note, images=max(len(members), before))
         self._notes = tuple(notes[name] for name in sorted(notes))
         recipe = {} if isinstance(model, ModelConfig) else self._model_config.recipe
@@ -144,7 +146,7 @@ class Description:
         stage = {**self._config.to_dict(), "best_step": step, "device": device}
         return dataclasses.replace(
             self._model_config,
-            licence=_licence(self._model_config.licence, self._notes),
+            licence=strictest([self._model_config.licence, *(note.licence for note in self._notes)]),
             trained_on=self._notes,
             recipe={"stages": [*self._stages, stage]},
             figures={"val": dict(figures)},
@@ -155,8 +157,7 @@ def _dataset(sample: Sample) -> str:
     return sample.dataset
 
 
-def _licence(own: str, notes: tuple[DatasetNote, ...]) -> str:
-    """Licence of weights: a non-commercial one of their data, if there is one; unknown if one of them is."""
-    licences = [note.licence for note in notes]
-    bound = [licence for licence in licences if "NC" in licence.replace(" ", "-").split("-")]
-    return bound[0] if bound else _UNKNOWN if _UNKNOWN in licences else own
+def strictest(licences: Sequence[str]) -> str:
+    """Of several licences one that binds them all: a non-commercial one, else an unknown one, else the first."""
+    bound = [licence for licence in licences if is_non_commercial(licence)]
+    return bound[0] if bound else _UNKNOWN if _UNKNOWN in licences else licences[0]

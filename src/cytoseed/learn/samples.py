@@ -16,6 +16,7 @@ from cytoseed.learn.folders import IMAGE_SUFFIXES, MASK_SUFFIXES, OUTLINE_SUFFIX
 __all__ = [
     "IMAGE_SUFFIXES",
     "MASK_SUFFIXES",
+    "SPLITS",
     "Division",
     "Sample",
     "find_samples",
@@ -24,6 +25,10 @@ __all__ = [
     "seed_target",
     "split_by_name",
 ]
+
+
+SPLITS = ("train", "val", "test")
+"""What a sample can be for."""
 
 
 @dataclass(frozen=True)
@@ -297,13 +302,19 @@ def _sample(root: Path, pair: Pair) -> Sample:
         name=stem,
         dataset=row["dataset"] if row else root.resolve().name,
         modality=row.get("modality") or "unknown",
-        split=row.get("split") or "train",
+        split=_split(row.get("split"), root / "samples.csv", stem),
         image_path=pair.image_path,
         mask_path=pair.mask_path,
         pixel_size_um=_positive(row.get("pixel_size_um"), root / "samples.csv", stem),
         field=row.get("field") or "",
         licence=row.get("licence") or "",
     )
+
+
+def _split(text: str | None, table: Path, stem: str) -> str:
+    if text and text not in SPLITS:
+        raise ValueError(f"{table} gives {stem} the split {text!r}; it must be {', '.join(SPLITS)}, or left empty")
+    return text or "train"
 
 
 def _positive(text: str | None, table: Path, stem: str) -> float | None:

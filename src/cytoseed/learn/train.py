@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -22,13 +23,14 @@ from cytoseed.learn.journal import Description, Figure, Log, Since, figures_from
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.learn.samples import Division, Sample
 from cytoseed.learn.validate import evaluate_model
-from cytoseed.models.weights import Model, save_model
+from cytoseed.models.weights import Model, in_half, keeps_half, save_model
 from cytoseed.run.engine import choose_device, keep_freed_memory
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CHECKPOINT = "checkpoint.pt"
 BEST, LAST = "best", "last"
 _LOG_EVERY = 20
+_FREE = ("memory_gb", "patience", "compile")  # settings that may change when a training is resumed
 
 
 class Progress(NamedTuple):
@@ -106,8 +108,11 @@ def train(
     folder = Path(output)
     _check(samples, model if isinstance(model, ModelConfig) else model.config)
     if (folder / CHECKPOINT).exists() and not resume:
-        raise ValueError(f"output {str(folder)!r} holds a training already; resume it, or give another folder")
-    run = _Run(model, config, choose_device(device))
+        raise ValueError(
+            f"output {str(folder)!r} holds a training already; go on with --resume (resume=True in Python), or give "
+            f"another folder"
+        )
+    run = _Run(model, config, choose_device(device), [sample.name for sample in samples.val])
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
     description = Description(model, config, samples.train)
@@ -116,7 +121,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         with closing(Log(folder, run.step)) as log:
             if run.step == 0 and isinstance(model, Model):
-                log.write(run.take_start(samples.val, description, folder))
+                log.write(run.take_start(samples.val, folder))
             _learn(run, bank, samples.val, log, progress, description, folder)
     return Trained(folder / BEST, run.best, run.best_step, run.before, run.after)
 
@@ -167,7 +172,10 @@ def _check(samples: Division, model: ModelConfig) -> None:
 class _Run:
     """Everything that a step changes, and so all that a checkpoint holds."""
 
-    def __init__(self, model: ModelConfig | Model, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, model: ModelConfig | Model, config: TrainConfig, device: torch.device, judges: list[str]
+    ) -> None:
+        self.judges = judges  # names of the images to validate with
         torch.manual_seed(config.seed)
         if device.type == "cpu":
             keep_freed_memory()
@@ -246,17 +254,18 @@ class _Run:
             if not mean.is_floating_point():
                 mean.copy_(now)
 
-    def take_start(self, samples: tuple[Sample, ...], description: Description, folder: Path) -> dict[str, Any]:
+    def take_start(self, samples: tuple[Sample, ...], folder: Path) -> dict[str, Any]:
         """Score the weights that the training goes on from, and keep them as the best so far; gives the log's line."""
         self.before = self.after = figures = self.validate(samples)
         self.best, self.best_step = figures[-1].f1_mean, 0
         plain = figures_to_json(figures)
-        save_model(self.average, description.config(0, self.device.type, plain), folder / BEST)
+        start = dataclasses.replace(self.model_config, figures={"val": plain})  # nothing was learnt from the data yet
+        save_model(self.average, start, folder / BEST, half=keeps_half(self.average))
         return {"step": 0, **plain}
 
     def validate(self, samples: tuple[Sample, ...]) -> tuple[Figure, ...]:
-        """Score the averaged weights on whole images, as users would run them; all images together come last."""
-        model = Model(self.model_config, self.average)
+        """Score the averaged weights as they are saved, on whole images; all images together come last."""
+        model = Model(self.model_config, self.average if self.step == 0 else in_half(self.average))
         return figures_of(evaluate_model(model, samples, SegmentOptions(device=self.device.type)))
 
     def save(self, path: Path) -> None:
@@ -270,6 +279,8 @@ class _Run:
             "best": (self.best, self.best_step),
             "figures": json.dumps([figures_to_json(self.before), figures_to_json(self.after)]),
             "settings": self._settings(),
+            "device": self.device.type,
+            "judges": self.judges,
         }
         beside = path.with_suffix(".partial")
         torch.save(state, beside)
@@ -278,6 +289,16 @@ class _Run:
     def load(self, path: Path) -> None:
         """Go on from a checkpoint, whose settings must be the same."""
         state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["device"] != self.device.type:
+            raise ValueError(
+                f"checkpoint {str(path)!r} was made on {state['device']}, and device is {self.device.type}: random "
+                f"draws do not carry over; resume with --device {state['device']}"
+            )
+        if state["judges"] != self.judges:
+            raise ValueError(
+                f"checkpoint {str(path)!r} was made with other images to validate with ({len(state['judges'])}, now "
+                f"{len(self.judges)}), so its best figure does not compare; give the same data, or another output"
+            )
         if state["settings"] != self._settings():
             differing = "; ".join(_differences(state["settings"], self._settings()))
             raise ValueError(
@@ -293,7 +314,9 @@ class _Run:
         self.before, self.after = (figures_from_json(plain) for plain in json.loads(state["figures"]))
 
     def _settings(self) -> str:
-        return json.dumps([self.model_config.to_dict(), self.config.to_dict()], sort_keys=True)
+        """Give, as JSON, what must be the same for a training to go on; memory and patience change no step."""
+        steps = {name: value for name, value in self.config.to_dict().items() if name not in _FREE}
+        return json.dumps([self.model_config.to_dict(), steps], sort_keys=True)
 
 
 def _bfloat16_pays(device: torch.device) -> bool:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cytoseed.core.model import Segmenter, Thresholds
+from cytoseed.core.model import Thresholds
 from cytoseed.learn.evaluate import Evaluation, ScoredImage
 from cytoseed.learn.journal import Figure, figures_of, figures_to_json
 from cytoseed.learn.metrics import ImageScore, score
 from cytoseed.learn.samples import Sample
-from cytoseed.models.weights import CONFIG_FILE, WEIGHTS_FILE, Model, save_model
+from cytoseed.models.weights import CONFIG_FILE, WEIGHTS_FILE, Model, keeps_half, save_model
 from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.segment import full_size_labels, network_image
 from cytoseed.settings import ModelConfig, SegmentOptions
@@ -134,7 +134,7 @@ def tune(
         best = search(own, lambda thresholds: trials.f1_mean(thresholds, least_f1))
         before, after = trials.figures(own), trials.figures(best)
     config = _config_of_copy(model.config, folder.resolve().name, best, samples, after)
-    save_model(model.segmenter, config, folder, half=_fits_half(model.segmenter))
+    save_model(model.segmenter, config, folder, half=keeps_half(model.segmenter))
     return Tuned(folder, before, after, best)
 
 
@@ -277,13 +277,4 @@ def _config_of_copy(
         name=name,
         recipe={"stages": [*stages, stage]},
         figures={"val": figures_to_json(figures)},
-    )
-
-
-def _fits_half(segmenter: Segmenter) -> bool:
-    """Tell whether half precision holds every kernel as it is, as where the weights were read from it."""
-    return all(
-        torch.equal(tensor, tensor.half().to(tensor.dtype))
-        for tensor in segmenter.state_dict().values()
-        if tensor.is_floating_point() and tensor.ndim >= 2
     )

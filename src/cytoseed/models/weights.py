@@ -6,6 +6,7 @@ Models are found by name (those inside the package, then those in the folders th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -109,6 +110,20 @@ def save_model(segmenter: Segmenter, config: ModelConfig, folder: str | os.PathL
     _write_whole(place / WEIGHTS_FILE, weights)
     _write_whole(place / CONFIG_FILE, text.encode())
     return place
+
+
+def in_half(segmenter: Segmenter) -> Segmenter:
+    """Copy a segmenter with the values that `save_model` would keep in half precision."""
+    rounded = copy.deepcopy(segmenter)
+    state = {name: _stored(tensor, True).to(tensor) for name, tensor in segmenter.state_dict().items()}
+    rounded.load_state_dict(state)
+    return rounded
+
+
+def keeps_half(segmenter: Segmenter) -> bool:
+    """Tell whether half precision keeps all of its values, as those of a model that was saved so."""
+    tensors = segmenter.state_dict().values()
+    return all(bool((_stored(tensor, True).to(tensor) == tensor).all()) for tensor in tensors)
 
 
 def read_config(folder: str | os.PathLike[str]) -> ModelConfig:

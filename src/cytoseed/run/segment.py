@@ -315,8 +315,8 @@ def _memory_errors(plan: _Plan) -> Iterator[None]:
             raise
         height, width = plan.size
         raise MemoryError(
-            f"not enough memory to segment {height} x {width} px at once: close other programs, or segment a "
-            f"part of the image"
+            f"not enough memory to segment {height} x {width} px at once: close other programs, segment a part of "
+            f"the image, or leave out --tta where it is given"
         ) from error
 
 

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from cytoseed.learn.datasets.source import Item, Source
 from cytoseed.learn.datasets.writing import read_rows, write_image, write_mask, write_rows
-from cytoseed.learn.samples import Sample, split_by_name
-
-SPLITS = ("train", "val", "test")
+from cytoseed.learn.samples import SPLITS, Sample, split_by_name
 
 
 @dataclass(frozen=True)
