@@ -29,8 +29,8 @@ def exit_on_mistake(code: int) -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    except MISTAKES as error:
-        complain(str(error))
+    except (*MISTAKES, MemoryError) as error:
+        complain(str(error) or "not enough memory")
         raise typer.Exit(code) from None
 
 
