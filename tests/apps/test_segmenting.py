@@ -132,10 +132,10 @@ def test_an_image_too_large_for_the_memory_does_not_stop_the_others(segment, tmp
     write_image(tmp_path / "in" / "b.tif")
     whole = Engine.labels
 
-    def labels(engine, image, thresholds):
+    def labels(engine, image, thresholds, tta):
         if image.shape[1] == 90:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-        return whole(engine, image, thresholds)
+        return whole(engine, image, thresholds, tta)
 
     monkeypatch.setattr(Engine, "labels", labels)
     done = segment(tmp_path / "in", "--pixel-size", 0.5)
