@@ -153,6 +153,11 @@ class ModelConfig:
         _require(self.max_window_px >= self.window_px, "max_window_px", self.max_window_px, "at least window_px")
 
     @property
+    def stages(self) -> list[Any]:
+        """What the weights went through, one entry a training or choice of thresholds, the first one first."""
+        return list(self.recipe.get("stages", [self.recipe] if self.recipe else []))
+
+    @property
     def diameter_px(self) -> float:
         """Median diameter of a nucleus as the model likes to see it: 8.5 µm, 17 px at 0.5 µm a pixel."""
         return NOMINAL_DIAMETER_UM / self.pixel_size_um

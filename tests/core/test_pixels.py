@@ -90,9 +90,13 @@ def test_memory_stays_bounded_where_every_map_fills_every_window():
     fields = torch.zeros(1, 3, 256, 256)
     fields[0, 2] = torch.rand(256, 256, generator=torch.Generator().manual_seed(0))
     maps = model.classifiers[0].maps(
-        fields[None], torch.cartesian_prod(torch.tensor([0]), torch.arange(0, 256, 5), torch.arange(0, 256, 5)), 0.0,
-        model.windows, 1 << 20,
-    )  # fmt: skip
+        fields[None],
+        fields[:, 2],
+        torch.cartesian_prod(torch.tensor([0]), torch.arange(0, 256, 5), torch.arange(0, 256, 5)),
+        0.0,
+        model.windows,
+        1 << 20,
+    )
     assert maps.pixel.shape[0] <= 65 * 256**2
     assert len(maps.pixel.unique()) == 256**2
     assert model.labels(fields[None], model.thresholds).max() == 1

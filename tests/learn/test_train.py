@@ -183,7 +183,8 @@ def test_the_best_step_is_the_one_with_the_best_figure(samples, undisturbed):
     assert done.before == ()
     assert figures[done.best_step] == max(figures.values())
     config = json.loads((undisturbed / "best" / "config.json").read_text())
-    assert stage(undisturbed / "best")["best_step"] == done.best_step
+    assert stage(undisturbed / "best")["step"] == done.best_step
+    assert stage(undisturbed / "last")["step"] == 8
     assert config["figures"]["val"]["f1_mean"] == figures[done.best_step]
 
 

@@ -91,15 +91,15 @@ def starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model
 
 def compare_figures(trained: Trained) -> str:
     """Make a table for the terminal: figures on the validation images, before and after."""
+    from cytoseed.learn.evaluate import align
+
     before = {figure.name: _values(figure) for figure in trained.before}
     rows: list[tuple[str, ...]] = [("validation images", "F1@0.5", "mean F1", "AJI")]
     for after in trained.after:
         was = before.get(after.name, ("",) * 3)
         pairs = zip(was, _values(after), strict=True)
         rows.append((after.name, *(f"{old} -> {new}" if old else new for old, new in pairs)))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return align(rows)
 
 
 def _values(figure: Figure) -> tuple[str, str, str]:

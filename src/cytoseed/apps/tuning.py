@@ -94,6 +94,8 @@ def tuning_display(images: int) -> Iterator[_Report]:
 
 def tuning_table(config: ModelConfig, tuned: Tuned) -> str:
     """Show thresholds and pooled figures, a line each, before and after; what changed is marked."""
+    from cytoseed.learn.evaluate import align
+
     lines = [("", "before", "after", "")]
     for name, after in tuned.thresholds._asdict().items():
         before = getattr(config, name)
@@ -102,7 +104,4 @@ def tuning_table(config: ModelConfig, tuned: Tuned) -> str:
         for title, figure in _FIGURES:
             old, new = getattr(before, figure), getattr(after, figure)
             lines.append((f"{before.name}: {title}", f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}"))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
-    )
+    return align(lines)

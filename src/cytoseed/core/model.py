@@ -152,9 +152,10 @@ class Segmenter(nn.Module):
         shape = [views.shape[1], views.shape[4], views.shape[5]]
         for target, classifier in enumerate(self.classifiers):
             own = views[:, :, target]
-            seeds = find_seeds(own[:, :, -1].mean(0), thresholds.peak_radius_px, thresholds.seed_threshold)
+            seed_map = own[:, :, -1].mean(0)
+            seeds = find_seeds(seed_map, thresholds.peak_radius_px, thresholds.seed_threshold)
             maps = classifier.maps(  # type: ignore[operator]
-                own, seeds, thresholds.mask_threshold, self.windows, self.chunk_px
+                own, seed_map, seeds, thresholds.mask_threshold, self.windows, self.chunk_px
             )
             count = seeds.shape[0]
             owner = agreeing_seeds(maps, count, thresholds.agreement_iou)

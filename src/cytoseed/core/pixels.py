@@ -136,14 +136,18 @@ class PixelClassifier(nn.Module):
                 hidden = F.relu(hidden)
         return hidden.view(-1, side, side).masked_fill(~inside, -float("inf"))
 
-    def maps(self, views: Tensor, seeds: Tensor, threshold: float, windows: list[int], chunk_px: int) -> Maps:
+    def maps(
+        self, views: Tensor, seed_map: Tensor, seeds: Tensor, threshold: float, windows: list[int], chunk_px: int
+    ) -> Maps:
         """Whole maps of seeds: one that reaches its window's edge is made again in the next larger window.
 
         Parameters
         ----------
         views : Tensor, shape (V, N, F, H, W), float
-            P, E, and the seed map S last, as the network gave them for each view of the images (`core.views`), turned
+            P, then E, then anything else, as the network gave them for each view of the images (`core.views`), turned
             back; V is 1 without test-time augmentation. Of several logits the median counts (section 2.8).
+        seed_map : Tensor, shape (N, H, W), float
+            S that the seeds were found in: the highest go on where there are too many.
         seeds : Tensor, shape (S, 3), int64
             Image, row and column of each seed; S may be 0.
         threshold : float
@@ -162,7 +166,6 @@ class PixelClassifier(nn.Module):
         each = list(views.unbind(0))
         encoded = [self.encode(fields) for fields in each]
         shape = [views.shape[1], views.shape[3], views.shape[4]]
-        seed_map = views[:, :, -1].mean(0)
         waiting = torch.arange(seeds.shape[0], device=seeds.device)
         parts: list[Maps] = []
         for turn, window in enumerate(windows):

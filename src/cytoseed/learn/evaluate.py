@@ -72,14 +72,19 @@ class Evaluation:
         return pool(image.score for image in self.images)
 
     @property
-    def groups(self) -> Mapping[tuple[str, str], ImageScore]:
-        """Pooled score by (data set, modality), sorted; empty where no image's data set is known."""
+    def members(self) -> Mapping[tuple[str, str], tuple[ImageScore, ...]]:
+        """Scores of the images of each (data set, modality), sorted."""
         members: dict[tuple[str, str], list[ImageScore]] = {}
         for image in self.images:
             members.setdefault((image.dataset, image.modality), []).append(image.score)
-        if not any(dataset for dataset, _ in members):
-            return {}
-        return {key: pool(scores) for key, scores in sorted(members.items())}
+        return {key: tuple(scores) for key, scores in sorted(members.items())}
+
+    @property
+    def groups(self) -> Mapping[tuple[str, str], ImageScore]:
+        """Pooled score by (data set, modality), sorted; empty where no image's data set is known."""
+        members = self.members
+        known = any(dataset for dataset, _ in members)
+        return {key: pool(scores) for key, scores in members.items()} if known else {}
 
     def to_rows(self) -> tuple[Row, ...]:
         """One line of figures an image; TP, FP and FN are counted at IoU 0.5."""
@@ -90,8 +95,7 @@ class Evaluation:
         lines: list[tuple[str, ...]] = [_HEADER]
         lines += [_line(" ".join(key), group) for key, group in self.groups.items()]
         lines.append(_line("all", self.pooled))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
+        return align(lines)
 
     def write_csv(self, path: str | Path) -> None:
         """Write `to_rows` with a header line; an existing file is replaced, whole or not at all."""
@@ -194,6 +198,13 @@ def evaluate_samples(
         if progress is not None:
             progress(done, len(samples))
     return Evaluation(tuple(images))
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Set lines of equally many cells in columns for a terminal: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
+    return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
 def _score_named(predicted: NDArray[Any], true: NDArray[np.int32], name: str) -> ImageScore:

@@ -138,12 +138,11 @@ class Description:
                 note = dataclasses.replace(note, licence=stated)
             notes[name] = dataclasses.replace(note, images=max(len(members), before))
         self._notes = tuple(notes[name] for name in sorted(notes))
-        recipe = {} if isinstance(model, ModelConfig) else self._model_config.recipe
-        self._stages = list(recipe.get("stages", [recipe] if recipe else []))
+        self._stages = [] if isinstance(model, ModelConfig) else model.config.stages
 
     def config(self, step: int, device: str, figures: Mapping[str, Any]) -> ModelConfig:
         """Complete the configuration with licence, data, recipe and validation figures."""
-        stage = {**self._config.to_dict(), "best_step": step, "device": device}
+        stage = {**self._config.to_dict(), "step": step, "device": device}
         return dataclasses.replace(
             self._model_config,
             licence=strictest([self._model_config.licence, *(note.licence for note in self._notes)]),

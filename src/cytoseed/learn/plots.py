@@ -99,13 +99,11 @@ def write_plots(
 
 def _groups(evaluation: Evaluation) -> dict[str, tuple[ImageScore, ...]]:
     """Scores of the images of each data set and modality, and of all where there is more than one group."""
-    members: dict[tuple[str, str], list[ImageScore]] = {}
-    for image in evaluation.images:
-        members.setdefault((image.dataset, image.modality), []).append(image.score)
+    members = evaluation.members
     everything = {"all": tuple(image.score for image in evaluation.images)}
     if len(members) == 1 and not any(dataset for dataset, _ in members):
         return everything
-    groups = {" ".join(key).strip(): tuple(scores) for key, scores in sorted(members.items())}
+    groups = {" ".join(key).strip(): scores for key, scores in members.items()}
     return groups if len(groups) == 1 else groups | everything
 
 

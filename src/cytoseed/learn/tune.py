@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -157,13 +158,7 @@ def search(start: Thresholds, figure: Callable[[Thresholds], float]) -> Threshol
     Thresholds
         `start`, or thresholds whose figure is higher by at least `LEAST_GAIN`.
     """
-    known = {start: figure(start)}
-
-    def value(thresholds: Thresholds) -> float:
-        if thresholds not in known:
-            known[thresholds] = figure(thresholds)
-        return known[thresholds]
-
+    value = cache(figure)
     best, changed = start, True
     while changed:
         changed = False
@@ -270,11 +265,10 @@ def _config_of_copy(
         "datasets": sorted({sample.dataset for sample in samples}),
         "thresholds_before": {name: getattr(config, name) for name in Thresholds._fields},
     }
-    stages = config.recipe.get("stages", [config.recipe] if config.recipe else [])
     return dataclasses.replace(
         config,
         **thresholds._asdict(),
         name=name,
-        recipe={"stages": [*stages, stage]},
+        recipe={"stages": [*config.stages, stage]},
         figures={"val": figures_to_json(figures)},
     )
