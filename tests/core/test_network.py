@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cytoseed.core.network import STRIDE, UNet, build_network, count_flops
+from cytoseed.core.network import REACH, STRIDE, UNet, build_network, count_flops
 
 NAMES = list(STRIDE)
 
@@ -119,7 +119,7 @@ def test_the_image_is_not_changed(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_fields_move_with_the_image(name):
     network = thin(name)
-    step, margin = STRIDE[name], 112  # further than any pixel's influence reaches
+    step, margin = STRIDE[name], 112  # a multiple of the stride, further than any pixel's influence reaches
     image = torch.rand(1, 3, 288, 288, generator=torch.Generator().manual_seed(2))
     here = network(image[:, :, : 288 - step, : 288 - step])[:, :, margin:-margin, margin:-margin]
     there = network(image[:, :, step:, step:])
@@ -139,3 +139,23 @@ def test_what_is_far_away_has_no_influence(name):
     one, two = network(image), network(other)
     torch.testing.assert_close(two[:, :, 114:126, 114:126], one[:, :, 114:126, 114:126], atol=1e-6, rtol=0)
     assert not torch.allclose(two[:, :, 12:-12, 12:-12], one[:, :, 12:-12, 12:-12], atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("turned", [False, True], ids=["rows", "columns"])
+@pytest.mark.parametrize("name", NAMES)
+def test_reach_is_how_far_an_input_pixel_goes(name, turned):
+    """Not-a-number in one row spreads to every field that the row enters, at each phase of the stride."""
+    stride, middle = STRIDE[name], 128
+    images = torch.rand(stride, 3, middle + stride + 128, 16, generator=torch.Generator().manual_seed(4))
+    for phase, image in enumerate(images):
+        image[:, middle + phase] = float("nan")
+    fields = built(name)(images.mT if turned else images)
+    touched = (fields.mT if turned else fields).isnan().any(3).any(1)  # (phases, rows)
+    furthest = 0
+    for phase, rows in enumerate(touched):
+        reached = rows.nonzero()[:, 0] - (middle + phase)
+        furthest = max(furthest, -int(reached.min()), int(reached.max()))
+    assert not touched[:, 0].any()  # the edges are too far away to hide anything
+    assert not touched[:, -1].any()
+    assert furthest == REACH[name]

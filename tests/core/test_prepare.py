@@ -1,13 +1,13 @@
-"""Normalisation and rescaling beside their definitions."""
+"""Normalisation beside its definition."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
+from hypothesis.extra.numpy import arrays, from_dtype
 
-from cytoseed.core.prepare import fit_channels, normalise, percentiles, rescale, rescale_labels, scale_intensity
+from cytoseed.core.prepare import fit_channels, normalise, percentiles, percentiles_of_counts, scale_intensity
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 60))
 real_types = st.sampled_from([np.uint8, np.int16, np.int32, np.float32, np.float64]).map(np.dtype)
@@ -20,7 +20,6 @@ def values(dtype: np.dtype) -> st.SearchStrategy:
 
 
 images = st.tuples(real_types, shapes).flatmap(lambda kind: arrays(kind[0], kind[1], elements=values(kind[0])))
-labels_images = arrays(np.int32, array_shapes(min_dims=3, max_dims=3, max_side=9), elements=st.integers(-1, 5))
 
 
 def ranked(channel: np.ndarray, share: float) -> float:
@@ -56,6 +55,42 @@ def test_percentiles_of_a_large_image_are_near_those_of_numpy(dtype):
     low, high = percentiles(torch.from_numpy(image))
     expected = np.percentile(image.reshape(2, -1), [0.1, 99.9], axis=1)
     np.testing.assert_allclose(torch.stack([low, high]).numpy(), expected, atol=1)
+
+
+@given(
+    arrays(st.sampled_from([np.uint8, np.int16, np.uint16]), shapes, elements=st.integers(0, 120)), st.integers(-70, 0)
+)
+def test_percentiles_of_counts_are_those_of_the_pixels(image, lowest):
+    image = image.astype(np.int32) + lowest
+    counts = np.stack([np.bincount(channel.ravel() - lowest, minlength=150) for channel in image])
+    of_counts = percentiles_of_counts(torch.from_numpy(counts), lowest)
+    for one, other in zip(of_counts, percentiles(torch.from_numpy(image)), strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("spread", [2, 40, 65536])
+def test_percentiles_of_counts_of_a_large_image(spread):
+    """Ranks inside long runs of equal values and between values that occur once."""
+    image = np.random.default_rng(1).integers(0, spread, (2, 400, 401)).astype(np.uint16)
+    image[0, :380] = 3  # most of one channel
+    counts = np.stack([np.bincount(channel.ravel(), minlength=65536) for channel in image])
+    together = percentiles_of_counts(torch.from_numpy(counts))
+    for one, other in zip(together, percentiles(torch.from_numpy(image.astype(np.int32))), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_counts_may_be_more_than_32_bits_hold():
+    counts = torch.zeros(1, 256, dtype=torch.int64)
+    counts[0, 10], counts[0, 20], counts[0, 30] = 10**9, 10**12, 2 * 10**9
+    assert [value.item() for value in percentiles_of_counts(counts)] == [20, 30]
+    assert [value.item() for value in percentiles_of_counts(counts, -25)] == [-5, 5]
+
+
+@pytest.mark.parametrize("counts", [torch.zeros(2, 4, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64)])
+def test_counts_of_no_pixels_are_refused(counts):
+    with pytest.raises(ValueError, match="channel 0 has no pixels"):
+        percentiles_of_counts(counts)
 
 
 @given(images)
@@ -112,70 +147,6 @@ def test_scale_intensity_takes_a_batch():
     together = scale_intensity(image, low, high)
     for index in range(4):
         assert torch.equal(together[index], scale_intensity(image[index], low[index], high[index]))
-
-
-def test_rescale_to_the_same_size_changes_nothing():
-    image = torch.rand(2, 7, 9)
-    assert torch.equal(rescale(image, 7, 9), image)
-
-
-def test_a_shrunk_checkerboard_is_grey():
-    board = (torch.arange(64)[:, None] + torch.arange(80)).remainder(2).float()[None]
-    small = rescale(board, 32, 40)
-    assert small.shape == (1, 32, 40)
-    torch.testing.assert_close(small[:, 1:-1, 1:-1], torch.full((1, 30, 38), 0.5), atol=1e-5, rtol=0)
-
-
-def test_thin_lines_are_not_lost_between_the_new_pixels():
-    lines = (torch.arange(80) % 8 == 0).float().expand(1, 80, 80)
-    small = rescale(lines, 10, 10)
-    torch.testing.assert_close(small[:, :, 1:-1], torch.full((1, 10, 8), 1 / 8), atol=0.01, rtol=0)
-
-
-def test_rescale_keeps_a_slope_and_a_constant():
-    slope = torch.arange(20.0).expand(1, 10, 20)
-    larger = rescale(slope, 20, 40)
-    expected = (torch.arange(40) + 0.5) / 2 - 0.5  # pixel centres
-    torch.testing.assert_close(larger[0, 5, 2:-2], expected[2:-2])
-    torch.testing.assert_close(rescale(torch.full((1, 9, 9), 0.3), 4, 23), torch.full((1, 4, 23), 0.3))
-
-
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20))
-def test_rescale_gives_the_size_asked_for(height, width, new_height, new_width):
-    image = torch.rand(2, height, width)
-    result = rescale(image, new_height, new_width)
-    assert result.shape == (2, new_height, new_width)
-    assert result.min() >= image.min() - 1e-5
-    assert result.max() <= image.max() + 1e-5
-
-
-@given(labels_images, st.integers(1, 20), st.integers(1, 20))
-def test_each_new_pixel_has_the_label_at_its_centre(labels, new_height, new_width):
-    result = rescale_labels(torch.from_numpy(labels), new_height, new_width)
-    assert result.dtype == torch.int32
-    height, width = labels.shape[1:]
-    for row, column in np.ndindex(new_height, new_width):
-        old_row, old_column = (2 * row + 1) * height // (2 * new_height), (2 * column + 1) * width // (2 * new_width)
-        np.testing.assert_array_equal(result[:, row, column], labels[:, old_row, old_column])
-
-
-@given(labels_images)
-def test_labels_of_the_same_size_and_doubled_then_halved_are_the_same(labels):
-    labels = torch.from_numpy(labels)
-    _, height, width = labels.shape
-    assert torch.equal(rescale_labels(labels, height, width), labels)
-    doubled = rescale_labels(labels, 2 * height, 2 * width)
-    assert torch.equal(doubled, labels.repeat_interleave(2, 1).repeat_interleave(2, 2))
-    assert torch.equal(rescale_labels(doubled, height, width), labels)
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_labels_of_one_pixel_fill_everything(dtype):
-    one = torch.full((1, 1, 1), 2**31 - 1, dtype=dtype)
-    result = rescale_labels(one, 3, 4)
-    assert result.dtype == dtype
-    assert torch.equal(result, one.expand(1, 3, 4))
-    assert torch.equal(rescale_labels(result, 1, 1), one)
 
 
 def test_fit_channels():

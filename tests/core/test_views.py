@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoseed.core.model import Segmenter
+from cytoseed.core.network import REACH, STRIDE
 from cytoseed.core.views import VIEWS, median, turn, turn_back
 from cytoseed.settings import ModelConfig
 from ideal import ideal_fields, ideal_segmenter
@@ -68,3 +69,42 @@ def test_fields_of_views_turn_with_the_image():
     back = turn_back(turned, 5)
     for one in views:
         assert min((one - other).abs().max() for other in back) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "start", "end"),
+    [
+        ("lite", (293, 307), (0, 0), (219, 221)),
+        ("lite", (293, 307), (48, 32), (271, 266)),
+        ("lite", (293, 307), (80, 80), (293, 307)),
+        ("paper", (229, 237), (24, 8), (226, 211)),
+    ],
+)
+def test_a_part_has_the_views_of_the_whole_image(name, size, start, end):
+    """Odd sizes, and a part cut at a multiple of the stride: each view has the phase it has in the whole image."""
+    torch.manual_seed(0)
+    model = Segmenter(ModelConfig("x", channels=1, network=name)).eval()
+    assert start[0] % STRIDE[name] == start[1] % STRIDE[name] == 0
+    image, reach = torch.rand(1, 1, *size), REACH[name]
+    (top, left), (bottom, right) = start, end
+    with torch.inference_mode():
+        whole, part = model.views(image), model.views(image[:, :, top:bottom, left:right])
+    assert whole.shape[-2:] == size
+    above, before = (reach if first else 0 for first in start)  # the image's own edge cuts nothing off
+    below, behind = (reach if last < side else 0 for last, side in zip(end, size, strict=True))
+    expected = whole[..., top + above : bottom - below, left + before : right - behind]
+    found = part[..., above : bottom - top - below, before : right - left - behind]
+    assert min(expected.shape[-2:]) > 8
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_padding_of_turned_views_is_at_the_lower_and_right_edge():
+    """Each view of an odd image is that of the same image with its last row and column repeated."""
+    torch.manual_seed(0)
+    model = Segmenter(ModelConfig("x", channels=1)).eval()
+    image = torch.rand(1, 1, 21, 30)
+    repeated = torch.cat([image, image[:, :, -1:].expand(-1, -1, 11, -1)], 2)
+    repeated = torch.cat([repeated, repeated[..., -1:].expand(-1, -1, -1, 2)], 3)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.views(image), model.views(repeated)[..., :21, :30], atol=1e-5, rtol=0)

@@ -90,15 +90,18 @@ class Segmenter(nn.Module):
             For each target Dp channels of P within +- `offset_limit`, De of E, and the seed map S.
         """
         height, width = image.shape[2], image.shape[3]
-        down, right = -height % self.stride, -width % self.stride
-        padded = F.pad(image, [0, right, 0, down], mode="replicate")
-        raw: Tensor = self.network(padded)[:, :, :height, :width].to(torch.float32)
+        raw: Tensor = self.network(self._padded(image))[:, :, :height, :width].to(torch.float32)
         raw = raw.contiguous().view(-1, self.targets, self.field_count, height, width)
         dims = [self.positional_dims, self.field_count - self.positional_dims - 1, 1]
         positional, conditional, seed_map = torch.split(raw, dims, dim=2)
         positional = self.offset_limit * torch.tanh(positional)
         seed_map = seed_map / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
         return torch.cat([positional, conditional, seed_map], dim=2)
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """Repeat the last row and column until height and width are multiples of the stride."""
+        down, right = -image.shape[2] % self.stride, -image.shape[3] % self.stride
+        return F.pad(image, [0, right, 0, down], mode="replicate")
 
     def views(self, image: Tensor) -> Tensor:
         """Run the network on the eight flips and quarter turns of images (section 2.8).
@@ -113,11 +116,13 @@ class Segmenter(nn.Module):
         Tensor, shape (8, N, T, F, H, W), float32
             Fields of each view, turned back into the image's place; x and y of P stay the view's own.
         """
-        first = self.fields(image)
+        height, width = image.shape[2], image.shape[3]
+        padded = self._padded(image)  # before turning: a part cut at a multiple of the stride then has the same views
+        first = self.fields(padded)[..., :height, :width]
         views = torch.empty([VIEWS, *first.shape], device=first.device)  # filled one by one: two copies would not fit
         views[0] = first
         for view in range(1, VIEWS):
-            views[view] = turn_back(self.fields(turn(image, view)), view)
+            views[view] = turn_back(self.fields(turn(padded, view)), view)[..., :height, :width]
         return views
 
     def labels(self, fields: Tensor, thresholds: Thresholds) -> Tensor:

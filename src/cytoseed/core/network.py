@@ -10,6 +10,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 STRIDE = {"paper": 8, "lite": 16}
 """Height and width that `UNet.forward` takes are multiples of this."""
 
+REACH = {"paper": 95, "lite": 104}
+"""Radius in px beyond which an input pixel cannot change a field."""
+
 
 class _Conv(nn.Module):
     """Convolution, batch normalisation, and ReLU where asked for."""

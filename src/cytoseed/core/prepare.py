@@ -1,8 +1,10 @@
-"""From raw pixels to what the network takes, and labels back to the input's size."""
+"""From raw pixels to what the network takes: normalised by percentiles, as many channels as the model has."""
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from cytoseed.core.scale import rescale as rescale  # noqa: PLC0414
+from cytoseed.core.scale import rescale_labels as rescale_labels  # noqa: PLC0414
 
 _LOW, _HIGH = 0.001, 0.999  # percentiles 0.1 and 99.9
 _CLIP_LOW, _CLIP_HIGH = -0.5, 1.5
@@ -21,11 +23,48 @@ def percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
         Where the two coincide (more than 99.8 % of the pixels are equal), the minimum and the maximum.
     """
     flat = image.reshape(image.shape[0], -1).to(torch.float32)
-    last = flat.shape[1] - 1
-    low = flat.kthvalue(1 + round(_LOW * last), dim=1).values
-    high = flat.kthvalue(1 + round(_HIGH * last), dim=1).values
+    lower, upper = percentile_ranks(flat.shape[1])
+    low, high = flat.kthvalue(lower, dim=1).values, flat.kthvalue(upper, dim=1).values
     alike = low >= high
     return torch.where(alike, flat.amin(1), low), torch.where(alike, flat.amax(1), high)
+
+
+def percentiles_of_counts(counts: Tensor, lowest: int = 0) -> tuple[Tensor, Tensor]:
+    """Percentiles of an image of integers from how often each value occurs in it: those of `percentiles`, exactly.
+
+    Parameters
+    ----------
+    counts : Tensor, shape (C, V), integer
+        Pixels of each channel that have the values `lowest`, `lowest` + 1, ...; at least one pixel a channel.
+    lowest : int
+        Value that the first count stands for.
+
+    Returns
+    -------
+    low, high : Tensor, shape (C,), float32
+        As `percentiles` gives them.
+
+    Raises
+    ------
+    ValueError
+        If a channel has no pixels.
+    """
+    up_to = counts.long().cumsum(1)
+    ends: list[list[float]] = []
+    for channel, below in enumerate(up_to):
+        total = int(below[-1]) if len(below) else 0
+        if total < 1:
+            raise ValueError(f"channel {channel} has no pixels; percentiles need one at least")
+        ranks = [1, *percentile_ranks(total), total]
+        ends.append((lowest + torch.searchsorted(below, torch.tensor(ranks, device=below.device))).tolist())
+    least, low, high, most = torch.tensor(ends, dtype=torch.float32, device=counts.device).unbind(1)
+    alike = low >= high
+    return torch.where(alike, least, low), torch.where(alike, most, high)
+
+
+def percentile_ranks(count: int) -> tuple[int, int]:
+    """Tell which of so many sorted values, 1 or more, are percentiles 0.1 and 99.9; counted from 1."""
+    return 1 + round(_LOW * (count - 1)), 1 + round(_HIGH * (count - 1))
 
 
 def scale_intensity(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -87,47 +126,3 @@ def fit_channels(image: Tensor, channels: int) -> Tensor:
         return image.expand(channels, -1, -1)
     wanted = "1" if channels == 1 else f"{channels} or 1"
     raise ValueError(f"the image has {present} channels, the model takes {wanted}: choose among them")
-
-
-def rescale(image: Tensor, height: int, width: int) -> Tensor:
-    """Resample an image, bilinear, with anti-aliasing where it shrinks.
-
-    Parameters
-    ----------
-    image : Tensor, shape (C, H, W), float32
-    height, width : int
-        New size, at least 1 each.
-
-    Returns
-    -------
-    Tensor, shape (C, height, width), float32
-    """
-    if image.shape[1] == height and image.shape[2] == width:
-        return image
-    return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
-
-
-def rescale_labels(labels: Tensor, height: int, width: int) -> Tensor:
-    """Resample labels: each new pixel takes the label at its centre (nearest neighbour).
-
-    Parameters
-    ----------
-    labels : Tensor, shape (T, H, W), integer
-    height, width : int
-        New size, at least 1 each.
-
-    Returns
-    -------
-    Tensor, shape (T, height, width), same dtype
-        Objects smaller than the new pixels can vanish.
-    """
-    if labels.shape[1] == height and labels.shape[2] == width:
-        return labels
-    rows = _nearest(labels.shape[1], height, labels.device)
-    columns = _nearest(labels.shape[2], width, labels.device)
-    return labels[:, rows][:, :, columns]
-
-
-def _nearest(old: int, new: int, device: torch.device) -> Tensor:
-    centres = 2 * torch.arange(new, device=device) + 1
-    return (centres * old).div(2 * new, rounding_mode="floor")

@@ -36,6 +36,36 @@ def find_seeds(seed_map: Tensor, radius: int, threshold: float) -> Tensor:
     return peak.nonzero()
 
 
+def highest_points(labels: Tensor, seed_map: Tensor) -> tuple[Tensor, Tensor]:
+    """Find where the seed map is highest in each object: the place that decides which tile owns it.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (H, W), integer
+        0 is background, ids are 1..K without gaps.
+    seed_map : Tensor, shape (H, W), float
+
+    Returns
+    -------
+    points : Tensor, shape (K, 2), int64
+        Row and column; of equal maxima the topmost, then the leftmost.
+    heights : Tensor, shape (K,), float
+        The seed map there.
+    """
+    place = labels.flatten().nonzero()[:, 0]
+    label = labels.flatten()[place].to(torch.int64) - 1
+    height = seed_map.flatten()[place]
+    count = int(labels.max()) if labels.numel() > 0 else 0
+    heights = torch.full([count], -float("inf"), dtype=height.dtype, device=height.device)
+    heights = heights.scatter_reduce(0, label, height, "amax")
+    highest = height >= heights[label]
+    none = labels.numel()
+    first = torch.full([count], none, device=place.device)
+    first = first.scatter_reduce(0, label[highest], place[highest], "amin")
+    width = labels.shape[1]
+    return torch.stack([first.div(width, rounding_mode="floor"), first.remainder(width)], 1), heights
+
+
 def _running_maximum(values: Tensor, size: int, dim: int) -> Tensor:
     """Maximum of every `size` neighbours along a dimension, which loses `size` - 1; faster than pooling."""
     reach = 1

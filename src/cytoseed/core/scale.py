@@ -1,0 +1,301 @@
+"""Images and labels to another pixel size, whole or in parts: a part gives exactly what the whole would give there."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Box = tuple[int, int, int, int]
+"""Row and column of the first pixel, height, width (y, x, h, w)."""
+
+_CACHED = 1 << 18  # values held between the two passes on a CPU: they stay in its cache
+_AT_ONCE = 1 << 26  # elsewhere, where many small steps would only wait for each other
+
+
+def rescale(image: Tensor, height: int, width: int) -> Tensor:
+    """Resample an image, bilinear, with anti-aliasing where it shrinks.
+
+    Parameters
+    ----------
+    image : Tensor, shape (C, H, W), float32
+    height, width : int
+        New size, at least 1 each.
+
+    Returns
+    -------
+    Tensor, shape (C, height, width), float32
+        As `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` gives it, within rounding.
+    """
+    size = (image.shape[1], image.shape[2])
+    if size == (height, width):
+        return image
+    return rescale_part(image, (0, 0), size, (size[0] / height, size[1] / width), (0, 0, height, width))
+
+
+def rescale_part(
+    part: Tensor,
+    origin_yx: tuple[int, int],
+    source_yx: tuple[int, int],
+    step_yx: tuple[float, float],
+    box_yxhw: Box,
+) -> Tensor:
+    """Compute a box of a resampled image from a part of its source.
+
+    The centre of output pixel i lies at (i + 0.5) * step in the source, whose pixel j reaches from j to j + 1. Source
+    pixels are weighted by a triangle that falls to 0 at max(1, step) px from there; the weights of those inside the
+    source add up to 1.
+
+    Parameters
+    ----------
+    part : Tensor, shape (C, h, w), float32, finite
+        Pixels `origin_yx` to `origin_yx` + (h, w) of the source; at least those of `part_needed`.
+    origin_yx : tuple of int
+        Row and column of the part's first pixel in the source.
+    source_yx : tuple of int
+        Height and width of the source.
+    step_yx : tuple of float
+        Source pixels to one output pixel, down and across; above 0. For an output of (height, width) that covers the
+        source, exactly (H / height, W / width): parts of one image take the same steps.
+    box_yxhw : Box
+        What to compute, in output pixels.
+
+    Returns
+    -------
+    Tensor, shape (C, bh, bw), float32, on the part's device
+        Each pixel has the same bits whatever part and box it was computed from, on one device.
+
+    Raises
+    ------
+    ValueError
+        If the part does not hold what the box needs, or as `part_needed`.
+    """
+    top, left, rows, columns = part_needed(box_yxhw, source_yx, step_yx)
+    down, right = top - origin_yx[0], left - origin_yx[1]
+    if min(down, right) < 0 or down + rows > part.shape[1] or right + columns > part.shape[2]:
+        raise ValueError(
+            f"the part is {part.shape[1]} x {part.shape[2]} px (height x width) from {origin_yx} of the source, and "
+            f"box {box_yxhw} needs {rows} x {columns} px from ({top}, {left}): read that, which part_needed gives"
+        )
+    held = part[:, down : down + rows, right : right + columns].contiguous()
+    of_rows = _taps(box_yxhw[0], box_yxhw[2], source_yx[0], step_yx[0]).on(top, part.device)
+    of_columns = _taps(box_yxhw[1], box_yxhw[3], source_yx[1], step_yx[1]).on(left, part.device)
+    result = torch.empty([part.shape[0], box_yxhw[2], box_yxhw[3]], device=part.device)
+    room = _CACHED if part.device.type == "cpu" else _AT_ONCE
+    band = max(1, room // max(1, part.shape[0] * columns))
+    for first in range(0, box_yxhw[2], band):
+        some = of_rows.some(first, first + band)
+        lines = torch.stack([some.sum(channel) for channel in held], 1)  # (band, C, columns)
+        across = of_columns.sum(lines.flatten(0, 1).t().contiguous())  # (bw, band * C)
+        result[:, first : first + band] = across.view(box_yxhw[3], -1, part.shape[0]).permute(2, 1, 0)
+    return result
+
+
+def part_needed(box_yxhw: Box, source_yx: tuple[int, int], step_yx: tuple[float, float]) -> Box:
+    """Tell which part of the source a box of the resampled image is computed from.
+
+    Parameters
+    ----------
+    box_yxhw : Box
+        In output pixels.
+    source_yx : tuple of int
+        Height and width of the source.
+    step_yx : tuple of float
+        As for `rescale_part`.
+
+    Returns
+    -------
+    Box
+        In source pixels, inside the source.
+
+    Raises
+    ------
+    ValueError
+        If the source or the box is empty, a step is not above 0, or the box reaches beyond the source by a source px
+        or more; a centre less far beyond counts as at the edge, for levels of a pyramid are cut to whole pixels.
+    """
+    spans = [_span(box_yxhw[axis], box_yxhw[axis + 2], source_yx[axis], step_yx[axis]) for axis in (0, 1)]
+    (top, bottom), (left, right) = spans
+    return top, left, bottom - top, right - left
+
+
+def rescale_labels(labels: Tensor, height: int, width: int) -> Tensor:
+    """Resample labels: each new pixel takes the label at its centre (nearest neighbour).
+
+    Parameters
+    ----------
+    labels : Tensor, shape (T, H, W), integer
+    height, width : int
+        New size, at least 1 each.
+
+    Returns
+    -------
+    Tensor, shape (T, height, width), same dtype
+        Objects smaller than the new pixels can vanish. A centre between two pixels takes the lower or right one.
+    """
+    size = (labels.shape[1], labels.shape[2])
+    if size == (height, width):
+        return labels
+    return rescale_labels_part(labels, (0, 0), size, (height, width), (0, 0, height, width))
+
+
+def rescale_labels_part(
+    labels: Tensor, origin_yx: tuple[int, int], small_yx: tuple[int, int], full_yx: tuple[int, int], box_yxhw: Box
+) -> Tensor:
+    """Compute a box of the full-size label image from a part of the one that the network's objects are in.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (T, h, w), integer
+        Pixels `origin_yx` to `origin_yx` + (h, w) of the small image; at least those of `labels_needed`.
+    origin_yx : tuple of int
+        Row and column of the part's first pixel in the small image.
+    small_yx, full_yx : tuple of int
+        Height and width of the two images, 1 or more each; the "full" one may be the smaller.
+    box_yxhw : Box
+        What to compute, in pixels of the full-size image; inside it.
+
+    Returns
+    -------
+    Tensor, shape (T, bh, bw), same dtype
+        That box of `rescale_labels` of the whole small image.
+
+    Raises
+    ------
+    ValueError
+        If the part does not hold what the box needs.
+    """
+    top, left, rows, columns = labels_needed(box_yxhw, small_yx, full_yx)
+    down, right = top - origin_yx[0], left - origin_yx[1]
+    if min(down, right) < 0 or down + rows > labels.shape[1] or right + columns > labels.shape[2]:
+        raise ValueError(
+            f"the labels are {labels.shape[1]} x {labels.shape[2]} px (height x width) from {origin_yx}, and box "
+            f"{box_yxhw} needs {rows} x {columns} px from ({top}, {left}): give those, as labels_needed tells"
+        )
+    lines = [
+        _nearest(box_yxhw[axis], box_yxhw[axis + 2], small_yx[axis], full_yx[axis], labels.device) for axis in (0, 1)
+    ]
+    return labels[:, lines[0] - origin_yx[0]][:, :, lines[1] - origin_yx[1]]
+
+
+def labels_needed(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, int]) -> Box:
+    """Tell which box of the small image the centres of a full-size box's pixels fall in.
+
+    Parameters
+    ----------
+    box_yxhw : Box
+        In pixels of the full-size image; inside it.
+    small_yx, full_yx : tuple of int
+        Height and width of the two images, 1 or more each.
+
+    Returns
+    -------
+    Box
+        In pixels of the small image; as high or wide as 0 where `box_yxhw` is.
+
+    Raises
+    ------
+    ValueError
+        If the box reaches beyond the full-size image.
+    """
+    spans = []
+    for axis in (0, 1):
+        first, count = box_yxhw[axis], box_yxhw[axis + 2]
+        small, full = small_yx[axis], full_yx[axis]
+        if first < 0 or count < 0 or first + count > full:
+            raise ValueError(f"box {box_yxhw} reaches beyond the full-size image, {full_yx} (height, width)")
+        start = (2 * first + 1) * small // (2 * full)
+        end = (2 * (first + count) - 1) * small // (2 * full) + 1 if count > 0 else start
+        spans.append((start, end))
+    (top, bottom), (left, right) = spans
+    return top, left, bottom - top, right - left
+
+
+def full_box(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, int]) -> Box:
+    """Give the pixels of the full-size image whose centres fall in a box of the small one.
+
+    Boxes that tile the small image give boxes that tile the full-size one: each of its pixels lies in exactly one.
+
+    Parameters
+    ----------
+    box_yxhw : Box
+        In pixels of the small image.
+    small_yx, full_yx : tuple of int
+        Height and width of the two images, 1 or more each.
+
+    Returns
+    -------
+    Box
+        In pixels of the full-size image. Where that is the smaller one, height or width can be 0.
+    """
+    spans = []
+    for axis in (0, 1):
+        small, full = small_yx[axis], full_yx[axis]
+        # the first pixel Y with (2 Y + 1) * small >= 2 * full * edge, so not left of the edge
+        edges = (box_yxhw[axis], box_yxhw[axis] + box_yxhw[axis + 2])
+        spans.append([-((small - 2 * full * edge) // (2 * small)) for edge in edges])
+    (top, bottom), (left, right) = spans
+    return top, left, bottom - top, right - left
+
+
+class _Taps(NamedTuple):
+    """Which lines of the source make each line of the output, and their weights, in the order of the source."""
+
+    line: Tensor  # (lines, T) int64
+    weight: Tensor  # (lines, T) float32
+
+    def on(self, first: int, device: torch.device) -> "_Taps":
+        """Count lines from `first` on, and move to a device."""
+        return _Taps((self.line - first).to(device), self.weight.to(device))
+
+    def some(self, first: int, last: int) -> "_Taps":
+        """Take lines `first` to `last` of the output."""
+        return _Taps(self.line[first:last], self.weight[first:last])
+
+    def sum(self, source: Tensor) -> Tensor:
+        """Weighted sums of the lines of (lines, length).
+
+        Sums over bags of embeddings are just that, in the order given and in one go over the memory: products and
+        sums of whole arrays in a row take several times as long, and a product of matrices adds up in an order that
+        depends on its size.
+        """
+        return F.embedding_bag(self.line, source, per_sample_weights=self.weight, mode="sum")
+
+
+def _span(first: int, count: int, size: int, step: float) -> tuple[int, int]:
+    """First and one after the last source line that `count` output lines from `first` on are made of."""
+    if not (math.isfinite(step) and step > 0):
+        raise ValueError(f"step is {step!r}; it must be above 0, in source pixels to an output pixel")
+    if size < 1 or count < 1:
+        raise ValueError(f"a box of {count} px a side is asked for of a source of {size} px; both must be 1 or more")
+    if first < 0 or (first + count - 0.5) * step >= size + 1:
+        raise ValueError(
+            f"a box from {first} to {first + count} px at {step} source px each reaches beyond the source of "
+            f"{size} px: ask for pixels whose centres lie in the source"
+        )
+    reach = max(1.0, step)
+    start = math.floor(min((first + 0.5) * step, size) - reach + 0.5)
+    end = math.floor(min((first + count - 0.5) * step, size) + reach + 0.5)
+    return max(0, start), min(size, end)
+
+
+def _taps(first: int, count: int, size: int, step: float) -> _Taps:
+    """Taps of `count` output lines from `first` on; worked out in float64 on the CPU, so alike on every device."""
+    centre = (torch.arange(first, first + count, dtype=torch.float64)[:, None] + 0.5) * step
+    centre = centre.clamp(max=size)
+    reach = max(1.0, step)
+    start = (centre - reach + 0.5).floor().long().clamp(min=0)
+    end = (centre + reach + 0.5).floor().long().clamp(max=size)
+    line = start + torch.arange(int((end - start).max()))
+    weight = (1 - ((line + 0.5 - centre) / reach).abs()).clamp(min=0) * (line < end)
+    total = torch.zeros_like(centre)
+    for tap in weight.split(1, 1):  # one by one: the order in which `sum` adds depends on how many there are
+        total = total + tap
+    return _Taps(torch.minimum(line, end - 1), (weight / total).to(torch.float32))
+
+
+def _nearest(first: int, count: int, small: int, full: int, device: torch.device) -> Tensor:
+    """Line of the small image at the centre of each of `count` lines of the full-size one."""
+    centres = 2 * torch.arange(first, first + count, device=device) + 1
+    return (centres * small).div(2 * full, rounding_mode="floor")
