@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from written import assert_regions
 
 from cytoseed.images import ImageFileError, open_image
 
@@ -84,6 +86,53 @@ def test_cmyk_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "print.jpg"
     file.write_bytes(imagecodecs.jpeg_encode(pixels(16, 16, 4), colorspace="CMYK", outcolorspace="CMYK"))
     with pytest.raises(ImageFileError, match=r"4 components.*RGB"):
+        open_image(file)
+
+
+@pytest.mark.parametrize("encode", [imagecodecs.png_encode, imagecodecs.jpeg_encode], ids=["png", "jpeg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_regions_are_cut_from_the_whole(tmp_path: Path, encode: Any, channels: int) -> None:
+    file = tmp_path / "image"
+    file.write_bytes(encode(pixels(50, 70, channels).squeeze()))
+    image = open_image(file)
+    assert image.damage == ""
+    assert_regions(image, [image.read()])
+
+
+def test_a_picture_is_decoded_once_while_it_is_open_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "image.png"
+    file.write_bytes(imagecodecs.png_encode(pixels(50, 70)))
+    decoded: list[int] = []
+    original = imagecodecs.png_decode
+    monkeypatch.setattr(imagecodecs, "png_decode", lambda data: decoded.append(1) or original(data))
+    with open_image(file).regions() as regions:
+        assert not decoded
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda top: regions.read((top, 0, 5, 5)), range(40)))
+    assert len(decoded) == 1
+
+
+def announcing(kind: str, height: int, width: int) -> bytes:
+    """A picture that says it has this size, and holds a few pixels."""
+    if kind == "png":
+        data = bytearray(imagecodecs.png_encode(pixels(2, 2)))
+        struct.pack_into(">II", data, 16, width, height)
+        struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+    else:
+        data = bytearray(imagecodecs.jpeg_encode(pixels(16, 16)))
+        struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_picture_that_announces_too_many_pixels_is_refused_when_opened(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"huge.{kind}"
+    file.write_bytes(announcing(kind, 16384, 16384))
+    assert open_image(file).shape == (1, 16384, 16384)
+    file.write_bytes(announcing(kind, 16384, 16385))
+    with pytest.raises(ImageFileError, match=r"huge\..*16384 x 16385 px.*at most 268435456.*tiled TIFF or as OME-Zarr"):
         open_image(file)
 
 

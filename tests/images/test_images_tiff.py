@@ -192,10 +192,47 @@ def test_a_resolution_without_unit_is_no_pixel_size(tmp_path: Path) -> None:
     assert open_image(file).pixel_size_source == "not stated"
 
 
-@pytest.mark.parametrize("size", [0.0, -0.5, float("nan"), float("inf")])
-def test_impossible_sizes_are_not_believed(tmp_path: Path, size: float) -> None:
+IMPOSSIBLE = [0.0, -0.5, float("nan"), float("inf"), 0.000999, 10.001, 72.0]
+
+
+@pytest.mark.parametrize("size", IMPOSSIBLE)
+@pytest.mark.parametrize("other", [0.5, None])
+def test_impossible_sizes_are_not_believed_even_of_one_side(tmp_path: Path, size: float, other: float | None) -> None:
+    for metadata in (
+        {"PhysicalSizeX": size, "PhysicalSizeY": other or size},
+        {"PhysicalSizeY": size, "PhysicalSizeX": other or size},
+    ):
+        image = open_image(write(tmp_path, pixels(20, 30), ome=True, metadata=metadata))
+        assert (image.pixel_size_um, image.pixel_size_source) == (None, "not stated")
+
+
+@pytest.mark.parametrize("size", [0.001, 0.25, 10.0])
+def test_the_least_and_the_largest_size_of_a_microscope(tmp_path: Path, size: float) -> None:
     metadata = {"PhysicalSizeX": size, "PhysicalSizeY": size}
-    assert open_image(write(tmp_path, pixels(20, 30), ome=True, metadata=metadata)).pixel_size_um is None
+    image = open_image(write(tmp_path, pixels(20, 30), ome=True, metadata=metadata))
+    assert image.pixel_size_um == pytest.approx(size)
+
+
+@pytest.mark.parametrize("size", [0.0009, 11.0])
+def test_the_rule_is_the_same_for_every_source(tmp_path: Path, size: float) -> None:
+    text = f"Aperio Image Library v1\n32x32 (16x16)|MPP = {size}"
+    own: dict[str, Any] = {"photometric": "rgb", "metadata": None, "tile": (16, 16)}
+    files = [
+        {"imagej": True, "metadata": {"unit": "um"}, "resolution": (1 / size, 1 / size)},
+        {"resolution": (10_000 / size, 10_000 / size), "resolutionunit": "CENTIMETER"},
+        {"description": text, **own},
+    ]
+    for options in files:
+        array = pixels(32, 32, 3) if "tile" in options else pixels(20, 30)
+        assert open_image(write(tmp_path, array, **options)).pixel_size_source == "not stated"
+
+
+def test_the_next_statement_is_asked_where_the_first_is_not_credible(tmp_path: Path) -> None:
+    metadata = {"PhysicalSizeX": 0.0, "PhysicalSizeY": 0.0}
+    own = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    image = open_image(write(tmp_path, pixels(20, 30), ome=True, metadata=metadata, **own))
+    assert image.pixel_size_um == pytest.approx(0.5)
+    assert image.pixel_size_source == "TIFF resolution tags"
 
 
 def test_sizes_in_units_that_are_no_length_are_not_believed(tmp_path: Path) -> None:

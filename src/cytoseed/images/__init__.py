@@ -1,16 +1,23 @@
-"""From a path to pixels: `open_image` for files, `as_image` for arrays."""
+"""From a path or an array to pixels: `open_image` and `image_of` open lazily, `as_image` brings an array into shape."""
 
-from cytoseed.images.arrays import array_channel_names, as_image, check_pixels
+from cytoseed.images.arrays import array_channel_names, as_image, check_pixels, image_of
 from cytoseed.images.channels import choose_channels
-from cytoseed.images.image import Image, ImageFileError
+from cytoseed.images.errors import ImageFileError
+from cytoseed.images.image import Image
+from cytoseed.images.ngff import is_image_folder
 from cytoseed.images.readers import open_image
+from cytoseed.images.regions import Box, Regions
 
 __all__ = [
+    "Box",
     "Image",
     "ImageFileError",
+    "Regions",
     "array_channel_names",
     "as_image",
     "check_pixels",
     "choose_channels",
+    "image_of",
+    "is_image_folder",
     "open_image",
 ]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from enum import Enum
+from functools import partial
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cytoseed.images.image import RGB_NAMES, numbered_names
+from cytoseed.images.image import RGB_NAMES, Image, numbered_names
+from cytoseed.images.regions import Box, Regions, channel_runs
+from cytoseed.images.scale import NOT_STATED
 
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 _MANY = 16  # more channels than this, over a last axis of no more than this: the axes are in another order
@@ -41,32 +48,51 @@ def as_image(array: ArrayLike) -> NDArray[Any]:
         3 or 4 long both first and last, or as in (512,512,2), where the channels seem to come last.
     """
     pixels = np.asarray(array)
-    if pixels.dtype.kind not in "buif":
-        raise TypeError(
-            f"image has values of type {pixels.dtype}; allowed are booleans, integers and real numbers: "
-            f"convert it first, for example with image.astype('float32')"
-        )
-    if pixels.ndim == 2:
+    axes = _axes(pixels.shape, pixels.dtype)
+    if axes is _Axes.YX:
         pixels = pixels[None]
-    elif pixels.ndim != 3:
-        raise ValueError(
-            f"image has shape {pixels.shape}; allowed are (H,W), (H,W,3), (H,W,4) and (C,H,W): "
-            f"give one 2-D plane, or a projection such as stack.max(axis=0)"
-        )
-    elif pixels.shape[2] in _COLOURS:
-        if pixels.shape[0] in _COLOURS:
-            raise ValueError(
-                f"image has shape {pixels.shape}, which can be read as (C,H,W) and as (H,W,C); "
-                f"save it as a TIFF whose axes are named and give its path, or pad it by a pixel"
-            )
+    elif axes is _Axes.YXS:
         pixels = np.moveaxis(pixels[:, :, :3], 2, 0)
-    elif min(pixels.shape[:2]) > _MANY >= pixels.shape[2]:
-        raise ValueError(
-            f"image has shape {pixels.shape}, where the channels seem to come last; "
-            f"they go first, (C,H,W): np.moveaxis(image, -1, 0)"
-        )
-    native = pixels.dtype.newbyteorder("=")
-    return np.ascontiguousarray(pixels, dtype=native)
+    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+
+
+def image_of(array: ArrayLike) -> Image:
+    """Take an array for an image, without reading or copying its pixels.
+
+    Its axes and types are those of `as_image`. What has a shape, a type and slices, such as an array of Dask, of
+    Zarr or a memory map, is read region by region; anything else becomes a NumPy array first.
+
+    Parameters
+    ----------
+    array : array_like
+        The image. It is never changed, and must not change while the image is in use.
+
+    Returns
+    -------
+    Image
+        With no path, no pixel size, and one level.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `as_image`.
+    """
+    source: Any = array if _is_lazy(array) else np.asarray(array)
+    shape = tuple(source.shape)
+    axes = _axes(shape, source.dtype)
+    height, width = shape[-2:] if axes is _Axes.CYX else shape[:2]
+    names = array_channel_names(source)
+    return Image(
+        path=None,
+        shape=(len(names), int(height), int(width)),
+        dtype=np.dtype(source.dtype).newbyteorder("="),
+        channel_names=names,
+        pixel_size_yx_um=None,
+        pixel_size_source=NOT_STATED,
+        level_shapes=((int(height), int(width)),),
+        damage="",
+        connect=partial(_connect, source, axes),
+    )
 
 
 def check_pixels(pixels: NDArray[Any]) -> None:
@@ -104,4 +130,82 @@ def array_channel_names(array: ArrayLike) -> tuple[str, ...]:
     shape = np.shape(array)
     if len(shape) == 3 and shape[2] in _COLOURS:
         return RGB_NAMES
-    return numbered_names(shape[0] if len(shape) == 3 else 1)
+    return numbered_names(int(shape[0]) if len(shape) == 3 else 1)
+
+
+class _Axes(Enum):
+    """Which axes an array has."""
+
+    YX = "(H,W)"
+    YXS = "(H,W,3) or (H,W,4)"
+    CYX = "(C,H,W)"
+
+
+def _axes(shape: tuple[int, ...], dtype: Any) -> _Axes:
+    """Tell the axes from the shape; refuse what cannot be told."""
+    if np.dtype(dtype).kind not in "buif":
+        raise TypeError(
+            f"image has values of type {dtype}; allowed are booleans, integers and real numbers: "
+            f"convert it first, for example with image.astype('float32')"
+        )
+    if not all(isinstance(size, Integral) for size in shape):
+        raise ValueError(f"image has shape {shape}; its size must be known: in Dask, array.compute_chunk_sizes()")
+    if len(shape) == 2:
+        return _Axes.YX
+    if len(shape) != 3:
+        raise ValueError(
+            f"image has shape {shape}; allowed are (H,W), (H,W,3), (H,W,4) and (C,H,W): "
+            f"give one 2-D plane, or a projection such as stack.max(axis=0)"
+        )
+    if shape[2] in _COLOURS:
+        if shape[0] in _COLOURS:
+            raise ValueError(
+                f"image has shape {shape}, which can be read as (C,H,W) and as (H,W,C); "
+                f"save it as a TIFF whose axes are named and give its path, or pad it by a pixel"
+            )
+        return _Axes.YXS
+    if min(shape[:2]) > _MANY >= shape[2]:
+        raise ValueError(
+            f"image has shape {shape}, where the channels seem to come last; "
+            f"they go first, (C,H,W): np.moveaxis(image, -1, 0)"
+        )
+    return _Axes.CYX
+
+
+def _is_lazy(array: Any) -> bool:
+    """Tell whether an object can be read slice by slice as NumPy's arrays are."""
+    if not all(hasattr(array, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
+        return False
+    try:
+        np.dtype(array.dtype)
+    except TypeError:  # a type that NumPy does not know, as PyTorch's
+        return False
+    return True
+
+
+def _connect(source: Any, axes: _Axes) -> AbstractContextManager[Regions]:
+    return nullcontext(_Slices(source, axes))
+
+
+class _Slices(NamedTuple):
+    """The regions of anything that has slices."""
+
+    source: Any
+    axes: _Axes
+
+    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:  # noqa: ARG002
+        top, left, height, width = box_yxhw
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        wished = list(channels or ())
+        if self.axes is _Axes.YX:
+            plane = np.asarray(self.source[rows, columns])
+            return _own(np.broadcast_to(plane, (len(wished), height, width)))
+        if self.axes is _Axes.YXS:
+            colours = np.asarray(self.source[rows, columns, :3])
+            return _own(np.moveaxis(colours, 2, 0)[wished])
+        return _own(np.concatenate([np.asarray(self.source[run, rows, columns]) for run in channel_runs(wished)]))
+
+
+def _own(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Copy pixels, in the machine's byte order: a slice may be a view of the caller's array."""
+    return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.errors import ImageFileError, cut_short, foreign_errors
+from cytoseed.images.identity import path_digest, pixels_digest
+from cytoseed.images.regions import Box, Checked, Kept, Layout, Regions
+
 RGB_NAMES = ("red", "green", "blue")
 
 _LARGEST_RATIO = 1.01  # pixels whose sides differ by more than this are not taken for squares
 
 
-class ImageFileError(ValueError):
-    """A file that cannot be taken as an image; the message names the file, the cause and what to do."""
-
-
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A 2-D image in a file: what its metadata says, and a way to its pixels.
+    """A 2-D image, in a file or an array: what is known of it, and a way to its pixels.
 
     Opening reads metadata only; no file stays open.
     """
 
-    path: Path
-    """The file."""
+    path: Path | None
+    """The file, or the folder of an OME-Zarr; None for an array given in Python."""
     shape: tuple[int, int, int]
-    """Channels, height and width (C,H,W), in pixels."""
+    """Channels, height and width (C,H,W), in pixels, at full resolution."""
     dtype: np.dtype[Any]
     """Type of the pixels, in the machine's byte order."""
     channel_names: tuple[str, ...]
@@ -39,8 +40,12 @@ class Image:
     """Height and width of a pixel in µm, as the file says; None where it does not say so credibly."""
     pixel_size_source: str
     """Where the pixel size was found, in words; `not stated` where there is none."""
-    decode: Callable[[], NDArray[Any]] = field(repr=False)
-    """The reader's own way to the pixels; callers use `read`."""
+    level_shapes: tuple[tuple[int, int], ...]
+    """Height and width of each resolution that can be read, full resolution first; one where there is no pyramid."""
+    damage: str
+    """What of the file is missing, in words; empty for a whole one. See `read`."""
+    connect: Callable[[], AbstractContextManager[Regions]] = field(repr=False)
+    """The reader's own way to the pixels; callers use `regions` and `read`."""
 
     @property
     def pixel_size_um(self) -> float | None:
@@ -62,27 +67,112 @@ class Image:
             )
         return (height + width) / 2
 
-    def read(self) -> NDArray[Any]:
-        """Read all pixels.
+    @contextmanager
+    def regions(self) -> Iterator[Regions]:
+        """Open the image for many reads; it is closed at the end of the `with` block.
+
+        Yields
+        ------
+        Regions
+            Reads regions, also from several threads, until the block ends.
+
+        Raises
+        ------
+        ImageFileError
+            If the file cannot be opened, or holds another image than when `open_image` looked at it.
+        """
+        with ExitStack() as stack:
+            with foreign_errors(self.path):
+                reader = stack.enter_context(self.connect())
+            checked = Checked(self.path, Layout(self.shape, self.dtype, self.level_shapes), reader)
+            try:
+                yield checked
+            finally:
+                checked.close()
+
+    def read(self, box_yxhw: Box | None = None, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        """Open the image, read all of a level or a part, and close it.
+
+        Parameters
+        ----------
+        box_yxhw : Box, optional
+            Row and column of the first pixel, height and width, in px of the level; without it everything.
+        level : int, default 0
+            Number of the resolution; 0 is the full one.
+        channels : sequence of int, optional
+            Numbers of the channels, in the order wished; without them all.
 
         Returns
         -------
-        ndarray, shape (C,H,W), of the image's `dtype`
+        ndarray, shape (C,h,w), of the image's `dtype`
             Values as stored, C-contiguous, the caller's own to write to.
 
         Raises
         ------
         ImageFileError
-            If the file is damaged or cut short: never half an image.
+            If the file is damaged or cut short: never half an image. Of a cut file (`damage`) everything is never
+            given, and a box is where all its bytes are there.
+        ValueError
+            A box outside the level, or a level or channel that is not there.
+        MemoryError
+            If there is not enough memory for what is asked.
         """
-        with foreign_errors(self.path):
-            pixels = self.decode()
-        if pixels.shape != self.shape or pixels.dtype != self.dtype:
-            raise ImageFileError(
-                f"{self.path}: announces pixels of shape {self.shape} and type {self.dtype}, but holds "
-                f"{pixels.shape} and {pixels.dtype}; the file is damaged: copy or export it again"
-            )
-        return np.require(pixels, requirements=["C", "W"])
+        if box_yxhw is None and self.damage:
+            raise cut_short(self.path, self.damage)
+        if not 0 <= level < len(self.level_shapes):
+            raise ValueError(f"level is {level}; the image has {len(self.level_shapes)}, counted from 0")
+        box = (0, 0, *self.level_shapes[level]) if box_yxhw is None else box_yxhw
+        with self.regions() as regions:
+            return regions.read(box, level, channels)
+
+    def in_memory(self) -> Image:
+        """Read the full resolution once, and keep it: the same image, without the other levels.
+
+        Raises
+        ------
+        ImageFileError, MemoryError
+            As `read`.
+        """
+        return replace(
+            self,
+            level_shapes=self.level_shapes[:1],
+            connect=partial(_reading_kept, self.read()),
+        )
+
+    def identity(self) -> Mapping[str, Any]:
+        """Tell what decides that two inputs are the same image, without reading a whole slide.
+
+        Of files up to 64 MiB every byte counts. Of larger ones the size, the first and last MiB, and 256 blocks of
+        64 KiB spread evenly: a change of single pixels in between is not noticed, unless it changes the size. Of
+        an OME-Zarr the metadata and the names and sizes of all files count: a chunk rewritten at its old size is
+        not noticed. Of a slide in several files only the one given counts, of MRXS also its folder, as for
+        OME-Zarr. Of arrays up to 256 blocks of 64 x 64 px spread evenly, which are all pixels up to 1024 x 1024.
+        Folders above and times never count.
+
+        Returns
+        -------
+        Mapping
+            Plain values that JSON keeps: `name` (`array` for an array), `shape` (C,H,W), `dtype`, `bytes` (of the
+            file; of all files of a folder; of an array's pixels) and `sha256`.
+
+        Raises
+        ------
+        OSError
+            If the file is no longer there.
+        """
+        if self.path is None:
+            with self.regions() as regions:
+                digest = pixels_digest(regions, self.shape)
+            size = self.dtype.itemsize * int(np.prod(self.shape, dtype=object))
+        else:
+            size, digest = path_digest(self.path)
+        return {
+            "name": "array" if self.path is None else self.path.absolute().name,
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "bytes": size,
+            "sha256": digest,
+        }
 
 
 def numbered_names(count: int) -> tuple[str, ...]:
@@ -90,15 +180,5 @@ def numbered_names(count: int) -> tuple[str, ...]:
     return tuple(f"channel {index}" for index in range(count))
 
 
-@contextmanager
-def foreign_errors(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into an `ImageFileError` that names the file."""
-    try:
-        yield
-    except (ImageFileError, MemoryError, OSError):
-        raise
-    except Exception as error:  # decoders raise RuntimeError, struct.error, KeyError, ... on damaged files
-        raise ImageFileError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); "
-            f"the file is damaged, cut short or of an unusual kind: copy or export it again"
-        ) from error
+def _reading_kept(pixels: NDArray[Any]) -> AbstractContextManager[Regions]:
+    return nullcontext(Kept(pixels))

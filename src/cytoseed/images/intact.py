@@ -2,37 +2,96 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from cytoseed.images.image import ImageFileError
+from cytoseed.images.errors import cut_short
 
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in a scan, FF 00 is data, D0 to D7 restart it
 _FIRST_PRIVATE_TAG = 32768
+_SUB_IFDS = 330
+_POINTERS = (4, 13, 16, 18)  # types of a tag that can hold offsets: LONG, IFD, LONG8, IFD8
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
-def require_whole_tiff(path: Path) -> None:
-    """Follow a TIFF's chain of pages to its end.
+class Survey(NamedTuple):
+    """What following a TIFF's chain of pages has shown."""
+
+    lost: tuple[str, ...]
+    """In words, which pages after the first are lost; empty where all are there."""
+    blanks: tuple[tuple[int, int], ...]
+    """Position and length of each pointer to a lost page: with zeros there the file is whole, but for pixels."""
+    chain_is_cut: bool
+    """Whether pages are lost that may be anything; those of `SubIFDs` are lower resolutions of their page."""
+
+
+def survey_tiff(path: Path) -> Survey:
+    """Follow a TIFF's chain of pages, and each page's pointers to lower resolutions, to the end.
 
     A cut file often lacks its last pages or its description, and would then be read as a smaller image.
 
     Raises
     ------
     ImageFileError
-        If a page or a value of a public tag lies beyond the file's end. Private tags may hold anything.
+        If the first page, or a value of one of its public tags, lies beyond the file's end. Private tags may hold
+        anything.
     """
     size = path.stat().st_size
+    lost: list[str] = []
+    blanks: list[tuple[int, int]] = []
+    children: list[_Child] = []
+    chain_is_cut = False
     with path.open("rb") as file:
-        dialect, offset = _tiff_header(path, file)
+        dialect, pointer, offset = _tiff_header(path, file)
         seen: set[int] = set()
         while offset and offset not in seen:  # some writers close the chain into a ring
+            page = _page(file, dialect, offset, size)
+            if isinstance(page, str):
+                if not seen:
+                    raise cut_short(path, page)
+                lost.append(page)
+                blanks.append((pointer, dialect.offset.size))
+                chain_is_cut = True
+                break
             seen.add(offset)
-            offset = _next_page(path, file, dialect, offset, size)
+            children += page.children
+            pointer, offset = page.pointer, page.following
+        broken = {child: found for child in children if isinstance(found := _page(file, dialect, child.to, size), str)}
+    numbers = {child.number for child in broken}  # a level that one channel lacks is none
+    blanks += [(child.pointer, child.length) for child in children if child.number in numbers]
+    return Survey((*lost, *broken.values()), tuple(blanks), chain_is_cut)
+
+
+class Blanked(io.FileIO):
+    """A file of which some bytes are seen as zeros."""
+
+    def __init__(self, path: Path, blanks: Sequence[tuple[int, int]]) -> None:
+        """Open a file to read; `blanks` are positions and lengths."""
+        super().__init__(path, "rb")
+        self._blanks = blanks
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read bytes from where the file stands."""
+        start = self.tell()
+        data = bytearray(super().read(-1 if size is None else size) or b"")
+        for position, length in self._blanks:
+            first, last = max(position - start, 0), min(position + length - start, len(data))
+            if first < last:
+                data[first:last] = bytes(last - first)
+        return bytes(data)
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read bytes into a buffer; give their number."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 def require_whole_jpeg(path: Path, data: bytes) -> None:
@@ -59,7 +118,7 @@ def require_whole_jpeg(path: Path, data: bytes) -> None:
             position = found.start() if found else len(data)
     if data[position : position + 2] == bytes((0xFF, _END_OF_IMAGE)):
         return
-    raise _cut(path, "its end of image is missing")
+    raise cut_short(path, "its end of image is missing")
 
 
 class _Dialect(NamedTuple):
@@ -69,9 +128,31 @@ class _Dialect(NamedTuple):
     tag: struct.Struct
     offset: struct.Struct
 
+    def pointer(self, kind: int) -> struct.Struct:
+        """Give how a pointer in the value of a tag is written."""
+        order = self.offset.format[0]
+        return struct.Struct(order + ("Q" if _TYPE_BYTES[kind] == 8 else "I"))
 
-def _tiff_header(path: Path, file: BinaryIO) -> tuple[_Dialect, int]:
-    """Read the byte order, the dialect, and the offset of the first page."""
+
+class _Child(NamedTuple):
+    """A pointer from a page to one of its lower resolutions."""
+
+    number: int
+    pointer: int  # its position
+    length: int  # in bytes
+    to: int
+
+
+class _Page(NamedTuple):
+    """Where a page points to."""
+
+    pointer: int  # position of what points to the following page
+    following: int  # its offset; 0 where there is none
+    children: tuple[_Child, ...]
+
+
+def _tiff_header(path: Path, file: BinaryIO) -> tuple[_Dialect, int, int]:
+    """Read the byte order and dialect, and the pointer to the first page: where it is and what it says."""
     header = file.read(16)
     order = "<" if header[:2] == b"II" else ">"
     big = header[2:4] in (b"+\0", b"\0+")
@@ -79,26 +160,36 @@ def _tiff_header(path: Path, file: BinaryIO) -> tuple[_Dialect, int]:
     layout = ("Q", "HHQQ", "Q") if big else ("H", "HHII", "I")
     dialect = _Dialect(*(struct.Struct(order + part) for part in layout))
     if len(header) < where + dialect.offset.size:
-        raise _cut(path, "its header is incomplete")
-    return dialect, int(dialect.offset.unpack_from(header, where)[0])
+        raise cut_short(path, "its header is incomplete")
+    return dialect, where, int(dialect.offset.unpack_from(header, where)[0])
 
 
-def _next_page(path: Path, file: BinaryIO, dialect: _Dialect, offset: int, size: int) -> int:
-    """Check the page at `offset` against the file's `size`; give the offset of the page after it."""
+def _page(file: BinaryIO, dialect: _Dialect, offset: int, size: int) -> _Page | str:
+    """Check the page at `offset` against the file's `size`; tell in words what is lost of it."""
     file.seek(offset)
     head = file.read(dialect.number.size)
     if len(head) < dialect.number.size:
-        raise _cut(path, f"a page should begin at byte {offset} of {size}")
+        return f"a page should begin at byte {offset} of {size}"
+    first = offset + len(head)
     tag_bytes = dialect.number.unpack(head)[0] * dialect.tag.size
-    if offset + len(head) + tag_bytes + dialect.offset.size > size:
-        raise _cut(path, f"the page at byte {offset} reaches beyond the file's {size} bytes")
-    for code, kind, count, value in dialect.tag.iter_unpack(file.read(tag_bytes)):
+    if first + tag_bytes + dialect.offset.size > size:
+        return f"the page at byte {offset} reaches beyond the file's {size} bytes"
+    tags, rest = file.read(tag_bytes), file.read(dialect.offset.size)
+    children: tuple[_Child, ...] = ()
+    for index, (code, kind, count, value) in enumerate(dialect.tag.iter_unpack(tags)):
         value_bytes = _TYPE_BYTES.get(kind, 0) * count
-        outside = value_bytes > dialect.offset.size and value + value_bytes > size
-        if outside and code < _FIRST_PRIVATE_TAG:
-            raise _cut(path, f"the value of tag {code} reaches beyond the file's {size} bytes")
-    return int(dialect.offset.unpack(file.read(dialect.offset.size))[0])
+        inside = value_bytes <= dialect.offset.size
+        if not inside and value + value_bytes > size and code < _FIRST_PRIVATE_TAG:
+            return f"the value of tag {code} reaches beyond the file's {size} bytes"
+        if code == _SUB_IFDS and kind in _POINTERS:
+            position = first + (index + 1) * dialect.tag.size - dialect.offset.size if inside else value
+            file.seek(position)
+            children = tuple(_children(dialect.pointer(kind), position, file.read(value_bytes)))
+    return _Page(first + tag_bytes, int(dialect.offset.unpack(rest)[0]), children)
 
 
-def _cut(path: Path, what: str) -> ImageFileError:
-    return ImageFileError(f"{path}: is cut short or damaged ({what}); copy or export it again")
+def _children(pointer: struct.Struct, position: int, values: bytes) -> Iterator[_Child]:
+    """Give the pointers in the value of SubIFDs; those below 8 point to nothing."""
+    for number, (to,) in enumerate(pointer.iter_unpack(values)):
+        if to >= 8:
+            yield _Child(number, position + number * pointer.size, pointer.size, to)

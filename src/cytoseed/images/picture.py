@@ -1,22 +1,32 @@
-"""Readers of PNG and JPEG, by imagecodecs; the headers are read here, so that opening decodes nothing."""
+"""Readers of PNG and JPEG, by imagecodecs; the headers are read here, so that opening decodes nothing.
+
+Such a file can only be decoded as a whole, so its size has a limit; regions are cut from the decoded whole, which is
+kept while the file is open.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.image import RGB_NAMES, Image, ImageFileError, numbered_names
+from cytoseed.images.errors import ImageFileError, cut_short
+from cytoseed.images.image import RGB_NAMES, Image, numbered_names
 from cytoseed.images.intact import require_whole_jpeg
+from cytoseed.images.regions import Box, Kept, Layout, Regions
+from cytoseed.images.scale import NOT_STATED
 
 # the signature's 8 bytes and the first chunk's length are skipped
 _PNG_HEADER = struct.Struct(">12x4sIIBB")
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
+_MOST_PX = 1 << 28
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8 and CC are tables and reserved
 
 
@@ -26,15 +36,15 @@ def open_png(path: Path) -> Image:
     Raises
     ------
     ImageFileError
-        If the header is damaged.
+        If the header is damaged, or announces more than 2^28 pixels.
     """
     with path.open("rb") as file:
         header = file.read(_PNG_HEADER.size)
     if len(header) < _PNG_HEADER.size:
-        raise _damaged(path, "its header is incomplete")
+        raise cut_short(path, "its header is incomplete")
     chunk, width, height, bits, colour = _PNG_HEADER.unpack(header)
     if chunk != b"IHDR" or colour not in _PNG_CHANNELS:
-        raise _damaged(path, "it does not begin with a PNG header")
+        raise cut_short(path, "it does not begin with a PNG header")
     return _image(path, _Header(_PNG_CHANNELS[colour], height, width, bits), _decode_png)
 
 
@@ -44,7 +54,7 @@ def open_jpeg(path: Path) -> Image:
     Raises
     ------
     ImageFileError
-        If the file is cut short, has no frame header, or holds CMYK.
+        If the file is cut short, has no frame header, holds CMYK, or announces more than 2^28 pixels.
     """
     data = path.read_bytes()
     require_whole_jpeg(path, data)
@@ -65,16 +75,50 @@ class _Header(NamedTuple):
 
 def _image(path: Path, header: _Header, decode: Callable[[Path, _Header], NDArray[Any]]) -> Image:
     """Make the record of a picture. A resolution in it is a printer's: not a pixel size."""
-    names = RGB_NAMES if header.channels == 3 else numbered_names(header.channels)
+    if header.height * header.width > _MOST_PX:
+        raise ImageFileError(
+            f"{path}: announces {header.height} x {header.width} px (height x width); of PNG and JPEG, which are only "
+            f"read as a whole, at most {_MOST_PX} px are taken: save it as a tiled TIFF or as OME-Zarr"
+        )
+    layout = Layout(
+        (header.channels, header.height, header.width),
+        np.dtype(np.uint16 if header.bits > 8 else np.uint8),
+        ((header.height, header.width),),
+    )
     return Image(
         path=path,
-        shape=(header.channels, header.height, header.width),
-        dtype=np.dtype(np.uint16 if header.bits > 8 else np.uint8),
-        channel_names=names,
+        shape=layout.shape,
+        dtype=layout.dtype,
+        channel_names=RGB_NAMES if header.channels == 3 else numbered_names(header.channels),
         pixel_size_yx_um=None,
-        pixel_size_source="not stated",
-        decode=partial(decode, path, header),
+        pixel_size_source=NOT_STATED,
+        level_shapes=layout.level_shapes,
+        damage="",
+        connect=partial(_connect, path, layout, partial(decode, path, header)),
     )
+
+
+def _connect(path: Path, layout: Layout, decode: Callable[[], NDArray[Any]]) -> AbstractContextManager[Regions]:
+    return nullcontext(_Decoded(path, layout, decode))
+
+
+class _Decoded:
+    """The regions of a picture, decoded when the first is read."""
+
+    def __init__(self, path: Path, layout: Layout, decode: Callable[[], NDArray[Any]]) -> None:
+        self._path, self._layout, self._decode = path, layout, decode
+        self._lock = Lock()
+
+    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        with self._lock:  # two threads must not decode twice
+            whole = self._whole
+        return whole.read(box_yxhw, level, channels)
+
+    @cached_property
+    def _whole(self) -> Kept:
+        pixels = self._decode()
+        self._layout.require_same(self._path, Layout(pixels.shape, pixels.dtype, (pixels.shape[1:],)))
+        return Kept(pixels)
 
 
 def _jpeg_header(path: Path, data: bytes) -> _Header:
@@ -89,7 +133,7 @@ def _jpeg_header(path: Path, data: bytes) -> _Header:
             return _Header(channels, height, width, bits)
         else:
             position += 2 + length
-    raise _damaged(path, "it has no frame header")
+    raise cut_short(path, "it has no frame header")
 
 
 def _decode_png(path: Path, header: _Header) -> NDArray[Any]:
@@ -110,7 +154,3 @@ def _channels_first(decoded: NDArray[Any], header: _Header) -> NDArray[Any]:
     """Bring (H,W) or (H,W,S) to (C,H,W) without alpha."""
     planes = decoded[:, :, None] if decoded.ndim == 2 else decoded
     return np.moveaxis(planes[:, :, : header.channels], 2, 0)
-
-
-def _damaged(path: Path, what: str) -> ImageFileError:
-    return ImageFileError(f"{path}: is cut short or damaged ({what}); copy or export it again")

@@ -1,16 +1,16 @@
-"""The size of a TIFF's pixels: where it may be stated, and when it is believed."""
+"""The size of pixels: where a TIFF may state it, and when any statement is believed."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 NOT_STATED = "not stated"
 
-_COARSEST_PRINTABLE_UM = 10.0  # 2540 dpi: a stated cm or inch above this is the resolution of a print
+_FINEST_UM, _COARSEST_UM = 0.001, 10.0  # 2540 dpi: what is coarser is the resolution of a print, or a wrong unit
 _UM = {
     **dict.fromkeys(("µm", "μm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
     **dict.fromkeys(("m", "meter", "metre"), 1e6),
@@ -18,10 +18,9 @@ _UM = {
     **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
     **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
     **dict.fromkeys(("in", "inch", "inches"), 25_400.0),
-    "pm": 1e-6,
-    "Å": 1e-4,
+    **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),
+    **dict.fromkeys(("Å", "angstrom"), 1e-4),
 }
-_PRINT_UNITS = frozenset(("cm", "centimeter", "centimetre", "in", "inch", "inches"))
 _TAG_UNITS = {2: "inch", 3: "cm"}
 _APERIO_MPP = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
 
@@ -33,17 +32,35 @@ class PixelSize(NamedTuple):
     source: str
 
 
+def first_credible(statements: Iterable[tuple[str, tuple[float, float] | None]]) -> PixelSize:
+    """Take the first statement of a pixel size that can be a microscope's.
+
+    It is believed from 0.001 µm to 10 µm, both sides: what is beyond is a wrong unit, a placeholder, or the 72 to
+    300 dpi that programs write for printers.
+
+    Parameters
+    ----------
+    statements : iterable of (source, (height, width))
+        In order of trust; sizes in µm, None where the source says nothing.
+    """
+    for source, found in statements:
+        if found is not None and all(_FINEST_UM <= side <= _COARSEST_UM for side in found):
+            return PixelSize(found, source)
+    return PixelSize(None, NOT_STATED)
+
+
 def tiff_pixel_size(tif: Any) -> PixelSize:
     """Find the pixel size of an open `tifffile.TiffFile`.
 
-    OME metadata, Aperio's, ImageJ's and the resolution tags are asked in this order; the first credible
-    answer counts. A size is credible if it is finite and above 0 in a known unit; in inches and centimetres
-    it must also be 10 µm or less, for 72 to 300 dpi is what programs write for printers.
+    OME metadata, Aperio's, ImageJ's, the resolution tags and PerkinElmer's metadata are asked in this order.
     """
-    for source, found in _statements(tif):
-        if found is not None and all(math.isfinite(side) and side > 0 for side in found):
-            return PixelSize(found, source)
-    return PixelSize(None, NOT_STATED)
+    return first_credible(_statements(tif))
+
+
+def in_um(length: float, unit: str) -> float | None:
+    """Convert a length; None where the unit is none of length."""
+    factor = _UM.get(unit)
+    return None if factor is None else length * factor
 
 
 def ome_pixels(tif: Any) -> ElementTree.Element | None:
@@ -57,6 +74,14 @@ def ome_pixels(tif: Any) -> ElementTree.Element | None:
     return root.find(".//{*}Image/{*}Pixels")
 
 
+def perkinelmer_text(page: Any, path: str) -> str:
+    """Find a text in the XML that describes a page of a QPTIFF; empty where there is none."""
+    try:
+        return (ElementTree.fromstring(page.description.lstrip("\ufeff")).findtext(path) or "").strip()
+    except ElementTree.ParseError:
+        return ""
+
+
 def _statements(tif: Any) -> Iterator[tuple[str, tuple[float, float] | None]]:
     """Give every statement of a pixel size in the file, in order of trust."""
     yield "OME metadata", _of_ome(tif)
@@ -65,6 +90,7 @@ def _statements(tif: Any) -> Iterator[tuple[str, tuple[float, float] | None]]:
     yield "ImageJ metadata", _of_resolution(tif, str(unit).replace("\\u00B5", "µ"))
     tag = tif.pages[0].tags.get("ResolutionUnit")
     yield "TIFF resolution tags", _of_resolution(tif, _TAG_UNITS.get(int(tag.value), "") if tag else "")
+    yield "PerkinElmer metadata", _of_perkinelmer(tif)
 
 
 def _of_ome(tif: Any) -> tuple[float, float] | None:
@@ -80,9 +106,8 @@ def _of_ome(tif: Any) -> tuple[float, float] | None:
 
 def _ome_length(pixels: ElementTree.Element, name: str) -> float | None:
     """Read a length in µm; None where it is missing, no number, or in a unit that is no length."""
-    factor = _UM.get(pixels.get(f"{name}Unit", "µm"))
     try:
-        return float(pixels.get(name, "")) * factor if factor else None
+        return in_um(float(pixels.get(name, "")), pixels.get(f"{name}Unit", "µm"))
     except ValueError:
         return None
 
@@ -101,10 +126,16 @@ def _of_resolution(tif: Any, unit: str) -> tuple[float, float] | None:
     tags = tif.pages[0].tags
     if factor is None or "XResolution" not in tags or "YResolution" not in tags:
         return None
-    sides = []
-    for name in ("YResolution", "XResolution"):
-        pixels, units = tags[name].value
-        sides.append(factor * units / pixels if pixels else math.inf)
-    if unit in _PRINT_UNITS and max(sides) > _COARSEST_PRINTABLE_UM:
+    height, width = (tags[name].value for name in ("YResolution", "XResolution"))  # numbers of pixels and of units
+    return (
+        factor * height[1] / height[0] if height[0] else math.inf,
+        factor * width[1] / width[0] if width[0] else math.inf,
+    )
+
+
+def _of_perkinelmer(tif: Any) -> tuple[float, float] | None:
+    found = perkinelmer_text(tif.pages[0], "ScanProfile/root/PixelSizeMicrons") if tif.is_qpi else ""
+    try:
+        return (float(found), float(found)) if found else None
+    except ValueError:
         return None
-    return (sides[0], sides[1])

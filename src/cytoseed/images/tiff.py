@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.image import RGB_NAMES, Image, ImageFileError, foreign_errors, numbered_names
-from cytoseed.images.intact import require_whole_tiff
-from cytoseed.images.scale import ome_pixels, tiff_pixel_size
+from cytoseed.images.errors import ImageFileError, cut_short, foreign_errors
+from cytoseed.images.image import RGB_NAMES, Image, numbered_names
+from cytoseed.images.intact import Blanked, Survey, survey_tiff
+from cytoseed.images.regions import Box, Layout, Regions
+from cytoseed.images.scale import ome_pixels, perkinelmer_text, tiff_pixel_size
+from cytoseed.images.stored import Plane, Store, planes_of
 
 _REMEDY_STACK = "give one plane, or a projection (in Fiji Image > Stacks > Z Project; in Python stack.max(axis=0))"
 _REMEDY_AXIS = (
@@ -23,40 +30,63 @@ _RGB, _PALETTE, _YCBCR = 2, 3, 6
 _GREY = (0, 1)
 _ALPHA = (1, 2)
 _UNCONVERTED = (1, 5, 8, 32773, 32946)  # compressions under which YCbCr stays YCbCr: none, LZW, ...
+_LEAST_TILE_BYTES = 1024
+_COUNTING = ("ome", "imagej", "shaped")  # kinds of description that tell how many planes there are
 
 
 def open_tiff(path: Path) -> Image:
-    """Open the first image of a TIFF, at full resolution.
+    """Open the first image of a TIFF, with its lower resolutions.
+
+    Of a file that is cut short, what is still described is opened: see `Image.damage`.
 
     Raises
     ------
     ImageFileError
-        If the file is cut short or damaged, if it holds a stack in z, in time or along an axis of unknown
-        meaning, or if its colours are neither grey, RGB nor a palette.
+        If the first page is cut short or damaged, or planes are missing, if it holds a stack in z, in time or along
+        an axis of unknown meaning, or if its colours are neither grey, RGB nor a palette.
+    """
+    with foreign_errors(path), _opened(path) as tiff:
+        names, size = _names(tiff), tiff_pixel_size(tiff.tif)
+        return Image(
+            path=path,
+            shape=tiff.layout.shape,
+            dtype=tiff.layout.dtype,
+            channel_names=names,
+            pixel_size_yx_um=size.yx_um,
+            pixel_size_source=size.source,
+            level_shapes=tiff.layout.level_shapes,
+            damage=tiff.damage,
+            connect=partial(_connect, path, tiff.layout),
+        )
+
+
+def is_plain_colour(path: Path) -> bool:
+    """Tell whether a TIFF's first page is RGB of 8 bits and nothing more, which OpenSlide reads without loss.
+
+    OME-TIFF and ImageJ's are not plain: their descriptions say what OpenSlide does not look at. Nor are tiles below
+    1 KiB, on which the libtiff in OpenSlide fails.
     """
     import tifffile
 
-    with foreign_errors(path):
-        require_whole_tiff(path)
-        with tifffile.TiffFile(path) as tif:
-            series = _first_image(path, tif)
-            layout = _layout(path, series, tif)
-            size = tiff_pixel_size(tif)
-            return Image(
-                path=path,
-                shape=(layout.channels, layout.height, layout.width),
-                dtype=np.dtype(np.uint8) if layout.palette else series.dtype.newbyteorder("="),
-                channel_names=_names(tif, layout),
-                pixel_size_yx_um=size.yx_um,
-                pixel_size_source=size.source,
-                decode=partial(_decode, path, layout),
-            )
+    with foreign_errors(path), _unheard(), tifffile.TiffFile(path) as tif:
+        page = tif.pages.first
+        colours = page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 and page.dtype == np.uint8
+        upright = page.tags.valueof("Orientation", 1) == 1
+        tiny = page.is_tiled and page.tilewidth * page.tilelength * 3 < _LEAST_TILE_BYTES
+        return bool(colours and upright and not (tiny or tif.is_ome or tif.is_imagej))
 
 
-class _Layout(NamedTuple):
+@contextmanager
+def _connect(path: Path, layout: Layout) -> Iterator[Regions]:
+    """Open the file for reads; refuse it if it no longer holds what it held."""
+    with _opened(path) as tiff:
+        layout.require_same(path, tiff.layout)
+        yield tiff
+
+
+class _Axes(NamedTuple):
     """How the stored axes become (C,H,W)."""
 
-    axes: str  # one letter an axis, as tifffile names them: S samples, C channels, Y, X, ...
     channels: int  # those kept: alpha comes last and is left out
     height: int
     width: int
@@ -64,26 +94,97 @@ class _Layout(NamedTuple):
     palette: bool
 
 
-def _first_image(path: Path, tif: Any) -> Any:
-    """Take the first series, once it is sure that the file holds all its pages and their data."""
-    series = tif.series[0]
-    promised = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
-    in_one_run = series.dataoffset is not None  # such data tifffile checks itself; ImageJ gives them one page
-    lost = promised > len(tif.pages) and not (in_one_run and series.kind == "imagej")
-    pages = [] if in_one_run or lost else list(series)
-    if lost or None in pages:
-        raise ImageFileError(f"{path}: its metadata name planes that it does not hold; copy or export it again")
-    for page in pages:
-        size = page.parent.filehandle.size
-        ends = (start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-        if max(ends, default=0) > size:
+class _Tiff:
+    """An open TIFF: its layout, and the way to its regions."""
+
+    def __init__(self, path: Path, tif: Any, survey: Survey, store: Store) -> None:
+        if tif.is_bif:
             raise ImageFileError(
-                f"{path}: is cut short (pixels reach beyond the file's {size} bytes); copy or export it again"
+                f"{path}: is a slide of Ventana, whose tiles overlap; OpenSlide reads it where it is installed: "
+                f"pip install openslide-python openslide-bin"
             )
-    return series
+        series = tif.series[0]
+        _require_all_planes(path, tif, series, survey)
+        self.tif, self.series = tif, series
+        self.axes = _find_axes(path, series, tif)
+        levels = [series, *(level for level in series.levels[1:] if _fits(level, series))]
+        self._levels: list[tuple[Plane, ...]] = [planes_of(level, store) for level in levels]
+        self._colours = _palette(series.keyframe) if self.axes.palette else None
+        self.layout = Layout(
+            (self.axes.channels, self.axes.height, self.axes.width),
+            np.dtype(np.uint8) if self.axes.palette else series.dtype.newbyteorder("="),
+            tuple((_length(level, "Y"), _length(level, "X")) for level in levels),
+        )
+        self.damage = "; ".join((*_lost_pages(survey), *_lost_pixels(self._levels)))
+
+    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        """Read a part of one level; see `Regions.read`. Only planes with a wished channel are read."""
+        wished = range(self.axes.channels) if channels is None else channels
+        planes = self._levels[level]
+        if self._colours is not None:
+            shown: NDArray[Any] = np.take(self._colours[list(wished)], planes[0].read(box_yxhw)[0], axis=1)
+            return shown
+        result = np.empty((len(wished), *box_yxhw[2:]), self.layout.dtype)
+        first = 0
+        for plane in planes:
+            here = [place for place, channel in enumerate(wished) if first <= channel < first + plane.samples]
+            if here:
+                pixels = plane.read(box_yxhw)
+                for place in here:
+                    result[place] = pixels[wished[place] - first]
+            first += plane.samples
+        return result
 
 
-def _layout(path: Path, series: Any, tif: Any) -> _Layout:
+@contextmanager
+def _opened(path: Path) -> Iterator[_Tiff]:
+    import tifffile
+
+    with _unheard(), ExitStack() as stack:
+        survey = survey_tiff(path)
+        # tifffile sees a cut file as one that ends with the last page that is all there
+        file = stack.enter_context(Blanked(path, survey.blanks)) if survey.blanks else path
+        tif = stack.enter_context(tifffile.TiffFile(file))
+        store = stack.enter_context(closing(Store(path)))
+        yield _Tiff(path, tif, survey, store)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Keep tifffile's remarks on unusual files from being printed where nobody listens to its logger."""
+    logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _require_all_planes(path: Path, tif: Any, series: Any, survey: Survey) -> None:
+    """Refuse a file that lacks channels or planes of its first image; lower levels and other images may be lost."""
+    promised = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
+    in_one_run = series.dataoffset is not None  # ImageJ gives such data one page
+    lost = promised > len(tif.pages) and not (in_one_run and series.kind == "imagej")
+    if tif.shaped_metadata:
+        lost = lost or math.prod(tif.shaped_metadata[0]["shape"]) != math.prod(series.shape)
+    if lost or not (in_one_run or _has_all_pages(series)):
+        raise ImageFileError(f"{path}: its metadata name planes that it does not hold; copy or export it again")
+    if not survey.chain_is_cut or series.kind in _COUNTING or len(tif.pages) > len(series):
+        return  # the description counts the planes, or pages of another kind have begun after them
+    page = series.keyframe
+    if not (page.is_tiled and page.photometric in (_RGB, _YCBCR)):  # a slide's further pages are no channels
+        raise cut_short(path, f"{survey.lost[0]}, which may be a channel")
+
+
+def _has_all_pages(series: Any) -> bool:
+    """Tell whether no page of a series is missing."""
+    try:
+        return None not in list(series)
+    except IndexError:  # tifffile counts on a page that is beyond the last
+        return False
+
+
+def _find_axes(path: Path, series: Any, tif: Any) -> _Axes:
     """Decide which axis holds the channels; refuse what is no 2-D image."""
     page = series.keyframe
     _require_known_values(path, series, page)
@@ -100,11 +201,10 @@ def _layout(path: Path, series: Any, tif: Any) -> _Layout:
     # ImageJ writes its lookup tables as a palette: they colour a grey image and are no part of it
     palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome)
     is_rgb = palette or (page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
-    return _Layout(
-        axes=series.axes,
+    return _Axes(
         channels=3 if is_rgb else _without_alpha(page, samples),
-        height=series.shape[series.axes.index("Y")],
-        width=series.shape[series.axes.index("X")],
+        height=_length(series, "Y"),
+        width=_length(series, "X"),
         is_rgb=is_rgb,
         palette=palette,
     )
@@ -132,9 +232,42 @@ def _not_flat(path: Path, series: Any, what: str, remedy: str) -> ImageFileError
     return ImageFileError(f"{path}: holds {what} ({sizes}); cytoseed takes 2-D images: {remedy}")
 
 
-def _names(tif: Any, layout: _Layout) -> tuple[str, ...]:
-    """Channel names from OME-XML or ImageJ's labels; numbers for those that have none."""
-    if layout.is_rgb:
+def _fits(level: Any, series: Any) -> bool:
+    """Tell whether a lower resolution has all its pages and the same channels."""
+    same = level.axes == series.axes and level.dtype == series.dtype and _has_all_pages(level)
+    rest = [(a, b) for axis, a, b in zip(series.axes, series.shape, level.shape, strict=False) if axis not in "YX"]
+    return bool(same and all(a == b for a, b in rest))
+
+
+def _length(series: Any, axis: str) -> int:
+    return int(series.shape[series.axes.index(axis)])
+
+
+def _palette(page: Any) -> NDArray[np.uint8]:
+    """Give the colours (3, values) of a palette. TIFF says 16 bits a colour; some programs write 8."""
+    colours = page.colormap
+    table: NDArray[np.uint8] = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
+    return table
+
+
+def _lost_pages(survey: Survey) -> Iterator[str]:
+    """Tell in words which pages a cut file lacks."""
+    if survey.lost:
+        more = len(survey.lost) - 1
+        yield survey.lost[0] + (f", as do {more} more" if more else "")
+
+
+def _lost_pixels(levels: Sequence[Sequence[Plane]]) -> Iterator[str]:
+    """Tell in words of which levels a cut file lacks pixels."""
+    for number, planes in enumerate(levels):
+        if not all(plane.is_whole for plane in planes):
+            yield f"pixels of level {number} lie beyond its end"
+
+
+def _names(tiff: _Tiff) -> tuple[str, ...]:
+    """Channel names from OME-XML, ImageJ's labels or PerkinElmer's XML; numbers for those that have none."""
+    tif, channels = tiff.tif, tiff.axes.channels
+    if tiff.axes.is_rgb:
         return RGB_NAMES
     given: list[Any] = []
     pixels = ome_pixels(tif)
@@ -142,27 +275,11 @@ def _names(tif: Any, layout: _Layout) -> tuple[str, ...]:
         given = [channel.get("Name") for channel in pixels.findall("{*}Channel")]
     elif tif.is_imagej:
         given = list((tif.imagej_metadata or {}).get("Labels", ()))
-    names = numbered_names(layout.channels)
-    if len(given) != layout.channels:
+    elif tif.is_qpi:
+        given = [perkinelmer_text(page, "Name") for page in tiff.series]
+        if len(set(given)) < len(given):  # the same dye in several rounds
+            given = [perkinelmer_text(page, "Biomarker") or own for page, own in zip(tiff.series, given, strict=True)]
+    names = numbered_names(channels)
+    if len(given) != channels:
         return names
     return tuple(str(own or "").strip() or name for own, name in zip(given, names, strict=True))
-
-
-def _decode(path: Path, layout: _Layout) -> NDArray[Any]:
-    """Read the pixels of the first image as (C,H,W)."""
-    import tifffile
-
-    with tifffile.TiffFile(path) as tif:
-        series = _first_image(path, tif)
-        stored: NDArray[Any] = series.asarray()
-        colours = series.keyframe.colormap if layout.palette else None
-    kept = [axis in "YX" or size > 1 for axis, size in zip(layout.axes, stored.shape, strict=True)]
-    plane = stored[tuple(slice(None) if keep else 0 for keep in kept)]
-    axes = "".join(axis for axis, keep in zip(layout.axes, kept, strict=True) if keep)
-    if colours is not None:
-        # TIFF says 16 bits a colour; some programs write 8
-        table: NDArray[np.uint8] = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
-        return table[:, plane]
-    channel_axis = axes.translate({ord("Y"): None, ord("X"): None})
-    plane = plane.transpose([axes.index(axis) for axis in channel_axis + "YX"])
-    return plane[: layout.channels] if channel_axis else plane[None]

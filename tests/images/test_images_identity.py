@@ -1,0 +1,210 @@
+"""What tells two inputs apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import example, given
+from hypothesis import strategies as st
+from test_images_ngff import write
+from written import halves, noise, write_slide
+
+from cytoseed.images import identity, image_of, open_image
+
+
+def tiff(path: Path, pixels: np.ndarray) -> Path:
+    tifffile.imwrite(path, pixels, metadata=None, software="")
+    return path
+
+
+def test_what_a_file_says(tmp_path: Path) -> None:
+    file = tiff(tmp_path / "image.tif", noise(20, 30, dtype=np.uint16))
+    found = dict(open_image(file).identity())
+    assert len(found.pop("sha256")) == 64
+    assert found == {"name": "image.tif", "shape": [1, 20, 30], "dtype": "uint16", "bytes": file.stat().st_size}
+    assert json.loads(json.dumps(open_image(file).identity())) == open_image(file).identity()
+
+
+def test_neither_folders_nor_times_count(tmp_path: Path) -> None:
+    file = tiff(tmp_path / "image.tif", noise(20, 30))
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "image.tif"
+    shutil.copy(file, other)
+    os.utime(other, (1, 1))
+    assert open_image(file).identity() == open_image(other).identity()
+    assert open_image(file).in_memory().identity() == open_image(file).identity()
+
+
+def test_any_byte_of_a_small_file_counts(tmp_path: Path) -> None:
+    pixels = noise(20, 30)
+    first = open_image(tiff(tmp_path / "image.tif", pixels)).identity()
+    for row in (0, 7, 19):
+        changed = pixels.copy()
+        changed[row, 29] ^= 1
+        assert open_image(tiff(tmp_path / "image.tif", changed)).identity()["sha256"] != first["sha256"]
+
+
+@given(st.integers(0, 999), st.integers(1, 255))
+@example(0, 1)
+@example(999, 1)
+def test_of_a_large_file_ends_and_blocks_count_and_its_size(place: int, change: int) -> None:
+    """With small numbers in place of the true ones, so that every byte can be tried."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"_WHOLE_BYTES": 999, "_END_BYTES": 50, "_BLOCK_BYTES": 10, "_BLOCKS": 11}.items():
+            patch.setattr(identity, name, value)
+        counted = set(range(50)) | set(range(950, 1000))
+        for index in range(11):
+            counted |= set(range(99 * index, 99 * index + 10))
+        data = np.random.default_rng(3).integers(0, 256, 1000).astype(np.uint8)
+        first, second, longer = digest(data), None, digest(np.append(data, np.uint8(0)))
+        data[place] ^= change
+        second = digest(data)
+    assert first[0] == second[0] == 1000
+    assert (first[1] != second[1]) == (place in counted)
+    assert longer[0] == 1001
+
+
+def digest(data: np.ndarray) -> tuple[int, str]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bytes"
+        file.write_bytes(data.tobytes())
+        return identity.path_digest(file)
+
+
+def test_a_file_of_more_than_64_mib_is_not_read_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "large"
+    with file.open("wb") as writing:
+        writing.truncate((64 << 20) + 1)
+    read: list[int] = []
+    original = Path.open
+
+    class Counting:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __enter__(self) -> Counting:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.inner.close()
+
+        def seek(self, place: int) -> None:
+            self.inner.seek(place)
+
+        def read(self, count: int) -> bytes:
+            read.append(count)
+            return self.inner.read(count)
+
+    monkeypatch.setattr(Path, "open", lambda self, mode: Counting(original(self, mode)))
+    identity.path_digest(file)
+    assert sum(read) == (2 << 20) + 256 * (64 << 10)
+    with original(file, "r+b") as writing:
+        writing.truncate(64 << 20)
+    read.clear()
+    identity.path_digest(file)
+    assert sum(read) >= 64 << 20
+
+
+# OME-Zarr and slides in folders
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_of_a_zarr_folder_metadata_names_and_sizes_count(tmp_path: Path, version: str) -> None:
+    folder = write(tmp_path / "image", halves(noise(1, 64, 64), 2), version, compressors=None)
+    first = open_image(folder).identity()
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert first["name"] == "image"
+    assert first["bytes"] == sum(file.stat().st_size for file in files)
+    (tmp_path / "other").mkdir()
+    shutil.copytree(folder, tmp_path / "other" / "image")
+    assert open_image(tmp_path / "other" / "image").identity() == first
+    described = folder / ("zarr.json" if version == "0.5" else ".zattrs")
+    text = described.read_text()
+    described.write_text(text.replace("micrometer", "MICROMETER"))  # of the same size
+    assert open_image(folder).identity()["sha256"] != first["sha256"]
+    described.write_text(text)
+    assert open_image(folder).identity() == first
+    chunk = next(file for file in files if "s1" in file.parts and file.stat().st_size == 32 * 32)
+    chunk.rename(chunk.with_name("other"))
+    assert open_image(folder).identity()["sha256"] != first["sha256"]
+
+
+def test_the_folder_of_an_mrxs_counts(tmp_path: Path) -> None:
+    file = tmp_path / "slide.mrxs"
+    file.write_bytes(imagecodecs.jpeg_encode(noise(20, 30, 3)))
+    alone = identity.path_digest(file)
+    (tmp_path / "slide").mkdir()
+    (tmp_path / "slide" / "Data0000.dat").write_bytes(bytes(100))
+    assert identity.path_digest(file) == alone  # a folder of the same name that is no slide's
+    (tmp_path / "slide" / "Slidedat.ini").write_text("[A]")
+    first = identity.path_digest(file)
+    assert first[0] == alone[0] + 103
+    (tmp_path / "slide" / "Slidedat.ini").write_text("[B]")
+    second = identity.path_digest(file)
+    (tmp_path / "slide" / "Data0000.dat").write_bytes(bytes(101))
+    assert len({alone[1], first[1], second[1], identity.path_digest(file)[1]}) == 4
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (2, 1024, 1024), (1000, 20)], ids=str)
+def test_every_pixel_of_a_small_array_counts(shape: tuple[int, ...]) -> None:
+    pixels = noise(*shape)
+    first = dict(image_of(pixels).identity())
+    assert first["name"] == "array"
+    assert first["bytes"] == pixels.nbytes
+    assert image_of(da.from_array(pixels.copy())).identity() == first
+    for place in np.random.default_rng(1).integers(0, pixels.size, 20):
+        changed = pixels.copy()
+        changed.flat[place] ^= 1
+        assert image_of(changed).identity()["sha256"] != first["sha256"]
+
+
+@pytest.mark.parametrize(
+    "shape", [(5000, 3000), (1, 10_000_000), (10_000_000, 1), (100, 200_000), (1100, 1000)], ids=str
+)
+def test_of_a_large_array_no_more_than_256_blocks_are_read_from_end_to_end(shape: tuple[int, int]) -> None:
+    seen: list[tuple[slice, slice]] = []
+
+    class Huge:
+        ndim, dtype = 2, np.dtype(np.uint8)
+
+        def __init__(self) -> None:
+            self.shape = shape
+
+        def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+            seen.append(key)
+            return np.zeros([part.stop - part.start for part in key], np.uint8)
+
+    image_of(Huge()).identity()  # type: ignore[arg-type]
+    assert 128 <= len(seen) <= 256
+    assert len({(rows.start, columns.start) for rows, columns in seen}) == len(seen)
+    for axis, length in enumerate(shape):
+        assert min(key[axis].start for key in seen) == 0
+        assert max(key[axis].stop for key in seen) == length
+
+
+def test_shape_and_type_count_though_the_bytes_are_equal() -> None:
+    pixels = noise(20, 30)
+    names = ("shape", "dtype", "sha256")
+    found = [image_of(a).identity() for a in (pixels, pixels.reshape(30, 20), pixels.view(np.int8))]
+    assert len({tuple(str(one[name]) for name in names) for one in found}) == 3
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    image = open_image(write_slide(tmp_path / "slide.svs", [noise(3, 64, 64)]))
+    (tmp_path / "slide.svs").unlink()
+    with pytest.raises(FileNotFoundError):
+        image.identity()

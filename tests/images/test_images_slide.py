@@ -1,0 +1,407 @@
+"""Slides through OpenSlide, and which files go that way."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from written import APERIO, assert_regions, attempt, halves, noise, write_slide
+
+from cytoseed.images import ImageFileError, open_image, readers, slide
+
+
+@pytest.fixture
+def through_openslide(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Sizes of all regions that OpenSlide was asked for."""
+    asked: list[tuple[int, int]] = []
+    original = openslide.OpenSlide.read_region
+
+    def read_region(self: Any, place: Any, level: int, size: tuple[int, int]) -> Any:
+        asked.append(size)
+        return original(self, place, level, size)
+
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", read_region)
+    return asked
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}, {"bigtiff": True}], ids=str)
+@pytest.mark.parametrize("aperio", [True, False])
+def test_levels_and_regions(
+    tmp_path: Path, through_openslide: list[Any], aperio: bool, options: dict[str, Any]
+) -> None:
+    levels = halves(noise(3, 256, 384), 3)
+    big = options.pop("bigtiff", False)
+    file = write_slide(tmp_path / "slide", levels, aperio, **options)
+    if big:
+        with tifffile.TiffWriter(file, bigtiff=True) as writer:
+            for number, level in enumerate(levels):
+                writer.write(
+                    np.moveaxis(level, 0, 2).copy(),
+                    photometric="rgb",
+                    tile=(64, 64),
+                    metadata=None,
+                    subfiletype=min(number, 1),
+                )
+    image = open_image(file)
+    assert image.channel_names == ("red", "green", "blue")
+    assert image.damage == ""
+    assert_regions(image, levels)
+    assert through_openslide
+
+
+def test_jpeg_tiles_are_decoded_by_openslide_as_by_tifffile(tmp_path: Path, through_openslide: list[Any]) -> None:
+    file = write_slide(tmp_path / "slide.svs", [noise(3, 200, 300)], compression="jpeg")
+    with tifffile.TiffFile(file) as tif:
+        decoded = np.moveaxis(tif.pages[0].asarray(), 2, 0)
+    assert_regions(open_image(file), [decoded])
+    assert through_openslide
+
+
+@pytest.mark.parametrize("aperio", [True, False])
+@pytest.mark.parametrize(("size", "step"), [((1101, 1203), 4), ((2300, 1030), 2)])
+def test_levels_whose_pixels_lie_between_those_of_the_full_resolution(
+    tmp_path: Path, through_openslide: list[Any], aperio: bool, size: tuple[int, int], step: int
+) -> None:
+    """OpenSlide interpolates there: a region must be a crop of the whole, and near what is stored."""
+    smooth = np.add.outer(np.arange(size[0]), np.arange(size[1])) / sum(size) * 255
+    levels = halves(np.stack([smooth, 255 - smooth, smooth / 2]).astype(np.uint8), 3, step)
+    image = open_image(write_slide(tmp_path / "slide.tif", levels, aperio))
+    whole = [image.read(level=level) for level in range(3)]
+    assert_regions(image, whole, examples=20)
+    assert through_openslide
+    for stored, read in zip(levels, whole, strict=True):
+        assert np.abs(stored.astype(int) - read).max() <= 2
+
+
+def test_a_region_larger_than_a_block_is_put_together(tmp_path: Path, through_openslide: list[Any]) -> None:
+    pixels = noise(3, 1500, 2600)
+    image = open_image(write_slide(tmp_path / "slide.svs", [pixels], tile=(256, 256)))
+    np.testing.assert_array_equal(image.read((3, 5, 1490, 2590)), pixels[:, 3:1493, 5:2595])
+    assert max(max(size) for size in through_openslide) <= 1024
+
+
+def test_the_pixel_size_of_a_scanner(tmp_path: Path) -> None:
+    image = open_image(write_slide(tmp_path / "slide.svs", [noise(3, 64, 64)]))
+    assert image.pixel_size_um == pytest.approx(0.499)
+    assert image.pixel_size_source == "Aperio metadata"
+
+
+@pytest.mark.parametrize(("mpp", "um", "source"), [("12", None, "not stated"), ("none", 0.25, "TIFF resolution tags")])
+def test_a_scanners_pixel_size_that_cannot_be(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mpp: str,
+    um: float | None,
+    source: str,
+    through_openslide: list[Any],
+) -> None:
+    monkeypatch.setattr("written.APERIO", APERIO.replace("0.4990", mpp))
+    per_cm = 40_000 if um else 100
+    options = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
+    image = open_image(write_slide(tmp_path / "slide.svs", [noise(3, 64, 64)], **options))
+    assert image.pixel_size_um == (pytest.approx(um) if um else None)
+    assert image.pixel_size_source == source
+    image.read()
+    assert through_openslide
+
+
+@pytest.mark.parametrize(("dpi", "um"), [(50_800, 0.5), (300, None)])
+def test_a_printers_resolution_is_no_pixel_size_though_openslide_believes_it(
+    tmp_path: Path, through_openslide: list[Any], dpi: int, um: float | None
+) -> None:
+    options = {"resolution": (dpi, dpi), "resolutionunit": "INCH"}
+    image = open_image(write_slide(tmp_path / "slide.tif", [noise(3, 64, 64)], aperio=False, **options))
+    assert image.pixel_size_um == (pytest.approx(um) if um else None)
+    image.read()
+    assert through_openslide
+
+
+# What must not go through OpenSlide
+
+
+@pytest.mark.parametrize("text", [None, APERIO.format(w=120, h=100)], ids=["generic", "aperio"])
+@pytest.mark.parametrize(
+    ("pixels", "options"),
+    [
+        (noise(100, 120, 3, dtype=np.uint16), {"photometric": "rgb"}),
+        (noise(100, 120, dtype=np.uint16), {"photometric": "minisblack"}),
+        (noise(100, 120), {"photometric": "minisblack"}),
+        (noise(100, 120, 5), {"photometric": "minisblack", "planarconfig": "contig"}),
+        (noise(100, 120, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+        (noise(100, 120, 3), {"photometric": "rgb", "extratags": [(274, "H", 1, 3, True)]}),
+    ],
+    ids=["rgb16", "grey16", "grey8", "many", "alpha", "upside down"],
+)
+def test_tiles_of_more_than_8_bit_rgb_keep_their_bits_and_channels(
+    tmp_path: Path, through_openslide: list[Any], pixels: NDArray[Any], options: dict[str, Any], text: str | None
+) -> None:
+    file = tmp_path / "image.tif"
+    tifffile.imwrite(file, pixels, tile=(64, 64), metadata=None, description=text, **options)
+    assert slide.slide_family(file) == ("aperio" if text else "generic-tiff")
+    stored = np.moveaxis(np.atleast_3d(pixels), 2, 0)
+    kept = stored[:3] if "extrasamples" in options else stored
+    assert_regions(open_image(file), [kept], examples=10)
+    assert through_openslide == []
+
+
+@pytest.mark.parametrize("options", [{"ome": True}, {"description": "ImageJ=1.54f\n", "metadata": None}], ids=str)
+def test_tiles_that_ome_or_imagej_describe(
+    tmp_path: Path, through_openslide: list[Any], options: dict[str, Any]
+) -> None:
+    pixels = noise(100, 120, 3)
+    tifffile.imwrite(tmp_path / "image.tif", pixels, tile=(64, 64), photometric="rgb", **options)
+    assert_regions(open_image(tmp_path / "image.tif"), [np.moveaxis(pixels, 2, 0)], examples=10)
+    assert through_openslide == []
+
+
+def test_levels_that_openslide_does_not_see_are_not_lost(tmp_path: Path, through_openslide: list[Any]) -> None:
+    levels = halves(noise(3, 128, 192), 2)
+    with tifffile.TiffWriter(tmp_path / "image.tif") as writer:
+        for number, level in enumerate(levels):
+            own: dict[str, Any] = {"subifds": 1} if number == 0 else {"subfiletype": 1}
+            writer.write(np.moveaxis(level, 0, 2).copy(), photometric="rgb", tile=(64, 64), metadata=None, **own)
+    assert_regions(open_image(tmp_path / "image.tif"), levels, examples=10)
+    assert through_openslide == []
+
+
+def test_tiles_so_small_that_openslide_fails_on_them(tmp_path: Path) -> None:
+    pixels = noise(3, 100, 120)
+    file = write_slide(tmp_path / "image.tif", [pixels], aperio=False, tile=(16, 16))
+    with closing(openslide.OpenSlide(file)) as opened, pytest.raises(openslide.OpenSlideError):
+        opened.read_region((0, 0), 0, (120, 100))
+    assert_regions(open_image(file), [pixels], examples=10)
+
+
+def test_a_compression_that_openslide_does_not_know(tmp_path: Path) -> None:
+    file = write_slide(tmp_path / "slide.svs", [noise(3, 100, 120)], compression="jpeg2000")
+    assert slide.slide_family(file) == "aperio"
+    with pytest.raises(openslide.OpenSlideError):
+        openslide.OpenSlide(file)
+    with tifffile.TiffFile(file) as tif:
+        decoded = np.moveaxis(tif.pages[0].asarray(), 2, 0)
+    assert_regions(open_image(file), [decoded], examples=10)
+
+
+# Background, damage, threads
+
+
+@pytest.mark.parametrize("aperio", [True, False])
+@pytest.mark.parametrize("options", [{}, {"extratags": [(274, "H", 1, 3, True)]}], ids=["openslide", "tifffile"])
+def test_areas_that_were_not_scanned_are_white_by_either_reader(
+    tmp_path: Path, aperio: bool, options: dict[str, Any], through_openslide: list[Any]
+) -> None:
+    whole = noise(3, 128, 192)
+    tiles: list[Any] = [np.moveaxis(whole[:, y : y + 64, x : x + 64], 0, 2) for y in (0, 64) for x in (0, 64, 128)]
+    tiles[4] = None
+    whole[:, 64:, 64:128] = 255
+    text = APERIO.format(w=192, h=128) if aperio else None
+    own: dict[str, Any] = {"photometric": "rgb", "tile": (64, 64), "metadata": None, "description": text}
+    tifffile.imwrite(tmp_path / "slide.tif", iter(tiles), shape=(128, 192, 3), dtype=np.uint8, **own, **options)
+    assert_regions(open_image(tmp_path / "slide.tif"), [whole], examples=10)
+    assert bool(through_openslide) == (not options)
+
+
+@pytest.mark.parametrize(("colour", "alpha", "expected"), [("102030", 0, (16, 32, 48)), ("0A0000", 51, (40, 160, 160))])
+def test_transparent_pixels_lie_on_the_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colour: str, alpha: int, expected: tuple[int, int, int]
+) -> None:
+    from PIL import Image as Pillow
+
+    file = write_slide(tmp_path / "slide.svs", [noise(3, 64, 64)])
+    image = open_image(file)
+    region = np.full((20, 30, 4), 160 if alpha else 99, np.uint8)
+    region[..., 1:3] = 800 // 5 if alpha else 99
+    region[..., 3] = alpha
+    region[0, 0] = (1, 2, 3, 255)
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", lambda *_: Pillow.fromarray(region))
+    real = openslide.OpenSlide.properties.fget  # type: ignore[attr-defined]
+    fake = property(lambda self: {**dict(real(self)), "openslide.background-color": colour})
+    monkeypatch.setattr(openslide.OpenSlide, "properties", fake)
+    found = image.read((0, 0, 20, 30))
+    assert found[:, 0, 0].tolist() == [1, 2, 3]
+    share = alpha / 255
+    background = np.frombuffer(bytes.fromhex(colour), np.uint8)
+    exact = region[5, 5, :3] * share + background * (1 - share)
+    assert np.abs(found[:, 5, 5] - exact).max() <= 0.5
+    assert alpha or tuple(found[:, 5, 5]) == expected
+
+
+def spoil(file: Path, tile: int) -> None:
+    """Write zeros over one tile of the full resolution."""
+    data = bytearray(file.read_bytes())
+    with tifffile.TiffFile(file) as tif:
+        start, count = tif.pages[0].dataoffsets[tile], tif.pages[0].databytecounts[tile]
+    data[start : start + count] = bytes(count)
+    file.write_bytes(data)
+
+
+def test_an_unreadable_region_does_not_spoil_the_others(tmp_path: Path, through_openslide: list[Any]) -> None:
+    pixels = noise(3, 256, 384)
+    file = write_slide(tmp_path / "slide.svs", [pixels], compression="deflate")
+    spoil(file, 9)  # rows 64 to 127, columns 192 to 255
+    image = open_image(file)
+    with image.regions() as regions:
+
+        def read(box: tuple[int, int, int, int]) -> bool:
+            top, left, height, width = box
+            meets = top < 128 and left < 256 and top + height > 64 and left + width > 192
+            found, trouble = attempt(lambda: regions.read(box))
+            if found is None:
+                assert "slide.svs" in trouble
+                assert meets
+                return False
+            np.testing.assert_array_equal(found, pixels[:, top : top + height, left : left + width])
+            return not meets
+
+        boxes = [(y, x, 50, 60) for y in range(0, 200, 25) for x in range(0, 320, 20)]
+        assert all(read(box) or (box[0] < 128 and box[0] + 50 > 64) for box in boxes)
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(read, boxes * 3))
+        assert 0 < results.count(False) < len(results)
+    assert through_openslide
+
+
+def test_a_slide_that_changed_since_it_was_opened_is_refused(tmp_path: Path) -> None:
+    image = open_image(write_slide(tmp_path / "slide.svs", [noise(3, 128, 192)]))
+    write_slide(tmp_path / "slide.svs", [noise(3, 128, 256)])
+    with pytest.raises(ImageFileError, match=r"\(3, 128, 192\).*\(3, 128, 256\).*open it again"):
+        image.read((0, 0, 5, 5))
+
+
+# Without OpenSlide, and formats that are no TIFF
+
+
+@pytest.fixture
+def no_openslide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openslide", None)
+
+
+@pytest.mark.usefixtures("no_openslide")
+def test_without_openslide_tifffile_reads_slides_in_tiff(tmp_path: Path) -> None:
+    levels = halves(noise(3, 201, 303), 3)
+    for aperio in (True, False):
+        image = open_image(write_slide(tmp_path / "slide", levels, aperio))
+        assert image.pixel_size_um == (pytest.approx(0.499) if aperio else None)
+        assert_regions(image, levels, examples=10)
+
+
+@pytest.mark.usefixtures("no_openslide")
+def test_without_openslide_other_slides_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "slide.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(ImageFileError, match=r"slide\.dcm: begins with .*pip install openslide-python openslide-bin"):
+        open_image(tmp_path / "slide.dcm")
+    mrxs(tmp_path)
+    with pytest.raises(ImageFileError, match=r"slide\.mrxs: is a slide of MIRAX.*pip install"):
+        open_image(tmp_path / "slide.mrxs")
+
+
+def mrxs(path: Path) -> Path:
+    """A JPEG beside a folder, as MRXS is."""
+    (path / "slide").mkdir()
+    (path / "slide" / "Slidedat.ini").write_text("[GENERAL]\n")
+    (path / "slide.mrxs").write_bytes(imagecodecs.jpeg_encode(noise(20, 30, 3)))
+    return path / "slide.mrxs"
+
+
+def test_an_mrxs_is_not_taken_for_the_jpeg_that_it_is_as_well(tmp_path: Path) -> None:
+    with pytest.raises(ImageFileError, match=r"slide\.mrxs: cannot be read \(OpenSlide"):
+        open_image(mrxs(tmp_path))
+
+
+def test_a_file_that_only_openslide_knows_is_opened_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slide.dcm").write_bytes(bytes(128) + b"DICM")
+    opened = []
+    monkeypatch.setattr(readers, "slide_family", lambda _: "dicom")
+    monkeypatch.setattr(readers, "open_slide", lambda path: opened.append(path.name))
+    open_image(tmp_path / "slide.dcm")
+    assert opened == ["slide.dcm"]
+
+
+def test_ndpi_is_left_to_openslide_for_it_is_no_tiff_by_the_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slide.ndpi").write_bytes(b"II*\0" + bytes(12))
+    monkeypatch.setattr(readers, "slide_family", lambda _: "hamamatsu")
+    monkeypatch.setattr(readers, "open_slide", lambda path: path.name)
+    assert open_image(tmp_path / "slide.ndpi") == "slide.ndpi"  # type: ignore[comparison-overlap]
+
+
+def test_a_slide_that_tifffile_cannot_lay_out_is_left_to_openslide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "slide.tif", noise(4, 64, 64), photometric="minisblack", tile=(64, 64), metadata=None)
+    monkeypatch.setattr(readers, "open_slide", lambda path: path.name)
+    with pytest.raises(ImageFileError, match="unknown meaning"):
+        open_image(tmp_path / "slide.tif")
+    monkeypatch.setattr(readers, "slide_family", lambda _: "leica")
+    assert open_image(tmp_path / "slide.tif") == "slide.tif"  # type: ignore[comparison-overlap]
+    (tmp_path / "slide.tif").write_bytes((tmp_path / "slide.tif").read_bytes()[:10_000])
+    with pytest.raises(ImageFileError, match="cut short"):
+        open_image(tmp_path / "slide.tif")
+
+
+def test_tiles_that_overlap_are_not_left_to_tifffile(tmp_path: Path) -> None:
+    tags = [(700, "B", 6, b"<iScan", True)]
+    own: dict[str, Any] = {"software": "ScanOutputManager 1.1", "extratags": tags, "metadata": None}
+    tifffile.imwrite(tmp_path / "slide.bif", noise(64, 64, 3), photometric="rgb", tile=(64, 64), **own)
+    with pytest.raises(ImageFileError, match=r"slide\.bif: is a slide of Ventana.*OpenSlide"):
+        open_image(tmp_path / "slide.bif")
+
+
+def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "slide.vsi", noise(64, 64, 3), photometric="rgb")
+    open_image(tmp_path / "slide.vsi")
+    (tmp_path / "_slide_" / "stack1").mkdir(parents=True)
+    (tmp_path / "_slide_" / "stack1" / "frame_t.ets").touch()
+    with pytest.raises(ImageFileError, match=r"slide\.vsi: is a slide of Olympus.*OME-TIFF"):
+        open_image(tmp_path / "slide.vsi")
+
+
+# A real slide
+
+
+def real_slide() -> Path:
+    root = Path(__file__).parents[2]
+    data = Path(os.environ.get("CYTOSEED_DATA", root.parent / "shared" / "data"))
+    file = data / "slides" / "CMU-1-Small-Region.svs"
+    if not file.exists():
+        pytest.skip("the real data are not here (CYTOSEED_DATA)")
+    return file
+
+
+def test_regions_of_a_real_slide(through_openslide: list[Any]) -> None:
+    image = open_image(real_slide())
+    with tifffile.TiffFile(real_slide()) as tif:
+        pixels = np.moveaxis(tif.series[0].asarray(), 2, 0)
+    assert image.pixel_size_source == "Aperio metadata"
+    assert_regions(image, [pixels], examples=10)
+    assert through_openslide
+
+
+@pytest.mark.parametrize("cut", [1_278_200, 1_474_662, 1_850_394, 1_938_312])
+def test_a_real_slide_that_lacks_its_last_pages(tmp_path: Path, cut: int) -> None:
+    whole = open_image(real_slide())
+    (tmp_path / "slide.svs").write_bytes(real_slide().read_bytes()[:cut])
+    image = open_image(tmp_path / "slide.svs")
+    assert image.damage
+    assert (image.shape, image.pixel_size_um) == (whole.shape, whole.pixel_size_um)
+    with pytest.raises(ImageFileError, match="cut short"):
+        image.read()
+    np.testing.assert_array_equal(image.read((0, 0, 2967, 2220)), whole.read())
+
+
+@pytest.mark.parametrize("cut", [100, 500_000, 1_275_960, 1_278_000])
+def test_a_real_slide_that_lacks_its_first_page(tmp_path: Path, cut: int) -> None:
+    (tmp_path / "slide.svs").write_bytes(real_slide().read_bytes()[:cut])
+    with pytest.raises(ImageFileError, match=r"slide\.svs: is cut short"):
+        open_image(tmp_path / "slide.svs")
