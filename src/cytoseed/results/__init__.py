@@ -1,7 +1,19 @@
 """From labels to files that other tools open: one writer per format, found by name."""
 
 from cytoseed.results.record import Comparison, Record, compare, record_of, stem_of
+from cytoseed.results.result import Block, Result
 from cytoseed.results.segmentation import Segmentation
 from cytoseed.results.writers import WRITERS, Writer
 
-__all__ = ["WRITERS", "Comparison", "Record", "Segmentation", "Writer", "compare", "record_of", "stem_of"]
+__all__ = [
+    "WRITERS",
+    "Block",
+    "Comparison",
+    "Record",
+    "Result",
+    "Segmentation",
+    "Writer",
+    "compare",
+    "record_of",
+    "stem_of",
+]

@@ -7,7 +7,7 @@ import math
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,29 @@ from numpy.typing import NDArray
 from cytoseed.results.outline import outline
 
 if TYPE_CHECKING:
-    from cytoseed.results.segmentation import Segmentation
+    import pandas as pd
+
+    from cytoseed.results.result import Block, Result
+
+_Parts: TypeAlias = dict[str, Any]  # something of an object for each target in which it is
 
 
-def write_geojson(result: Segmentation, path: Path) -> None:
+def write_geojson(result: Result, path: Path) -> None:
     """Write a FeatureCollection in pixels of the image, one object to a line.
 
     Objects of one target are QuPath's detections. Of two targets, each cell is a QuPath cell with the nucleus
     of the same id inside, and a nucleus without a cell is a detection. Ids are UUIDs made from the source's
-    name, the settings, the target and the label, so that the same result gives the same bytes.
+    name, the settings, the target and the label, so that the same result gives the same bytes. No more than one
+    block of the result is held at a time.
     """
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
-        for feature in _features(result):
-            file.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
-            separator = ",\n"
+        for block in result.blocks():
+            for feature in _features(result, block):
+                file.write(separator + encode(feature))
+                separator = ",\n"
         file.write("\n]}\n")
 
 
@@ -38,19 +45,10 @@ def write_geojson(result: Segmentation, path: Path) -> None:
 _NO_MEASUREMENTS = {"id", "target", "centroid_x_px", "centroid_y_px", "centroid_x_um", "centroid_y_um"}
 
 
-def _features(result: Segmentation) -> Iterator[dict[str, Any]]:
-    """Give one feature after the other, in the order of their labels."""
-    from scipy.ndimage import find_objects
-
-    measured = _measurements(result)
-    boxes = [find_objects(labels) for labels in result.planes]
-    for label in range(1, max(len(of_target) for of_target in boxes) + 1):
-        geometries: dict[str, dict[str, Any]] = {}
-        for target, labels, of_target in zip(result.targets, result.planes, boxes, strict=True):
-            if label <= len(of_target) and of_target[label - 1] is not None:
-                geometries[target] = _geometry(labels, label, of_target[label - 1])
-        if not geometries:  # ids may have gaps
-            continue
+def _features(result: Result, block: Block) -> Iterator[dict[str, Any]]:
+    """Give one feature of a block after the other, in the order of their labels."""
+    measured = _measurements(result.targets, block.table)
+    for label, geometries in _geometries(result.targets, block):
         outer = list(geometries)[-1]  # of nuclei and cells, the cell
         feature = {
             "type": "Feature",
@@ -67,22 +65,41 @@ def _features(result: Segmentation) -> Iterator[dict[str, Any]]:
         yield feature | {"properties": {"objectType": kind, "measurements": numbers}}
 
 
-def _measurements(result: Segmentation) -> dict[tuple[str, int], dict[str, float]]:
+def _measurements(targets: tuple[str, ...], table: pd.DataFrame) -> dict[tuple[str, int], dict[str, float]]:
     """Take each object's finite numbers from the table; where there are two targets, their names say whose."""
-    single = len(result.targets) == 1
+    single = len(targets) == 1
+    names = [str(name) for name in table.columns if name not in _NO_MEASUREMENTS]
+    columns = [table[name].tolist() for name in names]
+    owners = [targets[0]] * len(table) if single else table["target"].tolist()
     found = {}
-    for row in result.table.to_dict("records"):
-        target = result.targets[0] if single else row["target"]
-        numbers = {str(key): value for key, value in row.items() if key not in _NO_MEASUREMENTS}
-        found[target, int(row["id"])] = {
-            key if single else f"{target}: {key}": value for key, value in numbers.items() if math.isfinite(value)
-        }
+    for target, label, *values in zip(owners, table["id"].tolist(), *columns, strict=True):
+        keys = names if single else [f"{target}: {name}" for name in names]
+        found[target, label] = {key: value for key, value in zip(keys, values, strict=True) if math.isfinite(value)}
     return found
 
 
-def _geometry(labels: NDArray[np.int32], label: int, box: tuple[slice, slice]) -> dict[str, Any]:
+def _geometries(targets: tuple[str, ...], block: Block) -> Iterator[tuple[int, _Parts]]:
+    """Outline one object of a block after the other: its label, and a geometry for each target in which it is."""
+    from scipy.ndimage import find_objects
+
+    if not len(block.table):
+        return
+    before = int(block.table["id"].min()) - 1  # find_objects lists a box for each number from 1
+    planes = np.maximum(block.labels - before, 0) if before else block.labels
+    boxes = [find_objects(plane) for plane in planes]
+    for number in range(1, max(map(len, boxes)) + 1):
+        geometries = {
+            target: _geometry(plane, number, of_target[number - 1], block)
+            for target, plane, of_target in zip(targets, planes, boxes, strict=True)
+            if number <= len(of_target) and of_target[number - 1] is not None
+        }
+        if geometries:  # ids may have gaps
+            yield number + before, geometries
+
+
+def _geometry(labels: NDArray[np.int32], number: int, box: tuple[slice, slice], block: Block) -> dict[str, Any]:
     """Outline one object: a Polygon, or a MultiPolygon where it has several pieces."""
-    polygons = outline(labels[box] == label, left=box[1].start, top=box[0].start)
+    polygons = outline(labels[box] == number, left=block.left + box[1].start, top=block.top + box[0].start)
     if len(polygons) == 1:
         return {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "MultiPolygon", "coordinates": polygons}

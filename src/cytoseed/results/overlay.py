@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from cytoseed.results.segmentation import Segmentation
+    from cytoseed.results.result import Result
 
+_LARGEST_PX = 4096  # a side; larger images are drawn smaller
 _SMALL_PX = 1024  # images of this side at most are drawn twice as large: lines stay thin beside small nuclei
 _PERCENTILES = (0.5, 99.8)
 _RGB_NAMES = ("red", "green", "blue")
@@ -22,29 +23,31 @@ _ON_DARK = np.array([[255, 214, 10], [0, 229, 255]], np.uint8)
 _ON_LIGHT = np.array([[57, 255, 20], [0, 102, 255]], np.uint8)
 
 
-def draw_overlay(result: Segmentation) -> NDArray[np.uint8]:
+def draw_overlay(result: Result) -> NDArray[np.uint8]:
     """Draw every object's outline, one pixel wide and inside the object, on the image.
 
     An RGB image of 8 bits (three channels called so, or without names) is shown as it is. Other channels are
     stretched, each between its percentiles 0.5 and 99.8: one is shown in grey, two and three are tinted and
-    added up, of more the mean is shown in grey. Images of up to 1024 px a side are drawn twice as large.
+    added up, of more the mean is shown in grey. Images of up to 1024 px a side are drawn twice as large, and of
+    more than 4096 px at that size, so that objects of a few pixels are hardly seen.
 
     Returns
     -------
-    ndarray, shape (H,W,3) or (2H,2W,3), uint8
+    ndarray, shape (H,W,3), (2H,2W,3) or of a largest side of 4096 px, uint8
         RGB.
     """
-    picture = _as_rgb(result.image, result.channel_names)
+    image, planes = result.overview(_LARGEST_PX)
+    picture = _as_rgb(image, result.channel_names)
     is_dark = picture.size == 0 or float(picture.mean()) < 110
     colours = _ON_DARK if is_dark else _ON_LIGHT
     factor = 2 if max(picture.shape[:2]) <= _SMALL_PX else 1
     canvas = picture.repeat(factor, axis=0).repeat(factor, axis=1)
-    for index, labels in reversed(list(enumerate(result.planes))):  # nuclei on top of cells
+    for index, labels in reversed(list(enumerate(planes))):  # nuclei on top of cells
         canvas[_borders(labels.repeat(factor, axis=0).repeat(factor, axis=1))] = colours[index % len(colours)]
     return canvas
 
 
-def write_overlay(result: Segmentation, path: Path) -> None:
+def write_overlay(result: Result, path: Path) -> None:
     """Write the drawing of `draw_overlay` as PNG."""
     import imagecodecs
 
@@ -56,12 +59,16 @@ def _as_rgb(image: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.uint8]:
     is_rgb = len(image) == 3 and names in (_RGB_NAMES, _UNNAMED)
     if is_rgb and image.dtype == np.uint8:
         return np.ascontiguousarray(np.moveaxis(image, 0, 2))
-    stretched = np.stack([_stretch(channel) for channel in image])
-    if not is_rgb:
-        if 2 <= len(stretched) <= 3:
+    if 2 <= len(image) <= 3:
+        stretched = np.stack([_stretch(channel) for channel in image])
+        if not is_rgb:
             stretched = np.tensordot(_TINTS[: len(stretched)], stretched, axes=(0, 0))
-        else:
-            stretched = stretched.mean(axis=0, keepdims=True).repeat(3, axis=0)
+    else:
+        total = np.zeros(image.shape[1:], np.float32)
+        for channel in image:  # one at a time: there may be a hundred
+            total += _stretch(channel)
+        total /= len(image)
+        stretched = total[None].repeat(3, axis=0)
     return (np.moveaxis(stretched, 0, 2).clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 

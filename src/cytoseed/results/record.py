@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.writers import paths_of
+from cytoseed.results.writers import WRITERS, paths_of
 
 SUFFIX = ".cytoseed.json"
 
+_DECIDE = ("version", "input", "settings")
+_PENDING, _FAILED = "pending", "failed_tiles"
 _OPTIONAL_ENDINGS = (".ome",)  # cells.ome.tif and cells.tif are both called cells
 
 
@@ -28,14 +30,54 @@ class Record:
     version: str
     """Version of cytoseed."""
     input: Mapping[str, Any]
-    """The image: its `name`, `shape` (C,H,W), `dtype`, and the `sha256` of its pixels."""
+    """The image, as `Result.input` has it."""
     settings: Mapping[str, Any]
     """What the segmentation was told, with the model's name and version."""
 
-    def to_json(self, files: Sequence[str]) -> str:
-        """Give the text of the record's file; `files` are the names of the files made."""
+    @classmethod
+    def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any]) -> Record:
+        """Make the record that this version of cytoseed writes.
+
+        Parameters
+        ----------
+        described, settings : mapping
+            What `Result.input` and `Result.settings` hold.
+
+        Raises
+        ------
+        TypeError
+            If the settings hold what JSON cannot.
+        """
+        return cls(metadata.version("cytoseed"), described, json.loads(_canonical(settings)))
+
+    def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
+        """Give the text of the record's file.
+
+        Parameters
+        ----------
+        files : sequence of str
+            Names of the files that are there.
+        pending : sequence of str
+            Names of the files that are being replaced or removed just now: what they hold is not sure.
+        failed : sequence of str
+            Parts of the image that could not be segmented, a line each.
+        """
         values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
+        values |= {key: list(lines) for key, lines in ((_PENDING, pending), (_FAILED, failed)) if lines}
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+class OldRecord(NamedTuple):
+    """What the record in a folder says."""
+
+    decides: Mapping[str, Any]
+    """The version, the input and the settings."""
+    files: frozenset[str]
+    """Names of the files that the result has for sure."""
+    pending: frozenset[str]
+    """Names of files of which a run that was stopped left the old one, the new one or none."""
+    has_failed: bool
+    """True where parts of the image are not in the files."""
 
 
 class Comparison(NamedTuple):
@@ -49,8 +91,8 @@ class Comparison(NamedTuple):
     """The formats wished for that are not there yet; where it is empty and the state `same`, all is done."""
 
 
-def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) -> Record:
-    """Make the record of a result, before or after it exists.
+def input_of(pixels: NDArray[Any], source: str) -> Mapping[str, Any]:
+    """Describe an image that is in memory, as `Result.input` does.
 
     Parameters
     ----------
@@ -58,6 +100,27 @@ def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) ->
         The image as it was given: what `Image.read` or `as_image` returns.
     source : str
         Path of the image's file, or `array`; its name without folders is kept.
+
+    Returns
+    -------
+    mapping
+        Its `name`, `shape` (C,H,W), `dtype`, and the `sha256` of its pixels.
+    """
+    return {
+        "name": Path(source).name,
+        "shape": list(pixels.shape),
+        "dtype": pixels.dtype.name,
+        "sha256": hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest(),
+    }
+
+
+def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) -> Record:
+    """Make the record of a result, before or after it exists.
+
+    Parameters
+    ----------
+    pixels, source
+        See `input_of`.
     settings : mapping
         What `Segmentation.settings` holds.
 
@@ -66,13 +129,7 @@ def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) ->
     TypeError
         If the settings hold what JSON cannot.
     """
-    found = {
-        "name": Path(source).name,
-        "shape": list(pixels.shape),
-        "dtype": pixels.dtype.name,
-        "sha256": hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest(),
-    }
-    return Record(version=metadata.version("cytoseed"), input=found, settings=json.loads(_canonical(settings)))
+    return Record.of(input_of(pixels, source), settings)
 
 
 def stem_of(source: str | os.PathLike[str]) -> str:
@@ -100,24 +157,45 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str]) -> 
     Returns
     -------
     Comparison
-        With no record there, files of the names wished for are in the way: `different`.
+        Files of the names wished for that no record names are in the way: `different`. Of a result that lacks a
+        part of the image all formats are missing, and so are those that a run which was stopped left unsure.
     """
     paths = paths_of(folder, stem, formats)
-    present = {name for name, path in paths.items() if path.exists()}
-    missing = tuple(name for name in paths if name not in present)
     file = folder / f"{stem}{SUFFIX}"
-    if not file.exists():
-        strangers = tuple(f"{paths[name].name}: there already, with no record of what made it" for name in present)
-        return Comparison("different" if strangers else "absent", tuple(sorted(strangers)), missing)
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        old = {key: kept[key] for key in ("version", "input", "settings")}
-    except (ValueError, KeyError, TypeError):
-        return Comparison("different", (f"{file.name}: not a record that can be read",), missing)
+    old = read_record(file)
+    if old is None and file.exists():
+        return Comparison("different", (f"{file.name}: not a record that can be read",), tuple(paths))
+    named = frozenset[str]() if old is None else old.files | old.pending
+    strangers = sorted(
+        f"{path.name}: there already, with no record of what made it"
+        for path in paths.values()
+        if path.exists() and path.name not in named
+    )
+    if old is None:
+        return Comparison("different" if strangers else "absent", tuple(strangers), tuple(paths))
+    sure = frozenset[str]() if old.has_failed else old.files
+    missing = tuple(name for name, path in paths.items() if path.name not in sure or not path.exists())
     new = json.loads(record.to_json(()))
-    del new["files"]
-    differences = tuple(_differences(old, new))
-    return Comparison("different" if differences else "same", differences, missing)
+    found = (*differences(old.decides, {key: new[key] for key in _DECIDE}), *strangers)
+    return Comparison("different" if found else "same", found, missing)
+
+
+def read_record(file: Path) -> OldRecord | None:
+    """Read a record; None where there is none, or none that can be read.
+
+    Files that cytoseed does not write beside this record are left out, whatever the record says of them.
+    """
+    possible = {path.name for path in paths_of(file.parent, file.name.removesuffix(SUFFIX), tuple(WRITERS)).values()}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return OldRecord(
+            decides={key: found[key] for key in _DECIDE},
+            files=frozenset(possible.intersection(found["files"])),
+            pending=frozenset(possible.intersection(found.get(_PENDING, ()))),
+            has_failed=bool(found.get(_FAILED)),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def fingerprint(source: str, settings: Mapping[str, Any]) -> str:
@@ -136,13 +214,13 @@ def _canonical(settings: Mapping[str, Any]) -> str:
         ) from error
 
 
-def _differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """List what differs between two trees of mappings, a line a leaf."""
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """List what differs between two trees of mappings, a line a leaf: `key: old -> new`."""
     if old == new:
         return []
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [f"{key}: {json.dumps(old, ensure_ascii=False)} -> {json.dumps(new, ensure_ascii=False)}"]
     lines = []
     for name in sorted(old.keys() | new.keys()):
-        lines += _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+        lines += differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     return lines

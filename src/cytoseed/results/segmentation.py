@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.record import fingerprint
+from cytoseed.results.record import fingerprint, input_of
+from cytoseed.results.result import Block, Box
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay")
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """Objects found in one image.
+    """Objects found in one image, whole and in memory; what `cytoseed.results.Result` asks for.
 
     Raises
     ------
@@ -87,6 +88,59 @@ class Segmentation:
         """A text that is the same for the same source's name and the same settings; ids are derived from it."""
         return fingerprint(self.source, self.settings)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C,H,W) of the image, in px."""
+        channels, height, width = self.image.shape
+        return channels, height, width
+
+    @cached_property
+    def input(self) -> Mapping[str, Any]:
+        """What identifies the image: its `name`, `shape`, `dtype`, and the `sha256` of its pixels."""
+        return input_of(self.image, self.source)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The parts of the image that could not be segmented: none."""
+        return ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Give everything, in one block."""
+        yield Block(0, 0, self.planes, self.table)
+
+    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
+        """Give the labels (T,h,w) of a region: a view of `labels`.
+
+        Raises
+        ------
+        ValueError
+            If the region does not lie inside the image.
+        """
+        top, left, height, width = box_yxhw
+        sides = self.shape[1:]
+        if min(box_yxhw) < 0 or top + height > sides[0] or left + width > sides[1]:
+            raise ValueError(f"box_yxhw is {box_yxhw}; it must lie inside the image of {sides[0]} x {sides[1]} px")
+        return self.planes[:, top : top + height, left : left + width]
+
+    def overview(self, largest_px: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Give the image (C,h,w) and its labels (T,h,w) at a size of at most `largest_px` a side.
+
+        Where the image is larger, its pixels are means over areas, and the labels those at their centres.
+
+        Raises
+        ------
+        ValueError
+            If `largest_px` is not 1 or more.
+        """
+        if largest_px < 1:
+            raise ValueError(f"largest_px is {largest_px}; it must be 1 or more")
+        sides = self.shape[1:]
+        if max(sides) <= largest_px:
+            return self.image, self.planes
+        height, width = (max(1, round(side * largest_px / max(sides))) for side in sides)
+        rows, columns = (_centres(large, small) for large, small in zip(sides, (height, width), strict=True))
+        return _reduced(self.image, height, width), self.planes[:, rows[:, None], columns]
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """Measurements, one row an object: see `cytoseed.results.table.measure`."""
@@ -129,3 +183,23 @@ class Segmentation:
         from cytoseed.results.save import save
 
         return save(self, Path(folder), formats, overwrite)
+
+
+_AVERAGED = ("uint8", "uint16", "int16", "float32", "float64")  # types of which OpenCV makes means
+
+
+def _reduced(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Shrink an image (C,H,W) by means over areas; types that cannot be averaged become float32."""
+    import cv2
+
+    small = np.empty((len(image), height, width), image.dtype if image.dtype.name in _AVERAGED else np.float32)
+    for index, channel in enumerate(image):
+        small[index] = cv2.resize(
+            channel.astype(small.dtype, copy=False), (width, height), interpolation=cv2.INTER_AREA
+        )
+    return small
+
+
+def _centres(large: int, small: int) -> NDArray[np.int64]:
+    """Find, for each of `small` pixels along an axis, the one of `large` in which its centre lies."""
+    return (2 * np.arange(small) + 1) * large // (2 * small)

@@ -12,14 +12,14 @@ from cytoseed.results.overlay import write_overlay
 from cytoseed.results.table import write_table
 
 if TYPE_CHECKING:
-    from cytoseed.results.segmentation import Segmentation
+    from cytoseed.results.result import Result
 
 
 class Writer(NamedTuple):
-    """One format: how its files end, and what writes one."""
+    """One format: how its files end, and what writes one, without ever holding all of a result."""
 
     suffix: str
-    write: Callable[[Segmentation, Path], None]
+    write: Callable[[Result, Path], None]
 
 
 WRITERS: dict[str, Writer] = {

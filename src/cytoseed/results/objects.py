@@ -1,0 +1,152 @@
+"""The objects of a part of an image as arrays: each its box and its mask in bits, of which a million fit in memory."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """K objects at full resolution, disjoint within each target."""
+
+    target: NDArray[np.uint8]
+    """(K,) Which of the model's targets each is, from 0."""
+    box_yxhw: NDArray[np.int64]
+    """(K,4) Row and column of each one's first pixel in the image, height, width."""
+    bits: NDArray[np.uint8]
+    """Masks (h,w), row by row, packed to bits; each begins at a whole byte, in the order of the objects."""
+    score: NDArray[np.float32]
+    """(K,) Highest value of the seed map in each, about 0 to 1."""
+    is_owned: NDArray[np.bool_]
+    """(K,) True where the object's highest seed lies in the part that was looked at for it; False where another part
+    should have found it."""
+    numbers: NDArray[np.float64]
+    """(K,M) The measurements."""
+    columns: NDArray[np.str_]
+    """(M,) What each measurement is called."""
+    is_count: NDArray[np.bool_]
+    """(M,) True for whole numbers."""
+    left_out_yxhw: NDArray[np.int64]
+    """(N,4) Boxes, in the image, of what was found of objects too large to be followed to their end."""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @cached_property
+    def first_byte(self) -> NDArray[np.int64]:
+        """(K + 1,) Where each mask begins in `bits`."""
+        sizes = -(-self.box_yxhw[:, 2] * self.box_yxhw[:, 3] // 8)
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """Give the mask (h,w) of one object."""
+        height, width = self.box_yxhw[index, 2:].tolist()
+        own = self.bits[self.first_byte[index] : self.first_byte[index + 1]]
+        return np.unpackbits(own, count=height * width).view(np.bool_).reshape(height, width)
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Objects:
+        """Give some of the objects, in the order of `indices`, which may be bools."""
+        chosen = np.arange(len(self))[np.asarray(indices)] if len(indices) else np.zeros(0, np.int64)
+        first = self.first_byte
+        bits = [self.bits[first[index] : first[index + 1]] for index in chosen]
+        return replace(
+            self,
+            **{name: getattr(self, name)[chosen] for name in ("target", "box_yxhw", "score", "is_owned", "numbers")},
+            bits=np.concatenate(bits) if bits else np.zeros(0, np.uint8),
+            left_out_yxhw=np.zeros((0, 4), np.int64),
+        )
+
+    def replaced(self, indices: NDArray[np.int64], others: Objects) -> Objects:
+        """Give the objects with some, at `indices`, replaced by as many others."""
+        order = np.arange(len(self))
+        order[indices] = len(self) + np.arange(len(others))
+        return join_objects([self, others]).take(order)
+
+    def paint(self, canvas: NDArray[np.int32], box_yxhw: Sequence[int], ids: NDArray[np.int64]) -> None:
+        """Write the objects' ids into a region of the label image; pixels that have an id keep it.
+
+        Parameters
+        ----------
+        canvas : ndarray, shape (T,h,w), int32
+            The labels of the region, changed in place.
+        box_yxhw : four ints
+            Place and size of the region in the image.
+        ids : ndarray, shape (K,)
+            Id of each object.
+        """
+        top, left, height, width = box_yxhw
+        begin = self.box_yxhw[:, :2] - (top, left)
+        meets = (begin < (height, width)).all(axis=1) & (begin + self.box_yxhw[:, 2:] > 0).all(axis=1)
+        for index in np.flatnonzero(meets).tolist():
+            y, x, own_height, own_width = (*begin[index].tolist(), *self.box_yxhw[index, 2:].tolist())
+            inside = self.mask(index)[max(0, -y) : height - y, max(0, -x) : width - x]
+            part = canvas[self.target[index], max(0, y) : y + own_height, max(0, x) : x + own_width]
+            part[inside & (part == 0)] = ids[index]
+
+    def table(self) -> pd.DataFrame:
+        """Give the measurements, one row an object."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                str(name): self.numbers[:, place].astype(np.int64 if is_count else np.float64)
+                for place, (name, is_count) in enumerate(zip(self.columns, self.is_count, strict=True))
+            }
+        )
+
+    def to_bytes(self) -> bytes:
+        """Give a compressed npz, with a checksum of each array: the same objects give the same bytes."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{name: getattr(self, name) for name in _FIELDS})
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read back what `to_bytes` gave.
+
+        Raises
+        ------
+        ValueError
+            If the bytes are cut short, changed or something else.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                return cls(**{name: archive[name] for name in _FIELDS})
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise ValueError(f"not the stored objects of a tile, or damaged ({error})") from error
+
+
+_EACH = ("target", "box_yxhw", "bits", "score", "is_owned", "numbers", "left_out_yxhw")  # joined one after the other
+_FIELDS = (*_EACH, "columns", "is_count")
+
+
+def pack_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Pack masks (h,w) into bits as `Objects.bits` holds them."""
+    return np.concatenate([np.packbits(mask) for mask in masks]) if masks else np.zeros(0, np.uint8)
+
+
+def join_objects(parts: Sequence[Objects]) -> Objects:
+    """Put the objects of several parts one after the other; at least one part, all measured alike."""
+    return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _EACH})
+
+
+def numbers_of(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """Give the measurements of a table, but for its ids, as `Objects` holds them: `numbers`, `columns`, `is_count`."""
+    measured = table.drop(columns="id")
+    return {
+        "numbers": measured.to_numpy(np.float64),
+        "columns": np.array(list(measured.columns), np.str_),
+        "is_count": np.array([kind.kind in "iu" for kind in measured.dtypes], bool),
+    }

@@ -1,0 +1,180 @@
+"""The folder in which a slide's objects lie, tile by tile: what survives a kill, and what results are written from."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoseed.results.objects import Objects
+
+SUFFIX = ".cytoseed"
+"""Ending of the folder's name, after the stem of the image."""
+
+_RUN, _TODO, _KEPT, _TILES = "run.json", "todo.npy", "kept.npz", "tiles"
+
+
+class Kept(NamedTuple):
+    """Which of the tiles' objects are the result's, and how they are numbered."""
+
+    first_id: NDArray[np.int64]
+    """(tiles + 1,) Tile t's objects have the ids first_id[t] + 1 to first_id[t + 1]."""
+    index: NDArray[np.int64]
+    """(K,) Place of each among its tile's objects, tile after tile."""
+    tile_box_yxhw: NDArray[np.int64]
+    """(tiles,4) The box around a tile's kept objects in the image, of no size where there are none."""
+    left_out_yxhw: NDArray[np.int64]
+    """(N,4) Boxes, in the image, of what was found of objects too large to be followed to their end."""
+    changed_at: NDArray[np.int64]
+    """(M,) Ids, rising, of objects that lost pixels to others."""
+    changed: Objects
+    """(M) What became of them."""
+
+
+class Store:
+    """A folder with the objects of every tile that is done. Each file is there whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The folder; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def run(self) -> Mapping[str, Any] | None:
+        """Read what `begin` wrote; None where no run was begun.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged.
+        """
+        try:
+            found = json.loads((self.path / _RUN).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(f"{self.path / _RUN}: is damaged ({error}); start anew with --overwrite") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.path / _RUN}: is no description of a run; start anew with --overwrite")
+        return found
+
+    def begin(self, run: Mapping[str, Any], todo: NDArray[np.int64]) -> None:
+        """Forget everything that is there, and write what is to be done.
+
+        Parameters
+        ----------
+        run : mapping
+            Everything that decides the result, in values that JSON keeps.
+        todo : ndarray, shape (N,), int64
+            Numbers of the tiles to make, rising.
+        """
+        (self.path / _RUN).unlink(missing_ok=True)  # first: without it, what is left means nothing
+        shutil.rmtree(self.path / _TILES, ignore_errors=True)
+        (self.path / _KEPT).unlink(missing_ok=True)
+        (self.path / _TILES).mkdir(parents=True)
+        buffer = io.BytesIO()
+        np.save(buffer, todo)
+        write_durably(self.path / _TODO, buffer.getvalue())
+        write_durably(
+            self.path / _RUN, json.dumps(run, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        )
+
+    def todo(self) -> NDArray[np.int64]:
+        """Read the numbers of the tiles to make."""
+        found: NDArray[np.int64] = np.load(self.path / _TODO, allow_pickle=False)
+        return found
+
+    def done(self) -> set[int]:
+        """List the tiles whose objects are there."""
+        return {int(path.stem) for path in (self.path / _TILES).glob("*.npz") if path.stem.isdecimal()}
+
+    def write(self, tile: int, objects: Objects) -> None:
+        """Keep the objects of a tile, durably: after this they survive a kill and a loss of power."""
+        write_durably(self._tile(tile), objects.to_bytes())
+
+    def read(self, tile: int) -> Objects:
+        """Read the objects of a tile.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the tile is not done.
+        ValueError
+            If its file is damaged.
+        """
+        try:
+            return Objects.from_bytes(self._tile(tile).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{self._tile(tile)}: {error}; --resume makes this tile again") from error
+
+    def drop(self, tile: int) -> None:
+        """Remove a tile's file, so that it counts as not done."""
+        self._tile(tile).unlink(missing_ok=True)
+        self.drop_kept()
+
+    def write_kept(self, kept: Kept) -> None:
+        """Keep what stitching decided."""
+        buffer = io.BytesIO()
+        arrays = {name: getattr(kept, name) for name in Kept._fields if name != "changed"}
+        np.savez_compressed(buffer, changed=np.frombuffer(kept.changed.to_bytes(), np.uint8), **arrays)
+        write_durably(self.path / _KEPT, buffer.getvalue())
+
+    def kept(self) -> Kept | None:
+        """Read what stitching decided; None where that is not there, or damaged: it can be made again."""
+        try:
+            with np.load(self.path / _KEPT, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in Kept._fields}
+            return Kept(**{**arrays, "changed": Objects.from_bytes(arrays["changed"].tobytes())})
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            return None
+
+    def drop_kept(self) -> None:
+        """Forget what stitching decided."""
+        (self.path / _KEPT).unlink(missing_ok=True)
+
+    def _tile(self, tile: int) -> Path:
+        return self.path / _TILES / f"{tile:08d}.npz"
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and see it to the disk.
+
+    Raises
+    ------
+    OSError
+        If there is no room or no permission; what was there stays, and nothing is left beside it.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """See a folder's list of names to the disk; Windows does so by itself."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,217 @@
+"""A result in blocks is written as a whole one is, and never held whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from pieced import Nothing, Pieced
+
+from cytoseed.images import open_image
+from cytoseed.results import WRITERS, Result, Segmentation
+from cytoseed.results.geojson import write_geojson
+from cytoseed.results.labels import write_labels
+from cytoseed.results.overlay import draw_overlay, write_overlay
+from cytoseed.results.save import save
+
+ALL = tuple(WRITERS)
+
+
+def scattered(height: int, width: int, targets: int = 1, seed: int = 0) -> Segmentation:
+    """Squares of a few pixels all over an image, ids without gaps."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((targets, height, width), np.int32)
+    places = rng.permutation((height // 8) * (width // 8))[: height * width // 400]
+    for label, place in enumerate(places.tolist(), start=1):
+        y, x = (8 * part for part in divmod(place, width // 8))
+        labels[-1, y : y + 6, x : x + 6] = label
+        labels[0, y + 1 : y + 4, x + 1 : x + 5] = label
+    image = rng.integers(0, 255, (3, height, width)).astype(np.uint8)
+    names = ("nuclei", "cells")[:targets]
+    return Segmentation(labels[0] if targets == 1 else labels, image, targets=names, source="folder/tissue.tif")
+
+
+def written(result: Result, folder: Path, formats: tuple[str, ...] = ALL) -> dict[str, bytes]:
+    save(result, folder, formats, overwrite=True)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("objects", [1, 2, 3, 10])
+def test_blocks_give_the_bytes_of_the_whole(nuclei: Segmentation, tmp_path: Path, objects: int) -> None:
+    assert written(Pieced(nuclei, objects), tmp_path / "a") == written(nuclei, tmp_path / "b")
+
+
+@pytest.mark.parametrize("objects", [1, 2, 3, 10])
+def test_a_cell_and_its_nucleus_come_from_one_block(cells: Segmentation, tmp_path: Path, objects: int) -> None:
+    pieced, whole = written(Pieced(cells, objects), tmp_path / "a"), written(cells, tmp_path / "b")
+    tables = [pd.read_csv(tmp_path / name / "array.csv").sort_values(["target", "id"]) for name in "ab"]
+    pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in tables), check_exact=True)
+    del pieced["array.csv"], whole["array.csv"]  # rows come block by block
+    assert pieced == whole
+
+
+@settings(max_examples=60)
+@given(
+    hnp.arrays(
+        np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements={"min_value": 0, "max_value": 5}
+    ),
+    st.integers(1, 5),
+)
+@example(np.array([[7, 0, 9], [0, 0, 7]], np.int32), 1)
+def test_outlines_do_not_depend_on_blocks(
+    tmp_path_factory: pytest.TempPathFactory, labels: NDArray[np.int32], objects: int
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    whole = Segmentation(labels, np.zeros((1, *labels.shape), np.uint8), pixel_size_um=0.5)
+    write_geojson(whole, folder / "whole.geojson")
+    write_geojson(Pieced(whole, objects), folder / "pieced.geojson")
+    assert (folder / "pieced.geojson").read_bytes() == (folder / "whole.geojson").read_bytes()
+
+
+def test_nothing_found_in_no_block(tmp_path: Path) -> None:
+    nothing = Nothing((3, 700, 600))
+    whole = Segmentation(np.zeros((700, 600), np.int32), np.zeros((3, 700, 600), np.uint8))
+    write_geojson(nothing, tmp_path / "a")
+    write_geojson(whole, tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    save(nothing, tmp_path / "out", ALL, overwrite=False)
+    assert not tifffile.imread(tmp_path / "out" / "empty.labels.tif").any()
+
+
+# Label image
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_large_labels_lie_in_tiles(tmp_path: Path, targets: int) -> None:
+    whole = scattered(1030, 1300, targets)
+    result = Pieced(whole)
+    write_labels(result, tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert not tif.is_bigtiff
+        assert tif.is_ome
+        assert len(tif.pages) == targets
+        assert {page.tile for page in tif.pages} == {(512, 512)}
+        assert {page.compression for page in tif.pages} == {tifffile.COMPRESSION.ADOBE_DEFLATE}
+        assert not any(tag.name == "DateTime" for page in tif.pages for tag in page.tags)
+        np.testing.assert_array_equal(tif.asarray(), whole.labels)
+    image = open_image(tmp_path / "a.tif")
+    assert image.channel_names == whole.targets
+    np.testing.assert_array_equal(image.read(), whole.planes)
+    write_labels(whole, tmp_path / "b.tif")
+    assert (tmp_path / "b.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (16, 17), (511, 513), (512, 512), (1, 1025)])
+def test_tiles_cover_every_size(tmp_path: Path, shape: tuple[int, int]) -> None:
+    labels = np.arange(1, shape[0] * shape[1] + 1, dtype=np.int32).reshape(shape) % 60_000
+    write_labels(Segmentation(labels, np.zeros((1, *shape), np.uint8)), tmp_path / "a.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), labels)
+    np.testing.assert_array_equal(open_image(tmp_path / "a.tif").read()[0], labels)
+
+
+def test_labels_are_asked_for_a_few_tiles_at_a_time(tmp_path: Path) -> None:
+    whole = Segmentation(np.zeros((600, 20_000), np.int32), np.zeros((1, 600, 20_000), np.uint8))
+    result = Pieced(whole)
+    write_labels(result, tmp_path / "a.tif")
+    assert {height for _, _, height, _ in result.asked_yxhw} == {512, 88}
+    assert max(width for *_, width in result.asked_yxhw) == 8192
+    assert sum(height * width for *_, height, width in result.asked_yxhw) == 600 * 20_000, "each pixel once"
+
+
+@pytest.mark.parametrize(
+    ("side", "count", "is_big"),
+    [(45_500, 0, False), (47_000, 0, True), (32_000, 65_536, False), (33_000, 65_536, True)],
+)
+def test_bigtiff_where_four_gib_may_not_do(tmp_path: Path, side: int, count: int, is_big: bool) -> None:
+    class Sparse(Nothing):
+        def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
+            return np.broadcast_to(np.int32(0), (1, *box_yxhw[2:]))  # of no memory
+
+    write_labels(Sparse((3, side, side), count), tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.is_bigtiff == is_big
+        assert tif.is_ome
+        assert tif.series[0].shape == (side, side)
+        assert tif.series[0].dtype == (np.uint32 if count else np.uint16)
+        assert (np.array(tif.pages[0].databytecounts) > 0).all(), "readers need not know of tiles left out"
+    assert (tmp_path / "a.tif").stat().st_size < 2e7, "tiles without objects take next to nothing"
+    image = open_image(tmp_path / "a.tif")
+    assert image.shape == (1, side, side)
+    assert image.pixel_size_um == 0.25
+
+
+# Overlay
+
+
+def test_overlays_of_large_images_are_reduced(tmp_path: Path) -> None:
+    labels = np.zeros((100, 8192), np.int32)
+    labels[20:60, 4000:4040] = 1
+    image = np.full((3, 100, 8192), 200, np.uint8)
+    image[:, ::2] = 100
+    result = Segmentation(labels, image, channel_names=("red", "green", "blue"))
+    drawn = draw_overlay(result)
+    assert (drawn.shape, drawn.dtype) == ((50, 4096, 3), np.uint8)
+    assert (drawn[0, 0] == 150).all(), "the mean of what a pixel covers"
+    is_line = (drawn != 150).any(axis=2)
+    rows, columns = np.nonzero(is_line)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 29, 2000, 2019)
+    assert is_line.sum() == 4 * 20 - 4, "one pixel wide"
+    write_overlay(Pieced(result), tmp_path / "a.png")
+    np.testing.assert_array_equal(open_image(tmp_path / "a.png").read(), np.moveaxis(drawn, 2, 0))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.uint16, np.int32, np.uint64, np.float32, np.float64])
+def test_overviews_are_means_of_areas(dtype: Any) -> None:
+    image = (np.arange(2 * 8 * 12).reshape(2, 8, 12) % 2 * 2).astype(dtype)
+    labels = np.arange(96, dtype=np.int32).reshape(8, 12)
+    reduced, planes = Segmentation(labels, image).overview(6)
+    assert (reduced.shape, planes.shape) == ((2, 4, 6), (1, 4, 6))
+    assert (reduced == (0.5 if dtype is bool else 1)).all()
+    np.testing.assert_array_equal(planes[0], labels[1::2, 1::2])
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 45))
+def test_overviews_fit_and_keep_to_the_image(height: int, width: int, largest_px: int) -> None:
+    result = scattered(height, width)
+    image, labels = result.overview(largest_px)
+    assert image.shape[1:] == labels.shape[1:]
+    assert max(labels.shape[1:]) == min(largest_px, max(height, width))
+    assert set(np.unique(labels)) <= set(np.unique(result.labels))
+    if largest_px >= max(height, width):
+        np.testing.assert_array_equal(image, result.image)
+        np.testing.assert_array_equal(labels, result.planes)
+
+
+def test_an_overview_of_no_size() -> None:
+    with pytest.raises(ValueError, match="largest_px is 0"):
+        scattered(8, 8).overview(0)
+
+
+# Segmentation as a result
+
+
+def test_a_segmentation_is_a_result(nuclei: Segmentation) -> None:
+    result: Result = nuclei
+    assert result.shape == (3, 20, 30)
+    assert result.input["name"] == "tissue.ome.tif"
+    assert set(result.input) == {"name", "shape", "dtype", "sha256"}
+    (block,) = result.blocks()
+    assert (block.top, block.left, len(block.table)) == (0, 0, 4)
+    np.testing.assert_array_equal(block.labels[0], nuclei.labels)
+    np.testing.assert_array_equal(result.labels_in((2, 5, 4, 6))[0], nuclei.labels[2:6, 5:11])
+    assert dataclasses.replace(nuclei, image=nuclei.image + 1).input != result.input
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 21, 4), (0, 28, 4, 3), (0, 0, -1, 4)])
+def test_a_region_outside_the_image(nuclei: Segmentation, box: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"must lie inside the image of 20 x 30 px"):
+        nuclei.labels_in(box)

@@ -1,0 +1,253 @@
+"""A save that is stopped anywhere, and done again, ends as one that nothing stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pieced import Pieced
+
+from cytoseed.results import WRITERS, Result, Segmentation, Writer, compare, record_of, stem_of
+from cytoseed.results.save import save
+
+ALL = ("labels", "geojson", "table", "overlay")
+RECORD = "tissue.cytoseed.json"
+
+
+class Killed(BaseException):
+    """A process that ends here."""
+
+
+class Steps:
+    """Counts what is done to files, and ends the process before or in the middle of one of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, last: int, look: Callable[[], None]) -> None:
+        self.number, self.last, self.look = 0, last, look
+        self.over = False
+        replace, unlink, write_bytes, rmtree = os.replace, Path.unlink, Path.write_bytes, shutil.rmtree
+
+        def stepwise(act: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*arguments: Any, **options: Any) -> Any:
+                self.step()
+                return act(*arguments, **options)
+
+            return run
+
+        def write_halves(path: Path, data: bytes) -> int:
+            self.step()
+            write_bytes(path, data[: len(data) // 2])
+            self.step()
+            return write_bytes(path, data)
+
+        def rmtree_while_it_runs(*arguments: Any, **options: Any) -> None:
+            if not self.over:
+                rmtree(*arguments, **options)
+
+        monkeypatch.setattr(os, "replace", stepwise(replace))
+        monkeypatch.setattr(Path, "unlink", stepwise(unlink))
+        monkeypatch.setattr(Path, "write_bytes", write_halves)
+        monkeypatch.setattr(shutil, "rmtree", rmtree_while_it_runs)
+        for name, writer in list(WRITERS.items()):
+            monkeypatch.setitem(WRITERS, name, Writer(writer.suffix, self.writing(writer)))
+
+    def step(self) -> None:
+        self.look()
+        self.number += 1
+        if self.number == self.last:
+            self.over = True
+            raise Killed
+
+    def writing(self, writer: Writer) -> Callable[[Result, Path], None]:
+        def write(result: Result, path: Path) -> None:
+            path.write_bytes(b"what is written until now")
+            writer.write(result, path)
+            self.step()
+
+        return write
+
+
+class Wish(NamedTuple):
+    """What is saved over what."""
+
+    before: Callable[[Segmentation, Path], object]
+    formats: tuple[str, ...]
+    overwrite: bool
+
+
+def nothing(_: Segmentation, __: Path) -> None:
+    pass
+
+
+def one_format(result: Segmentation, folder: Path) -> None:
+    result.save(folder, ("labels",))
+
+
+def other_settings(result: Segmentation, folder: Path) -> None:
+    dataclasses.replace(result, settings={"seed_threshold": 0.1}).save(folder, ("labels", "geojson", "overlay"))
+
+
+def half_of_the_image(result: Segmentation, folder: Path) -> None:
+    save(Pieced(result, failed=("x 0 to 9, y 0 to 9: unreadable",)), folder, ("labels", "table"), overwrite=False)
+
+
+WISHES = {
+    "new": Wish(nothing, ALL, False),
+    "added": Wish(one_format, ALL, False),
+    "overwritten": Wish(other_settings, ("labels", "table"), True),
+    "the same anew": Wish(one_format, ALL, True),
+    "of failed parts": Wish(half_of_the_image, ("labels", "overlay"), False),
+}
+
+
+def shown(folder: Path) -> dict[str, bytes]:
+    """What lies in the folder under the names of results."""
+    return {path.name: path.read_bytes() for path in folder.glob("tissue.*")} if folder.exists() else {}
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("wish", WISHES.values(), ids=WISHES)
+def test_a_kill_anywhere_and_the_same_again(nuclei: Segmentation, tmp_path: Path, wish: Wish, given: bool) -> None:
+    whole = tmp_path / "undisturbed"
+    wish.before(nuclei, whole)
+    old = shown(whole)
+    save(nuclei, whole, wish.formats, wish.overwrite)
+    new = shown(whole)
+    assert sorted(json.loads(new[RECORD])["files"]) == sorted(new.keys() - {RECORD})
+
+    for last in range(1, 1000):
+        folder = tmp_path / f"killed at {last}"
+        staging = tmp_path / f"run {last}" / "staging" if given else None
+        wish.before(nuclei, folder)
+
+        def look(folder: Path = folder) -> None:
+            for name, content in shown(folder).items():
+                assert name == RECORD or content in (old.get(name), new.get(name)), "whole or not at all"
+            if RECORD in shown(folder):
+                json.loads(shown(folder)[RECORD])
+
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            steps = Steps(monkeypatch, last, look)
+            with contextlib.suppress(Killed):
+                save(nuclei, folder, wish.formats, wish.overwrite, staging)
+        look()
+        save(nuclei, folder, wish.formats, wish.overwrite, staging)
+        assert shown(folder) == new
+        assert given is False or not any(folder.glob(".*")), "nothing beside"
+        if not steps.over:
+            break
+    assert last > 15
+
+
+def test_a_killed_overwriting_is_still_refused_to_others(nuclei: Segmentation, tmp_path: Path) -> None:
+    other_settings(nuclei, tmp_path)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        replaced: list[Any] = []
+
+        def die(source: Path, target: Path, replace: Callable[..., None] = os.replace) -> None:
+            replaced.append(target)
+            if len(replaced) == 3:
+                raise Killed
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", die)
+        with pytest.raises(Killed):
+            nuclei.save(tmp_path, overwrite=True)
+    with pytest.raises(FileExistsError, match=r"settings\.seed_threshold: 0\.5 -> 0\.1"):
+        other_settings(nuclei, tmp_path)
+    found = compare(tmp_path, "tissue", record_of(nuclei.image, nuclei.source, nuclei.settings), ALL)
+    assert found == ("same", (), ALL), "announced, but not sure"
+
+
+def test_what_a_kill_leaves_behind_goes_in_the_end(nuclei: Segmentation, tmp_path: Path) -> None:
+    left, young, other = (tmp_path / name for name in (f".{RECORD}-a", f".{RECORD}-b", ".tissue.else"))
+    for folder in (left, young, other):
+        folder.mkdir()
+        (folder / "half").write_bytes(b"half")
+    os.utime(left, (0, 0))
+    os.utime(other, (0, 0))
+    nuclei.save(tmp_path)
+    assert not left.exists()
+    assert young.exists(), "a run that goes on beside this one may be writing there"
+    assert other.exists()
+
+
+# A folder for the files that are being written
+
+
+def test_a_given_folder_is_emptied_and_goes(nuclei: Segmentation, tmp_path: Path) -> None:
+    staging = tmp_path / "run" / "staging"
+    staging.mkdir(parents=True)
+    (staging / "tissue.csv").write_bytes(b"half")
+    (tmp_path / "run" / "tile").write_bytes(b"kept")
+    paths = save(nuclei, tmp_path / "out", ("labels",), overwrite=False, staging=staging)
+    assert paths == nuclei.save(tmp_path / "out", ("labels",))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [RECORD, "tissue.labels.tif"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["tile"]
+
+
+@pytest.mark.parametrize("below", ["", "out"])
+def test_a_given_folder_that_holds_the_results(nuclei: Segmentation, tmp_path: Path, below: str) -> None:
+    (tmp_path / "precious.txt").write_text("kept")
+    with pytest.raises(ValueError, match="would be deleted with the results"):
+        save(nuclei, tmp_path / below, ALL, overwrite=True, staging=tmp_path)
+    assert (tmp_path / "precious.txt").exists()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_full_disk(nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
+    folder, staging = tmp_path / "out", tmp_path / "staging" if given else None
+    one_format(nuclei, folder)
+    before = shown(folder)
+
+    def fill(_: Result, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setitem(WRITERS, "overlay", Writer(".overlay.png", fill))
+    with pytest.raises(OSError, match=r"out: cannot be written to \(No space left on device\)") as caught:
+        save(nuclei, folder, ALL, overwrite=False, staging=staging)
+    assert caught.value.errno == errno.ENOSPC, "so that callers can tell it from others"
+    assert shown(folder) == before
+    assert sorted(tmp_path.iterdir()) == [folder]
+    assert len(list(folder.iterdir())) == len(before)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_result_that_cannot_be_read_is_not_blamed_on_the_folder(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    def lack(_: Result, __: Path) -> None:
+        (tmp_path / "out" / "run" / "tile.npz").read_bytes()
+
+    monkeypatch.setitem(WRITERS, "table", Writer(".csv", lack))
+    staging = tmp_path / "out" / "run" / "staging" if given else None
+    with pytest.raises(FileNotFoundError, match=r"tile\.npz"):
+        save(nuclei, tmp_path / "out", ALL, overwrite=False, staging=staging)
+    assert shown(tmp_path / "out") == {}
+
+
+# Parts that could not be segmented
+
+
+def test_failed_parts_are_recorded_and_make_a_result_unfinished(nuclei: Segmentation, tmp_path: Path) -> None:
+    failed = ("x 0 to 9, y 0 to 9: unreadable", "x 9 to 18, y 0 to 9: unreadable")
+    partial = Pieced(nuclei, failed=failed)
+    save(partial, tmp_path, ("labels", "table"), overwrite=False)
+    assert json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))["failed_tiles"] == list(failed)
+    record = record_of(nuclei.image, nuclei.source, nuclei.settings)
+    assert compare(tmp_path, stem_of(nuclei.source), record, ALL) == ("same", (), ALL)
+
+    nuclei.save(tmp_path, ("labels", "overlay"))
+    kept = json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))
+    assert kept.keys() == {"version", "input", "settings", "files"}
+    assert kept["files"] == ["tissue.labels.tif", "tissue.overlay.png"], "the table lacks the failed parts"
+    assert not (tmp_path / "tissue.csv").exists()
+    assert compare(tmp_path, "tissue", record, ALL) == ("same", (), ("geojson", "table"))
