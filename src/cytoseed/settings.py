@@ -219,9 +219,31 @@ class SegmentOptions:
     """See `ModelConfig.agreement_iou`."""
     min_size_px: int | None = None
     """See `ModelConfig.min_size_px`."""
+    region: tuple[int, ...] = ()
+    """Only objects in this box: x,y,width,height in pixels of the image, as QuPath shows them."""
+    mask: str | None = None
+    """Only objects in this area: a GeoJSON of QuPath, or a picture in which 0 is outside."""
+    tile_size_px: int | None = None
+    """Side of the tiles of a large image, at the model's pixel size, a multiple of 64; else what memory allows."""
+    margin_px: int = 64
+    """How far objects are followed beyond their tile, at the model's pixel size, a multiple of 64; 256 where that is
+    not enough."""
+    skip_background: bool = True
+    """Leave out those tiles of a large image in which there is nothing but glass or darkness."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run can have."""
+        side, margin = self.tile_size_px, self.margin_px
+        _require(
+            side is None or (side >= 128 and side % 64 == 0), "tile_size_px", side, "a multiple of 64, 128 or more"
+        )
+        _require(margin >= 64 and margin % 64 == 0, "margin_px", margin, "a multiple of 64, 64 or more")
+        _require(
+            not self.region or (len(self.region) == 4 and min(self.region) >= 0 and min(self.region[2:]) > 0),
+            "region",
+            self.region,
+            "x, y, width and height in whole pixels: 0 or more, and sides of 1 or more",
+        )
         size, diameter = self.pixel_size_um, self.diameter_px
         _require(size is None or 0 < size < 1000, "pixel_size_um", size, "above 0 and below 1000, in µm")
         _require(diameter is None or 0 < diameter < math.inf, "diameter_px", diameter, "above 0, in pixels")
@@ -240,6 +262,21 @@ class SegmentOptions:
         )
         _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
         _require_thresholds(self)
+
+
+def with_settings(options: SegmentOptions | None, settings: Mapping[str, Any]) -> SegmentOptions:
+    """Give options in which some settings are others; without options, the defaults.
+
+    Raises
+    ------
+    TypeError
+        If there is no such setting.
+    """
+    allowed = [entry.name for entry in dataclasses.fields(SegmentOptions)]
+    unknown = sorted(set(settings) - set(allowed))
+    if unknown:
+        raise TypeError(f"segment has no setting {unknown[0]!r}; its settings are: {', '.join(allowed)}")
+    return dataclasses.replace(options or SegmentOptions(), **settings)
 
 
 @dataclass(frozen=True)

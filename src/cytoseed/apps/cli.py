@@ -69,19 +69,26 @@ def segment(
         ),
     ] = "labels,geojson,table,overlay",
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a large image where an earlier run stopped, however it did.")
+    ] = False,
     *,
     given: Mapping[str, Any],
 ) -> None:
-    """Segment images and write the results for other programs to open.
+    """Segment images of any size and write the results for other programs to open.
 
     A result that is there already, made from the same image with the same settings, is left as it is; one that
-    was made otherwise is refused. With --overwrite both are made again.
+    was made otherwise is refused. With --overwrite both are made again. Large images are done tile by tile, and
+    what is done is kept in the folder STEM.cytoseed: with --resume a run that was stopped goes on.
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.apps.segmenting import find_images, prepare_job
 
+        if overwrite and resume:
+            raise ValueError("--overwrite starts anew and --resume goes on with what is there: give one of them")
         paths = find_images(inputs)
-        job = prepare_job(model, SegmentOptions(**given), output, formats.split(","), overwrite)
+        existing = "overwrite" if overwrite else "resume" if resume else "refuse"
+        job = prepare_job(model, SegmentOptions(**given), output, formats.split(","), existing)
     with exit_on_mistake(FAILED):
         failed = job.run(paths)
     if failed:
@@ -98,7 +105,7 @@ def demo(
         from cytoseed.apps.segmenting import prepare_job, write_example
 
         options = SegmentOptions(stain="haematoxylin")
-        job = prepare_job(model, options, output, ["labels", "geojson", "table", "overlay"], overwrite=True)
+        job = prepare_job(model, options, output, ["labels", "geojson", "table", "overlay"], "overwrite")
     with exit_on_mistake(FAILED):
         failed = job.run([write_example(output)])
     if failed:

@@ -25,7 +25,7 @@ def settings_flags(settings: type, leave_out: Iterable[str] = ()) -> Callable[[C
     ----------
     settings
         A dataclass of `cytoseed.settings`. Field `min_size_px` becomes `--min-size`, in px, with the field's
-        documentation as its help; a tuple of strings is given as one, with commas.
+        documentation as its help; a tuple is given as one text, with commas.
     leave_out
         Fields without a flag.
 
@@ -81,23 +81,31 @@ def _flag(
     option = typer.Option(
         spelling, help=text, metavar=_UNITS.get(unit), show_default=default or False, callback=_split_of(hint)
     )
-    shown = str if _is_names(hint) else hint
+    shown = str if _is_list(hint) else hint
     return inspect.Parameter(
         entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[shown | None, option]
     )
 
 
-def _is_names(hint: Any) -> bool:
-    return bool(hint == tuple[str, ...])
+def _is_list(hint: Any) -> bool:
+    return hint in (tuple[str, ...], tuple[int, ...])
 
 
-def _split_of(hint: Any) -> Callable[[str | None], tuple[str, ...] | None] | None:
+def _split_of(hint: Any) -> Callable[[str | None], tuple[str | int, ...] | None] | None:
     """Make the callback that takes a list with commas apart, where the field is one."""
 
-    def split(value: str | None) -> tuple[str, ...] | None:
-        return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+    def split(value: str | None) -> tuple[str | int, ...] | None:
+        if value is None:
+            return None
+        parts = tuple(part.strip() for part in value.split(",") if part.strip())
+        if hint == tuple[str, ...]:
+            return parts
+        try:
+            return tuple(int(part) for part in parts)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is no list of whole numbers with commas between") from None
 
-    return split if _is_names(hint) else None
+    return split if _is_list(hint) else None
 
 
 def _documentation(settings: type) -> dict[str, str]:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cytoseed.apps.console import MISTAKES, Remarks, complain, remark
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
     from cytoseed.images import Image
     from cytoseed.models.weights import Model
+    from cytoseed.results import Segmentation
+    from cytoseed.results.slide import SlideResult
+    from cytoseed.run.slide import Existing, SlideRun
+    from cytoseed.run.tiled import Progress as TileProgress
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs")  # a file named by itself may have any
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi")
+_SUFFIXES = (*_PICTURES, *_SLIDES)  # a file named by itself may have any
 _ONE = {"nuclei": "nucleus", "cells": "cell"}
 
 
@@ -61,7 +69,7 @@ def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
 
 
 def prepare_job(
-    model: str, options: SegmentOptions, output: Path, formats: Sequence[str], overwrite: bool
+    model: str, options: SegmentOptions, output: Path, formats: Sequence[str], existing: Existing
 ) -> SegmentJob:
     """Check everything that does not depend on an image, and load the model.
 
@@ -83,7 +91,7 @@ def prepare_job(
     choose_device(options.device)
     loaded = load_model(model)
     _require_writable(output)
-    return SegmentJob(loaded, options, output, names, overwrite)
+    return SegmentJob(loaded, options, output, names, existing)
 
 
 class SegmentJob(NamedTuple):
@@ -93,7 +101,8 @@ class SegmentJob(NamedTuple):
     options: SegmentOptions
     output: Path
     formats: tuple[str, ...]
-    overwrite: bool
+    existing: Existing
+    """What becomes of a result or a run that is there: see `cytoseed.segment_slide`."""
 
     def run(self, paths: Sequence[Path]) -> int:
         """Segment images; one that fails is reported, and the others go on.
@@ -101,49 +110,68 @@ class SegmentJob(NamedTuple):
         Returns
         -------
         int
-            How many failed.
+            How many failed, or lack a part.
         """
         from rich.console import Console
-        from rich.progress import Progress
 
         console = Console(soft_wrap=True, highlight=False, markup=False)
         remarks = Remarks()
         failed = 0
-        shared = sys.stderr.isatty()  # else it is read elsewhere, apart from the bar
-        with Progress(
-            console=console, transient=True, disable=not console.is_terminal, redirect_stderr=shared
-        ) as progress:
-            bar = progress.add_task("images", total=len(paths))
+        with Bars(console, len(paths)) as bars:
             for path in paths:
                 try:
-                    console.print(self._segment_one(path, remarks))
+                    line, is_whole = self._segment_one(path, remarks, bars)
+                    console.print(line)
+                    failed += not is_whole
                 except (*MISTAKES, MemoryError) as error:
                     complain(_with_name(path, error))
                     failed += 1
-                progress.advance(bar)
+                bars.next_image()
         remarks.close()
         if failed and len(paths) > 1:
             remark(f"{failed} of {len(paths)} images failed, as told above")
         return failed
 
-    def _segment_one(self, path: Path, remarks: Remarks) -> str:
-        """Segment one image, unless its result is there already and is not to be overwritten; tell so in a line."""
+    def _segment_one(self, path: Path, remarks: Remarks, bars: Bars) -> tuple[str, bool]:
+        """Segment one image; tell of it in a line, and whether all of it could be segmented."""
         from cytoseed.images import open_image
+        from cytoseed.run.plan import make_plan
+        from cytoseed.run.segment import is_large
+
+        image = open_image(path)
+        if is_large(image, make_plan(image, self.model.config, self.options), self.options):
+            return self._segment_slide(image, remarks, bars)
+        return self._segment_whole(image, remarks), True
+
+    def _segment_whole(self, image: Image, remarks: Remarks) -> str:
+        """Segment one image at once, unless its result is there already and is not to be overwritten."""
         from cytoseed.run.segment import segment
 
         started = time.perf_counter()
-        image = open_image(path)
-        pixels = image.read()
-        image = dataclasses.replace(image, decode=lambda: pixels)  # read once, for the comparison and the run
-        if not self.overwrite and self._is_done(image):
-            return f"{path.name}: already there"
-        result = segment(image, self.model, self.options, notice=lambda text: remarks.add(path.name, text))
-        files = result.save(self.output, self.formats, self.overwrite)
+        name = str(image.path and image.path.name)
+        image = image.in_memory()  # read once, for the comparison and the run
+        if self.existing != "overwrite" and self._is_done(image):
+            return f"{name}: already there"
+        result = segment(image, self.model, self.options, notice=lambda text: remarks.add(name, text))
+        files = result.save(self.output, self.formats, self.existing == "overwrite")
         seconds = time.perf_counter() - started
-        target = result.targets[-1]
-        what = _ONE[target] if result.count == 1 else target
-        shown = files[self.formats.index("overlay")] if "overlay" in self.formats else files[0]
-        return f"{path.name}: {result.count} {what} in {seconds:.1f} s -> {shown}"
+        return f"{name}: {_counted(result)} in {seconds:.1f} s -> {self._shown(files)}"
+
+    def _segment_slide(self, image: Image, remarks: Remarks, bars: Bars) -> tuple[str, bool]:
+        """Segment one image tile by tile."""
+        from cytoseed.run.slide import Watcher, segment_slide
+
+        name = str(image.path and image.path.name)
+        watch = Watcher(notice=lambda text: remarks.add(name, text), progress=bars.tile_done)
+        run = segment_slide(image, self.output, self.model, self.options, self.formats, self.existing, watch)
+        if run.was_there:
+            return f"{name}: already there", True
+        line = f"{name}: {_counted(run.result)} in {_pace(run)} -> {self._shown(run.files)}"
+        return line, not run.failures
+
+    def _shown(self, files: Sequence[Path]) -> Path:
+        """Choose the file to look at first."""
+        return files[self.formats.index("overlay")] if "overlay" in self.formats else files[0]
 
     def _is_done(self, image: Image) -> bool:
         """Tell whether the result is there; a different one is refused before the work, not after it."""
@@ -158,6 +186,64 @@ class SegmentJob(NamedTuple):
                 f"({'; '.join(found.differences)}); give another folder, or --overwrite"
             )
         return found.state == "same" and not found.missing
+
+
+class Bars:
+    """Progress bars for images, and for the tiles of a large one: only where somebody looks at them."""
+
+    def __init__(self, console: Console, images: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        shared = sys.stderr.isatty()  # else it is read elsewhere, apart from the bars
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        ]
+        self._bars = Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stderr=shared
+        )
+        self._images = self._bars.add_task("images", total=images, rate="", visible=images > 1)
+        self._tiles: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def next_image(self) -> None:
+        """Count an image as done."""
+        if self._tiles is not None:
+            self._bars.remove_task(self._tiles)
+            self._tiles = None
+        self._bars.advance(self._images)
+
+    def tile_done(self, progress: TileProgress) -> None:
+        """Show how far a large image is."""
+        if self._tiles is None:
+            self._tiles = self._bars.add_task("tiles", total=progress.total, rate="")
+        rate = f"{progress.input_px / progress.seconds / 1e6:.1f} Mpx/s, {progress.objects} objects"
+        self._bars.update(self._tiles, completed=progress.done, rate=rate)
+
+
+def _pace(run: SlideRun) -> str:
+    """Tell how long a slide took, and what took it: its parts run side by side, so that their sum is more."""
+    parts = {"reading": ("read", "prepare", "survey"), "network": ("network",)}
+    seconds = {name: sum(run.seconds.get(part, 0.0) for part in of_name) for name, of_name in parts.items()}
+    wall, every = run.seconds["wall"], sum(run.seconds.values()) - run.seconds["wall"]
+    shares = [f"{name} {value / every:.0%}" for name, value in seconds.items()]
+    shares.append(f"the rest {1 - sum(seconds.values()) / every:.0%}")
+    skipped = f", {run.skipped} of {run.tiles + run.skipped} tiles left out" if run.skipped else ""
+    return f"{wall:.0f} s ({', '.join(shares)}{skipped})"
+
+
+def _counted(result: Segmentation | SlideResult) -> str:
+    target = result.targets[-1]
+    return f"{result.count} {_ONE[target] if result.count == 1 else target}"
 
 
 def write_example(folder: Path) -> Path:
@@ -179,7 +265,11 @@ def write_example(folder: Path) -> Path:
 def _images_at(name: str) -> list[Path]:
     """Find the images that one input names, sorted; at least one."""
     path = Path(name)
-    if path.is_dir():
+    from cytoseed.images import is_image_folder
+
+    if is_image_folder(path):
+        found = [path]
+    elif path.is_dir():
         found = [entry for entry in sorted(path.iterdir()) if _is_image(entry)]
     elif path.exists() or path.is_symlink():
         found = [path]
@@ -195,12 +285,14 @@ def _images_at(name: str) -> list[Path]:
 
 def _is_image(path: Path) -> bool:
     """Tell whether a file looks like an image to segment."""
+    from cytoseed.images import is_image_folder
     from cytoseed.results import WRITERS
 
     own = tuple(writer.suffix for writer in WRITERS.values())
     name = path.name.lower()
     is_file = path.is_file() or (path.is_symlink() and not path.exists())  # a broken link is an image that is missing
-    return name.endswith(_SUFFIXES) and not name.endswith(own) and not name.startswith(".") and is_file
+    is_picture = name.endswith(_SUFFIXES) and not name.endswith(own) and is_file
+    return not name.startswith(".") and (is_picture or is_image_folder(path))
 
 
 def _require_writable(folder: Path) -> None:

@@ -87,14 +87,48 @@ class Engine:
         Tensor, shape (T, H, W), int32, on the CPU
             A channel for each of the model's targets; 0 is background, ids are 1..K.
         """
-        with torch.inference_mode(), _whole_float32(self.device):
-            views = self._backbone.views(self._batch(image)) if tta else self.fields(image)[None]  # (V, 1, T, F, H, W)
-            if self._rest is not self._backbone:
-                views = views.cpu()
-            labels = self._rest.labels_of_views(views, thresholds)  # (1, T, H, W)
-        return labels[0].cpu()
+        return self.labels_of_views(self.views(image[None], tta), thresholds)
 
     @torch.inference_mode()
+    def views(self, images: Tensor, tta: bool = False) -> Tensor:
+        """Run the network alone on images of one size.
+
+        Parameters
+        ----------
+        images : Tensor, shape (N, C, H, W), float32
+            Each as for `labels`.
+        tta
+            As for `labels`.
+
+        Returns
+        -------
+        Tensor, shape (V, N, T, F, H, W), float32, on the device
+            V is 8 with test-time augmentation, else 1.
+        """
+        with _whole_float32(self.device):
+            batch = self._batch(images)
+            return self._backbone.views(batch) if tta else self._backbone.fields(batch)[None]
+
+    @torch.inference_mode()
+    def labels_of_views(self, views: Tensor, thresholds: Thresholds) -> Tensor:
+        """Find the objects of one image, or of a part of one.
+
+        Parameters
+        ----------
+        views : Tensor, shape (V, 1, T, F, H, W), float32
+            What `views` gave for one image, or a region of it.
+        thresholds
+            As for `labels`.
+
+        Returns
+        -------
+        Tensor, shape (T, H, W), int32, on the CPU
+            As `labels`.
+        """
+        with _whole_float32(self.device):
+            seen = views if self._rest is self._backbone else views.cpu()
+            return self._rest.labels_of_views(seen, thresholds)[0].cpu()
+
     def fields(self, image: Tensor) -> Tensor:
         """Run the network alone.
 
@@ -107,12 +141,11 @@ class Engine:
         -------
         Tensor, shape (1, T, F, H, W), float32, on the device
         """
-        with _whole_float32(self.device):
-            return self._backbone.fields(self._batch(image))
+        return self.views(image[None])[0]
 
-    def _batch(self, image: Tensor) -> Tensor:
-        """Image as the network takes it, (1, C, H, W)."""
-        batch = image[None].to(self.device)
+    def _batch(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) where and as the network takes them."""
+        batch = images.to(self.device)
         return batch.contiguous(memory_format=torch.channels_last) if self.device.type == "cpu" else batch
 
 

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from cytoseed.core.model import Thresholds
 from cytoseed.core.pieces import whole_objects
-from cytoseed.core.prepare import fit_channels, normalise, rescale, rescale_labels
-from cytoseed.images import Image, array_channel_names, as_image, check_pixels, choose_channels, open_image
-from cytoseed.images.stain import check_stain, unmix
+from cytoseed.core.prepare import percentiles
+from cytoseed.core.scale import rescale_labels
+from cytoseed.images import Image, ImageFileError
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results import Segmentation
-from cytoseed.run.engine import choose_device, engine_for
-from cytoseed.settings import ModelConfig, SegmentOptions
+from cytoseed.results.slide import KeptObjects
+from cytoseed.results.store import Store
+from cytoseed.run.area import read_area
+from cytoseed.run.engine import Engine, choose_device, engine_for
+from cytoseed.run.part import Clock, Subject
+from cytoseed.run.picture import Picture, opened
+from cytoseed.run.plan import Plan, check_values, choose_stain, make_plan, scale_notice, see
+from cytoseed.run.survey import survey, tile_grid, tile_settings
+from cytoseed.run.tiled import join_tiles, make_missing
+from cytoseed.run.tissue import LARGEST_COUNTED_PX
+from cytoseed.settings import ModelConfig, SegmentOptions, with_settings
 
-Picture = str | os.PathLike[str] | Image | ArrayLike
-"""What is taken for an image: a file's path, an opened file, or an array."""
-
-_THRESHOLDS = ("peak_radius_px", "seed_threshold", "mask_threshold", "agreement_iou", "min_size_px")
-_SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # between them every microscope; a wrong unit is beyond
-_LARGEST_AREA_PX = 1 << 28
-_SUITABLE_PX = (8, 40)  # diameters at which images run as they are and scaled to the nominal one score alike
+_LARGEST_WHOLE_PX = 1 << 24  # that the network sees at once: 6 GB
+_LARGEST_RESULT_PX = 1 << 31  # of labels and image in memory
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # how PyTorch puts it
-_SAME_SCALE = 0.01  # factors this near to 1 would only blur the image
 
 
 def segment(
@@ -75,28 +78,32 @@ def segment(
     MemoryError
         The image, at the model's pixel size, takes more memory than there is.
     """
-    wishes = _with_settings(options, settings)
+    wishes = with_settings(options, settings)
     ready = model if isinstance(model, Model) else load_model(model)
-    opened = _open(image)
-    plan = _plan(opened, ready.config, wishes)
+    source = opened(image)
+    plan = make_plan(source, ready.config, wishes)
     device = choose_device(wishes.device)
-    if notice is not None and plan.pixel_size_um is None and wishes.diameter_px is None:
-        notice(_unknown_scale())
-    pixels = opened.read()
-    _check_values(pixels)
+    sentence = scale_notice(plan)
+    if notice is not None and sentence is not None:
+        notice(sentence)
+    _require_room(source)
+    pixels = source.read()
     engine = engine_for(ready, device)
-    thresholds = Thresholds(**{name: plan.record[name] for name in _THRESHOLDS})
+    own: Mapping[str, Any] = {}
     with _memory_errors(plan):
-        seen = _seen(pixels, plan, ready.config.channels)
-        labels = full_size_labels(engine.labels(seen, thresholds, wishes.tta), *pixels.shape[1:])  # (T, H, W)
+        if is_large(source, plan, wishes):
+            labels, own = _in_tiles(source, plan, ready.config, wishes, engine)
+        else:
+            seen = _whole(source, pixels, plan, ready.config.channels)
+            labels = full_size_labels(engine.labels(seen, plan.thresholds, wishes.tta), *plan.full_yx)  # (T, H, W)
     return Segmentation(
         labels=labels[0] if len(labels) == 1 else labels,
         image=pixels,
         targets=ready.config.targets,
-        channel_names=opened.channel_names,
+        channel_names=source.channel_names,
         pixel_size_um=plan.pixel_size_um,
-        source="array" if opened.file is None else str(opened.file.path),
-        settings=plan.record,
+        source="array" if source.path is None else str(source.path),
+        settings={**plan.record, **own},
     )
 
 
@@ -123,7 +130,7 @@ def describe(image: Picture, config: ModelConfig, options: SegmentOptions | None
     FileNotFoundError, TypeError, ValueError
         As `segment` does, for all that shows before the pixels are read.
     """
-    return _plan(_open(image), config, options or SegmentOptions()).record
+    return make_plan(opened(image), config, options or SegmentOptions()).record
 
 
 def network_image(image: Picture, config: ModelConfig, options: SegmentOptions | None = None) -> torch.Tensor:
@@ -148,13 +155,11 @@ def network_image(image: Picture, config: ModelConfig, options: SegmentOptions |
     FileNotFoundError, MemoryError, TypeError, ValueError
         As `segment`.
     """
-    wishes = options or SegmentOptions()
-    opened = _open(image)
-    plan = _plan(opened, config, wishes)
-    pixels = opened.read()
-    _check_values(pixels)
+    source = opened(image)
+    plan = make_plan(source, config, options or SegmentOptions())
+    pixels = source.read()
     with _memory_errors(plan):
-        return _seen(pixels, plan, config.channels)
+        return _whole(source, pixels, plan, config.channels)
 
 
 def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[np.int32]:
@@ -172,157 +177,78 @@ def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[n
     ndarray of int32, shape (T, height, width)
         0 is background, ids are 1..K without gaps.
     """
-    if labels.shape[1:] != (height, width):
-        labels = rescale_labels(labels, height, width)
-        count = int(labels.max())  # shrunk objects may fall apart or vanish
+    shrinks = height < labels.shape[1] or width < labels.shape[2]
+    labels = rescale_labels(labels, height, width)
+    if shrinks:  # objects may fall apart or vanish
+        count = int(labels.max())
         labels = torch.cat([whole_objects(target[None].long(), count, 0) for target in labels])
     result: NDArray[np.int32] = labels.numpy()
     return result
 
 
-class _Opened(NamedTuple):
-    """A file or an array, seen alike."""
-
-    shape: tuple[int, int, int]
-    channel_names: tuple[str, ...]
-    file: Image | None
-    read: Callable[[], NDArray[Any]]
-
-
-class _Plan(NamedTuple):
-    """What a run will do."""
-
-    channels: tuple[int, ...]
-    size: tuple[int, int]  # height and width that the network sees
-    pixel_size_um: float | None  # of the input
-    record: Mapping[str, Any]
+def _whole(image: Image, pixels: NDArray[Any], plan: Plan, channels: int) -> torch.Tensor:
+    """Give what the network sees of a whole image whose pixels at full resolution are at hand."""
+    check_values(pixels)
+    read = pixels[list(plan.channels)] if plan.level == 0 else image.read(None, plan.level, plan.channels)
+    chosen = choose_stain(read, plan)
+    low, high = percentiles(torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32)))
+    return see(chosen, (0, 0), (low.numpy(), high.numpy()), plan, channels, (0, 0, *plan.size_yx))
 
 
-def _with_settings(options: SegmentOptions | None, settings: Mapping[str, Any]) -> SegmentOptions:
-    allowed = [field.name for field in dataclasses.fields(SegmentOptions)]
-    unknown = sorted(set(settings) - set(allowed))
-    if unknown:
-        raise TypeError(f"segment has no setting {unknown[0]!r}; its settings are: {', '.join(allowed)}")
-    return dataclasses.replace(options or SegmentOptions(), **settings)
+def is_large(image: Image, plan: Plan, options: SegmentOptions) -> bool:
+    """Tell whether an image is segmented in tiles: it is large or damaged, or what was asked for is only done so.
+
+    Parameters
+    ----------
+    image : Image
+    plan : Plan
+        The image's.
+    options : SegmentOptions
+    """
+    asked = options.tile_size_px is not None or options.mask is not None or bool(options.region)
+    seen, read = (height * width for height, width in (plan.size_yx, plan.level_yx))
+    return asked or seen > _LARGEST_WHOLE_PX or read > LARGEST_COUNTED_PX or bool(image.damage)
 
 
-def _open(image: Picture) -> _Opened:
-    if isinstance(image, (str, os.PathLike)):
-        image = open_image(image)
-    if isinstance(image, Image):
-        return _Opened(image.shape, image.channel_names, image, image.read)
-    pixels = as_image(image)
-    channels, height, width = pixels.shape
-    return _Opened((channels, height, width), array_channel_names(image), None, lambda: pixels)
+def _in_tiles(
+    image: Image, plan: Plan, config: ModelConfig, options: SegmentOptions, engine: Engine
+) -> tuple[NDArray[np.int32], Mapping[str, Any]]:
+    """Segment an image tile by tile; give its labels (T,H,W), and the settings that only tiles have."""
+    area = read_area(plan.full_yx, options.region or None, options.mask)
+    grid = tile_grid(plan, config, options, image)
+    with tempfile.TemporaryDirectory(prefix="cytoseed-") as folder, image.regions() as regions:
+        store = Store(Path(folder))
+        seen = survey(image, regions, plan, grid, area, options.skip_background)
+        store.begin({}, seen.todo)
+        subject = Subject(image, plan, grid, seen.limits, area, config.channels, options.tta)
+        failures = make_missing(subject, regions, engine, store, Clock())
+        if failures:
+            raise ImageFileError(f"{image.path or 'the image'}: a part of it cannot be segmented: {failures[0].cause}")
+        kept = join_tiles(subject, regions, store, Clock())
+        labels = KeptObjects(store, kept).labels_in(len(config.targets), (0, 0, *plan.full_yx))
+    return labels, tile_settings(grid, options, area)
 
 
-def _plan(opened: _Opened, config: ModelConfig, options: SegmentOptions) -> _Plan:
-    """Decide channels, scale and thresholds."""
-    channels = choose_channels(options.channels, opened.channel_names)
-    names = [opened.channel_names[index] for index in channels]
-    if options.stain is not None:
-        check_stain(len(channels), options.stain)
-    elif len(channels) not in (1, config.channels):
-        raise ValueError(_wrong_channels(len(channels), opened.channel_names, config))
-    pixel_size_um, source = _pixel_size(opened, options)
-    factor = _factor(pixel_size_um, options.diameter_px, config)
-    by_diameter = options.diameter_px is not None
-    cause = f"diameter_px is {options.diameter_px}" if by_diameter else f"pixel_size_um is {pixel_size_um} ({source})"
-    size = _scaled_size(opened.shape, factor, cause)
-    own = {name: getattr(options, name) for name in _THRESHOLDS}
-    record = {
-        "model": config.name,
-        "model_version": config.version,
-        "model_sha256": config.sha256,
-        "channels": list(channels),
-        "channel_names": names,
-        "stain": options.stain,
-        "pixel_size_um": pixel_size_um,
-        "pixel_size_source": source,
-        "diameter_px": options.diameter_px,
-        "scale": factor,
-        "tta": options.tta,
-        **{name: getattr(config, name) if value is None else value for name, value in own.items()},
-    }
-    return _Plan(channels, size, pixel_size_um, record)
-
-
-def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) -> str:
-    listed = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-    has = f"the image has {len(names)} channels" + ("" if chosen == len(names) else f", {chosen} are chosen,")
-    wanted = "1" if config.channels == 1 else f"1 or {config.channels}"
-    return (
-        f"{has} and model {config.name!r} takes {wanted}: choose by number or name, such as --channels 0 "
-        f"(channels=[0] in Python), of {listed}"
-    )
-
-
-def _pixel_size(opened: _Opened, options: SegmentOptions) -> tuple[float | None, str]:
-    """Pixel size of the input in µm, and who says so."""
-    if options.pixel_size_um is not None:
-        return options.pixel_size_um, "given"
-    if opened.file is None:
-        return None, "not stated"
-    return opened.file.pixel_size_um, opened.file.pixel_size_source
-
-
-def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:
-    """Pixels that the network sees to one of the input's; a diameter goes before what the file says."""
-    if diameter_px is not None:
-        factor = config.diameter_px / diameter_px
-    elif pixel_size_um is not None:
-        factor = pixel_size_um / config.pixel_size_um
-    else:
-        return 1.0
-    return 1.0 if abs(factor - 1) <= _SAME_SCALE else factor
-
-
-def _scaled_size(shape: tuple[int, int, int], factor: float, cause: str) -> tuple[int, int]:
-    """Height and width that the network sees; `cause` says, in an error, where the factor is from."""
-    height, width = (max(1, round(side * factor)) for side in shape[1:])
-    if _SMALLEST_FACTOR <= factor <= _LARGEST_FACTOR and height * width <= _LARGEST_AREA_PX:
-        return height, width
-    raise ValueError(
-        f"{cause}, so an image of {shape[1]} x {shape[2]} px (height x width) would be segmented at {height} x "
-        f"{width} px, {factor:.3g} times as large a side; from 1/{1 / _SMALLEST_FACTOR:g} to {_LARGEST_FACTOR:g} "
-        f"times and at most {_LARGEST_AREA_PX} px are possible: state the right one with --pixel-size in µm or "
-        f"--diameter in px (pixel_size_um, diameter_px in Python), or segment a part of the image"
-    )
-
-
-def _unknown_scale() -> str:
-    smallest, largest = _SUITABLE_PX
-    return (
-        f"pixel size unknown, so segmented as it is, which suits nuclei {smallest} to {largest} px wide; for "
-        f"others state --diameter in px or --pixel-size in µm (diameter_px, pixel_size_um in Python)"
-    )
-
-
-def _check_values(pixels: NDArray[Any]) -> None:
-    check_pixels(pixels)
-    limit = float(np.finfo(np.float32).max)
-    if pixels.dtype.itemsize > 4 and pixels.dtype.kind == "f" and float(np.abs(pixels).max()) > limit:
-        raise ValueError(f"image has values beyond {limit:.3g}, the largest that can be computed with: divide it")
+def _require_room(image: Image) -> None:
+    """Refuse what no memory holds, before it is read."""
+    channels, height, width = image.shape
+    if channels * height * width > _LARGEST_RESULT_PX:
+        raise ValueError(
+            f"an image of {height} x {width} px in {channels} channels is too large to be given back in memory; "
+            f"cytoseed.segment_slide (cytoseed segment on the command line) writes its objects to files"
+        )
 
 
 @contextmanager
-def _memory_errors(plan: _Plan) -> Iterator[None]:
+def _memory_errors(plan: Plan) -> Iterator[None]:
     """Tell a lack of memory, of which PyTorch makes a `RuntimeError`, from a fault."""
     try:
         yield
     except RuntimeError as error:
         if not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
             raise
-        height, width = plan.size
+        height, width = plan.size_yx
         raise MemoryError(
-            f"not enough memory to segment {height} x {width} px at once: close other programs, segment a part of "
-            f"the image, or leave out --tta where it is given"
+            f"not enough memory to segment {height} x {width} px at once: close other programs, give a smaller "
+            f"--tile-size (tile_size_px in Python), or leave out --tta where it is given"
         ) from error
-
-
-def _seen(pixels: NDArray[Any], plan: _Plan, channels: int) -> torch.Tensor:
-    """Give what the network sees of an image (C,H,W) as it is stored."""
-    stain = plan.record["stain"]
-    chosen = pixels[list(plan.channels)] if stain is None else unmix(pixels, stain)
-    image = normalise(torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32)))  # (C, H, W)
-    return fit_channels(rescale(image, *plan.size), channels)

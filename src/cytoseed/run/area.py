@@ -1,0 +1,280 @@
+"""Where in an image objects are wanted: in a region, in a mask of outlines or of pixels, in both, or everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoseed.images import Image, ImageFileError, open_image
+from cytoseed.images.outlines import Outlines, is_geojson, polygons_of, read_features
+from cytoseed.run.tiles import Box
+
+_STRIP_BYTES = 1 << 26  # of a mask's pixels, read at a time
+_JPEG = b"\xff\xd8\xff"
+
+
+class Ground(Protocol):
+    """A part of the plane of any form."""
+
+    def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """See `Area.holds`."""
+
+    def meets(self, box_yxhw: Box) -> bool:
+        """See `Area.meets`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Area:
+    """Where objects are wanted, in px of an image at full resolution; an object belongs to it by one point."""
+
+    region_yxhw: Box
+    """A box in the image, outside of which nothing is wanted: the whole image where none was given."""
+    mask: Ground | None
+    """What is wanted of the region; None for all of it."""
+    description: Mapping[str, Any]
+    """What was asked for, in values that JSON keeps, for the record: `region_xywh`, and the `mask`'s file name and
+    `mask_sha256`. Empty where everything is wanted."""
+
+    def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which points lie in the area.
+
+        Parameters
+        ----------
+        points_yx : ndarray of float64, shape (N, 2)
+            Points of the image, in px: pixel (row, column) has its centre at (row + 0.5, column + 0.5).
+
+        Returns
+        -------
+        ndarray of bool, shape (N,)
+            A point on a left or upper edge is inside, on a right or lower one outside: of two areas that share
+            an edge, one has it.
+        """
+        top, left, height, width = self.region_yxhw
+        y, x = points_yx.T
+        inside: NDArray[np.bool_] = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
+        if self.mask is not None:
+            inside[inside] = self.mask.holds(points_yx[inside])
+        return inside
+
+    def meets(self, box_yxhw: Box) -> bool:
+        """Tell whether a point of the area may lie in a box.
+
+        Parameters
+        ----------
+        box_yxhw : (int, int, int, int)
+            Row and column of the first pixel, height and width; points on its right and lower edge are not in it.
+
+        Returns
+        -------
+        bool
+            Never False where there is such a point; rarely True where there is none.
+        """
+        shared = _shared(self.region_yxhw, box_yxhw)
+        return shared[2] > 0 and shared[3] > 0 and (self.mask is None or self.mask.meets(shared))
+
+
+def whole_area(shape_yx: tuple[int, int]) -> Area:
+    """Give the area that is all of an image of this height and width in px."""
+    return Area((0, 0, *shape_yx), None, {})
+
+
+def read_area(
+    shape_yx: tuple[int, int], region: Sequence[int] | None = None, mask: str | os.PathLike[str] | None = None
+) -> Area:
+    """Make an area of what a user gave.
+
+    Parameters
+    ----------
+    shape_yx : (int, int)
+        Height and width of the image at full resolution, in px.
+    region : (int, int, int, int), optional
+        The first pixel's x and y, width and height in px, in QuPath's order. All of it must lie in the image.
+    mask : path, optional
+        A file of outlines or of pixels; with a region, what both hold is wanted. As outlines, GeoJSON as QuPath
+        exports it, in px of the image at full resolution, also compressed by gzip: what is inside of any Polygon
+        or MultiPolygon, of any class, and not in a hole. As pixels, a PNG or TIFF of the image's size, or smaller
+        by one factor in both axes: what is not 0 in any channel, so labels do.
+
+    Returns
+    -------
+    Area
+        Where a centre of a pixel lies in outlines is told as by `images.outlines.rasterise`. A smaller picture is
+        taken to cover the whole image.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    TypeError
+        The region is no four whole numbers.
+    ValueError
+        A region that is empty or reaches beyond the image; a mask that is neither GeoJSON nor a picture, holds
+        other geometries than polygons, is empty, has another shape than the image, or lies outside of it by
+        more than half; a mask and a region that share nothing.
+    """
+    box = (0, 0, *shape_yx) if region is None else _region_box(region, shape_yx)
+    description = {} if region is None else {"region_xywh": [box[1], box[0], box[3], box[2]]}
+    if mask is None:
+        return Area(box, None, description)
+    path = Path(mask)
+    if not path.exists():
+        raise FileNotFoundError(f"mask {path}: there is no such file; check the name and the folder")
+    if path.is_dir():
+        raise ValueError(f"mask {path} is a folder; give a GeoJSON file, or a picture: PNG or TIFF")
+    ground: Ground = _read_outlines(path, shape_yx) if is_geojson(path) else _read_picture(path, shape_yx)
+    if region is not None and not ground.meets(box):
+        raise ValueError(
+            f"region {_typed(region)} (x, y, width, height) holds nothing of the mask {path}, so there is nothing to "
+            f"segment: give a region where the mask is, or one of the two"
+        )
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Area(box, ground, {**description, "mask": path.name, "mask_sha256": digest})
+
+
+def _region_box(region: Sequence[int], shape_yx: tuple[int, int]) -> Box:
+    """Check a region as users type it, and turn it into a box."""
+    try:
+        left, top, width, height = (operator.index(value) for value in region)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"region is {region!r}; it must be four whole numbers in px: x, y, width, height") from error
+    asked = f"region {_typed(region)} (x, y, width, height)"
+    bounds = f"the image is {_size(shape_yx)}"
+    if width < 1 or height < 1:
+        raise ValueError(f"{asked} has no area; {bounds}: width and height must be 1 px or more")
+    part = _shared((top, left, height, width), (0, 0, *shape_yx))
+    if part[2] < 1 or part[3] < 1:
+        raise ValueError(
+            f"{asked} lies outside the image; {bounds}: x must be from 0 to {shape_yx[1] - 1} and y from 0 to "
+            f"{shape_yx[0] - 1}, in px of the image at full resolution"
+        )
+    if part != (top, left, height, width):
+        raise ValueError(
+            f"{asked} reaches beyond the image; {bounds}: x + width may be at most {shape_yx[1]} and y + height "
+            f"{shape_yx[0]}, and neither x nor y below 0; what of it lies in the image is "
+            f"{part[1]},{part[0]},{part[3]},{part[2]}"
+        )
+    return part
+
+
+def _read_outlines(path: Path, shape_yx: tuple[int, int]) -> Outlines:
+    found = [polygons_of(each["geometry"], f"mask {path}: feature {n}") for n, each in enumerate(read_features(path))]
+    outlines = Outlines.of([polygon for polygons in found for polygon in polygons])
+    lowest, highest = outlines.boxes[:, :2], outlines.boxes[:, 2:]  # (P, 2): x, y
+    areas = (highest - lowest).prod(axis=1)
+    if not areas.any():
+        raise ValueError(f"mask {path} is empty: it has no outline of any area; draw the area and export it again")
+    size_xy = shape_yx[::-1]
+    within = (np.clip(highest, 0, size_xy) - np.clip(lowest, 0, size_xy)).prod(axis=1)
+    if 2 * within.sum() < areas.sum():
+        (left, top), (right, bottom) = lowest.min(axis=0), highest.max(axis=0)
+        lies = "most of it lies" if within.any() else "it lies"
+        raise ValueError(
+            f"mask {path} is in other coordinates than the image: {lies} outside. Its outlines reach in x from "
+            f"{left:.10g} to {right:.10g} and in y from {top:.10g} to {bottom:.10g}; the image is {_size(shape_yx)}. "
+            f"GeoJSON must be in px of the image at full resolution, from its upper left corner, not in µm and not of "
+            f"a lower level: export it from this image by QuPath"
+        )
+    return outlines
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """A mask of pixels, an eighth of a byte each. Points outside of it lie where the nearest inside do."""
+
+    bits: NDArray[np.uint8]  # (h, ceil(w / 8)), the first pixel in the highest bit
+    width: int
+    scale_yx: tuple[float, float]  # its px to one of the image
+
+    def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
+        row, column = self._at(points_yx[:, 0], points_yx[:, 1])
+        inside: NDArray[np.bool_] = (self.bits[row, column >> 3] >> (7 - (column & 7)) & 1).astype(bool)
+        return inside
+
+    def meets(self, box_yxhw: Box) -> bool:
+        top, left, height, width = box_yxhw
+        below = -math.inf  # a box ends just before the next one begins
+        ends = [(low, math.nextafter(low + side, below)) for low, side in ((top, height), (left, width))]
+        rows, columns = self._at(*np.array(ends, np.float64))
+        first, last = columns >> 3
+        found = np.bitwise_or.reduce(self.bits[rows[0] : rows[1] + 1, first : last + 1], axis=0)
+        found[0] &= 0xFF >> (columns[0] & 7)
+        found[-1] &= 0xFF << (7 - (columns[1] & 7)) & 0xFF
+        return bool(found.any())
+
+    def _at(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give the rows and columns of the mask that points of the image lie in."""
+        row = np.clip(np.floor(y * self.scale_yx[0]), 0, len(self.bits) - 1)
+        column = np.clip(np.floor(x * self.scale_yx[1]), 0, self.width - 1)
+        return row.astype(np.int64), column.astype(np.int64)
+
+
+def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
+    with path.open("rb") as file:
+        is_jpeg = file.read(len(_JPEG)) == _JPEG
+    if is_jpeg:
+        raise ValueError(f"mask {path} is a JPEG, which changes pixels beside edges; save the mask as PNG or TIFF")
+    try:
+        picture = open_image(path)
+    except ImageFileError as error:
+        raise ValueError(f"mask {path} is neither GeoJSON nor a picture that can be read as a mask: {error}") from error
+    if picture.damage:
+        raise ValueError(f"mask {path} is cut short or damaged ({picture.damage}); copy or export it again")
+    _, height, width = picture.shape
+    if not _is_reduced((height, width), shape_yx):
+        raise ValueError(
+            f"mask {path} is {_size((height, width))} and the image {_size(shape_yx)}: a mask must have the image's "
+            f"size, or be smaller by the same factor in both axes; save it at one of these sizes"
+        )
+    bits = _packed(picture)
+    if not bits.any():
+        raise ValueError(
+            f"mask {path} is empty: all of its pixels are 0; pixels where objects are wanted must not be 0"
+        )
+    return _Pixels(bits, width, (height / shape_yx[0], width / shape_yx[1]))
+
+
+def _packed(picture: Image) -> NDArray[np.uint8]:
+    """Read which pixels are not 0, by strips."""
+    channels, height, width = picture.shape
+    rows = max(1, _STRIP_BYTES // (channels * width * picture.dtype.itemsize))
+    bits = np.zeros((height, -(-width // 8)), np.uint8)
+    with picture.regions() as regions:
+        for top in range(0, height, rows):
+            strip = regions.read((top, 0, min(rows, height - top), width))
+            if strip.dtype.kind == "f" and np.isnan(strip).any():
+                raise ValueError(f"mask {picture.path} has NaN pixels; make them 0 or 1, as is meant")
+            bits[top : top + rows] = np.packbits((strip != 0).any(axis=0), axis=1)
+    return bits
+
+
+def _is_reduced(size_yx: tuple[int, int], full_yx: tuple[int, int]) -> bool:
+    """Tell whether a size is another one divided by some factor, 1 or more, and rounded to a px next to it."""
+    pairs = list(zip(size_yx, full_yx, strict=True))
+    smallest = max(full / (side + 1) for side, full in pairs)
+    largest = min(full / (side - 1) if side > 1 else math.inf for side, full in pairs)
+    return max(smallest, 1) <= largest
+
+
+def _shared(one_yxhw: Box, other_yxhw: Box) -> Box:
+    """Give the box that two boxes share; its height or width is 0 or less where they share none."""
+    top, left = max(one_yxhw[0], other_yxhw[0]), max(one_yxhw[1], other_yxhw[1])
+    bottom, right = (min(box[axis] + box[axis + 2] for box in (one_yxhw, other_yxhw)) for axis in (0, 1))
+    return top, left, bottom - top, right - left
+
+
+def _size(shape_yx: tuple[int, int]) -> str:
+    return f"{shape_yx[1]} x {shape_yx[0]} px (width x height)"
+
+
+def _typed(region: Sequence[int]) -> str:
+    return ",".join(str(value) for value in region)

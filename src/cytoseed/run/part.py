@@ -1,0 +1,286 @@
+"""One tile, from its pixels to its objects at full resolution."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cytoseed.core.pieces import whole_objects
+from cytoseed.core.scale import part_needed, rescale_labels_part
+from cytoseed.core.seeds import highest_points
+from cytoseed.images import Image
+from cytoseed.images.image import Regions
+from cytoseed.results.objects import Objects, join_objects, numbers_of, pack_masks
+from cytoseed.results.table import measure_objects
+from cytoseed.run.area import Area
+from cytoseed.run.engine import Engine
+from cytoseed.run.plan import Plan, check_values, choose_stain, see
+from cytoseed.run.survey import Limits
+from cytoseed.run.tiles import Box, Grid, Tile
+
+WIDE_MARGIN_PX = 256
+"""How far an object is followed that reaches out of the usual margin: half the pixel classifier's largest window."""
+
+
+class Seen(NamedTuple):
+    """A tile's pixels, read."""
+
+    pixels: NDArray[Any]
+    """(C,h,w) The chosen channels at the plan's level."""
+    origin_yx: tuple[int, int]
+    """Where they begin in the level."""
+    picture: torch.Tensor
+    """(C,h,w) float32: what the network sees of them."""
+
+
+class Subject(NamedTuple):
+    """Whose tiles are made: an image, how it is seen, and where its objects are wanted."""
+
+    image: Image
+    plan: Plan
+    grid: Grid
+    limits: Limits
+    area: Area
+    channels: int
+    """Channels that the model takes."""
+    tta: bool
+
+
+class Clock:
+    """Seconds spent in each part of the work, whichever thread did it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Count the time inside as that of a part."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
+
+
+class Maker:
+    """Makes tiles: `read`, `look`, `finish`, each of which may run in a thread of its own.
+
+    Parameters
+    ----------
+    subject : Subject
+    regions : Regions
+        The image, open.
+    engine : Engine
+    clock : Clock
+    """
+
+    def __init__(self, subject: Subject, regions: Regions, engine: Engine, clock: Clock) -> None:
+        self._subject = subject
+        self._regions = regions
+        self._engine = engine
+        self._clock = clock
+
+    def read(self, tile: Tile) -> Seen:
+        """Read a tile's pixels and make of them what the network sees."""
+        plan = self._subject.plan
+        top, left, height, width = part_needed(tile.read_yxhw, plan.level_yx, plan.step_yx)
+        with self._clock("read"):
+            pixels = self._regions.read((top, left, height, width), plan.level, plan.channels)
+        with self._clock("prepare"):
+            check_values(pixels)
+            chosen = choose_stain(pixels, plan)
+            picture = see(chosen, (top, left), self._subject.limits, plan, self._subject.channels, tile.read_yxhw)
+        return Seen(pixels, (top, left), picture)
+
+    def look(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Run the network on tiles of one size: (V, N, T, F, h, w)."""
+        with self._clock("network"):
+            views = self._engine.views(torch.stack(list(pictures)), self._subject.tta)
+            if views.device.type == "cuda":
+                torch.cuda.synchronize(views.device)
+            return views
+
+    def finish(self, tile: Tile, seen: Seen, views: torch.Tensor) -> Objects:
+        """Find the objects of a tile in its fields (V, 1, T, F, h, w), as many as it owns or may have to stand in for.
+
+        An object that reaches out of the margin is looked at again with a wide one; what reaches out of that too is
+        left out, and listed.
+        """
+        found = self._find(tile, views)
+        if any(len(plane.cut_yxhw) for plane in found) and self._subject.grid.margin_px < WIDE_MARGIN_PX:
+            tile = self._subject.grid._replace(margin_px=WIDE_MARGIN_PX).tile(tile.index)
+            seen = self.read(tile)
+            found = self._find(tile, self.look([seen.picture]))
+        with self._clock("measure"):
+            return join_objects([self._measured(plane, target, seen) for target, plane in enumerate(found)])
+
+    def _find(self, tile: Tile, views: torch.Tensor) -> list[_Found]:
+        """Find the objects of each target, at full resolution."""
+        with self._clock("objects"):
+            top, left = tile.seen_yxhw[0] - tile.read_yxhw[0], tile.seen_yxhw[1] - tile.read_yxhw[1]
+            near = views[..., top : top + tile.seen_yxhw[2], left : left + tile.seen_yxhw[3]]
+            labels = self._engine.labels_of_views(near, self._subject.plan.thresholds)  # (T, h, w)
+            seed_maps = near[:, 0, :, -1].mean(0).cpu()
+            return [self._chosen(tile, *plane) for plane in zip(labels, seed_maps, strict=True)]
+
+    def _chosen(self, tile: Tile, labels: torch.Tensor, seed_map: torch.Tensor) -> _Found:
+        """Choose the objects that are a tile's, and bring them to full resolution."""
+        plan, grid = self._subject.plan, self._subject.grid
+        points, heights = highest_points(labels, seed_map)
+        place = points.numpy() + tile.seen_yxhw[:2]  # (K, 2)
+        core_begin, core_size = np.array(tile.core_yxhw[:2]), np.array(tile.core_yxhw[2:])
+        is_owned = ((place >= core_begin) & (place < core_begin + core_size)).all(axis=1)
+        is_whole = ~_among(_border(labels, tile.seen_yxhw, (grid.height, grid.width)), len(place))
+        enters = _among(_inside(labels, tile), len(place))
+        scale = np.array(plan.full_yx) / plan.size_yx
+        is_wanted = self._subject.area.holds((place + 0.5) * scale)
+        cut = is_owned & ~is_whole & is_wanted
+        chosen = is_wanted & is_whole & (is_owned | enters)
+        full, box = self._full_labels(tile, labels, chosen)
+        return _Found(full, box, heights.numpy()[chosen], is_owned[chosen], self._boxes(tile, labels, cut))
+
+    def _full_labels(
+        self, tile: Tile, labels: torch.Tensor, chosen: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int32], Box]:
+        """Bring the chosen objects, numbered anew from 1, to full resolution; and say where the result lies."""
+        number = np.concatenate([np.zeros(1, np.int32), np.cumsum(chosen, dtype=np.int32) * chosen])
+        kept = torch.from_numpy(number)[labels.long()]
+        small_yx, full_yx = self._subject.plan.size_yx, self._subject.plan.full_yx
+        box = self._subject.plan.full_box(tile.seen_yxhw)
+        full = rescale_labels_part(kept[None], tile.seen_yxhw[:2], small_yx, full_yx, box)
+        if full_yx[0] < small_yx[0] or full_yx[1] < small_yx[1]:  # shrunk objects may fall apart
+            full = _whole(full, int(chosen.sum()))
+        return full[0].numpy(), box
+
+    def _boxes(self, tile: Tile, labels: torch.Tensor, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Boxes, in the image, of some of the objects of a tile."""
+        full, box = self._full_labels(tile, labels, chosen) if chosen.any() else (np.zeros((0, 0), np.int32), (0,) * 4)
+        return _object_boxes(full, box)[1]
+
+    def _measured(self, found: _Found, target: int, seen: Seen) -> Objects:
+        """Measure objects, at full resolution, and pack them."""
+        image, plan = self._subject.image, self._subject.plan
+        ids, boxes = _object_boxes(found.labels, found.box_yxhw)
+        top, left, height, width = _around(boxes)
+        y, x = top - found.box_yxhw[0], left - found.box_yxhw[1]
+        labels = found.labels[y : y + height, x : x + width]
+        channels = self._channels((top, left, height, width), seen)
+        table = measure_objects(labels, channels, image.channel_names, plan.pixel_size_um, top, left)
+        corners = (boxes[:, :2] - found.box_yxhw[:2]).tolist()
+        masks = [
+            found.labels[r : r + tall, c : c + wide] == number
+            for number, (r, c), (tall, wide) in zip(ids.tolist(), corners, boxes[:, 2:].tolist(), strict=True)
+        ]
+        return Objects(
+            target=np.full(len(ids), target, np.uint8),
+            box_yxhw=boxes,
+            bits=pack_masks(masks),
+            score=found.score[ids - 1].astype(np.float32),
+            is_owned=found.is_owned[ids - 1],
+            left_out_yxhw=found.cut_yxhw,
+            **numbers_of(table),
+        )
+
+    def _channels(self, box_yxhw: Box, seen: Seen) -> Iterator[NDArray[Any]]:
+        """Give every channel of a region at full resolution, one at a time, from what was read where it can be."""
+        plan = self._subject.plan
+        top, left, height, width = box_yxhw
+        y, x = top - seen.origin_yx[0], left - seen.origin_yx[1]
+        for channel in range(self._subject.image.shape[0]):
+            if not height or not width:
+                yield np.zeros((height, width), self._subject.image.dtype)
+            elif plan.level == 0 and channel in plan.channels:
+                yield seen.pixels[plan.channels.index(channel), y : y + height, x : x + width]
+            else:
+                yield self._regions.read(box_yxhw, 0, [channel])[0]
+
+
+def measured_again(subject: Subject, regions: Regions, was: Objects, box_yxhw: Box, mask: NDArray[np.bool_]) -> Objects:
+    """Measure an object that lost pixels.
+
+    Parameters
+    ----------
+    subject : Subject
+    regions : Regions
+        The image, open.
+    was : Objects
+        The object, alone, as it was.
+    box_yxhw : Box
+        Of what is left, in the image.
+    mask : ndarray of bool, shape (h,w)
+        What is left.
+    """
+    image = subject.image
+    channels = (regions.read(box_yxhw, 0, [channel])[0] for channel in range(image.shape[0]))
+    labels = mask.astype(np.int32)
+    table = measure_objects(labels, channels, image.channel_names, subject.plan.pixel_size_um, *box_yxhw[:2])
+    return replace(was, box_yxhw=np.array([box_yxhw], np.int64), bits=pack_masks([mask]), **numbers_of(table))
+
+
+class _Found(NamedTuple):
+    """Objects of a tile and a target."""
+
+    labels: NDArray[np.int32]  # (h,w) at full resolution
+    box_yxhw: Box  # where they lie in the image
+    score: NDArray[np.float32]  # of object 1, 2, ...
+    is_owned: NDArray[np.bool_]
+    cut_yxhw: NDArray[np.int64]  # boxes of those that reach out of what was seen
+
+
+def _whole(labels: torch.Tensor, count: int) -> torch.Tensor:
+    """Make objects (1,h,w) whole, without numbering them anew."""
+    whole = whole_objects(labels.long(), count, 0)
+    number = torch.zeros(int(whole.max()) + 1, dtype=torch.int64)
+    both = (whole > 0) & (labels > 0)
+    number[whole[both].long()] = labels[both].long()
+    return number[whole.long()].to(torch.int32)
+
+
+def _border(labels: torch.Tensor, box_yxhw: Box, image_yx: tuple[int, int]) -> torch.Tensor:
+    """Labels on those sides of a box that are not sides of the image."""
+    top, left, height, width = box_yxhw
+    sides = [(top > 0, labels[0]), (top + height < image_yx[0], labels[-1])]
+    sides += [(left > 0, labels[:, 0]), (left + width < image_yx[1], labels[:, -1])]
+    return torch.cat([side for is_inner, side in sides if is_inner] or [labels[:0].flatten()])
+
+
+def _inside(labels: torch.Tensor, tile: Tile) -> torch.Tensor:
+    """Labels in the tile's core."""
+    top, left = tile.core_yxhw[0] - tile.seen_yxhw[0], tile.core_yxhw[1] - tile.seen_yxhw[1]
+    return labels[top : top + tile.core_yxhw[2], left : left + tile.core_yxhw[3]].flatten()
+
+
+def _among(labels: torch.Tensor, count: int) -> NDArray[np.bool_]:
+    """Which of the ids 1..count occur."""
+    present = np.zeros(count + 1, bool)
+    present[labels.numpy()] = True
+    return present[1:]
+
+
+def _object_boxes(labels: NDArray[np.int32], box_yxhw: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids of the objects that are there, and their boxes (K,4) in the image."""
+    from scipy.ndimage import find_objects
+
+    slices = find_objects(labels) if labels.size else []
+    present = [(number, *own) for number, own in enumerate(slices, start=1) if own is not None]
+    ids = np.array([number for number, _, _ in present], np.int64)
+    boxes = [(y.start, x.start, y.stop - y.start, x.stop - x.start) for _, y, x in present]
+    offset = np.array((*box_yxhw[:2], 0, 0), np.int64)
+    return ids, np.array(boxes, np.int64).reshape(-1, 4) + offset
+
+
+def _around(boxes_yxhw: NDArray[np.int64]) -> Box:
+    """Give the smallest box around boxes; one of no size where there are none."""
+    if not len(boxes_yxhw):
+        return 0, 0, 0, 0
+    begin = boxes_yxhw[:, :2].min(axis=0)
+    size = (boxes_yxhw[:, :2] + boxes_yxhw[:, 2:]).max(axis=0) - begin
+    top, left, height, width = (*begin.tolist(), *size.tolist())
+    return top, left, height, width

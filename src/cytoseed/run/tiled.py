@@ -1,0 +1,167 @@
+"""The tiles of an image, one after the other, into a store; then one labelling of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoseed.images.image import Regions
+from cytoseed.results.objects import Objects, join_objects
+from cytoseed.results.store import Kept, Store
+from cytoseed.run.engine import Engine
+from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Maker, Subject, measured_again
+from cytoseed.run.pipeline import make_tiles
+from cytoseed.run.stitch import Stitched, Trimmed, stitch
+from cytoseed.run.tiles import Box, Tile
+
+_BATCH = {"cuda": 4}  # tiles that go through the network together; on a CPU they would only take memory
+
+
+class Progress(NamedTuple):
+    """How far a slide is."""
+
+    done: int
+    """Tiles that are done, or have failed."""
+    total: int
+    """Tiles to make."""
+    objects: int
+    """Objects found in this run; at borders some count twice."""
+    input_px: int
+    """Pixels of the image, at full resolution, done in this run."""
+    seconds: float
+    """Since the first tile of this run was begun."""
+
+
+class Failure(NamedTuple):
+    """A tile that could not be made."""
+
+    box_yxhw: Box
+    """Its core, in the image."""
+    cause: str
+
+
+def make_missing(
+    subject: Subject,
+    regions: Regions,
+    engine: Engine,
+    store: Store,
+    clock: Clock,
+    watch: Callable[[Progress], None] | None = None,
+) -> tuple[Failure, ...]:
+    """Make the tiles that are to be done and are not in the store.
+
+    Parameters
+    ----------
+    subject : Subject
+    regions : Regions
+        The image, open.
+    engine : Engine
+    store : Store
+        A run was begun in it; each tile is written to it as soon as it is done.
+    clock : Clock
+    watch : callable, optional
+        Called after every tile.
+
+    Returns
+    -------
+    tuple of Failure
+        What could not be made, twice; it is tried again by the next call.
+
+    Raises
+    ------
+    OSError
+        If the store cannot be written to.
+    """
+    todo, done = store.todo().tolist(), store.done()
+    size = _BATCH.get(engine.device.type, 1)
+    batches = [batch for batch in _batches(subject, todo, size) if any(tile.index not in done for tile in batch)]
+    failures: list[Failure] = []
+    found, input_px, number = 0, 0, len(done)
+    started = time.perf_counter()
+    if batches:
+        store.drop_kept()
+    for made in make_tiles(Maker(subject, regions, engine, clock), batches):
+        if made.tile.index in done:  # made again for the sake of the others in its batch, whose numbers it decides
+            continue
+        box = subject.plan.full_box(made.tile.core_yxhw)
+        if made.objects is None:
+            failures.append(Failure(box, " ".join(str(made.error).split()) or type(made.error).__name__))
+        else:
+            with clock("store"):
+                store.write(made.tile.index, made.objects)
+            found += int(made.objects.is_owned.sum())
+        number, input_px = number + 1, input_px + box[2] * box[3]
+        if watch is not None:
+            watch(Progress(number, len(todo), found, input_px, time.perf_counter() - started))
+    return tuple(failures)
+
+
+def join_tiles(subject: Subject, regions: Regions, store: Store, clock: Clock) -> Kept:
+    """Decide which objects of the tiles in a store are kept, number them, and keep that in the store.
+
+    Raises
+    ------
+    ValueError
+        If a tile's file is damaged.
+    """
+    grid, done = subject.grid, store.done()
+    left_out: list[NDArray[np.int64]] = []
+
+    def load(tile: int) -> Objects:
+        objects = store.read(tile) if tile in done else _NOTHING
+        left_out.append(objects.left_out_yxhw)
+        return objects
+
+    with clock("stitch"):
+        found = stitch(grid, max(WIDE_MARGIN_PX, grid.margin_px), load, float(subject.plan.record["agreement_iou"]))
+        changed = [_changed(subject, regions, store, trimmed) for trimmed in found.trimmed]
+        kept = Kept(
+            first_id=found.first_id,
+            index=found.kept,
+            tile_box_yxhw=found.tile_box_yxhw,
+            left_out_yxhw=np.concatenate(left_out),
+            changed_at=np.array([_id_of(found, trimmed) for trimmed in found.trimmed], np.int64),
+            changed=join_objects(changed) if changed else _NOTHING,
+        )
+        store.write_kept(kept)
+    return kept
+
+
+_NOTHING = Objects(
+    target=np.zeros(0, np.uint8),
+    box_yxhw=np.zeros((0, 4), np.int64),
+    bits=np.zeros(0, np.uint8),
+    score=np.zeros(0, np.float32),
+    is_owned=np.zeros(0, bool),
+    numbers=np.zeros((0, 0)),
+    columns=np.zeros(0, np.str_),
+    is_count=np.zeros(0, bool),
+    left_out_yxhw=np.zeros((0, 4), np.int64),
+)
+
+
+def _batches(subject: Subject, todo: Sequence[int], size: int) -> list[list[Tile]]:
+    """Put tiles of one size that follow each other together, whichever of them are done: the same in every run."""
+    batches: list[list[Tile]] = []
+    for tile in map(subject.grid.tile, todo):
+        last = batches[-1] if batches else []
+        if last and len(last) < size and last[0].read_yxhw[2:] == tile.read_yxhw[2:]:
+            last.append(tile)
+        else:
+            batches.append([tile])
+    return batches
+
+
+def _changed(subject: Subject, regions: Regions, store: Store, trimmed: Trimmed) -> Objects:
+    was = store.read(trimmed.tile).take([trimmed.index])
+    return measured_again(subject, regions, was, trimmed.box_yxhw, trimmed.mask)
+
+
+def _id_of(found: Stitched, trimmed: Trimmed) -> int:
+    """Find the id of an object: its place among the kept ones of its tile, after all those of earlier tiles."""
+    first, last = found.first_id[trimmed.tile : trimmed.tile + 2].tolist()
+    return first + 1 + int(np.searchsorted(found.kept[first:last], trimmed.index))

@@ -1,0 +1,100 @@
+"""Tiles come out in order, failures alone, and nothing waits for ever."""
+
+import threading
+
+import pytest
+import torch
+
+from cytoseed.run.part import Seen
+from cytoseed.run.pipeline import make_tiles
+from cytoseed.run.tiles import Grid
+
+GRID = Grid(height=64, width=640, core_px=64, margin_px=64, reach_px=0)
+
+
+class Pretender:
+    """A maker whose steps fail where they are told to: {(step, tile): times}."""
+
+    def __init__(self, failing=(), error=RuntimeError):
+        self.failing = dict(failing)
+        self.error = error
+        self.calls = []
+        self.held = self.most = 0
+        self._lock = threading.Lock()
+
+    def _step(self, name, tile):
+        with self._lock:
+            self.calls.append((name, tile))
+            left = self.failing.get((name, tile), 0)
+            if left:
+                self.failing[name, tile] = left - 1
+                raise self.error(f"{name} of {tile}")
+
+    def read(self, tile):
+        with self._lock:
+            self.held += 1
+            self.most = max(self.most, self.held)
+        self._step("read", tile.index)
+        return Seen(None, (0, 0), torch.tensor([float(tile.index)]))
+
+    def look(self, pictures):
+        numbers = [int(picture) for picture in pictures]
+        for number in numbers:
+            self._step("look", number)
+        return torch.tensor([numbers])  # (V, N)
+
+    def finish(self, tile, seen, views):
+        assert views.tolist() == [[tile.index]]
+        self._step("finish", tile.index)
+        with self._lock:
+            self.held -= 1
+        return f"objects of {tile.index}"
+
+
+def batches(*sizes):
+    tiles = iter(map(GRID.tile, range(sum(sizes))))
+    return [[next(tiles) for _ in range(size)] for size in sizes]
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (1, 1, 1, 1, 1, 1), (3, 3, 2), (2, 1, 4)])
+def test_tiles_come_in_order(sizes):
+    made = list(make_tiles(Pretender(), batches(*sizes)))
+    assert [one.tile.index for one in made] == list(range(sum(sizes)))
+    assert [one.objects for one in made] == [f"objects of {index}" for index in range(sum(sizes))]
+    assert all(one.error is None for one in made)
+
+
+def test_no_more_tiles_are_held_than_there_are_stages():
+    maker = Pretender()
+    list(make_tiles(maker, batches(*[1] * 10)))
+    assert maker.most <= 3
+
+
+@pytest.mark.parametrize("step", ["read", "look", "finish"])
+@pytest.mark.parametrize("times", [1, 9])
+def test_what_fails_is_tried_again_and_the_rest_goes_on(step, times):
+    maker = Pretender({(step, 3): times})
+    made = list(make_tiles(maker, batches(2, 2, 2)))
+    assert [one.tile.index for one in made] == list(range(6))
+    failed = [one.tile.index for one in made if one.objects is None]
+    assert failed == ([] if times == 1 else [3])
+    if failed:
+        assert str(made[3].error) == f"{step} of 3"
+    assert maker.calls.count(("finish", 2)) == 1
+
+
+def test_giving_up_early_stops_the_threads():
+    before = threading.active_count()
+    tiles = make_tiles(Pretender(), batches(*[1] * 10))
+    next(tiles)
+    tiles.close()
+    assert threading.active_count() == before
+
+
+def test_a_stage_that_breaks_is_heard_of():
+    class Broken(Pretender):
+        def read(self, tile):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(make_tiles(Broken(), batches(1)))

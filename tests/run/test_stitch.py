@@ -1,0 +1,137 @@
+"""Objects that tiles found, to one labelling: worked examples, and a labelling cut into tiles comes back."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cytoseed.results.objects import Objects, pack_masks
+from cytoseed.run.stitch import stitch
+from cytoseed.run.tiles import Grid
+
+PAIR = Grid(height=128, width=256, core_px=128, margin_px=64, reach_px=0)  # two tiles, side by side
+
+
+def made(*found):
+    """Objects from (mask of the whole image, score, owned)."""
+    boxes, masks = [], []
+    for mask, _, _ in found:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        boxes.append((rows[0], columns[0], rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1))
+        masks.append(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    return Objects(
+        target=np.zeros(len(found), np.uint8),
+        box_yxhw=np.array(boxes, np.int64).reshape(-1, 4),
+        bits=pack_masks(masks),
+        score=np.array([score for _, score, _ in found], np.float32),
+        is_owned=np.array([owned for _, _, owned in found], bool),
+        numbers=np.zeros((len(found), 0)),
+        columns=np.zeros(0, np.str_),
+        is_count=np.zeros(0, bool),
+        left_out_yxhw=np.zeros((0, 4), np.int64),
+    )
+
+
+def box(top, left, height, width, grid=PAIR):
+    mask = np.zeros((grid.height, grid.width), bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def kept_of(first, second):
+    tiles = [first, second]
+    found = stitch(PAIR, 64, tiles.__getitem__, 0.5)
+    bounds = found.first_id.tolist()
+    by_tile = [found.kept[start:end].tolist() for start, end in zip(bounds, bounds[1:], strict=False)]
+    return by_tile, found
+
+
+def test_what_is_owned_is_kept_and_what_its_owner_found_is_not_kept_twice():
+    near_border = box(10, 120, 10, 20)
+    by_tile, found = kept_of(
+        made((box(50, 20, 9, 9), 0.9, True), (near_border, 0.8, False)), made((near_border, 0.8, True))
+    )
+    assert by_tile == [[0], [0]]
+    assert found.first_id.tolist() == [0, 1, 2]
+    assert found.trimmed == ()
+
+
+def test_an_object_that_two_tiles_own_is_kept_once_the_better_seen_one():
+    one, other = box(10, 120, 10, 20), box(10, 120, 10, 19)
+    assert kept_of(made((one, 0.8, True)), made((other, 0.9, True)))[0] == [[], [0]]
+    assert kept_of(made((one, 0.9, True)), made((other, 0.8, True)))[0] == [[0], []]
+    assert kept_of(made((one, 0.8, True)), made((other, 0.8, True)))[0] == [[0], []]
+
+
+def test_an_object_that_nobody_owns_is_kept_once():
+    orphan = box(10, 120, 10, 20)
+    assert kept_of(made((orphan, 0.8, False)), made((orphan, 0.8, False)))[0] == [[0], []]
+    assert kept_of(made(), made((orphan, 0.8, False)))[0] == [[], [0]]
+
+
+def test_an_orphan_mostly_covered_is_not_kept_and_one_little_covered_gives_way():
+    orphan = box(10, 120, 10, 20)
+    assert kept_of(made((orphan, 0.9, False)), made((box(10, 130, 10, 20), 0.7, True)))[0] == [[], [0]]
+    by_tile, found = kept_of(made((orphan, 0.9, False)), made((box(10, 135, 10, 20), 0.7, True)))
+    assert by_tile == [[0], [0]]
+    (trimmed,) = found.trimmed
+    assert (trimmed.tile, trimmed.index, trimmed.box_yxhw) == (0, 0, (10, 120, 10, 15))
+    assert trimmed.mask.all()
+
+
+def test_of_two_that_overlap_a_little_the_lower_gives_way_and_stays_one_piece():
+    tall = box(10, 120, 30, 10)
+    across = box(30, 115, 4, 40)  # cuts the tall one in two, the upper part the larger
+    by_tile, found = kept_of(made((tall, 0.6, True)), made((across, 0.9, True)))
+    assert by_tile == [[0], [0]]
+    (trimmed,) = found.trimmed
+    assert trimmed.box_yxhw == (10, 120, 20, 10)
+
+
+def test_an_object_wholly_inside_a_better_one_vanishes():
+    by_tile, found = kept_of(made((box(20, 125, 3, 3), 0.5, True)), made((box(10, 120, 40, 30), 0.9, True)))
+    assert by_tile == [[], [0]]
+    assert found.trimmed == ()
+
+
+def test_targets_do_not_meet():
+    first = made((box(10, 120, 10, 20), 0.8, True))
+    second = made((box(10, 120, 10, 20), 0.9, True))
+    second.target[:] = 1
+    assert kept_of(first, second)[0] == [[0], [0]]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([64, 128, 192]), st.booleans())
+def test_a_labelling_cut_into_tiles_comes_back(seed, core, wrong_owners):
+    """Also where rounding gives objects on a border to no tile, or to two."""
+    rng = np.random.default_rng(seed)
+    grid = Grid(height=300, width=260, core_px=core, margin_px=64, reach_px=0)
+    masks = []
+    for top in range(0, 290, 18):
+        for left in range(0, 250, 18):
+            if rng.random() < 0.6:
+                height, width = rng.integers(3, 18, 2)
+                masks.append(box(top, left, min(height, 300 - top), min(width, 260 - left), grid))
+    tiles = [[] for _ in range(grid.count)]
+    for mask in masks:
+        rows, columns = np.nonzero(mask)
+        peak = rows[len(rows) // 2], columns[len(columns) // 2]
+        owner = peak[0] // core * grid.columns + peak[1] // core
+        touched = {int(r // core * grid.columns + c // core) for r, c in zip(rows, columns, strict=True)}
+        owners = {owner}
+        if wrong_owners and len(touched) > 1:
+            owners = set(rng.permutation(sorted(touched))[: rng.integers(0, 3)].tolist())
+        for tile in touched | owners:
+            tiles[tile].append((mask, 0.5 + 0.1 * rng.random(), tile in owners))
+    objects = [made(*of_tile) for of_tile in tiles]
+    found = stitch(grid, 64, objects.__getitem__, 0.5)
+    assert found.first_id[-1] == len(masks) == len(found.kept)
+    assert found.trimmed == ()
+    canvas = np.zeros((1, 300, 260), np.int32)
+    bounds = found.first_id.tolist()
+    for tile, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        chosen = objects[tile].take(found.kept[start:end])
+        chosen.paint(canvas, (0, 0, 300, 260), np.arange(start + 1, end + 1))
+    assert len(np.unique(canvas)) == len(masks) + 1
+    for mask in masks:
+        assert len(np.unique(canvas[0][mask])) == 1
