@@ -12,15 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_model", "segment"]
+__all__ = ["__version__", "load_model", "segment", "segment_slide"]
 
 if TYPE_CHECKING:
     from cytoseed.models.weights import load_model
     from cytoseed.run.segment import segment
+    from cytoseed.run.slide import segment_slide
 
 
 def __getattr__(name: str) -> Any:
-    """Import the two doors when first used, so that `import cytoseed` itself stays light."""
+    """Import the doors when first used, so that `import cytoseed` itself stays light."""
     if name == "load_model":
         from cytoseed.models.weights import load_model
 
@@ -29,4 +30,8 @@ def __getattr__(name: str) -> Any:
         from cytoseed.run.segment import segment
 
         return segment
+    if name == "segment_slide":
+        from cytoseed.run.slide import segment_slide
+
+        return segment_slide
     raise AttributeError(f"module 'cytoseed' has no attribute {name!r}")

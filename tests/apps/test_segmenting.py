@@ -271,10 +271,10 @@ def test_an_interruption_leaves_nothing_half_written(segment, tmp_path, monkeypa
     first, second = (write_image(tmp_path / "in" / name) for name in ("a.tif", "b.tif"))
     whole = segmenting.SegmentJob._segment_one
 
-    def interrupted(job, path, remarks):
+    def interrupted(job, path, remarks, bars):
         if path == second:
             raise KeyboardInterrupt
-        return whole(job, path, remarks)
+        return whole(job, path, remarks, bars)
 
     monkeypatch.setattr(segmenting.SegmentJob, "_segment_one", interrupted)
     done = segment(first, second)

@@ -188,6 +188,28 @@ def test_channels_in_pages_that_are_lost_are_refused_when_opened(tmp_path: Path,
         open_image(file)
 
 
+def test_channels_of_imagej_that_are_lost_are_refused_when_opened(tmp_path: Path) -> None:
+    """All its channels belong to one page, which is there: it would be read as an image of one channel."""
+    file = tmp_path / "image.tif"
+    tifffile.imwrite(file, noise(3, 90, 110), imagej=True, metadata={"axes": "CYX"})
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(ImageFileError, match=r"image\.tif: its metadata name planes that it does not hold"):
+        open_image(file)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}], ids=str)
+def test_axes_in_an_unusual_order_are_all_there_or_not_read(tmp_path: Path, options: dict[str, Any]) -> None:
+    pixels = noise(90, 110)
+    file = tmp_path / "image.tif"
+    tifffile.imwrite(file, pixels.T, metadata={"axes": "XY"}, rowsperstrip=11, **options)
+    file.write_bytes(file.read_bytes()[:-50])
+    image = open_image(file)
+    assert image.damage == "pixels of level 0 lie beyond its end"
+    for box in ((0, 0, 90, 110), (0, 0, 1, 1)):
+        with pytest.raises(ImageFileError, match="cut short"):
+            image.read(box)
+
+
 def test_a_qptiff_is_refused_until_a_page_of_another_kind_shows_that_all_channels_are_there(tmp_path: Path) -> None:
     from test_images_tiff_regions import write_qptiff
 

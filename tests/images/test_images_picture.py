@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -106,7 +107,13 @@ def test_a_picture_is_decoded_once_while_it_is_open_and_not_before(
     file.write_bytes(imagecodecs.png_encode(pixels(50, 70)))
     decoded: list[int] = []
     original = imagecodecs.png_decode
-    monkeypatch.setattr(imagecodecs, "png_decode", lambda data: decoded.append(1) or original(data))
+
+    def slow(data: bytes) -> Any:
+        decoded.append(1)
+        time.sleep(0.05)  # long enough for another thread to come
+        return original(data)
+
+    monkeypatch.setattr(imagecodecs, "png_decode", slow)
     with open_image(file).regions() as regions:
         assert not decoded
         with ThreadPoolExecutor(4) as pool:

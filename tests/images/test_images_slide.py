@@ -6,6 +6,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,14 @@ def test_without_openslide_tifffile_reads_slides_in_tiff(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("no_openslide")
+def test_a_grey_page_among_colour_is_no_level(tmp_path: Path) -> None:
+    pixels = noise(3, 128, 192)
+    file = write_slide(tmp_path / "slide.svs", [pixels])
+    tifffile.imwrite(file, noise(64, 96), tile=(64, 64), metadata=None, append=True)
+    assert_regions(open_image(file), [pixels], examples=5)
+
+
+@pytest.mark.usefixtures("no_openslide")
 def test_without_openslide_other_slides_are_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "slide.dcm").write_bytes(bytes(128) + b"DICM")
     with pytest.raises(ImageFileError, match=r"slide\.dcm: begins with .*pip install openslide-python openslide-bin"):
@@ -330,7 +339,7 @@ def test_a_file_that_only_openslide_knows_is_opened_by_it(tmp_path: Path, monkey
 def test_ndpi_is_left_to_openslide_for_it_is_no_tiff_by_the_book(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "slide.ndpi").write_bytes(b"II*\0" + bytes(12))
+    (tmp_path / "slide.ndpi").write_bytes(b"II*\0" + (99).to_bytes(8, "little"))  # a first page that is not there
     monkeypatch.setattr(readers, "slide_family", lambda _: "hamamatsu")
     monkeypatch.setattr(readers, "open_slide", lambda path: path.name)
     assert open_image(tmp_path / "slide.ndpi") == "slide.ndpi"  # type: ignore[comparison-overlap]
@@ -358,13 +367,22 @@ def test_tiles_that_overlap_are_not_left_to_tifffile(tmp_path: Path) -> None:
         open_image(tmp_path / "slide.bif")
 
 
-def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(tmp_path: Path) -> None:
+def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(tmp_path / "slide.vsi", noise(64, 64, 3), photometric="rgb")
-    open_image(tmp_path / "slide.vsi")
+    image = open_image(tmp_path / "slide.vsi")
     (tmp_path / "_slide_" / "stack1").mkdir(parents=True)
     (tmp_path / "_slide_" / "stack1" / "frame_t.ets").touch()
     with pytest.raises(ImageFileError, match=r"slide\.vsi: is a slide of Olympus.*OME-TIFF"):
         open_image(tmp_path / "slide.vsi")
+    monkeypatch.setattr(readers, "slide_family", lambda _: "olympus")  # an OpenSlide to come may know it
+    monkeypatch.setattr(readers, "open_slide", lambda _: replace(image, channel_names=("opened",)))
+    assert open_image(tmp_path / "slide.vsi").channel_names == ("opened",)
+
+
+def test_a_jpeg_beside_a_folder_of_its_name_is_a_jpeg(tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image.jpg").write_bytes(imagecodecs.jpeg_encode(noise(20, 30, 3)))
+    assert open_image(tmp_path / "image.jpg").shape == (3, 20, 30)
 
 
 # A real slide

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,25 @@ def test_levels_in_pages(tmp_path: Path) -> None:
         for number, level in enumerate(levels):
             writer.write(level[0], subfiletype=min(number, 1), tile=(32, 32), metadata=None)
     assert_regions(open_image(tmp_path / "image.tif"), levels)
+
+
+def test_a_level_that_one_channel_lacks_or_of_another_type_is_none(tmp_path: Path) -> None:
+    levels = halves(noise(2, 64, 96, dtype=np.uint16), 2)
+    file = write_sub_ifds(tmp_path / "image.tif", [levels[0], levels[1].astype(np.uint8)], ome=True)
+    assert_regions(open_image(file), levels[:1], examples=5)
+    write_sub_ifds(file, levels, ome=True)
+    assert len(open_image(file).level_shapes) == 2
+    with tifffile.TiffFile(file, mode="r+") as tif:
+        tif.pages[1].aspage().tags["SubIFDs"].overwrite(0)
+    assert_regions(open_image(file), levels[:1], examples=5)
+
+
+def test_a_file_of_which_only_a_level_has_changed_is_refused(tmp_path: Path) -> None:
+    first = halves(noise(1, 64, 96), 2)
+    image = open_image(write_sub_ifds(tmp_path / "image.tif", first))
+    write_sub_ifds(tmp_path / "image.tif", [first[0], first[1][:, :31]])
+    with pytest.raises(ImageFileError, match=r"levels .*\(32, 48\).*, now .*open it again"):
+        image.read((0, 0, 5, 5))
 
 
 def test_a_smaller_image_of_other_channels_is_no_level(tmp_path: Path) -> None:
@@ -253,6 +274,24 @@ def test_one_huge_strip_is_decoded_once_while_it_is_open(tmp_path: Path, monkeyp
     assert len(reads) == 1
 
 
+def test_threads_that_want_the_same_piece_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = noise(1, 83, 101)
+    image = open_image(written(tmp_path / "image.tif", "YX", pixels, compression="deflate", rowsperstrip=83))
+    reads: list[int] = []
+    original = Store.read
+
+    def slow(self: Store, path: Path, at: int, count: int) -> bytes:
+        reads.append(at)
+        time.sleep(0.05)  # long enough for another thread to come
+        return original(self, path, at, count)
+
+    monkeypatch.setattr(Store, "read", slow)
+    with image.regions() as regions, ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda top: regions.read((top, 0, 1, 101)), range(40)))
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), pixels[:, :40])
+    assert len(reads) == 1
+
+
 def test_pieces_are_forgotten_when_there_is_no_room_the_oldest_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +344,50 @@ def test_a_tile_that_is_not_stored_is_background(tmp_path: Path, options: dict[s
     whole, file = sparse(tmp_path / "image.tif", extratags=[tag], **options)
     whole[:, 32:, 32:64] = 77
     assert_regions(open_image(file), [whole], examples=12)
+
+
+def test_strips_of_a_later_page_may_lie_in_another_order(tmp_path: Path) -> None:
+    pixels = noise(2, 40, 50)
+    file = tmp_path / "image.tif"
+    own: dict[str, Any] = {"photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX"}}
+    tifffile.imwrite(file, pixels, rowsperstrip=10, **own)
+    with tifffile.TiffFile(file, mode="r+") as tif:
+        tag = tif.pages[1].aspage().tags["StripOffsets"]
+        tag.overwrite((tag.value[1], tag.value[0], *tag.value[2:]))
+    swapped = pixels.copy()
+    swapped[1, :10], swapped[1, 10:20] = pixels[1, 10:20], pixels[1, :10]
+    assert_regions(open_image(file), [swapped], examples=12)
+
+
+def test_jpeg_tables_that_all_tiles_share(tmp_path: Path) -> None:
+    """Scanners store them once for each page."""
+    own: dict[str, Any] = {"photometric": "minisblack", "tile": (64, 64), "compression": "jpeg", "metadata": None}
+    tifffile.imwrite(tmp_path / "plain.tif", noise(64, 128), **own)
+    with tifffile.TiffFile(tmp_path / "plain.tif") as tif:
+        page = tif.pages.first
+        decoded = page.asarray()
+        streams = []
+        for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            tif.filehandle.seek(start)
+            streams.append(tif.filehandle.read(count))
+    tables, rest = divided(streams[0])
+    assert divided(streams[1])[0] == tables
+    tiles = iter([rest, divided(streams[1])[1]])
+    tifffile.imwrite(tmp_path / "image.tif", tiles, shape=(64, 128), dtype=np.uint8, jpegtables=tables, **own)
+    assert_regions(open_image(tmp_path / "image.tif"), [decoded[None]], examples=12)
+
+
+def divided(stream: bytes) -> tuple[bytes, bytes]:
+    """A JPEG's tables, and the JPEG without them."""
+    tables, rest, at = b"", b"", 2
+    while stream[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        if stream[at + 1] in (0xC4, 0xDB):
+            tables += stream[at:end]
+        else:
+            rest += stream[at:end]
+        at = end
+    return b"\xff\xd8" + tables + b"\xff\xd9", b"\xff\xd8" + rest + stream[at:]
 
 
 def test_an_image_of_one_tile_that_is_not_stored(tmp_path: Path) -> None:

@@ -85,6 +85,11 @@ def assert_regions(image: Image, levels: Sequence[NDArray[Any]], examples: int =
             parts = list(pool.map(lambda job: regions.read(job[1], job[0]), many))
         for (level, box), part in zip(many, parts, strict=True):
             equal(part, crop(level, box, None))
+        for _ in range(2):
+            for number, level in enumerate(levels):
+                found = regions.read((0, 0, *level.shape[1:]), number)
+                equal(found, level)
+                found[:] = 0
     for number, level in enumerate(levels):
         equal(image.read(level=number), level)
 

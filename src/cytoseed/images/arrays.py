@@ -198,14 +198,11 @@ class _Slices(NamedTuple):
         rows, columns = slice(top, top + height), slice(left, left + width)
         wished = list(channels or ())
         if self.axes is _Axes.YX:
-            plane = np.asarray(self.source[rows, columns])
-            return _own(np.broadcast_to(plane, (len(wished), height, width)))
-        if self.axes is _Axes.YXS:
-            colours = np.asarray(self.source[rows, columns, :3])
-            return _own(np.moveaxis(colours, 2, 0)[wished])
-        return _own(np.concatenate([np.asarray(self.source[run, rows, columns]) for run in channel_runs(wished)]))
-
-
-def _own(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Copy pixels, in the machine's byte order: a slice may be a view of the caller's array."""
-    return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
+            pixels = np.repeat(np.asarray(self.source[rows, columns])[None], len(wished), axis=0)
+        elif self.axes is _Axes.YXS:
+            pixels = np.moveaxis(np.asarray(self.source[rows, columns, :3]), 2, 0)[wished]
+        else:
+            runs = [np.asarray(self.source[run, rows, columns]) for run in channel_runs(wished)]
+            pixels = np.concatenate(runs)
+        # all three have copied, so that the caller's array is safe from those who write to the region
+        return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))

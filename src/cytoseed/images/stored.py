@@ -25,7 +25,6 @@ _KEPT_BYTES = 1 << 30  # of decoded pieces, while the file is open
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
 _JPEGS = (6, 7, 34892, 33007)  # compressions that have tables of their own
 _COLOUR = (2, 6)  # RGB, YCbCr
-_NODATA = 42113  # GDAL's tag
 _RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 that can be read as runs of rows
 
 
@@ -299,7 +298,7 @@ def _planes_of_page(page: Any, keyframe: Any, store: Store) -> Sequence[Plane]:
 def _background(keyframe: Any) -> Any:
     """Give the value of pixels that are not stored."""
     is_slide = keyframe.is_tiled and keyframe.photometric in _COLOUR and keyframe.dtype == np.uint8
-    return 255 if is_slide and _NODATA not in keyframe.tags else keyframe.nodata
+    return 255 if is_slide else keyframe.nodata
 
 
 def _is_one_run(page: Any) -> bool:

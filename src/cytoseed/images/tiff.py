@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -165,8 +164,6 @@ def _require_all_planes(path: Path, tif: Any, series: Any, survey: Survey) -> No
     promised = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
     in_one_run = series.dataoffset is not None  # ImageJ gives such data one page
     lost = promised > len(tif.pages) and not (in_one_run and series.kind == "imagej")
-    if tif.shaped_metadata:
-        lost = lost or math.prod(tif.shaped_metadata[0]["shape"]) != math.prod(series.shape)
     if lost or not (in_one_run or _has_all_pages(series)):
         raise ImageFileError(f"{path}: its metadata name planes that it does not hold; copy or export it again")
     if not survey.chain_is_cut or series.kind in _COUNTING or len(tif.pages) > len(series):
@@ -233,10 +230,8 @@ def _not_flat(path: Path, series: Any, what: str, remedy: str) -> ImageFileError
 
 
 def _fits(level: Any, series: Any) -> bool:
-    """Tell whether a lower resolution has all its pages and the same channels."""
-    same = level.axes == series.axes and level.dtype == series.dtype and _has_all_pages(level)
-    rest = [(a, b) for axis, a, b in zip(series.axes, series.shape, level.shape, strict=False) if axis not in "YX"]
-    return bool(same and all(a == b for a, b in rest))
+    """Tell whether a lower resolution has all its pages, of the same kind as the full one's."""
+    return bool(level.axes == series.axes and level.dtype == series.dtype and _has_all_pages(level))
 
 
 def _length(series: Any, axis: str) -> int:

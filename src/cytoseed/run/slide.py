@@ -7,9 +7,9 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -181,33 +181,30 @@ def _job(place: _Place, model: Model, options: SegmentOptions, existing: Existin
     if begun is not None and options.tile_size_px is None:
         options = dataclasses.replace(options, tile_size_px=begun["settings"].get("tile_size_px"))
     grid = tile_grid(plan, model.config, options, place.image)
-    record = Record(
-        version=metadata.version("cytoseed"),
-        input=place.image.identity(),
-        settings={**plan.record, **tile_settings(grid, options, area)},
-    )
+    record = Record.of(place.image.identity(), {**plan.record, **tile_settings(grid, options, area)})
     overwrite = existing == "overwrite"
     job = _Job(plan, grid, area, record, model.config.targets, overwrite, begun is not None, was_there=False)
     if overwrite:
         return job
-    _refuse_others(place, record, begun)
+    found = compare(place.output, place.stem, record, place.formats)
+    if begun is not None and begun.get("overwrites") and found.state == "different":
+        job = job._replace(overwrite=True)
+    _refuse_others(place, record, begun, () if job.overwrite else found.differences)
     if begun is None:
         return job
     missing = len(set(place.store.todo().tolist()) - place.store.done())
     is_done = not missing and place.store.kept() is not None
-    found = compare(place.output, place.stem, record, place.formats)
     if not is_done and existing != "resume":
         raise FileExistsError(
-            f"{place.store.path} holds a run that was stopped, with {missing} tiles to go; go on with it by --resume "
+            f"{place.store.path} holds a run that was stopped, with {missing} tiles to go: go on with it by --resume "
             f"(existing='resume' in Python), or start anew by --overwrite"
         )
     return job._replace(was_there=is_done and found.state == "same" and not found.missing)
 
 
-def _refuse_others(place: _Place, record: Record, begun: Mapping[str, Any] | None) -> None:
-    """Refuse to go on with, or write beside, what was made otherwise."""
-    found = compare(place.output, place.stem, record, place.formats)
-    lines = found.differences if found.state == "different" else ()
+def _refuse_others(place: _Place, record: Record, begun: Mapping[str, Any] | None, of_files: tuple[str, ...]) -> None:
+    """Refuse to go on with, or write over, what was made otherwise."""
+    lines = of_files
     if begun is not None:
         wished = json.loads(json.dumps({"version": record.version, "input": record.input, "settings": record.settings}))
         lines = tuple(differences({name: begun.get(name) for name in wished}, wished)) or lines
@@ -257,6 +254,7 @@ def _begin(store: Store, job: _Job, seen: Survey) -> None:
         "input": job.record.input,
         "settings": job.record.settings,
         "grid": job.grid._asdict(),
+        "overwrites": job.overwrite,
         "normalisation": {"low": seen.limits.low.tolist(), "high": seen.limits.high.tolist()},
     }
     store.begin(run, seen.todo)
@@ -355,8 +353,12 @@ def _locked(store: Store) -> Iterator[None]:
     try:
         with FileLock(store.path / "lock", timeout=0):
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-            yield
-            owner.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                owner.unlink(missing_ok=True)
+                if not (store.path / "run.json").exists():  # nothing was begun
+                    shutil.rmtree(store.path, ignore_errors=True)
     except Timeout:
         who = owner.read_text(encoding="utf-8") if owner.exists() else "a process that does not say who it is"
         raise BlockingIOError(

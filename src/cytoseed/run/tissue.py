@@ -20,7 +20,7 @@ _READ_BYTES = 1 << 26  # read at a time
 _BAND_PX, _BLOCK_PX = 256, 1024  # bands less high than the one cut compressed tiles too often; then blocks of the other
 _SMALLEST_PX = 512  # parts of a damaged file less high and wide than this are not divided further
 
-_GRAINS = 32  # px across the margin that are enough to see a nucleus by
+_GRAINS = 16  # px across the margin, 6 µm: a nucleus shows, dust on glass hardly does
 _WINDOW = 6  # windows of local contrast reach a sixth of the margin to each side: two nuclei or so
 _DENSE = 0.1  # the background is the narrowest range of values that this share of the px lies in
 _NOISE_WIDTHS = 5.0
