@@ -61,6 +61,7 @@ def test_regions_of_every_type(tmp_path: Path, dtype: Any, options: dict[str, An
     "options",
     [
         {"imagej": True},
+        {"imagej": True, "truncate": True},
         {"imagej": True, "compression": "deflate"},
         {"ome": True},
         {"ome": True, "compression": "deflate"},

@@ -44,6 +44,7 @@ class Pretender:
         return torch.tensor([numbers])  # (V, N)
 
     def finish(self, tile, seen, views):
+        assert int(seen.picture) == tile.index
         assert views.tolist() == [[tile.index]]
         self._step("finish", tile.index)
         with self._lock:
@@ -93,7 +94,7 @@ def test_giving_up_early_stops_the_threads():
 
 def test_a_stage_that_breaks_is_heard_of():
     class Broken(Pretender):
-        def read(self, tile):
+        def read(self, _):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

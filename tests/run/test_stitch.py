@@ -1,5 +1,7 @@
 """Objects that tiles found, to one labelling: worked examples, and a labelling cut into tiles comes back."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,7 +43,7 @@ def kept_of(first, second):
     tiles = [first, second]
     found = stitch(PAIR, 64, tiles.__getitem__, 0.5)
     bounds = found.first_id.tolist()
-    by_tile = [found.kept[start:end].tolist() for start, end in zip(bounds, bounds[1:], strict=False)]
+    by_tile = [found.kept[start:end].tolist() for start, end in pairwise(bounds)]
     return by_tile, found
 
 
@@ -74,7 +76,7 @@ def test_an_orphan_mostly_covered_is_not_kept_and_one_little_covered_gives_way()
     by_tile, found = kept_of(made((orphan, 0.9, False)), made((box(10, 135, 10, 20), 0.7, True)))
     assert by_tile == [[0], [0]]
     (trimmed,) = found.trimmed
-    assert (trimmed.tile, trimmed.index, trimmed.box_yxhw) == (0, 0, (10, 120, 10, 15))
+    assert (trimmed.tile, trimmed.place, trimmed.box_yxhw) == (0, 0, (10, 120, 10, 15))
     assert trimmed.mask.all()
 
 
@@ -112,7 +114,7 @@ def test_a_labelling_cut_into_tiles_comes_back(seed, core, wrong_owners):
             if rng.random() < 0.6:
                 height, width = rng.integers(3, 18, 2)
                 masks.append(box(top, left, min(height, 300 - top), min(width, 260 - left), grid))
-    tiles = [[] for _ in range(grid.count)]
+    tiles = [[] for _ in range(grid.tiles)]
     for mask in masks:
         rows, columns = np.nonzero(mask)
         peak = rows[len(rows) // 2], columns[len(columns) // 2]
@@ -129,7 +131,7 @@ def test_a_labelling_cut_into_tiles_comes_back(seed, core, wrong_owners):
     assert found.trimmed == ()
     canvas = np.zeros((1, 300, 260), np.int32)
     bounds = found.first_id.tolist()
-    for tile, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for tile, (start, end) in enumerate(pairwise(bounds)):
         chosen = objects[tile].take(found.kept[start:end])
         chosen.paint(canvas, (0, 0, 300, 260), np.arange(start + 1, end + 1))
     assert len(np.unique(canvas)) == len(masks) + 1

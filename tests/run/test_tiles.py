@@ -23,7 +23,7 @@ def overlap(one, other):
 @given(GRIDS)
 def test_cores_cover_each_pixel_once(grid):
     covered = np.zeros((grid.height, grid.width), np.int32)
-    for index in range(grid.count):
+    for index in range(grid.tiles):
         tile = grid.tile(index)
         assert tile.index == index
         top, left, height, width = tile.core_yxhw
@@ -33,7 +33,7 @@ def test_cores_cover_each_pixel_once(grid):
 
 @given(GRIDS)
 def test_boxes_hold_each_other_and_begin_on_the_grain(grid):
-    for index in range(grid.count):
+    for index in range(grid.tiles):
         tile = grid.tile(index)
         for inner, outer, by in (
             (tile.core_yxhw, tile.seen_yxhw, grid.margin_px),
@@ -49,7 +49,7 @@ def test_boxes_hold_each_other_and_begin_on_the_grain(grid):
 
 @given(GRIDS, st.data())
 def test_neighbours_are_those_whose_objects_can_meet(grid, data):
-    index = data.draw(st.integers(0, grid.count - 1))
+    index = data.draw(st.integers(0, grid.tiles - 1))
     margin = data.draw(st.sampled_from([64, 256]))
     found = list(grid.neighbours(index, margin))
     assert found == sorted(set(found))
@@ -57,7 +57,7 @@ def test_neighbours_are_those_whose_objects_can_meet(grid, data):
     own = grid._replace(margin_px=margin).tile(index).seen_yxhw
     meeting = {
         other
-        for other in range(grid.count)
+        for other in range(grid.tiles)
         if other != index and overlap(own, grid._replace(margin_px=margin).tile(other).seen_yxhw)
     }
     assert meeting <= set(found)

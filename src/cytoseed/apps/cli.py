@@ -87,8 +87,8 @@ def segment(
         if overwrite and resume:
             raise ValueError("--overwrite starts anew and --resume goes on with what is there: give one of them")
         paths = find_images(inputs)
-        existing = "overwrite" if overwrite else "resume" if resume else "refuse"
-        job = prepare_job(model, SegmentOptions(**given), output, formats.split(","), existing)
+        options, kinds = SegmentOptions(**given), formats.split(",")
+        job = prepare_job(model, options, output, kinds, "overwrite" if overwrite else "resume" if resume else "refuse")
     with exit_on_mistake(FAILED):
         failed = job.run(paths)
     if failed:

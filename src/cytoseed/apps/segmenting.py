@@ -140,46 +140,44 @@ class SegmentJob(NamedTuple):
 
         image = open_image(path)
         if is_large(image, make_plan(image, self.model.config, self.options), self.options):
-            return self._segment_slide(image, remarks, bars)
-        return self._segment_whole(image, remarks), True
+            return self._segment_slide(path, image, remarks, bars)
+        return self._segment_whole(path, image, remarks), True
 
-    def _segment_whole(self, image: Image, remarks: Remarks) -> str:
+    def _segment_whole(self, path: Path, image: Image, remarks: Remarks) -> str:
         """Segment one image at once, unless its result is there already and is not to be overwritten."""
         from cytoseed.run.segment import segment
 
         started = time.perf_counter()
-        name = str(image.path and image.path.name)
         image = image.in_memory()  # read once, for the comparison and the run
-        if self.existing != "overwrite" and self._is_done(image):
-            return f"{name}: already there"
-        result = segment(image, self.model, self.options, notice=lambda text: remarks.add(name, text))
+        if self.existing != "overwrite" and self._is_done(path, image):
+            return f"{path.name}: already there"
+        result = segment(image, self.model, self.options, notice=lambda text: remarks.add(path.name, text))
         files = result.save(self.output, self.formats, self.existing == "overwrite")
         seconds = time.perf_counter() - started
-        return f"{name}: {_counted(result)} in {seconds:.1f} s -> {self._shown(files)}"
+        return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {self._shown(files)}"
 
-    def _segment_slide(self, image: Image, remarks: Remarks, bars: Bars) -> tuple[str, bool]:
+    def _segment_slide(self, path: Path, image: Image, remarks: Remarks, bars: Bars) -> tuple[str, bool]:
         """Segment one image tile by tile."""
         from cytoseed.run.slide import Watcher, segment_slide
 
-        name = str(image.path and image.path.name)
-        watch = Watcher(notice=lambda text: remarks.add(name, text), progress=bars.tile_done)
+        watch = Watcher(notice=lambda text: remarks.add(path.name, text), progress=bars.tile_done)
         run = segment_slide(image, self.output, self.model, self.options, self.formats, self.existing, watch)
         if run.was_there:
-            return f"{name}: already there", True
-        line = f"{name}: {_counted(run.result)} in {_pace(run)} -> {self._shown(run.files)}"
+            return f"{path.name}: already there", True
+        line = f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {self._shown(run.files)}"
         return line, not run.failures
 
     def _shown(self, files: Sequence[Path]) -> Path:
         """Choose the file to look at first."""
         return files[self.formats.index("overlay")] if "overlay" in self.formats else files[0]
 
-    def _is_done(self, image: Image) -> bool:
+    def _is_done(self, path: Path, image: Image) -> bool:
         """Tell whether the result is there; a different one is refused before the work, not after it."""
         from cytoseed.results import compare, record_of, stem_of
         from cytoseed.run.segment import describe
 
-        record = record_of(image.read(), str(image.path), describe(image, self.model.config, self.options))
-        found = compare(self.output, stem_of(image.path), record, self.formats)
+        record = record_of(image.read(), str(path), describe(image, self.model.config, self.options))
+        found = compare(self.output, stem_of(path), record, self.formats)
         if found.state == "different":
             raise FileExistsError(
                 f"{self.output} holds a result of that name that was made otherwise "

@@ -290,8 +290,8 @@ def _taps(first: int, count: int, size: int, step: float) -> _Taps:
     line = start + torch.arange(int((end - start).max()))
     weight = (1 - ((line + 0.5 - centre) / reach).abs()).clamp(min=0) * (line < end)
     total = torch.zeros_like(centre)
-    for tap in weight.split(1, 1):  # one by one: the order in which `sum` adds depends on how many there are
-        total = total + tap
+    for tap in weight.unbind(1):  # one by one: the order in which `sum` adds depends on how many there are
+        total = total + tap[:, None]
     return _Taps(torch.minimum(line, end - 1), (weight / total).to(torch.float32))
 
 

@@ -150,7 +150,7 @@ def _blosc_bytes(file: Path) -> int:
 def _find(path: Path) -> _Found | None:
     """Look for the description of an image, in the folder or in the first image of bioformats2raw."""
     attributes = _attributes(path)
-    if "bioformats2raw.layout" in attributes and not attributes.get("multiscales"):
+    if "bioformats2raw.layout" in attributes:
         path = path / "0"
         attributes = _attributes(path)
     multiscales = attributes.get("multiscales")

@@ -90,7 +90,8 @@ class Objects:
         begin = self.box_yxhw[:, :2] - (top, left)
         meets = (begin < (height, width)).all(axis=1) & (begin + self.box_yxhw[:, 2:] > 0).all(axis=1)
         for index in np.flatnonzero(meets).tolist():
-            y, x, own_height, own_width = (*begin[index].tolist(), *self.box_yxhw[index, 2:].tolist())
+            y, x = begin[index].tolist()
+            own_height, own_width = self.box_yxhw[index, 2:].tolist()
             inside = self.mask(index)[max(0, -y) : height - y, max(0, -x) : width - x]
             part = canvas[self.target[index], max(0, y) : y + own_height, max(0, x) : x + own_width]
             part[inside & (part == 0)] = ids[index]

@@ -59,7 +59,7 @@ class KeptObjects:
 
     def _read(self, tile: int) -> tuple[Objects, NDArray[np.int64]]:
         first, last = self.kept.first_id[tile : tile + 2].tolist()
-        objects = self._store.read(tile).take(self.kept.index[first:last])
+        objects = self._store.read(tile).take(self.kept.place[first:last])
         ids = np.arange(first + 1, last + 1)
         changed = np.flatnonzero((self.kept.changed_at > first) & (self.kept.changed_at <= last))
         if len(changed):

@@ -28,7 +28,7 @@ class Kept(NamedTuple):
 
     first_id: NDArray[np.int64]
     """(tiles + 1,) Tile t's objects have the ids first_id[t] + 1 to first_id[t + 1]."""
-    index: NDArray[np.int64]
+    place: NDArray[np.int64]
     """(K,) Place of each among its tile's objects, tile after tile."""
     tile_box_yxhw: NDArray[np.int64]
     """(tiles,4) The box around a tile's kept objects in the image, of no size where there are none."""

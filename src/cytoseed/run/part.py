@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from cytoseed.core.pieces import whole_objects
 from cytoseed.core.scale import part_needed, rescale_labels_part
 from cytoseed.core.seeds import highest_points
-from cytoseed.images import Image
-from cytoseed.images.image import Regions
+from cytoseed.images import Image, Regions
 from cytoseed.results.objects import Objects, join_objects, numbers_of, pack_masks
 from cytoseed.results.table import measure_objects
 from cytoseed.run.area import Area
@@ -282,5 +281,5 @@ def _around(boxes_yxhw: NDArray[np.int64]) -> Box:
         return 0, 0, 0, 0
     begin = boxes_yxhw[:, :2].min(axis=0)
     size = (boxes_yxhw[:, :2] + boxes_yxhw[:, 2:]).max(axis=0) - begin
-    top, left, height, width = (*begin.tolist(), *size.tolist())
+    (top, left), (height, width) = begin.tolist(), size.tolist()
     return top, left, height, width

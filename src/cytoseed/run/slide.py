@@ -302,7 +302,7 @@ def _written(place: _Place, job: _Job, failures: Sequence[Failure], was_there: b
         failures=tuple(failures),
         seconds={},
         tiles=len(todo),
-        skipped=job.grid.count - len(todo),
+        skipped=job.grid.tiles - len(todo),
         input_px=sum(height * width for _, _, height, width in map(job.plan.full_box, cores)),
         network_px=sum(height * width for _, _, height, width in cores),
     )

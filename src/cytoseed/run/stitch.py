@@ -23,8 +23,8 @@ class Trimmed(NamedTuple):
     """An object that gave up pixels to another."""
 
     tile: int
-    index: int
-    """Its place among the tile's objects."""
+    place: int
+    """Which of the tile's objects it is, from 0."""
     box_yxhw: tuple[int, int, int, int]
     """Of what is left, in the image."""
     mask: NDArray[np.bool_]
@@ -79,7 +79,7 @@ def stitch(grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement
         if row >= 2 * away:
             for index in _row(grid, row - 2 * away):
                 work.forget(index)
-    return work.result(grid.count)
+    return work.result(grid.tiles)
 
 
 def _row(grid: Grid, row: int) -> range:
@@ -124,7 +124,8 @@ class _Work:
                 continue
             union = np.count_nonzero(first.mask) + np.count_nonzero(second.mask) - common
             better = self._objects[earlier].score[one] >= self._objects[later].score[other]
-            loser, winner = ((later, other), (earlier, one)) if better else ((earlier, one), (later, other))
+            ours, theirs = (earlier, one), (later, other)
+            loser, winner = (theirs, ours) if better else (ours, theirs)
             if common >= self._agreement_iou * union:
                 self._kept[loser[0]][loser[1]] = False
             else:
@@ -139,12 +140,12 @@ class _Work:
                 rivals[index].append((other, rival))
         for index, of_index in rivals.items():
             own = self._pixels(tile, index)
-            shared = sum(_common(own, self._pixels(*rival)) for rival in of_index)
+            shared = sum(_common(own, self._pixels(*their)) for their in of_index)
             if shared >= _COVERED * np.count_nonzero(own.mask):
                 continue
             self._kept[tile][index] = True
-            for rival in of_index:
-                self._trim((tile, index), rival)
+            for stronger in of_index:
+                self._trim((tile, index), stronger)
 
     def result(self, tiles: int) -> Stitched:
         kept = [np.flatnonzero(self._kept[tile]) for tile in range(tiles)]

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.core.network import REACH, STRIDE
-from cytoseed.images import Image
-from cytoseed.images.image import Regions
+from cytoseed.images import Image, Regions
 from cytoseed.run.area import Area
 from cytoseed.run.memory import core_for
 from cytoseed.run.plan import Plan
@@ -85,7 +84,7 @@ def survey(image: Image, regions: Regions, plan: Plan, grid: Grid, area: Area, s
     low, high = intensity_range(regions, image, plan, tissue)
     everywhere = tissue if skip_background else np.ones_like(tissue)
     wanted = []
-    for index in range(grid.count):
+    for index in range(grid.tiles):
         box = plan.full_box(grid.tile(index).core_yxhw)
         if area.meets(_one_wider(box)) and _part(everywhere, box, picture.step).any():
             wanted.append(index)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.image import Regions
+from cytoseed.images import Regions
 from cytoseed.results.objects import Objects, join_objects
 from cytoseed.results.store import Kept, Store
 from cytoseed.run.engine import Engine
@@ -50,7 +50,7 @@ def make_missing(
     engine: Engine,
     store: Store,
     clock: Clock,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Callable[[Progress], object] | None = None,
 ) -> tuple[Failure, ...]:
     """Make the tiles that are to be done and are not in the store.
 
@@ -121,7 +121,7 @@ def join_tiles(subject: Subject, regions: Regions, store: Store, clock: Clock) -
         changed = [_changed(subject, regions, store, trimmed) for trimmed in found.trimmed]
         kept = Kept(
             first_id=found.first_id,
-            index=found.kept,
+            place=found.kept,
             tile_box_yxhw=found.tile_box_yxhw,
             left_out_yxhw=np.concatenate(left_out),
             changed_at=np.array([_id_of(found, trimmed) for trimmed in found.trimmed], np.int64),
@@ -157,11 +157,11 @@ def _batches(subject: Subject, todo: Sequence[int], size: int) -> list[list[Tile
 
 
 def _changed(subject: Subject, regions: Regions, store: Store, trimmed: Trimmed) -> Objects:
-    was = store.read(trimmed.tile).take([trimmed.index])
+    was = store.read(trimmed.tile).take([trimmed.place])
     return measured_again(subject, regions, was, trimmed.box_yxhw, trimmed.mask)
 
 
 def _id_of(found: Stitched, trimmed: Trimmed) -> int:
     """Find the id of an object: its place among the kept ones of its tile, after all those of earlier tiles."""
     first, last = found.first_id[trimmed.tile : trimmed.tile + 2].tolist()
-    return first + 1 + int(np.searchsorted(found.kept[first:last], trimmed.index))
+    return int(first + 1 + np.searchsorted(found.kept[first:last], trimmed.place))

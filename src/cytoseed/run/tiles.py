@@ -51,12 +51,12 @@ class Grid(NamedTuple):
         return -(-self.width // self.core_px)
 
     @property
-    def count(self) -> int:
+    def tiles(self) -> int:
         """Number of tiles."""
         return self.rows * self.columns
 
     def tile(self, index: int) -> Tile:
-        """Give a tile by its number, 0 to `count` - 1."""
+        """Give a tile by its number, 0 to `tiles` - 1."""
         row, column = divmod(index, self.columns)
         top, left = row * self.core_px, column * self.core_px
         core = (top, left, min(self.core_px, self.height - top), min(self.core_px, self.width - left))
