@@ -159,3 +159,15 @@ def test_reach_is_how_far_an_input_pixel_goes(name, turned):
     assert not touched[:, 0].any()  # the edges are too far away to hide anything
     assert not touched[:, -1].any()
     assert furthest == REACH[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("band_px", [16, 48, 1000])
+def test_the_last_layer_in_bands_is_the_last_layer(name, band_px):
+    torch.manual_seed(0)
+    network = build_network(name, 3, 9).eval()
+    image = torch.randn(2, 3, 112, 64)
+    with torch.no_grad():
+        whole = network(image)
+        network.band_px = band_px
+        torch.testing.assert_close(network(image), whole, rtol=0, atol=1e-6)

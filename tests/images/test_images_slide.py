@@ -348,15 +348,39 @@ def test_ndpi_is_left_to_openslide_for_it_is_no_tiff_by_the_book(
 def test_a_slide_that_tifffile_cannot_lay_out_is_left_to_openslide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tifffile.imwrite(tmp_path / "slide.tif", noise(4, 64, 64), photometric="minisblack", tile=(64, 64), metadata=None)
+    with tifffile.TiffWriter(tmp_path / "slide.tif") as writer:
+        for _ in range(3):
+            writer.write(noise(64, 64, 3), photometric="rgb", tile=(64, 64), metadata=None)
+    with tifffile.TiffFile(tmp_path / "slide.tif") as tif:
+        third = tif.pages[2].offset
     monkeypatch.setattr(readers, "open_slide", lambda path: path.name)
     with pytest.raises(ImageFileError, match="unknown meaning"):
         open_image(tmp_path / "slide.tif")
     monkeypatch.setattr(readers, "slide_family", lambda _: "leica")
     assert open_image(tmp_path / "slide.tif") == "slide.tif"  # type: ignore[comparison-overlap]
-    (tmp_path / "slide.tif").write_bytes((tmp_path / "slide.tif").read_bytes()[:10_000])
-    with pytest.raises(ImageFileError, match="cut short"):
+    (tmp_path / "slide.tif").write_bytes((tmp_path / "slide.tif").read_bytes()[: third + 4])
+    with pytest.raises(ImageFileError, match="unknown meaning|cut short"):
         open_image(tmp_path / "slide.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [(name, size) for name in ("TileWidth", "TileLength") for size in (0, 1 << 25, -1)]
+    + [("ImageWidth", 0), ("ImageLength", -1)],
+)
+@pytest.mark.parametrize("page", [0, 2])
+def test_sizes_that_end_the_program_are_kept_from_openslide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int, name: str, size: int
+) -> None:
+    def refuse(_: Path) -> None:
+        raise AssertionError("OpenSlide is to open it")
+
+    file = write_slide(tmp_path / "slide.svs", halves(noise(3, 128, 192), 2))
+    with tifffile.TiffFile(file, mode="r+") as tif:
+        tif.pages[page].aspage().tags[name].overwrite(size, dtype="I" if size >= 0 else "i")
+    monkeypatch.setattr(readers, "slide_family", lambda _: "aperio")
+    monkeypatch.setattr(readers, "open_slide", refuse)
+    attempt(lambda: open_image(file))
 
 
 def test_tiles_that_overlap_are_not_left_to_tifffile(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ class Pretender:
         with self._lock:
             self.held += 1
             self.most = max(self.most, self.held)
-        self._step("read", tile.index)
-        return Seen(None, (0, 0), torch.tensor([float(tile.index)]))
+        self._step("read", tile.number)
+        return Seen(None, (0, 0), torch.tensor([float(tile.number)]))
 
     def look(self, pictures):
         numbers = [int(picture) for picture in pictures]
@@ -44,12 +44,12 @@ class Pretender:
         return torch.tensor([numbers])  # (V, N)
 
     def finish(self, tile, seen, views):
-        assert int(seen.picture) == tile.index
-        assert views.tolist() == [[tile.index]]
-        self._step("finish", tile.index)
+        assert int(seen.picture) == tile.number
+        assert views.tolist() == [[tile.number]]
+        self._step("finish", tile.number)
         with self._lock:
             self.held -= 1
-        return f"objects of {tile.index}"
+        return f"objects of {tile.number}"
 
 
 def batches(*sizes):
@@ -60,7 +60,7 @@ def batches(*sizes):
 @pytest.mark.parametrize("sizes", [(), (1,), (1, 1, 1, 1, 1, 1), (3, 3, 2), (2, 1, 4)])
 def test_tiles_come_in_order(sizes):
     made = list(make_tiles(Pretender(), batches(*sizes)))
-    assert [one.tile.index for one in made] == list(range(sum(sizes)))
+    assert [one.tile.number for one in made] == list(range(sum(sizes)))
     assert [one.objects for one in made] == [f"objects of {index}" for index in range(sum(sizes))]
     assert all(one.error is None for one in made)
 
@@ -76,8 +76,8 @@ def test_no_more_tiles_are_held_than_there_are_stages():
 def test_what_fails_is_tried_again_and_the_rest_goes_on(step, times):
     maker = Pretender({(step, 3): times})
     made = list(make_tiles(maker, batches(2, 2, 2)))
-    assert [one.tile.index for one in made] == list(range(6))
-    failed = [one.tile.index for one in made if one.objects is None]
+    assert [one.tile.number for one in made] == list(range(6))
+    failed = [one.tile.number for one in made if one.objects is None]
     assert failed == ([] if times == 1 else [3])
     if failed:
         assert str(made[3].error) == f"{step} of 3"

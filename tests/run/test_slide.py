@@ -255,7 +255,7 @@ def test_a_tile_that_fails_is_listed_and_tried_again_by_resume(path, tmp_path, m
     read = Maker.read
 
     def failing(self, tile):
-        if tile.index == 5:
+        if tile.number == 5:
             raise RuntimeError("the scanner dreamt")
         return read(self, tile)
 

@@ -25,7 +25,7 @@ def test_cores_cover_each_pixel_once(grid):
     covered = np.zeros((grid.height, grid.width), np.int32)
     for index in range(grid.tiles):
         tile = grid.tile(index)
-        assert tile.index == index
+        assert tile.number == index
         top, left, height, width = tile.core_yxhw
         covered[top : top + height, left : left + width] += 1
     assert (covered == 1).all()

@@ -96,6 +96,7 @@ class UNet(nn.Module):
         self.grow = nn.Upsample(scale_factor=2, mode="nearest")
         self.refine: nn.Module = _Refine(inputs, widths[0], detail, shuffle) if shuffle > 1 else _Unrefined()
         self.head = nn.Conv2d(detail if shuffle > 1 else widths[0], outputs, 1)
+        self.band_px = 0  # rows of the last layer computed at a time; 0: all, for training and exporters
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute the fields.
@@ -116,9 +117,23 @@ class UNet(nn.Module):
                 x = self.pool(x)
             x = block(x)
             skips.append(x)
-        for level, block in enumerate(self.up):
-            x = block(self.grow(x), skips[len(skips) - 2 - level])
+        skips.pop()
+        for block in self.up:
+            x = block(self.grow(x), skips.pop())
+        if self.band_px > 0:
+            return self._in_bands(x, image)
         fields: Tensor = self.head(self.refine(x, image))
+        return fields
+
+    def _in_bands(self, x: Tensor, image: Tensor) -> Tensor:
+        """Compute the last layer band by band: what is held at full resolution is most of the memory."""
+        height, ratio = image.shape[2], image.shape[2] // x.shape[2]
+        fields = torch.empty([image.shape[0], self.head.out_channels, height, image.shape[3]], device=image.device)
+        for top in range(0, height, self.band_px):
+            bottom = min(height, top + self.band_px)
+            first, last = max(0, top - 2 * ratio), min(height, bottom + 2 * ratio)  # two 3x3 layers see 2 px further
+            refined = self.refine(x[:, :, first // ratio : last // ratio], image[:, :, first:last])
+            fields[:, :, top:bottom] = self.head(refined[:, :, top - first : bottom - first])
         return fields
 
     def fold(self) -> None:

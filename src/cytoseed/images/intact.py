@@ -166,10 +166,10 @@ def _tiff_header(path: Path, file: BinaryIO) -> tuple[_Dialect, int, int]:
 
 def _page(file: BinaryIO, dialect: _Dialect, offset: int, size: int) -> _Page | str:
     """Check the page at `offset` against the file's `size`; tell in words what is lost of it."""
+    if offset + dialect.number.size > size:
+        return f"a page should begin at byte {offset} of {size}"
     file.seek(offset)
     head = file.read(dialect.number.size)
-    if len(head) < dialect.number.size:
-        return f"a page should begin at byte {offset} of {size}"
     first = offset + len(head)
     tag_bytes = dialect.number.unpack(head)[0] * dialect.tag.size
     if first + tag_bytes + dialect.offset.size > size:

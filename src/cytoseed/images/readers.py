@@ -14,7 +14,7 @@ from cytoseed.images.intact import survey_tiff
 from cytoseed.images.ngff import is_image_folder, is_zarr_folder, open_ngff
 from cytoseed.images.picture import open_jpeg, open_png
 from cytoseed.images.slide import GENERIC_TIFF, open_slide, slide_family
-from cytoseed.images.tiff import is_plain_colour, open_tiff
+from cytoseed.images.tiff import open_tiff, suits_openslide
 
 _INSTALL = "pip install openslide-python openslide-bin"
 _SHOWN_BYTES = 8
@@ -92,14 +92,14 @@ def _open_any_tiff(path: Path) -> Image:
     try:
         image = open_tiff(path)
     except ImageFileError:
-        if not family or family == GENERIC_TIFF or survey_tiff(path).lost:
+        if not family or family == GENERIC_TIFF or survey_tiff(path).lost or not suits_openslide(path):
             raise
         return open_slide(path)
-    return _through_openslide(path, family, image) if family and not image.damage and is_plain_colour(path) else image
+    return _through_openslide(path, family, image) if family and not image.damage and suits_openslide(path) else image
 
 
 def _through_openslide(path: Path, family: str, image: Image) -> Image:
-    """Open a whole TIFF of 8-bit RGB with OpenSlide, if both see the same image in it; `image` is tifffile's."""
+    """Open a whole TIFF with OpenSlide, if both see the same image in it; `image` is tifffile's."""
     try:
         slide = open_slide(path)
     except ImageFileError:  # a compression that OpenSlide does not know, say

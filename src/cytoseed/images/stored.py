@@ -101,15 +101,14 @@ class Store:
 
     def read(self, path: Path, offset: int, count: int) -> bytes:
         """Read bytes of a file; raise `ImageFileError` if they are not all there."""
+        if not self.holds(path, offset + count):
+            raise self.cut(path)
         with self._lock:
             file = self._files.get(path)
             if file is None:
                 file = self._files[path] = path.open("rb")
             file.seek(offset)
-            data = file.read(count)
-        if len(data) < count:
-            raise self.cut(path)
-        return data
+            return file.read(count)
 
     def cut(self, path: Path) -> ImageFileError:
         """Make the error for pixels that lie beyond a file's end."""

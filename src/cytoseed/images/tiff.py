@@ -29,7 +29,8 @@ _RGB, _PALETTE, _YCBCR = 2, 3, 6
 _GREY = (0, 1)
 _ALPHA = (1, 2)
 _UNCONVERTED = (1, 5, 8, 32773, 32946)  # compressions under which YCbCr stays YCbCr: none, LZW, ...
-_LEAST_TILE_BYTES = 1024
+_LONGEST_PX = 1 << 31
+_LEAST_TILE_BYTES, _LARGEST_TILE_BYTES = 1 << 10, 1 << 28
 _COUNTING = ("ome", "imagej", "shaped")  # kinds of description that tell how many planes there are
 
 
@@ -59,20 +60,23 @@ def open_tiff(path: Path) -> Image:
         )
 
 
-def is_plain_colour(path: Path) -> bool:
-    """Tell whether a TIFF's first page is RGB of 8 bits and nothing more, which OpenSlide reads without loss.
+def suits_openslide(path: Path) -> bool:
+    """Tell whether OpenSlide reads a TIFF without loss and without harm.
 
-    OME-TIFF and ImageJ's are not plain: their descriptions say what OpenSlide does not look at. Nor are tiles below
-    1 KiB, on which the libtiff in OpenSlide fails.
+    It takes everything for RGB of 8 bits, the right way up, and does not look at what OME-TIFF and ImageJ's say. It
+    fails on tiles below 1 KiB, and ends the whole program where a damaged file states absurd sizes.
     """
     import tifffile
 
-    with foreign_errors(path), _unheard(), tifffile.TiffFile(path) as tif:
-        page = tif.pages.first
-        colours = page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 and page.dtype == np.uint8
-        upright = page.tags.valueof("Orientation", 1) == 1
-        tiny = page.is_tiled and page.tilewidth * page.tilelength * 3 < _LEAST_TILE_BYTES
-        return bool(colours and upright and not (tiny or tif.is_ome or tif.is_imagej))
+    try:
+        with foreign_errors(path), _unheard(), tifffile.TiffFile(path) as tif:
+            page = tif.pages.first
+            colours = page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 and page.dtype == np.uint8
+            upright = page.tags.valueof("Orientation", 1) == 1
+            plain = colours and upright and not (tif.is_ome or tif.is_imagej)
+            return plain and all(_is_sound(page) for page in tif.pages)
+    except ImageFileError:
+        return False
 
 
 @contextmanager
@@ -81,6 +85,18 @@ def _connect(path: Path, layout: Layout) -> Iterator[Regions]:
     with _opened(path) as tiff:
         layout.require_same(path, tiff.layout)
         yield tiff
+
+
+def _is_sound(page: Any) -> bool:
+    """Tell whether a page and its tiles are of a size that can be."""
+    if not all(isinstance(side, int) and 0 < side < _LONGEST_PX for side in (page.imagewidth, page.imagelength)):
+        return False
+    tile = (page.tags.valueof("TileWidth"), page.tags.valueof("TileLength"))
+    if tile == (None, None):
+        return True
+    return all(isinstance(side, int) and side > 0 for side in tile) and (
+        _LEAST_TILE_BYTES <= 3 * tile[0] * tile[1] <= _LARGEST_TILE_BYTES
+    )
 
 
 class _Axes(NamedTuple):

@@ -15,6 +15,7 @@ from cytoseed.core.model import Segmenter, Thresholds
 from cytoseed.models.weights import Model
 from cytoseed.settings import DEVICES
 
+_BAND_PX = 128  # rows of the network's last layer at a time on a CPU: a multiple of its stride
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names of mallopt(3)
 
 
@@ -67,6 +68,7 @@ class Engine:
         self._backbone.to(device)
         if device.type == "cpu":
             self._backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._backbone.network.band_px = _BAND_PX
             keep_freed_memory()
         self._rest = copy.deepcopy(segmenter).eval() if device.type == "mps" else self._backbone
 

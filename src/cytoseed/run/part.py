@@ -114,7 +114,7 @@ class Maker:
         """
         found = self._find(tile, views)
         if any(len(plane.cut_yxhw) for plane in found) and self._subject.grid.margin_px < WIDE_MARGIN_PX:
-            tile = self._subject.grid._replace(margin_px=WIDE_MARGIN_PX).tile(tile.index)
+            tile = self._subject.grid._replace(margin_px=WIDE_MARGIN_PX).tile(tile.number)
             seen = self.read(tile)
             found = self._find(tile, self.look([seen.picture]))
         with self._clock("measure"):

@@ -152,15 +152,15 @@ def _read(maker: Maker, tiles: Sequence[Tile]) -> _Batch:
     batch = _Batch(tuple(tiles), {}, {}, {})
     for tile in tiles:
         try:
-            batch.seen[tile.index] = maker.read(tile)
+            batch.seen[tile.number] = maker.read(tile)
         except Exception as error:
-            batch.errors[tile.index] = error
+            batch.errors[tile.number] = error
     return batch
 
 
 def _look(maker: Maker, batch: _Batch) -> _Batch:
     """Run the network on the tiles that could be read."""
-    ready = [tile.index for tile in batch.tiles if tile.index in batch.seen]
+    ready = [tile.number for tile in batch.tiles if tile.number in batch.seen]
     if ready:
         try:
             views = maker.look([batch.seen[index].picture for index in ready])
@@ -172,10 +172,10 @@ def _look(maker: Maker, batch: _Batch) -> _Batch:
 
 def _finish(maker: Maker, batch: _Batch, tile: Tile) -> Made:
     """Find a tile's objects; where anything failed, make the tile again from its beginning."""
-    error = batch.errors.get(tile.index)
+    error = batch.errors.get(tile.number)
     if error is None:
         try:
-            return Made(tile, maker.finish(tile, batch.seen.pop(tile.index), batch.views.pop(tile.index)), None)
+            return Made(tile, maker.finish(tile, batch.seen.pop(tile.number), batch.views.pop(tile.number)), None)
         except Exception as own:
             error = own
     for _ in range(_TRIES - 1):

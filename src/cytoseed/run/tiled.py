@@ -78,21 +78,21 @@ def make_missing(
     """
     todo, done = store.todo().tolist(), store.done()
     size = _BATCH.get(engine.device.type, 1)
-    batches = [batch for batch in _batches(subject, todo, size) if any(tile.index not in done for tile in batch)]
+    batches = [batch for batch in _batches(subject, todo, size) if any(tile.number not in done for tile in batch)]
     failures: list[Failure] = []
     found, input_px, number = 0, 0, len(done)
     started = time.perf_counter()
     if batches:
         store.drop_kept()
     for made in make_tiles(Maker(subject, regions, engine, clock), batches):
-        if made.tile.index in done:  # made again for the sake of the others in its batch, whose numbers it decides
+        if made.tile.number in done:  # made again for the sake of the others in its batch, whose numbers it decides
             continue
         box = subject.plan.full_box(made.tile.core_yxhw)
         if made.objects is None:
             failures.append(Failure(box, " ".join(str(made.error).split()) or type(made.error).__name__))
         else:
             with clock("store"):
-                store.write(made.tile.index, made.objects)
+                store.write(made.tile.number, made.objects)
             found += int(made.objects.is_owned.sum())
         number, input_px = number + 1, input_px + box[2] * box[3]
         if watch is not None:

@@ -16,8 +16,8 @@ classifier thins the seeds of large objects (`core.pixels`), so that a tile comp
 class Tile(NamedTuple):
     """One tile, in px of the image as the network sees it."""
 
-    index: int
-    """Its number, row by row from 0."""
+    number: int
+    """Its place among all tiles, row by row from 0."""
     core_yxhw: Box
     """What it owns: the cores of all tiles cover the image, each pixel once."""
     seen_yxhw: Box

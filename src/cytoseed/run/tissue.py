@@ -53,9 +53,9 @@ def overview(regions: Regions, image: Image, channels: Sequence[int], largest_px
     channels : sequence of int
         Numbers of the channels to look at.
     largest_px : int
-        The longer side is at most this, and more than half of it where the image is. Of a slide's levels the coarsest
-        is read that is not smaller: at a step of 8 µm or less a single nucleus still shows. Without levels, the whole
-        image is read, piece by piece.
+        The longer side is at most this, and at least half of it where the image is so large: of 4096 px, a slide 25 mm
+        long has px of 6 to 12 µm, at which a single nucleus still shows. Of a slide's levels the coarsest is read that
+        is large enough; without levels, the whole image is, piece by piece.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def overview(regions: Regions, image: Image, channels: Sequence[int], largest_px
         If nothing of the image can be read.
     """
     shapes = image.level_shapes
-    level = _coarsest(shapes, largest_px)
+    level = _coarsest(shapes, -(-largest_px // 2))
     height, width = shapes[level]
     by = -(-max(height, width) // largest_px)
     pixels = np.zeros((len(channels), -(-height // by), -(-width // by)), np.float32)
@@ -95,8 +95,8 @@ def find_tissue(seen: Overview, margin_px: int) -> NDArray[np.bool_]:
     The background is the commonest brightness of a channel, glass or darkness, with the width of its noise. Tissue is
     what differs from it in any channel, to either side; and what has contrast within a few cells' width, however
     uneven the background: a single nucleus shows there even where its brightness is the background's elsewhere.
-    Without a background that is flat beside the contrasts of the image, everything is tissue, as is what could not be
-    read. Only what is 0 in all channels never is: it was not scanned.
+    Without a background that is flat beside the contrasts of the image, and where nothing differs from it, everything
+    is tissue, as is what could not be read. Only what is 0 in all channels is not: it was not scanned.
 
     Parameters
     ----------
@@ -121,7 +121,10 @@ def find_tissue(seen: Overview, margin_px: int) -> NDArray[np.bool_]:
     reach = max(1, margin_px // by // _WINDOW)
     found = np.zeros(live.shape, bool)
     for channel in pixels:
-        found |= _stands_out(channel, live, reach)
+        if channel[live].min() < channel[live].max():
+            found |= _stands_out(channel, live, reach)
+    if not found.any():
+        return np.ones(seen.unread.shape, bool)
     grown = -(-margin_px // by)
     spread = cv2.dilate((found & live | unread).astype(np.uint8), np.ones((2 * grown + 1, 2 * grown + 1), np.uint8))
     height, width = seen.unread.shape
@@ -135,7 +138,8 @@ def intensity_range(
 
     Of a level of up to 2 ** 26 px they are those of all its pixels, exactly as `core.prepare.percentiles` has them. Of
     a larger one, those of up to 64 blocks of 512 x 512 px that are spread evenly over the tissue; at the same
-    resolution, since means over areas have a narrower range.
+    resolution, since means over areas have a narrower range: of an H&E section at 0.5 µm a px, means over 16 px span
+    78 to 88 % of it.
 
     Parameters
     ----------
@@ -243,7 +247,7 @@ def _stands_out(channel: NDArray[np.float32], live: NDArray[np.bool_], reach: in
     away = np.abs(filled - mode)
     usual = float(np.median(_sorted(contrast[live & (away <= max(2 * width, uneven / 3))])))
     contrasts = _sorted(contrast[live])
-    if _FLAT * usual > _CLEAR * contrasts[int(0.999 * (len(contrasts) - 1))]:
+    if _FLAT * usual >= _CLEAR * contrasts[int(0.999 * (len(contrasts) - 1))]:
         return np.ones(channel.shape, bool)
     result: NDArray[np.bool_] = (away > max(_NOISE_WIDTHS * width, uneven)) | (
         contrast > max(_FLAT * usual, uneven / 2)

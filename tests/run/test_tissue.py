@@ -1,0 +1,451 @@
+"""Where objects may be, beside where they are; and one normalisation, beside that of all pixels."""
+
+import dataclasses
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cytoseed.core.prepare import percentiles
+from cytoseed.images import ImageFileError, image_of, open_image
+from cytoseed.images.stain import unmix
+from cytoseed.learn.samples import find_samples
+from cytoseed.run import tissue
+from cytoseed.run.plan import Plan
+from cytoseed.run.tissue import Overview, find_tissue, intensity_range, overview
+
+DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+with_data = pytest.mark.skipif(not (DATA / "samples.csv").is_file(), reason="the real images are not here")
+
+
+class Recorded:
+    """Regions of the levels of an image; keeps what was read, and cannot read what lies in `hole_yxhw` of level 0."""
+
+    def __init__(self, levels, hole_yxhw=(0, 0, 0, 0)):
+        self.levels, self.hole, self.reads = levels, hole_yxhw, []
+
+    def read(self, box_yxhw, level=0, channels=None):
+        top, left, height, width = box_yxhw
+        y, x, h, w = self.hole
+        if level == 0 and top < y + h and y < top + height and left < x + w and x < left + width:
+            raise ImageFileError("slide.svs: is cut short")
+        part = self.levels[level][:, top : top + height, left : left + width]
+        assert part.shape[1:] == (height, width)
+        part = part if channels is None else part[list(channels)]
+        self.reads.append((level, part.nbytes))
+        return part.copy()
+
+
+def opened(*levels, hole_yxhw=(0, 0, 0, 0)):
+    regions = Recorded(levels, hole_yxhw)
+    shapes = tuple(level.shape[1:] for level in levels)
+    image = dataclasses.replace(
+        image_of(np.zeros((17, 17), levels[0].dtype)),
+        shape=levels[0].shape,
+        level_shapes=shapes,
+        connect=lambda: nullcontext(regions),
+    )
+    return image, regions
+
+
+def plan_of(image, channels=None, level=0, stain=None):
+    chosen = tuple(range(image.shape[0])) if channels is None else channels
+    size = image.level_shapes[level]
+    return Plan(chosen, level, size, (1.0, 1.0), size, image.shape[1:], None, {"stain": stain})
+
+
+def noise(shape, mean, width, seed=0):
+    return (mean + width * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def seen(pixels):
+    return Overview(pixels.astype(np.float32), 1.0, np.zeros(pixels.shape[1:], bool))
+
+
+# overview
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64, bool])
+@pytest.mark.parametrize("room", [1 << 26, 4000])
+def test_without_levels_each_px_is_a_mean_of_the_image(dtype, room, monkeypatch):
+    monkeypatch.setattr(tissue, "_READ_BYTES", room)
+    monkeypatch.setattr(tissue, "_BAND_PX", 7)
+    monkeypatch.setattr(tissue, "_BLOCK_PX", 14)
+    pixels = (np.random.default_rng(0).random((2, 101, 143)) * 250).astype(dtype)
+    image, regions = opened(pixels)
+    result = overview(regions, image, (1, 0), 21)
+    assert result.pixels.shape == (2, 15, 21)  # 143 / 21 is 6.8: 7 px to one
+    assert result.pixels.dtype == np.float32
+    assert result.step == 7
+    assert not result.unread.any()
+    for row, column in np.ndindex(15, 21):
+        square = pixels[::-1, 7 * row : 7 * row + 7, 7 * column : 7 * column + 7].astype(np.float64)
+        np.testing.assert_allclose(result.pixels[:, row, column], square.mean((1, 2)), rtol=1e-5)
+    assert max(size for _, size in regions.reads) <= max(room, 2 * 7 * 7 * pixels.itemsize)
+
+
+def test_a_small_image_is_its_own_overview():
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 40, 30), dtype=np.uint8)
+    image, regions = opened(pixels)
+    result = overview(regions, image, (0,))
+    np.testing.assert_array_equal(result.pixels, pixels)
+    assert result.step == 1
+
+
+@pytest.mark.parametrize(("largest_px", "level", "step"), [(60, 2, 16), (99, 2, 16), (150, 1, 8), (400, 1, 4)])
+def test_of_a_pyramid_the_coarsest_level_that_is_large_enough_is_read(largest_px, level, step):
+    levels = [np.full((1, 640 // by, 800 // by), by, np.uint8) for by in (1, 4, 16)]
+    image, regions = opened(*levels)
+    result = overview(regions, image, (0,), largest_px)
+    assert {one for one, _ in regions.reads} == {level}
+    assert result.step == step
+    assert largest_px / 2 <= max(result.pixels.shape) <= largest_px
+    assert (result.pixels == (4, 16)[level - 1]).all()
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_there(monkeypatch):
+    monkeypatch.setattr(tissue, "_SMALLEST_PX", 20)
+    pixels = np.full((1, 300, 400), 9, np.uint8)
+    image, regions = opened(pixels, hole_yxhw=(200, 0, 100, 400))
+    result = overview(regions, image, (0,), 100)
+    lost = np.zeros((75, 100), bool)
+    lost[50:] = True
+    assert (result.unread >= lost).all()
+    assert result.unread[:45].sum() == 0  # pieces of 20 px, which is 5 here
+    np.testing.assert_array_equal(result.pixels[0], np.where(result.unread, 0, 9))
+
+
+def test_where_nothing_can_be_read_the_reader_says_why():
+    image, regions = opened(np.zeros((1, 90, 90), np.uint8), hole_yxhw=(0, 0, 90, 90))
+    with pytest.raises(ImageFileError, match="is cut short"):
+        overview(regions, image, (0,))
+
+
+# tissue
+
+
+def test_objects_are_tissue_and_what_is_far_from_them_is_not():
+    pixels = noise((1, 300, 300), 100, 0.5, seed=1)
+    pixels[0, 100:115, 200:212] += 60
+    result = find_tissue(seen(pixels), 16)
+    expected = np.zeros((300, 300), bool)
+    expected[84:131, 184:228] = True
+    assert (result >= expected).all()
+    assert not result[:80].any()  # a window of contrast more to each side
+    assert not result[136:].any()
+    assert result.sum() < 1.5 * expected.sum()
+
+
+@pytest.mark.parametrize("brighter", [60, -60])
+def test_objects_may_be_brighter_or_darker_in_any_channel(brighter):
+    pixels = noise((3, 200, 200), 150, 0.5)
+    pixels[2] = 7  # a channel without anything tells nothing
+    for channel, place in ((0, 50), (1, 140)):
+        pixels[channel, place : place + 12, place : place + 12] += brighter
+    result = find_tissue(seen(pixels), 12)
+    assert result[50:62, 50:62].all()
+    assert result[140:152, 140:152].all()
+    assert result.mean() < 0.2
+
+
+def test_glass_is_allowed_to_be_uneven_and_dusty():
+    pixels = noise((3, 300, 300), 240, 0.5)
+    pixels += np.linspace(0, 4, 300, dtype=np.float32)
+    pixels[:, 40, 250] -= 2
+    pixels[:, 150:200, 100:150] = noise((3, 50, 50), 150, 20)
+    result = find_tissue(seen(pixels), 12)
+    assert result[150:200, 100:150].all()
+    assert not result[30:50, 240:260].any()
+    assert result.mean() < 0.15
+
+
+def test_on_an_uneven_background_single_faint_nuclei_are_found():
+    """In the dark corners a nucleus is darker than the background in the middle."""
+    rows = np.linspace(-1, 1, 400, dtype=np.float32)
+    shade = 1 - 0.3 * (rows[:, None] ** 2 + rows**2)
+    pixels = 300 * shade[None] + noise((1, 400, 400), 0, 1)
+    pixels[0, 190:210, 190:210] += 3000
+    places = [(y, x) for y in range(20, 400, 90) for x in range(20, 400, 90)]
+    for y, x in places:
+        pixels[0, y : y + 2, x : x + 2] += 30
+    result = find_tissue(seen(pixels), 12)
+    assert all(result[y : y + 2, x : x + 2].all() for y, x in places)
+    assert pixels[0, :3, :3].mean() + 30 < pixels[0, 150, 150]
+    assert result.mean() < 0.6
+
+
+@pytest.mark.parametrize("margin_px", [0, 12, 70])
+@pytest.mark.parametrize("kind", ["one value", "noise", "texture", "one px", "slope"])
+def test_without_a_discernible_background_everything_is_tissue(kind, margin_px):
+    pixels = {
+        "one value": np.full((1, 150, 130), 7.0),
+        "noise": noise((1, 150, 130), 100, 5),
+        "texture": noise((3, 50, 44), 150, 40).repeat(3, 1).repeat(3, 2),
+        "one px": np.ones((1, 1, 1)),
+        "slope": np.linspace(5, 100, 130).repeat(150).reshape(1, 130, 150),
+    }[kind]
+    assert find_tissue(seen(pixels), margin_px).all()
+
+
+def test_what_was_not_scanned_is_not_tissue_and_does_not_count_as_background():
+    pixels = np.zeros((1, 300, 300), np.float32)
+    pixels[:, :200, :200] = noise((1, 200, 200), 100, 0.4)
+    pixels[0, 50:65, 50:65] += 50
+    result = find_tissue(seen(pixels), 12)
+    assert result[50:65, 50:65].all()
+    assert not result[230:].any()
+    assert not result[100:150, 100:150].any()
+    assert find_tissue(seen(np.zeros((1, 50, 60))), 5).all()  # nothing to tell by
+
+
+def test_what_could_not_be_read_is_tissue():
+    pixels = noise((1, 200, 200), 100, 0.4)
+    pixels[0, 50:65, 50:65] += 50
+    unread = np.zeros((200, 200), bool)
+    unread[150:160, 20:180] = True
+    pixels[:, unread] = 0
+    result = find_tissue(Overview(pixels, 1.0, unread), 12)
+    assert result[140:170, 20:180].all()
+    assert not result[100:130, 100:].any()
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.integers(0, 80),
+    st.sampled_from([0.0, 1.0, 255.0]),
+    st.integers(0, 2**16),
+)
+def test_tissue_is_a_mask_of_the_overview_whatever_its_size(height, width, margin_px, value, seed):
+    pixels = noise((2, height, width), value, 1, seed)
+    result = find_tissue(seen(pixels), margin_px)
+    assert result.dtype == bool
+    assert result.shape == (height, width)
+    assert result.any()
+
+
+# tissue of real images
+
+
+def composed(sample, canvas, place=300):
+    """A canvas with a field, one channel or three, and the places of its nuclei."""
+    pixels, mask = sample.read()
+    height, width = mask.shape
+    canvas = np.broadcast_to(canvas, (len(pixels), *canvas.shape[1:])).copy()
+    canvas[:, place : place + height, place : place + width] = pixels
+    return canvas, np.argwhere(mask > 0) + place
+
+
+@with_data
+@pytest.mark.parametrize("step", [4, 16])
+@pytest.mark.parametrize(
+    ("dataset", "modality", "background"),
+    [
+        ("kumar_train16", "brightfield", (243.0, 1.2)),
+        ("dsb2018", "fluorescence", (0.0, 0.0)),
+        ("dsb2018", "brightfield", (243.0, 1.2)),
+        ("bitdepth_nucseg", "fluorescence", (0.0, 0.0)),
+    ],
+)
+def test_no_annotated_nucleus_of_a_real_image_is_lost(dataset, modality, background, step):
+    samples = [one for one in find_samples(DATA, datasets=[dataset]) if one.modality == modality]
+    canvas = np.rint(noise((1, 1920, 1920), *background))
+    for sample in samples[:: max(1, len(samples) // 8)]:
+        image, nuclei = composed(sample, canvas)
+        small, regions = opened(image.astype(np.float32))
+        picture = overview(regions, small, range(len(image)), 1920 // step)
+        assert picture.step == step
+        result = find_tissue(picture, 200 // step)
+        assert result[tuple(nuclei.T // step)].all()
+        assert not result[-200 // step :, -200 // step :].any()
+
+
+@with_data
+@pytest.mark.parametrize("strength", [1.0, 0.1, 0.03])
+def test_single_nuclei_as_faint_as_the_network_sees_are_found(strength):
+    """Cut out of a real field and put on noise, beside a bright field; at 3 % of its brightness one in ten is seen."""
+    sample = next(one for one in find_samples(DATA, datasets=["dsb2018"]) if one.modality == "fluorescence")
+    pixels, mask = sample.read()
+    bright = (pixels[0] - np.median(pixels[0][mask == 0])) * (3000 / np.percentile(pixels[0][mask > 0], 95))
+    image = noise((1, 2400, 2400), 300, 15)
+    image[0, 100 : 100 + len(mask), 100 : 100 + mask.shape[1]] += bright
+    rows, columns = (slice(line.min(), line.max() + 1) for line in np.nonzero(mask == 1))
+    nucleus = np.where(mask == 1, bright, 0)[rows, columns].clip(0)
+    places = [(y, x) for y in range(700, 2300, 331) for x in range(90, 2300, 307)]
+    for y, x in places:
+        image[0, y : y + nucleus.shape[0], x : x + nucleus.shape[1]] += strength * nucleus
+    small, regions = opened(image.round().clip(0).astype(np.uint16))
+    for step in (8, 16):
+        result = find_tissue(overview(regions, small, (0,), 2400 // step), 200 // step)
+        assert all(result[(y + 5) // step, (x + 5) // step] for y, x in places)
+        assert not result.all()
+
+
+@with_data
+def test_a_real_slide_has_tissue_in_the_middle_and_glass_beside_it():
+    image = open_image(DATA / "slides" / "CMU-1-Small-Region.svs")
+    with image.regions() as regions:
+        picture = overview(regions, image, (0, 1, 2), 400)
+    result = find_tissue(picture, round(50 / (0.499 * picture.step)))
+    dark = picture.pixels.max(0) < 200
+    assert result[dark].all()
+    assert 0.5 < result.mean() < 0.9
+    assert not result[200:260, 2:15].any()
+
+
+# one normalisation
+
+types = st.sampled_from([np.uint8, np.int8, np.uint16, np.int16, np.int32, np.uint32, np.float32, np.float64, bool])
+
+
+@given(
+    types.flatmap(
+        lambda kind: arrays(
+            kind,
+            st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 50)),
+            elements=None if kind is bool else st.integers(0, 120),
+        )
+    ),
+    st.booleans(),
+)
+def test_the_range_of_a_level_is_that_of_all_its_pixels(pixels, in_pieces):
+    with pytest.MonkeyPatch.context() as patch:
+        if in_pieces:
+            patch.setattr(tissue, "_READ_BYTES", 200)
+            patch.setattr(tissue, "_BAND_PX", 3)
+            patch.setattr(tissue, "_BLOCK_PX", 5)
+        if pixels.dtype.kind == "i":
+            pixels = pixels - pixels.dtype.type(60)
+        image, regions = opened(pixels)
+        found = intensity_range(regions, image, plan_of(image), np.ones((2, 2), bool))
+    expected = percentiles(torch.from_numpy(pixels.astype(np.float32)))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, other.numpy())
+
+
+def test_level_and_channels_are_the_plans():
+    fine = np.random.default_rng(0).integers(0, 65535, (4, 90, 80), dtype=np.uint16)
+    coarse = np.random.default_rng(1).integers(0, 65535, (4, 45, 40), dtype=np.uint16)
+    image, regions = opened(fine, coarse)
+    found = intensity_range(regions, image, plan_of(image, (2, 0), level=1), np.ones((2, 2), bool))
+    expected = percentiles(torch.from_numpy(coarse[[2, 0]].astype(np.int32)))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other.numpy())
+
+
+def test_the_range_of_a_stain_is_that_of_what_it_shows(monkeypatch):
+    monkeypatch.setattr(tissue, "_READ_BYTES", 9000)
+    pixels = np.random.default_rng(0).integers(1, 255, (3, 90, 80), dtype=np.uint8)
+    image, regions = opened(pixels)
+    low, high = intensity_range(regions, image, plan_of(image, stain="haematoxylin"), np.ones((2, 2), bool))
+    expected = percentiles(torch.from_numpy(unmix(pixels, "haematoxylin")))
+    np.testing.assert_allclose([low, high], expected, rtol=1e-6)
+    assert low.shape == (1,)
+    assert len(regions.reads) > 1
+
+
+def large(monkeypatch, side=16):
+    monkeypatch.setattr(tissue, "LARGEST_COUNTED_PX", 100)
+    monkeypatch.setattr(tissue, "_SAMPLE_PX", side)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_range_of_a_large_level_is_that_of_blocks_of_tissue(dtype, monkeypatch):
+    large(monkeypatch)
+    pixels = np.full((1, 1000, 900), 200, dtype)
+    pixels[:, 200:600, 100:800] = np.random.default_rng(0).integers(50, 91, (1, 400, 700))
+    image, regions = opened(pixels)
+    mask = np.zeros((100, 90), bool)
+    mask[20:60, 10:80] = True
+    low, high = intensity_range(regions, image, plan_of(image), mask)
+    assert (low.item(), high.item()) == (50, 90)  # no glass
+    assert len(regions.reads) == 64
+    again = intensity_range(regions, image, plan_of(image), mask)
+    assert (low, high) == again
+
+
+def test_where_there_is_no_tissue_blocks_of_everything_count(monkeypatch):
+    large(monkeypatch)
+    pixels = np.arange(200 * 300, dtype=np.float32).reshape(1, 200, 300)
+    image, regions = opened(pixels)
+    low, high = intensity_range(regions, image, plan_of(image), np.zeros((20, 30), bool))
+    assert low < 0.1 * pixels.max()
+    assert high > 0.9 * pixels.max()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**16), st.floats(0.02, 1))
+def test_blocks_are_spread_evenly(rows, columns, seed, share):
+    """Each holds about its share of the tissue: cut it by any straight line, and the blocks are cut likewise."""
+    mask = np.random.default_rng(seed).random((rows, columns)) < share
+    places = np.argwhere(mask)
+    if not len(places):
+        return
+    chosen = np.array(tissue._spread(places, 16))
+    assert len({tuple(one) for one in chosen.tolist()}) == len(chosen) == min(16, len(places))
+    assert mask[tuple(chosen.T)].all()
+    for axis in (0, 1):
+        line = np.median(places[:, axis])
+        before = (places[:, axis] < line).mean(), (chosen[:, axis] < line).mean()
+        assert abs(before[0] - before[1]) <= 0.5
+
+
+def test_blocks_lie_in_separate_pieces_of_tissue_by_their_size():
+    mask = np.zeros((200, 300), bool)
+    mask[10:50, 10:90], mask[150:190, 200:240] = True, True
+    boxes = np.array(tissue._samples(mask, (200 * 512, 300 * 512)))
+    rows, columns = boxes[:, 0] // 512, boxes[:, 1] // 512
+    assert mask[rows, columns].all()
+    assert len(boxes) == 64
+    assert 40 <= (columns < 100).sum() <= 46  # two thirds
+    assert np.ptp(rows[columns < 100]) > 25
+    assert np.ptp(columns[columns < 100]) > 50
+
+
+def test_blocks_at_the_edge_stay_inside():
+    for level_yx in ((1300, 700), (100, 513), (512, 512)):
+        for shape in ((1, 1), (3, 2), (400, 300)):
+            for y, x, height, width in tissue._samples(np.ones(shape, bool), level_yx):
+                assert y + height <= level_yx[0]
+                assert x + width <= level_yx[1]
+                assert min(height, width) > 0
+
+
+def test_what_cannot_be_read_does_not_count(monkeypatch):
+    monkeypatch.setattr(tissue, "_SMALLEST_PX", 8)
+    pixels = np.random.default_rng(0).integers(0, 100, (2, 200, 200), dtype=np.uint8)
+    pixels[:, 100:] = 255
+    image, regions = opened(pixels, hole_yxhw=(96, 0, 104, 200))
+    for kept in (image, dataclasses.replace(image, dtype=np.dtype(np.uint32))):  # counted, and by value
+        _, high = intensity_range(regions, kept, plan_of(kept), np.ones((2, 2), bool))
+        assert (high == 99).all()
+    nothing, regions = opened(pixels, hole_yxhw=(0, 0, 200, 200))
+    with pytest.raises(ImageFileError, match="is cut short"):
+        intensity_range(regions, nothing, plan_of(nothing), np.ones((2, 2), bool))
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.nan, "NaN or infinite"), (1e300, "values beyond")])
+def test_values_that_cannot_be_computed_with_are_refused(value, told):
+    pixels = np.zeros((1, 30, 30))
+    pixels[0, 5, 6] = value
+    image, regions = opened(pixels)
+    with pytest.raises(ValueError, match=told):
+        intensity_range(regions, image, plan_of(image), np.ones((2, 2), bool))
+
+
+@with_data
+def test_the_range_of_a_real_slide_by_blocks_is_near_that_of_all_pixels(monkeypatch):
+    image = open_image(DATA / "slides" / "CMU-1-Small-Region.svs")
+    with image.regions() as regions:
+        picture = overview(regions, image, (0, 1, 2))
+        mask = find_tissue(picture, 100)
+        exact = intensity_range(regions, image, plan_of(image), mask)
+        large(monkeypatch, side=128)
+        by_blocks = intensity_range(regions, image, plan_of(image), mask)
+    np.testing.assert_allclose(by_blocks, exact, atol=6)
