@@ -97,7 +97,7 @@ def test_of_cut_channels_those_that_are_there_are_read(tmp_path: Path, options: 
     cut = first + int(share * (len(whole) - first))
     file.write_bytes(whole[:cut])
     image = open_image(file)
-    assert image.damage == "pixels of level 0 lie beyond its end"
+    assert image.damage == "pixels of level 0 are missing"
     with pytest.raises(ImageFileError, match=r"image\.tif.*cut short.*pixels of level 0"):
         image.read()
     for index, (_, end) in enumerate(stored_pieces(file)[0]):
@@ -123,6 +123,21 @@ def to_the_end(file: Path) -> None:
                 data += data[start : start + count]
             data[tag.valueoffset : tag.valueoffset + 4 * len(moved)] = struct.pack(f"<{len(moved)}I", *moved)
     file.write_bytes(data)
+
+
+def test_a_page_that_names_too_few_tiles_for_its_size(tmp_path: Path) -> None:
+    pixels = noise(128, 192)
+    file = tmp_path / "image.tif"
+    tifffile.imwrite(file, pixels, tile=(64, 64), compression="deflate", metadata=None)
+    with tifffile.TiffFile(file, mode="r+") as tif:
+        tif.pages.first.tags["ImageLength"].overwrite(129)
+    image = open_image(file)
+    assert image.damage == "pixels of level 0 are missing"
+    np.testing.assert_array_equal(image.read((0, 0, 128, 192))[0], pixels)
+    with pytest.raises(ImageFileError, match=r"image\.tif.*damaged"):
+        image.read((0, 0, 129, 1))
+    with pytest.raises(ImageFileError, match="pixels of level 0 are missing"):
+        image.read()
 
 
 def test_uncompressed_rows_that_are_there_are_read(tmp_path: Path) -> None:
@@ -204,7 +219,7 @@ def test_axes_in_an_unusual_order_are_all_there_or_not_read(tmp_path: Path, opti
     tifffile.imwrite(file, pixels.T, metadata={"axes": "XY"}, rowsperstrip=11, **options)
     file.write_bytes(file.read_bytes()[:-50])
     image = open_image(file)
-    assert image.damage == "pixels of level 0 lie beyond its end"
+    assert image.damage == "pixels of level 0 are missing"
     for box in ((0, 0, 90, 110), (0, 0, 1, 1)):
         with pytest.raises(ImageFileError, match="cut short"):
             image.read(box)

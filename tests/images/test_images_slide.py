@@ -359,7 +359,7 @@ def test_a_slide_that_tifffile_cannot_lay_out_is_left_to_openslide(
     monkeypatch.setattr(readers, "slide_family", lambda _: "leica")
     assert open_image(tmp_path / "slide.tif") == "slide.tif"  # type: ignore[comparison-overlap]
     (tmp_path / "slide.tif").write_bytes((tmp_path / "slide.tif").read_bytes()[: third + 4])
-    with pytest.raises(ImageFileError, match="unknown meaning|cut short"):
+    with pytest.raises(ImageFileError, match=r"unknown meaning|cut short"):
         open_image(tmp_path / "slide.tif")
 
 

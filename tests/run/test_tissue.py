@@ -127,6 +127,15 @@ def test_where_nothing_can_be_read_the_reader_says_why():
         overview(regions, image, (0,))
 
 
+def test_values_that_are_no_numbers_are_told_like_what_cannot_be_read():
+    pixels = np.ones((2, 60, 80))
+    pixels[0, 5, 6], pixels[1, 30, 40:42], pixels[0, 50, 60] = np.nan, (np.inf, -np.inf), 1e300
+    image, regions = opened(pixels)
+    result = overview(regions, image, (0, 1), 20)
+    assert np.argwhere(result.unread).tolist() == [[1, 1], [7, 10], [12, 15]]
+    np.testing.assert_array_equal(result.pixels, np.where(result.unread, 0, np.ones((2, 15, 20))))
+
+
 # tissue
 
 
@@ -155,14 +164,23 @@ def test_objects_may_be_brighter_or_darker_in_any_channel(brighter):
 
 
 def test_glass_is_allowed_to_be_uneven_and_dusty():
-    pixels = noise((3, 300, 300), 240, 0.5)
+    pixels = noise((3, 300, 300), 240, 0.2)
     pixels += np.linspace(0, 4, 300, dtype=np.float32)
-    pixels[:, 40, 250] -= 2
+    pixels[:, 40, 250] -= 3
     pixels[:, 150:200, 100:150] = noise((3, 50, 50), 150, 20)
     result = find_tissue(seen(pixels), 12)
     assert result[150:200, 100:150].all()
     assert not result[30:50, 240:260].any()
     assert result.mean() < 0.15
+
+
+@pytest.mark.parametrize(("background", "inside"), [(100, 130), (240, 215)])
+def test_the_inside_of_large_flat_tissue_is_tissue(background, inside):
+    pixels = noise((1, 300, 300), background, 0.2)
+    pixels[0, 50:250, 20:220] += inside - background
+    result = find_tissue(seen(pixels), 12)
+    assert result[50:250, 20:220].all()
+    assert result.mean() < 0.65
 
 
 def test_on_an_uneven_background_single_faint_nuclei_are_found():
@@ -328,6 +346,15 @@ def test_the_range_of_a_level_is_that_of_all_its_pixels(pixels, in_pieces):
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == np.float32
         np.testing.assert_array_equal(one, other.numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_where_nearly_all_pixels_are_equal_minimum_and_maximum_count(dtype):
+    pixels = np.full((1, 100, 100), 50, dtype)
+    pixels[0, 3, 4:9], pixels[0, 60, 60] = 90, 10
+    image, regions = opened(pixels)
+    low, high = intensity_range(regions, image, plan_of(image), np.ones((2, 2), bool))
+    assert (low.item(), high.item()) == (10, 90)
 
 
 def test_level_and_channels_are_the_plans():

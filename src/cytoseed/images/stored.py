@@ -84,6 +84,7 @@ class Store:
         self.root = root
         self._files: dict[Path, BinaryIO] = {}
         self._kept: OrderedDict[Any, NDArray[Any]] = OrderedDict()
+        self._kept_bytes = 0
         self._making: dict[Any, Lock] = {}
         self._lock = Lock()
         self.alone = Lock()
@@ -126,8 +127,9 @@ class Store:
             piece = make()
             with self._lock:
                 self._kept[key] = piece
-                while sum(other.nbytes for other in self._kept.values()) > _KEPT_BYTES:
-                    self._kept.popitem(last=False)
+                self._kept_bytes += piece.nbytes
+                while self._kept_bytes > _KEPT_BYTES:
+                    self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             return piece
 
     def require_small(self, size: int, what: str) -> None:
@@ -205,7 +207,8 @@ class _Pieces(NamedTuple):
         own = slice(self.first, self.first + count)
         offsets = np.asarray(self.page.dataoffsets[own], dtype=np.uint64)
         counts = np.asarray(self.page.databytecounts[own], dtype=np.uint64)
-        return self.store.holds(self.path, int((offsets + counts)[counts > 0].max(initial=0)))
+        all_named = len(offsets) == len(counts) == count
+        return all_named and self.store.holds(self.path, int((offsets + counts)[counts > 0].max(initial=0)))
 
     def read(self, box_yxhw: Box) -> NDArray[Any]:
         top, left, height, width = box_yxhw

@@ -272,7 +272,7 @@ def _lost_pixels(levels: Sequence[Sequence[Plane]]) -> Iterator[str]:
     """Tell in words of which levels a cut file lacks pixels."""
     for number, planes in enumerate(levels):
         if not all(plane.is_whole for plane in planes):
-            yield f"pixels of level {number} lie beyond its end"
+            yield f"pixels of level {number} are missing"
 
 
 def _names(tiff: _Tiff) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from cytoseed.run.tiled import join_tiles, make_missing
 from cytoseed.run.tissue import LARGEST_COUNTED_PX
 from cytoseed.settings import ModelConfig, SegmentOptions, with_settings
 
-_LARGEST_WHOLE_PX = 1 << 24  # that the network sees at once: 6 GB
+_LARGEST_WHOLE_PX = 1 << 23  # that the network sees at once: 3 GB
 _LARGEST_RESULT_PX = 1 << 31  # of labels and image in memory
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # how PyTorch puts it
 

@@ -372,10 +372,10 @@ def _told_full(store: Store) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        says_so = os.strerror(errno.ENOSPC) in str(error)  # libraries raise errors without a number, too
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not says_so:
             raise
         raise OSError(
-            error.errno,
             f"{store.path}: no room left on its disk; all tiles that are done are kept: make room, then --resume "
             f"(existing='resume' in Python)",
         ) from error

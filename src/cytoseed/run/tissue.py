@@ -17,6 +17,7 @@ LARGEST_COUNTED_PX = 1 << 26
 """Of a level of up to so many px every one counts in the percentiles; of a larger one, those of blocks."""
 
 _READ_BYTES = 1 << 26  # read at a time
+_STAIN_BYTES = 200  # that unmixing takes a px
 _BAND_PX, _BLOCK_PX = 256, 1024  # bands less high than the one cut compressed tiles too often; then blocks of the other
 _SMALLEST_PX = 512  # parts of a damaged file less high and wide than this are not divided further
 
@@ -39,7 +40,7 @@ class Overview(NamedTuple):
     step: float
     """Px of the full resolution to one px, down and across."""
     unread: NDArray[np.bool_]
-    """(h,w) What could not be read: the file is damaged there."""
+    """(h,w) What could not be read, as the file is damaged there, or holds values that are NaN or infinite."""
 
 
 def overview(regions: Regions, image: Image, channels: Sequence[int], largest_px: int = 4096) -> Overview:
@@ -83,9 +84,12 @@ def overview(regions: Regions, image: Image, channels: Sequence[int], largest_px
             error = part
             continue
         for index, channel in enumerate(part):
-            pixels[(index, *here)] = _means(channel, by)
+            with np.errstate(over="ignore", invalid="ignore"):
+                pixels[(index, *here)] = _means(channel, by)
     if error is not None and unread.all():
         raise error
+    unread |= ~np.isfinite(pixels).all(0)
+    pixels[:, unread] = 0
     return Overview(pixels, by * max(image.shape[1:]) / max(height, width), unread)
 
 
@@ -165,7 +169,8 @@ def intensity_range(
     """
     height, width = plan.level_yx
     if height * width <= LARGEST_COUNTED_PX:
-        boxes = list(_boxes((height, width), len(plan.channels) * image.dtype.itemsize))
+        px_bytes = len(plan.channels) * image.dtype.itemsize if plan.record["stain"] is None else _STAIN_BYTES
+        boxes = list(_boxes((height, width), px_bytes))
     else:
         boxes = _samples(tissue, (height, width))
     if plan.record["stain"] is None and image.dtype.kind in "biu" and image.dtype.itemsize <= 2:
