@@ -25,7 +25,7 @@ def test_seeds_agree_by_iou_and_agreement_is_passed_on(masks, threshold):
         for other in range(one):
             union = (masks[one] | masks[other]).sum()
             common = (masks[one] & masks[other]).sum()
-            if common > 0 and common >= np.float32(threshold) * union:
+            if common > 0 and common >= np.float32(threshold) * np.float32(union):
                 low, high = sorted((group[one], group[other]))
                 group = [low if g == high else g for g in group]
     assert agreeing_seeds(as_maps(masks), count, threshold).tolist() == group

@@ -113,6 +113,10 @@ def test_no_changed_byte_changes_an_object():
 def test_a_store_gives_back_what_was_written(tmp_path):
     store = Store(tmp_path / "slide.cytoseed")
     assert store.run() is None
+    store.announce({"a": "e"})
+    assert store.run() == {"a": "e"}
+    with pytest.raises(ValueError, match=r"todo\.npy"):
+        store.todo()
     store.begin({"a": "é"}, np.array([1, 3, 12]))
     assert store.run() == {"a": "é"}
     assert store.todo().tolist() == [1, 3, 12]
@@ -134,12 +138,17 @@ def test_a_store_gives_back_what_was_written(tmp_path):
     store.drop(12)
     assert store.done() == set()
     assert store.kept() is None
-    store.begin({}, np.array([0]))
+    store.change(b=2)
+    assert store.run() == {"a": "é", "b": 2}
+    store.write(3, objects)
+    store.announce({})
     assert store.run() == {}
+    assert store.done() == set()
 
 
 def test_a_damaged_tile_is_named(tmp_path):
     store = Store(tmp_path)
+    store.announce({})
     store.begin({}, np.array([0]))
     store.write(0, some_objects()[0])
     (path,) = (tmp_path / "tiles").glob("*.npz")

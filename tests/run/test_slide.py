@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 from itertools import pairwise
 
@@ -88,13 +89,16 @@ def test_colour_16_bit_stains_and_views_too(tta):
 
 
 @pytest.mark.parametrize("length", [100, 300, 450])
-def test_an_object_across_tiles_comes_out_whole(length):
+def test_an_object_across_tiles_comes_out_whole(length, tmp_path):
     image = np.full((500, 600), 10, np.uint8)
     image[200:230, 60 : 60 + length] = rough(30, length)
     image[0, 0] = 0
     result = segment(image, GREY, **TILES)
     assert result.count == 1
     assert_same_objects(result.labels, image > 10)
+    told = []
+    segment_slide(image, tmp_path, GREY, watch=Watcher(told.append, lambda _: None), **TILES)
+    assert not any("left out" in text for text in told)
 
 
 def test_an_object_too_large_is_left_out_and_told_of_never_cut(tmp_path):
@@ -236,6 +240,66 @@ def test_an_overwriting_run_that_was_stopped_goes_on_too(path, tmp_path, monkeyp
             segment_slide(path, tmp_path / "out", GREY, existing="overwrite", **TILES)
     segment_slide(path, tmp_path / "out", GREY, existing="resume", **TILES)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
+
+
+def test_a_run_overwrites_only_until_its_files_are_written(path, tmp_path):
+    out = tmp_path / "out"
+    segment_slide(path, out, GREY, formats=["labels"], existing="overwrite", **TILES)
+    (out / "scene.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"scene\.csv"):
+        segment_slide(path, out, GREY, formats=["labels", "table"], **TILES)
+    assert (out / "scene.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("step", ["announce", "begin", "write"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_overwriting_run_stopped_while_it_begins_goes_on(path, tmp_path, monkeypatch, step, moment):
+    segment_slide(path, tmp_path / "good", GREY, **TILES)
+    segment_slide(path, tmp_path / "out", GREY, seed_threshold=0.6, **TILES)
+    whole = getattr(Store, step)
+
+    def stopping(*args):
+        if moment == "after":
+            whole(*args)
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, step, stopping)
+        with pytest.raises(Stopped):
+            segment_slide(path, tmp_path / "out", GREY, existing="overwrite", **TILES)
+    again = "overwrite" if (step, moment) == ("announce", "before") else "resume"  # before it, nothing has changed
+    segment_slide(path, tmp_path / "out", GREY, existing=again, **TILES)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
+
+
+def test_a_complete_result_needs_its_tiles_no_more(path, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr("cytoseed.run.survey.core_for", lambda *_: 128)
+    segment_slide(path, out, GREY)
+    shutil.rmtree(out / "scene.cytoseed")
+    monkeypatch.setattr("cytoseed.run.survey.core_for", lambda *_: 256)
+    run = segment_slide(path, out, GREY)
+    assert run.was_there
+    assert {file.name for file in run.files} == set(FILES)
+
+
+def test_the_overlay_shows_a_slide_in_its_colours(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    run = segment_slide(image, tmp_path, RGB, formats=["labels"], **TILES)
+    picture, _ = run.result.overview(4096)
+    np.testing.assert_array_equal(picture, np.moveaxis(image, -1, 0))
+    assert picture.dtype == np.uint8
+
+
+def test_where_all_is_background_it_says_so(tmp_path):
+    image = np.random.default_rng(0).normal(100, 3, (900, 900)).astype(np.uint16)
+    image[:300, :300] += scene(300, 300)[0].astype(np.uint16) * 20
+    told = []
+    watch = Watcher(told.append, lambda _: None)
+    run = segment_slide(image, tmp_path, GREY, watch=watch, region=(700, 700, 100, 100), **TILES)
+    assert (run.tiles, run.result.count) == (0, 0)
+    assert any("--no-skip-background" in text for text in told)
+    assert set(files_of(tmp_path)) == {name.replace("scene", "array") for name in FILES}
 
 
 def test_a_corrupt_shard_is_made_again(path, tmp_path):

@@ -162,7 +162,7 @@ class SegmentJob(NamedTuple):
 
         watch = Watcher(notice=lambda text: remarks.add(path.name, text), progress=bars.tile_done)
         run = segment_slide(image, self.output, self.model, self.options, self.formats, self.existing, watch)
-        if run.was_there:
+        if run.result is None:
             return f"{path.name}: already there", True
         line = f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {self._shown(run.files)}"
         return line, not run.failures

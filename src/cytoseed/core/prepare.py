@@ -3,9 +3,6 @@
 import torch
 from torch import Tensor
 
-from cytoseed.core.scale import rescale as rescale  # noqa: PLC0414
-from cytoseed.core.scale import rescale_labels as rescale_labels  # noqa: PLC0414
-
 _LOW, _HIGH = 0.001, 0.999  # percentiles 0.1 and 99.9
 _CLIP_LOW, _CLIP_HIGH = -0.5, 1.5
 

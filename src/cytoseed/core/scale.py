@@ -10,7 +10,7 @@ from torch.nn import functional as F
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
 
-_CACHED = 1 << 18  # values held between the two passes on a CPU: they stay in its cache
+_CACHED = 1 << 19  # values held between the two passes on a CPU: they stay in its cache
 _AT_ONCE = 1 << 26  # elsewhere, where many small steps would only wait for each other
 
 
@@ -78,17 +78,17 @@ def rescale_part(
             f"the part is {part.shape[1]} x {part.shape[2]} px (height x width) from {origin_yx} of the source, and "
             f"box {box_yxhw} needs {rows} x {columns} px from ({top}, {left}): read that, which part_needed gives"
         )
-    held = part[:, down : down + rows, right : right + columns].contiguous()
-    of_rows = _taps(box_yxhw[0], box_yxhw[2], source_yx[0], step_yx[0]).on(top, part.device)
-    of_columns = _taps(box_yxhw[1], box_yxhw[3], source_yx[1], step_yx[1]).on(left, part.device)
-    result = torch.empty([part.shape[0], box_yxhw[2], box_yxhw[3]], device=part.device)
+    channels, height, width = part.shape[0], box_yxhw[2], box_yxhw[3]
+    held = part[:, down : down + rows, right : right + columns].reshape(-1, columns)  # (C * rows, columns)
+    of_rows = _taps(box_yxhw[0], height, source_yx[0], step_yx[0]).on(top, part.device)
+    of_columns = _taps(box_yxhw[1], width, source_yx[1], step_yx[1]).on(left, part.device)
+    result = torch.empty([channels, height, width], device=part.device)
     room = _CACHED if part.device.type == "cpu" else _AT_ONCE
-    band = max(1, room // max(1, part.shape[0] * columns))
-    for first in range(0, box_yxhw[2], band):
-        some = of_rows.some(first, first + band)
-        lines = torch.stack([some.sum(channel) for channel in held], 1)  # (band, C, columns)
-        across = of_columns.sum(lines.flatten(0, 1).t().contiguous())  # (bw, band * C)
-        result[:, first : first + band] = across.view(box_yxhw[3], -1, part.shape[0]).permute(2, 1, 0)
+    band = max(1, room // max(1, channels * columns))
+    for first in range(0, height, band):
+        lines = of_rows.some(first, first + band).repeated(channels, rows).sum(held)  # (C * band, columns)
+        across = of_columns.sum(lines.t().contiguous())  # (bw, C * band)
+        result[:, first : first + band] = across.view(width, channels, -1).permute(1, 2, 0)
     return result
 
 
@@ -252,6 +252,11 @@ class _Taps(NamedTuple):
     def some(self, first: int, last: int) -> "_Taps":
         """Take lines `first` to `last` of the output."""
         return _Taps(self.line[first:last], self.weight[first:last])
+
+    def repeated(self, times: int, lines: int) -> "_Taps":
+        """Take as many sources, of so many lines each, that lie one after the other."""
+        start = torch.arange(times, device=self.line.device)[:, None, None] * lines
+        return _Taps((self.line + start).flatten(0, 1), self.weight.repeat(times, 1))
 
     def sum(self, source: Tensor) -> Tensor:
         """Weighted sums of the lines of (lines, length).

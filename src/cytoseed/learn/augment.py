@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from cytoseed.core.prepare import percentiles, rescale, rescale_labels, scale_intensity
+from cytoseed.core.prepare import percentiles, scale_intensity
+from cytoseed.core.scale import rescale, rescale_labels
 from cytoseed.images import check_pixels
 from cytoseed.learn.samples import Sample, median_diameter, seed_target
 from cytoseed.learn.stain import Luck, synthetic_section, vary_stain

@@ -16,7 +16,7 @@ from cytoseed.results.record import fingerprint
 from cytoseed.results.result import Block
 from cytoseed.results.store import Kept, Store
 
-_HELD_TILES = 512  # objects of so many tiles, a few MB to a hundred, are kept for neighbouring regions
+_HELD_TILES = 128  # objects of so many tiles are kept for neighbouring regions: some hundred MB at most
 
 
 class KeptObjects:

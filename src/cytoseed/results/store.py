@@ -70,8 +70,22 @@ class Store:
             raise ValueError(f"{self.path / _RUN}: is no description of a run; start anew with --overwrite")
         return found
 
+    def announce(self, run: Mapping[str, Any]) -> None:
+        """Write what a run is going to be, then forget everything that is there.
+
+        Parameters
+        ----------
+        run : mapping
+            As for `begin`, as far as it is known.
+        """
+        self._write_run(run)  # first: a kill after it leaves tiles that belong to nothing, and no doubt whose run it is
+        (self.path / _TODO).unlink(missing_ok=True)
+        (self.path / _KEPT).unlink(missing_ok=True)
+        shutil.rmtree(self.path / _TILES, ignore_errors=True)
+        (self.path / _TILES).mkdir(parents=True)
+
     def begin(self, run: Mapping[str, Any], todo: NDArray[np.int64]) -> None:
-        """Forget everything that is there, and write what is to be done.
+        """Write what is to be done, of a run that was announced.
 
         Parameters
         ----------
@@ -80,20 +94,27 @@ class Store:
         todo : ndarray, shape (N,), int64
             Numbers of the tiles to make, rising.
         """
-        (self.path / _RUN).unlink(missing_ok=True)  # first: without it, what is left means nothing
-        shutil.rmtree(self.path / _TILES, ignore_errors=True)
-        (self.path / _KEPT).unlink(missing_ok=True)
-        (self.path / _TILES).mkdir(parents=True)
         buffer = io.BytesIO()
         np.save(buffer, todo)
         write_durably(self.path / _TODO, buffer.getvalue())
-        write_durably(
-            self.path / _RUN, json.dumps(run, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        )
+        self._write_run(run)
+
+    def change(self, **facts: Any) -> None:
+        """Write some facts of the run anew."""
+        self._write_run({**(self.run() or {}), **facts})
 
     def todo(self) -> NDArray[np.int64]:
-        """Read the numbers of the tiles to make."""
-        found: NDArray[np.int64] = np.load(self.path / _TODO, allow_pickle=False)
+        """Read the numbers of the tiles to make.
+
+        Raises
+        ------
+        ValueError
+            If they are not there or damaged.
+        """
+        try:
+            found: NDArray[np.int64] = np.load(self.path / _TODO, allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start anew with --overwrite") from error
         return found
 
     def done(self) -> set[int]:
@@ -143,6 +164,11 @@ class Store:
     def drop_kept(self) -> None:
         """Forget what stitching decided."""
         (self.path / _KEPT).unlink(missing_ok=True)
+
+    def _write_run(self, run: Mapping[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
+        write_durably(self.path / _RUN, text.encode("utf-8", "backslashreplace"))
 
     def _tile(self, tile: int) -> Path:
         return self.path / _TILES / f"{tile:08d}.npz"

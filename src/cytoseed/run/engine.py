@@ -16,7 +16,7 @@ from cytoseed.models.weights import Model
 from cytoseed.settings import DEVICES
 
 _BAND_PX = 128  # rows of the network's last layer at a time on a CPU: a multiple of its stride
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names of mallopt(3)
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # names of mallopt(3)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -127,9 +127,8 @@ class Engine:
         Tensor, shape (T, H, W), int32, on the CPU
             As `labels`.
         """
-        with _whole_float32(self.device):
-            seen = views if self._rest is self._backbone else views.cpu()
-            return self._rest.labels_of_views(seen, thresholds)[0].cpu()
+        seen = views if self._rest is self._backbone else views.cpu()
+        return self._rest.labels_of_views(seen, thresholds)[0].cpu()
 
     def fields(self, image: Tensor) -> Tensor:
         """Run the network alone.
@@ -193,6 +192,7 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_ARENA_MAX, 1)  # threads that each kept their own would hold several times as much
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_TOP_PAD, 64 << 20)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cytoseed.settings import ModelConfig
 
-_LARGEST_CORE_PX, _SMALLEST_CORE_PX = 2048, 256
+_CORES_PX = (2048, 1536, 1024, 768, 512, 256)
 _SHARE = 0.5  # of what is free that a run may take
-_MOST_BYTES = 2_600_000_000  # larger tiles than this allows gain nothing
-_FIXED_BYTES = 500_000_000  # the program, its libraries, the model
-_BYTES_PER_PX = {"lite": 300, "paper": 700}  # of a tile as the network sees it; measured by benchmarks/slides.py
+_MOST_BYTES = 2_700_000_000  # larger tiles than this allows gain nothing
+_FIXED_BYTES = 700_000_000  # the program, its libraries, the model, the overview
+_BYTES_PER_PX = {"lite": 480, "paper": 1500}  # of a tile as the network sees it; measured by benchmarks/slides.py
 
 
 def core_for(config: ModelConfig, halo_px: int, area_factor: float, tta: bool) -> int:
@@ -30,15 +30,14 @@ def core_for(config: ModelConfig, halo_px: int, area_factor: float, tta: bool) -
     Returns
     -------
     int
-        2048, 1024, 512 or 256 px: the largest for which half of the free memory, and no more than 3 GB, is enough.
+        From 2048 down to 256 px: the largest for which half of the free memory, and no more than 3 GB, is enough.
     """
     fields = config.positional_dims + config.conditional_dims + 1
-    per_px = _BYTES_PER_PX[config.network] + area_factor + (8 * fields * 4 if tta else 0) * len(config.targets)
+    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # three tiles, eight views, four bytes
+    per_px = _BYTES_PER_PX[config.network] + area_factor + of_views
     room = min(_SHARE * free_bytes(), _MOST_BYTES) - _FIXED_BYTES
-    side = _LARGEST_CORE_PX
-    while side > _SMALLEST_CORE_PX and (side + 2 * halo_px) ** 2 * per_px > room:
-        side //= 2
-    return side
+    fitting = [side for side in _CORES_PX if (side + 2 * halo_px) ** 2 * per_px <= room]
+    return fitting[0] if fitting else _CORES_PX[-1]
 
 
 def free_bytes() -> float:

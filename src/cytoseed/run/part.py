@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ class Maker:
         self._regions = regions
         self._engine = engine
         self._clock = clock
+        self._network_is_free = threading.Lock()
 
     def read(self, tile: Tile) -> Seen:
         """Read a tile's pixels and make of them what the network sees."""
@@ -100,7 +102,7 @@ class Maker:
 
     def look(self, pictures: Sequence[torch.Tensor]) -> torch.Tensor:
         """Run the network on tiles of one size: (V, N, T, F, h, w)."""
-        with self._clock("network"):
+        with self._network_is_free, self._clock("network"):  # two at once would take twice the memory
             views = self._engine.views(torch.stack(list(pictures)), self._subject.tta)
             if views.device.type == "cuda":
                 torch.cuda.synchronize(views.device)

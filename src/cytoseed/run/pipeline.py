@@ -47,7 +47,7 @@ def make_tiles(maker: Maker, batches: Sequence[Sequence[Tile]]) -> Iterator[Made
     Parameters
     ----------
     maker : Maker
-        Its three steps run in three threads; the network in that of the caller's iteration.
+        It reads and finishes in a thread each, and runs the network in the caller's.
     batches : sequence of sequences of Tile
         Tiles of a batch are of one size and go through the network together.
 
@@ -61,16 +61,18 @@ def make_tiles(maker: Maker, batches: Sequence[Sequence[Tile]]) -> Iterator[Made
     read: _Channel[_Batch] = _Channel(stop)
     looked: _Channel[_Batch] = _Channel(stop)
     made: _Channel[Made] = _Channel(stop)
-
     stages = [
         (partial(_reading, maker, batches, read, places), read),
-        (partial(_looking, maker, read, looked), looked),
         (partial(_finishing, maker, looked, made, places), made),
     ]
     threads = [threading.Thread(target=_feeding, args=stage, daemon=True) for stage in stages]
     for thread in threads:
         thread.start()
     try:
+        for batch in read:
+            looked.put(_look(maker, batch))
+            yield from made.ready()
+        looked.put(None)
         yield from made
     finally:
         stop.set()
@@ -93,6 +95,17 @@ class _Channel(Generic[_T]):
             except queue.Full:
                 continue
         raise _StoppedError
+
+    def ready(self) -> Iterator[_T]:
+        """Give what is there already."""
+        while not self._queue.empty():
+            item = self._queue.get()
+            if item is None:  # the end is for those who wait for it
+                self._queue.put(item)
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
 
     def wait_for(self, place: threading.Semaphore) -> None:
         while not place.acquire(timeout=_PATIENCE_S):
@@ -124,11 +137,6 @@ def _reading(
         to.put(_read(maker, tiles))
 
 
-def _looking(maker: Maker, of: _Channel[_Batch], to: _Channel[_Batch]) -> None:
-    for batch in of:
-        to.put(_look(maker, batch))
-
-
 def _finishing(maker: Maker, of: _Channel[_Batch], to: _Channel[Made], places: threading.Semaphore) -> None:
     for batch in of:
         for tile in batch.tiles:
@@ -137,8 +145,12 @@ def _finishing(maker: Maker, of: _Channel[_Batch], to: _Channel[Made], places: t
 
 
 def _feeding(stage: Callable[[], None], channel: _Channel[Any]) -> None:
-    """Run a stage to its end; hand on that it ended, or why it broke."""
+    """Run a stage to its end, on one core; hand on that it ended, or why it broke.
+
+    Stages that all want every core wait for each other actively, and take twice as long as one after the other.
+    """
     try:
+        torch.set_num_threads(1)
         stage()
         channel.put(None)
     except _StoppedError:

@@ -148,7 +148,7 @@ def see(
     pixels : ndarray, shape (C,h,w)
         What `choose_stain` gave for a part of the plan's level.
     origin_yx : (int, int)
-        Where the part begins in the level. It must hold what `core.prepare.part_needed` says of the box.
+        Where the part begins in the level. It must hold what `core.scale.part_needed` says of the box.
     limits : two ndarrays, shape (C,), float32
         Values that become 0 and 1, of the whole image.
     plan : Plan

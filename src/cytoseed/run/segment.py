@@ -32,8 +32,9 @@ from cytoseed.run.tissue import LARGEST_COUNTED_PX
 from cytoseed.settings import ModelConfig, SegmentOptions, with_settings
 
 _LARGEST_WHOLE_PX = 1 << 23  # that the network sees at once: 3 GB
+_LARGEST_HELD_BYTES = 1 << 30  # of the image as stored
 _LARGEST_RESULT_PX = 1 << 31  # of labels and image in memory
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # how PyTorch puts it
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")  # how PyTorch puts it
 
 
 def segment(
@@ -196,7 +197,7 @@ def _whole(image: Image, pixels: NDArray[Any], plan: Plan, channels: int) -> tor
 
 
 def is_large(image: Image, plan: Plan, options: SegmentOptions) -> bool:
-    """Tell whether an image is segmented in tiles: it is large or damaged, or what was asked for is only done so.
+    """Tell whether an image is segmented in tiles: it is large, a pyramid or damaged, or that was asked for.
 
     Parameters
     ----------
@@ -207,7 +208,9 @@ def is_large(image: Image, plan: Plan, options: SegmentOptions) -> bool:
     """
     asked = options.tile_size_px is not None or options.mask is not None or bool(options.region)
     seen, read = (height * width for height, width in (plan.size_yx, plan.level_yx))
-    return asked or seen > _LARGEST_WHOLE_PX or read > LARGEST_COUNTED_PX or bool(image.damage)
+    held = image.dtype.itemsize * image.shape[0] * image.shape[1] * image.shape[2]
+    is_big = seen > _LARGEST_WHOLE_PX or read > LARGEST_COUNTED_PX or held > _LARGEST_HELD_BYTES
+    return asked or is_big or plan.level > 0 or bool(image.damage)
 
 
 def _in_tiles(
@@ -219,6 +222,7 @@ def _in_tiles(
     with tempfile.TemporaryDirectory(prefix="cytoseed-") as folder, image.regions() as regions:
         store = Store(Path(folder))
         seen = survey(image, regions, plan, grid, area, options.skip_background)
+        store.announce({})
         store.begin({}, seen.todo)
         subject = Subject(image, plan, grid, seen.limits, area, config.channels, options.tta)
         failures = make_missing(subject, regions, engine, store, Clock())

@@ -6,25 +6,28 @@ import contextlib
 import dataclasses
 import errno
 import json
+import math
 import os
-import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from cytoseed.images import Image, ImageFileError
 from cytoseed.models.weights import Model, load_model
-from cytoseed.results.record import Record, compare, differences, stem_of
+from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
+from cytoseed.results.record import Record, compare, differences, read_record, stem_of
 from cytoseed.results.save import save
 from cytoseed.results.segmentation import DEFAULT_FORMATS
 from cytoseed.results.slide import KeptObjects, SlideResult
 from cytoseed.results.store import SUFFIX, Store, write_durably
+from cytoseed.results.writers import paths_of
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.engine import choose_device, engine_for
-from cytoseed.run.part import Clock, Subject
+from cytoseed.run.lock import locked
+from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Subject
 from cytoseed.run.picture import Picture, opened
 from cytoseed.run.plan import Plan, make_plan, scale_notice
 from cytoseed.run.survey import Limits, Survey, survey, tile_grid, tile_settings
@@ -51,22 +54,23 @@ class Watcher(NamedTuple):
 class SlideRun(NamedTuple):
     """What `segment_slide` did."""
 
-    result: SlideResult
+    result: SlideResult | None
+    """None where everything was there already."""
     files: tuple[Path, ...]
     """The files of the formats asked for, and the record, last."""
     was_there: bool
     """True where everything was there already, and nothing was done."""
-    failures: tuple[Failure, ...]
+    failures: tuple[Failure, ...] = ()
     """Tiles that could not be made: `existing="resume"` tries them again."""
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float] = MappingProxyType({})
     """Seconds that each part of the work took; parts run side by side, `wall` is all of it."""
-    tiles: int
+    tiles: int = 0
     """Tiles that there are, but for those left out as background or not wanted."""
-    skipped: int
+    skipped: int = 0
     """Tiles left out."""
-    input_px: int
+    input_px: int = 0
     """Pixels of the image, at full resolution, in the tiles that there are."""
-    network_px: int
+    network_px: int = 0
     """The same in the px that the network sees."""
 
 
@@ -122,10 +126,10 @@ def segment_slide(
     ready = model if isinstance(model, Model) else load_model(model)
     place = _Place(Path(output), opened(image), tuple(formats))
     told = watch or Watcher(_ignore, _ignore)
-    with _told_full(place.store), _locked(place.store):
+    with _told_full(place.store), locked(place.store.path):
         job = _job(place, ready, wishes, existing)
         if job.was_there:
-            return _written(place, job, (), was_there=True)
+            return SlideRun(None, _files(place), was_there=True)
         notice = scale_notice(job.plan)
         if notice is not None:
             told.notice(notice)
@@ -178,20 +182,21 @@ def _job(place: _Place, model: Model, options: SegmentOptions, existing: Existin
     plan = make_plan(place.image, model.config, options)
     area = read_area(plan.full_yx, options.region or None, options.mask)
     begun = None if existing == "overwrite" else place.store.run()
-    if begun is not None and options.tile_size_px is None:
-        options = dataclasses.replace(options, tile_size_px=begun["settings"].get("tile_size_px"))
+    if existing != "overwrite" and options.tile_size_px is None:
+        options = dataclasses.replace(options, tile_size_px=_earlier_tile_size(place, begun))
     grid = tile_grid(plan, model.config, options, place.image)
     record = Record.of(place.image.identity(), {**plan.record, **tile_settings(grid, options, area)})
     overwrite = existing == "overwrite"
-    job = _Job(plan, grid, area, record, model.config.targets, overwrite, begun is not None, was_there=False)
+    goes_on = begun is not None and "normalisation" in begun
+    job = _Job(plan, grid, area, record, model.config.targets, overwrite, goes_on, was_there=False)
     if overwrite:
         return job
     found = compare(place.output, place.stem, record, place.formats)
     if begun is not None and begun.get("overwrites") and found.state == "different":
         job = job._replace(overwrite=True)
     _refuse_others(place, record, begun, () if job.overwrite else found.differences)
-    if begun is None:
-        return job
+    if not goes_on:
+        return job._replace(was_there=begun is None and found.state == "same" and not found.missing)
     missing = len(set(place.store.todo().tolist()) - place.store.done())
     is_done = not missing and place.store.kept() is not None
     if not is_done and existing != "resume":
@@ -223,6 +228,8 @@ def _made(place: _Place, job: _Job, model: Model, options: SegmentOptions, told:
             _drop_damaged(place.store)
             limits = _limits(place.store)
         else:
+            if job.overwrite:  # from here on what was there is gone, and this run is the one to resume
+                place.store.announce(_described(job))
             with clock("survey"):
                 seen = survey(place.image, regions, job.plan, job.grid, job.area, options.skip_background)
             _begin(place.store, job, seen)
@@ -239,7 +246,9 @@ def _made(place: _Place, job: _Job, model: Model, options: SegmentOptions, told:
         if place.store.kept() is None:
             join_tiles(subject, regions, place.store, clock)
         with clock("write"):
-            run = _written(place, job, failures, was_there=False)
+            run = _written(place, job, failures)
+        if job.overwrite:
+            place.store.change(overwrites=False)  # its files are written: what comes beside them now is not its own
     run = run._replace(seconds={part: round(seconds, 3) for part, seconds in clock.seconds.items()})
     with contextlib.suppress(OSError):  # no part of the result
         write_durably(place.store.path / "timings.json", _times(run).encode())
@@ -248,16 +257,35 @@ def _made(place: _Place, job: _Job, model: Model, options: SegmentOptions, told:
     return run
 
 
-def _begin(store: Store, job: _Job, seen: Survey) -> None:
-    run = {
+def _described(job: _Job) -> dict[str, Any]:
+    return {
         "version": job.record.version,
         "input": job.record.input,
         "settings": job.record.settings,
         "grid": job.grid._asdict(),
         "overwrites": job.overwrite,
-        "normalisation": {"low": seen.limits.low.tolist(), "high": seen.limits.high.tolist()},
     }
-    store.begin(run, seen.todo)
+
+
+def _begin(store: Store, job: _Job, seen: Survey) -> None:
+    if not job.overwrite:
+        store.announce(_described(job))
+    limits = {"low": seen.limits.low.tolist(), "high": seen.limits.high.tolist()}
+    store.begin({**_described(job), "normalisation": limits}, seen.todo)
+
+
+def _earlier_tile_size(place: _Place, begun: Mapping[str, Any] | None) -> int | None:
+    """Find the tile size of the run or result that is there: what memory would allow today does not matter then."""
+    if begun is None:
+        record = read_record(place.output / f"{place.stem}{RECORD_SUFFIX}")
+        begun = record.decides if record is not None else {}
+    found = begun.get("settings", {}).get("tile_size_px")
+    return found if isinstance(found, int) else None
+
+
+def _files(place: _Place) -> tuple[Path, ...]:
+    record = place.output / f"{place.stem}{RECORD_SUFFIX}"
+    return (*paths_of(place.output, place.stem, place.formats).values(), record)
 
 
 def _limits(store: Store) -> Limits:
@@ -275,7 +303,7 @@ def _drop_damaged(store: Store) -> None:
             store.drop(tile)
 
 
-def _written(place: _Place, job: _Job, failures: Sequence[Failure], was_there: bool) -> SlideRun:
+def _written(place: _Place, job: _Job, failures: Sequence[Failure]) -> SlideRun:
     """Write the files that are not there yet."""
     kept = place.store.kept()
     if kept is None:
@@ -298,7 +326,7 @@ def _written(place: _Place, job: _Job, failures: Sequence[Failure], was_there: b
     return SlideRun(
         result=result,
         files=files,
-        was_there=was_there,
+        was_there=False,
         failures=tuple(failures),
         seconds={},
         tiles=len(todo),
@@ -309,9 +337,11 @@ def _written(place: _Place, job: _Job, failures: Sequence[Failure], was_there: b
 
 
 def _look(image: Image, largest_px: int) -> tuple[Any, float]:
+    many = max(1.0, image.shape[0] / 4)  # channels; all of them are held at once
     with image.regions() as regions:
-        seen = overview(regions, image, range(image.shape[0]), largest_px)
-    return seen.pixels, seen.step
+        seen = overview(regions, image, range(image.shape[0]), int(largest_px / math.sqrt(many)))
+    pixels = np.rint(seen.pixels) if image.dtype.kind in "iu" else seen.pixels
+    return pixels.astype(image.dtype), seen.step
 
 
 def _notices(place: _Place, run: SlideRun, margin_px: int) -> Iterator[str]:
@@ -320,12 +350,17 @@ def _notices(place: _Place, run: SlideRun, margin_px: int) -> Iterator[str]:
         named = "; ".join(f"{_words(one.box_yxhw)}: {one.cause}" for one in run.failures[:_NAMED])
         more = f"; and {len(run.failures) - _NAMED} more" if len(run.failures) > _NAMED else ""
         yield f"{len(run.failures)} tiles could not be made, and are empty ({named}{more}); --resume tries them again"
-    boxes = run.result.found.kept.left_out_yxhw
+    if not run.tiles:
+        yield (
+            "nothing was looked at: all of it was taken for background; if it is not, state --no-skip-background "
+            "(skip_background=False in Python)"
+        )
+    boxes = run.result.found.kept.left_out_yxhw if run.result is not None else np.zeros((0, 4), np.int64)
     if len(boxes):
         named = "; ".join(_words(box) for box in boxes[:_NAMED].tolist())
         yield (
-            f"{len(boxes)} objects reach further than {max(margin_px, 256)} px (at the model's pixel size) from their "
-            f"tile and were left out rather than cut ({named}): see whether they are objects, and if so state a "
+            f"{len(boxes)} objects reach further than {max(margin_px, WIDE_MARGIN_PX)} px (at the model's pixel size) "
+            f"from their tile and were left out rather than cut ({named}): if they are objects, state a "
             f"larger --margin (margin_px in Python)"
         )
     if place.image.damage:
@@ -341,29 +376,6 @@ def _times(run: SlideRun) -> str:
     """Give what took how long as JSON."""
     counts = {name: getattr(run, name) for name in ("tiles", "skipped", "input_px", "network_px")}
     return json.dumps({**run.seconds, **counts}, indent=2) + "\n"
-
-
-@contextlib.contextmanager
-def _locked(store: Store) -> Iterator[None]:
-    """Keep other runs out of a store; the lock goes with the process that holds it, however that ends."""
-    from filelock import FileLock, Timeout
-
-    store.path.mkdir(parents=True, exist_ok=True)
-    owner = store.path / "owner"
-    try:
-        with FileLock(store.path / "lock", timeout=0):
-            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-            try:
-                yield
-            finally:
-                owner.unlink(missing_ok=True)
-                if not (store.path / "run.json").exists():  # nothing was begun
-                    shutil.rmtree(store.path, ignore_errors=True)
-    except Timeout:
-        who = owner.read_text(encoding="utf-8") if owner.exists() else "a process that does not say who it is"
-        raise BlockingIOError(
-            f"{store.path} is being written to by another run ({who}); wait for it, or give another folder"
-        ) from None
 
 
 @contextlib.contextmanager

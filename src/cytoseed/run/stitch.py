@@ -40,6 +40,8 @@ class Stitched(NamedTuple):
     """(K,) Place of each among its tile's objects, tile after tile."""
     tile_box_yxhw: NDArray[np.int64]
     """(tiles,4) A box in the image that holds all of a tile's kept objects; of no size where there are none."""
+    unowned_yxhw: NDArray[np.int64]
+    """(N,4) Boxes of those objects of the result that no tile owns."""
     trimmed: tuple[Trimmed, ...]
     """Those of them that lost pixels, in order of ids."""
 
@@ -102,6 +104,7 @@ class _Work:
         self._objects: dict[int, Objects] = {}
         self._kept: dict[int, NDArray[np.bool_]] = {}
         self._changed: dict[tuple[int, int], _Pixels] = {}
+        self._unowned: list[NDArray[np.int64]] = []
         self._boxes: dict[int, NDArray[np.int64]] = {}
 
     def load(self, tile: int, objects: Objects) -> None:
@@ -144,6 +147,7 @@ class _Work:
             if shared >= _COVERED * np.count_nonzero(own.mask):
                 continue
             self._kept[tile][index] = True
+            self._unowned.append(self._objects[tile].box_yxhw[index])
             for stronger in of_index:
                 self._trim((tile, index), stronger)
 
@@ -159,6 +163,7 @@ class _Work:
             np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)]),
             np.concatenate(kept),
             np.array([self._boxes.get(tile, np.zeros(4, np.int64)) for tile in range(tiles)]),
+            np.array(self._unowned, np.int64).reshape(-1, 4),
             tuple(trimmed),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -118,12 +119,12 @@ def join_tiles(subject: Subject, regions: Regions, store: Store, clock: Clock) -
 
     with clock("stitch"):
         found = stitch(grid, max(WIDE_MARGIN_PX, grid.margin_px), load, float(subject.plan.record["agreement_iou"]))
-        changed = [_changed(subject, regions, store, trimmed) for trimmed in found.trimmed]
+        changed = _changed(subject, regions, store, found.trimmed)
         kept = Kept(
             first_id=found.first_id,
             place=found.kept,
             tile_box_yxhw=found.tile_box_yxhw,
-            left_out_yxhw=np.concatenate(left_out),
+            left_out_yxhw=_not_in(found.unowned_yxhw, np.concatenate(left_out)),
             changed_at=np.array([_id_of(found, trimmed) for trimmed in found.trimmed], np.int64),
             changed=join_objects(changed) if changed else _NOTHING,
         )
@@ -156,9 +157,24 @@ def _batches(subject: Subject, todo: Sequence[int], size: int) -> list[list[Tile
     return batches
 
 
-def _changed(subject: Subject, regions: Regions, store: Store, trimmed: Trimmed) -> Objects:
-    was = store.read(trimmed.tile).take([trimmed.place])
-    return measured_again(subject, regions, was, trimmed.box_yxhw, trimmed.mask)
+def _changed(subject: Subject, regions: Regions, store: Store, trimmed: Sequence[Trimmed]) -> list[Objects]:
+    """Measure the objects that lost pixels; those of one tile come one after the other."""
+    changed = []
+    for tile, of_tile in itertools.groupby(trimmed, key=lambda one: one.tile):
+        objects = store.read(tile)
+        for one in of_tile:
+            was = objects.take([one.place])
+            changed.append(measured_again(subject, regions, was, one.box_yxhw, one.mask))
+    return changed
+
+
+def _not_in(outer_yxhw: NDArray[np.int64], boxes_yxhw: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Leave out the boxes that lie in one of others: such an object was followed to its end by another tile."""
+    begin, end = outer_yxhw[:, :2], outer_yxhw[:, :2] + outer_yxhw[:, 2:]
+    alone = [
+        box for box in boxes_yxhw if not ((begin <= box[:2]).all(axis=1) & (end >= box[:2] + box[2:]).all(axis=1)).any()
+    ]
+    return np.array(alone, np.int64).reshape(-1, 4)
 
 
 def _id_of(found: Stitched, trimmed: Trimmed) -> int:
