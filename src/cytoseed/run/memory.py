@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from pathlib import Path
 
 from cytoseed.settings import ModelConfig
@@ -9,6 +12,7 @@ from cytoseed.settings import ModelConfig
 _CORES_PX = (2048, 1536, 1024, 768, 512, 256)
 _SHARE = 0.5  # of what is free that a run may take
 _MOST_BYTES = 2_700_000_000  # larger tiles than this allows gain nothing
+_KEPT_BYTES = 2_300_000_000  # a process above this gives freed memory back
 _FIXED_BYTES = 700_000_000  # the program, its libraries, the model, the overview
 _BYTES_PER_PX = {"lite": 480, "paper": 1500}  # of a tile as the network sees it; measured by benchmarks/slides.py
 
@@ -43,6 +47,23 @@ def core_for(config: ModelConfig, halo_px: int, area_factor: float, tta: bool) -
 def free_bytes() -> float:
     """Bytes of memory that are free: of the machine, or of what a container or batch job may use; inf where unknown."""
     return min(_free_of_machine(), _free_of_group())
+
+
+def give_back() -> None:
+    """Hand freed memory back to the system where a process holds more than tiles are planned for.
+
+    `engine.keep_freed_memory` has the C library keep what is freed, and tiles of several threads leave gaps in it:
+    without this, a process grows from tile to tile. Elsewhere than on Linux with glibc nothing is done.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError):
+        return
+    libc = ctypes.CDLL(None)
+    if pages * os.sysconf("SC_PAGE_SIZE") > _KEPT_BYTES and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _free_of_machine() -> float:

@@ -14,6 +14,7 @@ from cytoseed.images import Regions
 from cytoseed.results.objects import Objects, join_objects
 from cytoseed.results.store import Kept, Store
 from cytoseed.run.engine import Engine
+from cytoseed.run.memory import give_back
 from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Maker, Subject, measured_again
 from cytoseed.run.pipeline import make_tiles
 from cytoseed.run.stitch import Stitched, Trimmed, stitch
@@ -95,6 +96,7 @@ def make_missing(
             with clock("store"):
                 store.write(made.tile.number, made.objects)
             found += int(made.objects.is_owned.sum())
+        give_back()
         number, input_px = number + 1, input_px + box[2] * box[3]
         if watch is not None:
             watch(Progress(number, len(todo), found, input_px, time.perf_counter() - started))
