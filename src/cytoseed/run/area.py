@@ -82,11 +82,6 @@ class Area:
         return shared[2] > 0 and shared[3] > 0 and (self.mask is None or self.mask.meets(shared))
 
 
-def whole_area(shape_yx: tuple[int, int]) -> Area:
-    """Give the area that is all of an image of this height and width in px."""
-    return Area((0, 0, *shape_yx), None, {})
-
-
 def read_area(
     shape_yx: tuple[int, int], region: Sequence[int] | None = None, mask: str | os.PathLike[str] | None = None
 ) -> Area:
