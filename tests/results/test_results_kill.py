@@ -56,7 +56,7 @@ class Steps:
         monkeypatch.setattr(Path, "write_bytes", write_halves)
         monkeypatch.setattr(shutil, "rmtree", rmtree_while_it_runs)
         for name, writer in list(WRITERS.items()):
-            monkeypatch.setitem(WRITERS, name, Writer(writer.suffix, self.writing(writer)))
+            monkeypatch.setitem(WRITERS, name, writer._replace(write=self.writing(writer)))
 
     def step(self) -> None:
         self.look()
@@ -211,7 +211,7 @@ def test_a_full_disk(nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.M
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setitem(WRITERS, "overlay", Writer(".overlay.png", fill))
+    monkeypatch.setitem(WRITERS, "overlay", WRITERS["overlay"]._replace(write=fill))
     with pytest.raises(OSError, match=r"out: cannot be written to \(No space left on device\)") as caught:
         save(nuclei, folder, ALL, overwrite=False, staging=staging)
     assert caught.value.errno == errno.ENOSPC, "so that callers can tell it from others"
@@ -227,7 +227,7 @@ def test_a_result_that_cannot_be_read_is_not_blamed_on_the_folder(
     def lack(_: Result, __: Path) -> None:
         (tmp_path / "out" / "run" / "tile.npz").read_bytes()
 
-    monkeypatch.setitem(WRITERS, "table", Writer(".csv", lack))
+    monkeypatch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=lack))
     staging = tmp_path / "out" / "run" / "staging" if given else None
     with pytest.raises(FileNotFoundError, match=r"tile\.npz"):
         save(nuclei, tmp_path / "out", ALL, overwrite=False, staging=staging)

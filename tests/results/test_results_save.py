@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cytoseed.results import WRITERS, Segmentation, Writer, compare, record_of, stem_of
+from cytoseed.results import WRITERS, Segmentation, compare, record_of, stem_of
 
 ALL = ("labels", "geojson", "table", "overlay")
 NO_FILES = '{"version": "1", "input": {}, "settings": {}, "files": 3}'
@@ -170,7 +170,7 @@ def test_a_record_cannot_name_files_elsewhere(nuclei: Segmentation, tmp_path: Pa
 
 @pytest.mark.parametrize("formats", [("labels", "shapefile"), (), "zarr"])
 def test_unknown_formats(nuclei: Segmentation, tmp_path: Path, formats: Any) -> None:
-    with pytest.raises(ValueError, match=r"not known; the formats are labels, geojson, table, overlay"):
+    with pytest.raises(ValueError, match=r"not known; the formats are .*labels"):
         nuclei.save(tmp_path / "out", formats=formats)
     assert not (tmp_path / "out").exists()
 
@@ -219,7 +219,7 @@ def test_a_failure_leaves_the_folder_as_it_was(
         path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setitem(WRITERS, "table", Writer(".csv", fail))
+    monkeypatch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=fail))
     with pytest.raises((ValueError, OSError, KeyboardInterrupt)) as caught:
         changed(nuclei, seed_threshold=0.7).save(tmp_path, overwrite=True)
     assert contents(tmp_path) == before

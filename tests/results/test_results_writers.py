@@ -18,9 +18,9 @@ from test_results_outline import fill
 
 from cytoseed.images import open_image
 from cytoseed.results import Segmentation
-from cytoseed.results.geojson import write_geojson
-from cytoseed.results.labels import write_labels
-from cytoseed.results.overlay import draw_overlay
+from cytoseed.results.formats.geojson import write_geojson
+from cytoseed.results.formats.labels import write_labels
+from cytoseed.results.formats.overlay import draw_overlay
 
 # Label image
 

@@ -192,7 +192,7 @@ def _shown(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Show an image as the overlays of `segment` do, (H, W, 3), or twice as large."""
     from cytoseed.images import open_image
     from cytoseed.results import Segmentation
-    from cytoseed.results.overlay import draw_overlay
+    from cytoseed.results.formats.overlay import draw_overlay
 
     opened = open_image(path)
     pixels = opened.read()

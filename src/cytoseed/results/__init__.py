@@ -3,7 +3,8 @@
 from cytoseed.results.record import Comparison, Record, compare, record_of, stem_of
 from cytoseed.results.result import Block, Result
 from cytoseed.results.segmentation import Segmentation
-from cytoseed.results.writers import WRITERS, Writer
+from cytoseed.results.writer import Writer
+from cytoseed.results.writers import WRITERS
 
 __all__ = [
     "WRITERS",

@@ -1,10 +1,9 @@
-"""Measurements of the objects, and their CSV file."""
+"""Measurements of the objects."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,21 +115,7 @@ def _sums(
     return sums
 
 
-def write_table(result: Result, path: Path) -> None:
-    """Write the table as CSV, block by block: comma, point, UTF-8, numbers in full.
-
-    The first line names the columns, also where there are no objects.
-    """
-    with path.open("w", encoding="utf-8", newline="") as file:
-        is_first = True
-        for block in result.blocks():
-            block.table.to_csv(file, index=False, header=is_first, lineterminator="\n")
-            is_first = False
-        if is_first:
-            _empty_table(result).to_csv(file, index=False, lineterminator="\n")
-
-
-def _empty_table(result: Result) -> pd.DataFrame:
+def empty_table(result: Result) -> pd.DataFrame:
     """Make a table with the columns that objects of this result would have."""
     nothing = np.zeros((0, 0), np.int32)
     names = result.channel_names

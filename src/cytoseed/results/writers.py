@@ -1,37 +1,70 @@
-"""The formats a result is written in, by name."""
+"""The formats a result is written in, by name: found in `cytoseed.results.formats`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from cytoseed.results.geojson import write_geojson
-from cytoseed.results.labels import write_labels
-from cytoseed.results.overlay import write_overlay
-from cytoseed.results.table import write_table
-
-if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+from cytoseed.results import formats as _formats
+from cytoseed.results.writer import Writer
 
 
-class Writer(NamedTuple):
-    """One format: how its files end, and what writes one, without ever holding all of a result."""
+def _found() -> dict[str, Writer]:
+    """Gather the writers of every format's file."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(_formats.__path__))
+    files = (importlib.import_module(f"{_formats.__name__}.{name}") for name in modules)
+    return {writer.name: writer for file in files for writer in file.WRITERS}
 
-    suffix: str
-    write: Callable[[Result, Path], None]
 
-
-WRITERS: dict[str, Writer] = {
-    "labels": Writer(".labels.tif", write_labels),
-    "geojson": Writer(".geojson", write_geojson),
-    "table": Writer(".csv", write_table),
-    "overlay": Writer(".overlay.png", write_overlay),
-}
+WRITERS: dict[str, Writer] = _found()
 """The formats, by the names that `Segmentation.save` and the command line take."""
 
 
-def paths_of(folder: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]:
+def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = None, count: int = 0) -> tuple[str, ...]:
+    """Refuse formats that cannot be written, before any work is done.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names from `WRITERS`.
+    shape : tuple of int, optional
+        (C,H,W) of the image, where it is known.
+    count : int
+        How many objects there are, as far as that is known.
+
+    Returns
+    -------
+    tuple of str
+        The names, each once.
+
+    Raises
+    ------
+    ValueError
+        A format that is not known, none at all, or one that cannot hold so large a result.
+    ModuleNotFoundError
+        A format whose package is not installed; the message says how to install it.
+    """
+    if isinstance(names, str):
+        names = (names,)
+    for name in names or ("",):
+        if name not in WRITERS:
+            raise ValueError(f"format {name!r} is not known; the formats are {', '.join(WRITERS)}")
+        writer = WRITERS[name]
+        if writer.needs and find_spec(writer.needs) is None:
+            raise ModuleNotFoundError(
+                f"format {name!r} needs the package {writer.needs}, which is not installed: "
+                f"pip install 'cytoseed[{writer.extra}]'"
+            )
+        reason = None if shape is None else writer.limit(shape, count)
+        if reason is not None:
+            raise ValueError(f"format {name!r} cannot hold this result: {reason}")
+    return tuple(dict.fromkeys(names))
+
+
+def paths_of(folder: Path, stem: str, names: Sequence[str]) -> dict[str, Path]:
     """Give the path of each format's file.
 
     Raises
@@ -39,7 +72,7 @@ def paths_of(folder: Path, stem: str, formats: Sequence[str]) -> dict[str, Path]
     ValueError
         If a format is not known, or none is named.
     """
-    names = (formats,) if isinstance(formats, str) else tuple(formats)
+    names = (names,) if isinstance(names, str) else tuple(names)
     for name in names or ("",):
         if name not in WRITERS:
             raise ValueError(f"format {name!r} is not known; the formats are {', '.join(WRITERS)}")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.results.outline import outline
+from cytoseed.results.writer import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,3 +104,6 @@ def _geometry(labels: NDArray[np.int32], number: int, box: tuple[slice, slice], 
     if len(polygons) == 1:
         return {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "MultiPolygon", "coordinates": polygons}
+
+
+WRITERS = (Writer("geojson", ".geojson", write_geojson, "outlines and measurements: QuPath, napari, GIS"),)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.results.writer import Writer
+
 if TYPE_CHECKING:
     from cytoseed.results.result import Result
 
@@ -90,3 +92,6 @@ def _borders(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
         border[here] |= differs
         border[there] |= differs
     return border & (labels > 0)
+
+
+WRITERS = (Writer("overlay", ".overlay.png", write_overlay, "the outlines on the image, to look at"),)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cytoseed.results.writer import Writer
+
 if TYPE_CHECKING:
     from cytoseed.results.result import Result
 
@@ -106,3 +108,6 @@ def _encoded_tiles(result: Result, tile: tuple[int, int], dtype: np.dtype[Any]) 
                     filled = np.zeros(tile, dtype)
                     filled[: part.shape[0], : part.shape[1]] = part
                     yield bytes(imagecodecs.deflate_encode(filled.tobytes()))
+
+
+WRITERS = (Writer("labels", ".labels.tif", write_labels, "label image as OME-TIFF: Fiji, napari, QuPath"),)

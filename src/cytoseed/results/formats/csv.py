@@ -1,0 +1,29 @@
+"""The measurements as CSV, for spreadsheets, R and everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cytoseed.results.table import empty_table
+from cytoseed.results.writer import Writer
+
+if TYPE_CHECKING:
+    from cytoseed.results.result import Result
+
+
+def write_table(result: Result, path: Path) -> None:
+    """Write the table as CSV, block by block: comma, point, UTF-8, numbers in full.
+
+    The first line names the columns, also where there are no objects.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        is_first = True
+        for block in result.blocks():
+            block.table.to_csv(file, index=False, header=is_first, lineterminator="\n")
+            is_first = False
+        if is_first:
+            empty_table(result).to_csv(file, index=False, lineterminator="\n")
+
+
+WRITERS = (Writer("table", ".csv", write_table, "measurements as CSV: Excel, R, pandas"),)
