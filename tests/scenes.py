@@ -3,7 +3,7 @@
 import numpy as np
 import tifffile
 
-RESULTS = (".labels.tif", ".geojson", ".csv", ".overlay.png", ".cytoseed.json")
+RESULTS = (".labels.tif", ".geojson", ".csv", ".overlay.png", ".objects.zip", ".cytoseed.json")
 
 
 def write_image(path, objects=2, shape=(60, 80)):

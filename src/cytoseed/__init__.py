@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_model", "segment", "segment_slide"]
+__all__ = ["__version__", "load_model", "open_result", "segment", "segment_slide"]
 
 if TYPE_CHECKING:
     from cytoseed.models.weights import load_model
+    from cytoseed.run.reopen import open_result
     from cytoseed.run.segment import segment
     from cytoseed.run.slide import segment_slide
 
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         from cytoseed.models.weights import load_model
 
         return load_model
+    if name == "open_result":
+        from cytoseed.run.reopen import open_result
+
+        return open_result
     if name == "segment":
         from cytoseed.run.segment import segment
 

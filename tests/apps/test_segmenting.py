@@ -215,7 +215,7 @@ def test_channels_by_name_and_number(segment, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "labels,svg"], "format is 'svg'; it must be of labels, geojson, table, overlay"),
+        (["--format", "labels,svg"], "format 'svg' is not known; the formats are "),
         (["--device", "abacus"], "device is 'abacus'; it must be one of auto, cpu, cuda, mps"),
         (["--pixel-size", "-1"], "pixel_size_um is -1.0; it must be above 0"),
         (["--pixel-size", "1", "--diameter", "17"], "each alone sets the scale"),
@@ -269,14 +269,14 @@ def test_a_folder_that_cannot_be_made(run, image):
 
 def test_an_interruption_leaves_nothing_half_written(segment, tmp_path, monkeypatch):
     first, second = (write_image(tmp_path / "in" / name) for name in ("a.tif", "b.tif"))
-    whole = segmenting.SegmentJob._segment_one
+    whole = segmenting._Work._segmented
 
-    def interrupted(job, path, remarks, bars):
+    def interrupted(work, number, path):
         if path == second:
             raise KeyboardInterrupt
-        return whole(job, path, remarks, bars)
+        return whole(work, number, path)
 
-    monkeypatch.setattr(segmenting.SegmentJob, "_segment_one", interrupted)
+    monkeypatch.setattr(segmenting._Work, "_segmented", interrupted)
     done = segment(first, second)
     assert done.exit_code == 130
     assert names(tmp_path / "out") == sorted("a" + ending for ending in RESULTS)

@@ -24,7 +24,7 @@ class Pieced:
     def __getattr__(self, name: str) -> Any:
         if name in ("shape", "targets", "channel_names", "pixel_size_um", "source", "input", "settings"):
             return getattr(self.whole, name)
-        if name in ("fingerprint", "count", "overview"):
+        if name in ("fingerprint", "count", "overview", "stains"):
             return getattr(self.whole, name)
         raise AttributeError(name)  # a writer asks for nothing else
 
@@ -53,6 +53,7 @@ class Nothing:
     targets: tuple[str, ...] = ("nuclei",)
     channel_names: tuple[str, ...] = ("red", "green", "blue")
     pixel_size_um: float | None = 0.25
+    stains: tuple[str, ...] = ()
     source: str = "empty.svs"
     fingerprint: str = "empty"
     input: Mapping[str, Any] = field(default_factory=dict)

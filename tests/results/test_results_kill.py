@@ -18,8 +18,20 @@ from pieced import Pieced
 from cytoseed.results import WRITERS, Result, Segmentation, Writer, compare, record_of, stem_of
 from cytoseed.results.save import save
 
-ALL = ("labels", "geojson", "table", "overlay")
+ALL = ("labels", "geojson", "table", "overlay", "objects", "tree")
 RECORD = "tissue.cytoseed.json"
+
+
+def write_tree(result: Result, path: Path) -> None:
+    """Write a format that is a folder, with files that depend on the result."""
+    (path / "inner").mkdir(parents=True)
+    for label in range(1, 1 + len(result.settings)):
+        (path / "inner" / str(label)).write_bytes(bytes(100 * label))
+
+
+@pytest.fixture(autouse=True)
+def tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WRITERS, "tree", Writer("tree", ".tree", write_tree, "a folder"))
 
 
 class Killed(BaseException):
@@ -68,6 +80,7 @@ class Steps:
     def writing(self, writer: Writer) -> Callable[[Result, Path], None]:
         def write(result: Result, path: Path) -> None:
             path.write_bytes(b"what is written until now")
+            path.unlink()
             writer.write(result, path)
             self.step()
 
@@ -87,29 +100,39 @@ def nothing(_: Segmentation, __: Path) -> None:
 
 
 def one_format(result: Segmentation, folder: Path) -> None:
-    result.save(folder, ("labels",))
+    result.save(folder, ("labels", "tree"))
 
 
 def other_settings(result: Segmentation, folder: Path) -> None:
-    dataclasses.replace(result, settings={"seed_threshold": 0.1}).save(folder, ("labels", "geojson", "overlay"))
+    dataclasses.replace(result, settings={"seed_threshold": 0.1}).save(folder, ("labels", "geojson", "tree", "overlay"))
 
 
 def half_of_the_image(result: Segmentation, folder: Path) -> None:
-    save(Pieced(result, failed=("x 0 to 9, y 0 to 9: unreadable",)), folder, ("labels", "table"), overwrite=False)
+    save(
+        Pieced(result, failed=("x 0 to 9, y 0 to 9: unreadable",)), folder, ("labels", "table", "tree"), overwrite=False
+    )
 
 
 WISHES = {
     "new": Wish(nothing, ALL, False),
     "added": Wish(one_format, ALL, False),
     "overwritten": Wish(other_settings, ("labels", "table"), True),
+    "a folder overwritten": Wish(other_settings, ("tree", "objects"), True),
     "the same anew": Wish(one_format, ALL, True),
     "of failed parts": Wish(half_of_the_image, ("labels", "overlay"), False),
 }
 
 
 def shown(folder: Path) -> dict[str, bytes]:
-    """What lies in the folder under the names of results."""
-    return {path.name: path.read_bytes() for path in folder.glob("tissue.*")} if folder.exists() else {}
+    """What lies in the folder under the names of results; of a folder all of its files, one after the other."""
+    return {path.name: content(path) for path in folder.glob("tissue.*")} if folder.exists() else {}
+
+
+def content(path: Path) -> bytes:
+    if path.is_file():
+        return path.read_bytes()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return b"folder" + b"".join(f"/{file.relative_to(path)}:".encode() + file.read_bytes() for file in files)
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -250,4 +273,4 @@ def test_failed_parts_are_recorded_and_make_a_result_unfinished(nuclei: Segmenta
     assert kept.keys() == {"version", "input", "settings", "files"}
     assert kept["files"] == ["tissue.labels.tif", "tissue.overlay.png"], "the table lacks the failed parts"
     assert not (tmp_path / "tissue.csv").exists()
-    assert compare(tmp_path, "tissue", record, ALL) == ("same", (), ("geojson", "table"))
+    assert compare(tmp_path, "tissue", record, ALL) == ("same", (), ("geojson", "table", "objects", "tree"))

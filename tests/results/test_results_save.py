@@ -13,11 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cytoseed.results import WRITERS, Segmentation, compare, record_of, stem_of
+from cytoseed.results import WRITERS, Result, Segmentation, Writer, compare, record_of, stem_of
+from cytoseed.results.segmentation import DEFAULT_FORMATS
 
-ALL = ("labels", "geojson", "table", "overlay")
+ALL = DEFAULT_FORMATS
 NO_FILES = '{"version": "1", "input": {}, "settings": {}, "files": 3}'
-NAMES = ["tissue.csv", "tissue.cytoseed.json", "tissue.geojson", "tissue.labels.tif", "tissue.overlay.png"]
+NAMES = [
+    "tissue.csv",
+    "tissue.cytoseed.json",
+    "tissue.geojson",
+    "tissue.labels.tif",
+    "tissue.objects.zip",
+    "tissue.overlay.png",
+]
 
 
 def listing(folder: Path) -> list[str]:
@@ -25,7 +33,8 @@ def listing(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def changed(result: Segmentation, **settings: Any) -> Segmentation:
@@ -67,7 +76,7 @@ def test_comparison_before_and_after(nuclei: Segmentation, tmp_path: Path) -> No
     assert look() == ("absent", (), ALL)
     nuclei.save(tmp_path / "out", formats=("labels", "table"))
     assert look(("labels",)) == ("same", (), ())
-    assert look() == ("same", (), ("geojson", "overlay"))
+    assert look() == ("same", (), ("geojson", "overlay", "objects"))
     assert look(seed_threshold=0.7).state == "different"
     assert look(seed_threshold=0.7).differences == ("settings.seed_threshold: 0.5 -> 0.7",)
     assert look(tta=True).differences == ("settings.tta: null -> true",)
@@ -226,3 +235,154 @@ def test_a_failure_leaves_the_folder_as_it_was(
     if isinstance(error, OSError):
         assert "No space left on device" in str(caught.value)
         assert getattr(caught.value, "errno", None) == error.errno, "so that callers can tell a full disk"
+
+
+# Formats that cannot hold a result
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, **reasons: str) -> None:
+    for name, reason in reasons.items():
+        limit = lambda shape, count, reason=reason: f"{count} objects in {shape[1]} rows; {reason}"  # noqa: E731
+        monkeypatch.setitem(WRITERS, name, WRITERS[name]._replace(limit=limit, write=never))
+
+
+def never(_: Result, __: Path) -> None:
+    raise AssertionError("cannot be written")
+
+
+def test_what_can_hold_the_result_is_written_and_kept(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(monkeypatch, geojson="take parquet", overlay="take nothing")
+    for _ in range(2):  # and again
+        with pytest.raises(
+            ValueError, match=r"tissue: format 'geojson' cannot hold.* 4 objects in 20 rows; take parq"
+        ) as told:
+            nuclei.save(tmp_path, ALL)
+        assert "format 'overlay' cannot hold this result: 4 objects in 20 rows; take nothing" in str(told.value)
+        assert listing(tmp_path) == [name for name in NAMES if "geojson" not in name and "overlay" not in name]
+    assert "labels, table, objects: written" not in str(told.value), "they were there"
+    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text(encoding="utf-8"))
+    assert record["files"] == ["tissue.csv", "tissue.labels.tif", "tissue.objects.zip"]
+    assert "pending" not in record
+    assert nuclei.save(tmp_path, ("labels", "table"))
+
+
+def test_what_is_written_beside_is_named(nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, geojson="take parquet")
+    with pytest.raises(ValueError, match=r"take parquet \(labels, table: written\)"):
+        nuclei.save(tmp_path, ("labels", "geojson", "table"))
+
+
+def test_overwriting_by_what_cannot_hold_the_result(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nuclei.save(tmp_path, ("labels", "geojson"))
+    before = contents(tmp_path)
+    limited(monkeypatch, geojson="take parquet")
+    other = changed(nuclei, seed_threshold=0.7)
+    with pytest.raises(ValueError, match="take parquet"):
+        other.save(tmp_path, ("geojson",), overwrite=True)
+    assert contents(tmp_path) == before, "nothing takes its place"
+    with pytest.raises(ValueError, match="take parquet"):
+        other.save(tmp_path, ("geojson", "table"), overwrite=True)
+    assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
+
+
+def test_a_format_without_its_package_is_refused_before_any_work(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = WRITERS["table"]._replace(name="sheet", suffix=".sheet", needs="no_such_package", extra="sheets")
+    monkeypatch.setitem(WRITERS, "sheet", writer)
+    with pytest.raises(ModuleNotFoundError, match=r"format 'sheet' needs .*no_such_package.*'cytoseed\[sheets\]'"):
+        nuclei.save(tmp_path / "out", ("labels", "sheet"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_is_not_written_over_its_own_image(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(WRITERS, "tree", Writer("tree", ".zarr", write_tree, "a folder"))
+    (tmp_path / "tissue.zarr").mkdir()
+    result = dataclasses.replace(nuclei, source=str(tmp_path / "tissue.zarr"))
+    with pytest.raises(ValueError, match=r"tissue\.zarr: is the image itself"):
+        result.save(tmp_path, ("labels", "tree"), overwrite=True)
+    assert listing(tmp_path) == ["tissue.zarr"]
+
+
+# Formats that are folders
+
+
+def write_tree(result: Result, path: Path) -> None:
+    (path / "inner").mkdir(parents=True)
+    (path / "inner" / "count").write_text(str(result.count))
+    (path / str(result.settings["seed_threshold"])).write_text("a file that not every such result has")
+
+
+@pytest.fixture
+def tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WRITERS, "tree", Writer("tree", ".tree", write_tree, "a folder"))
+
+
+@pytest.mark.usefixtures("tree")
+def test_folders_are_written_left_added_replaced_and_removed(nuclei: Segmentation, tmp_path: Path) -> None:
+    nuclei.save(tmp_path, ("tree", "labels"))
+    first = contents(tmp_path)
+    assert {"tissue.tree/inner/count", "tissue.tree/0.5"} < first.keys()
+    assert json.loads(first["tissue.cytoseed.json"])["files"] == ["tissue.labels.tif", "tissue.tree"]
+    (tmp_path / "tissue.tree" / "note").write_text("mine")
+    nuclei.save(tmp_path, ("tree", "labels"))
+    assert (tmp_path / "tissue.tree" / "note").exists(), "left"
+    nuclei.save(tmp_path, ("tree",), overwrite=True)
+    assert contents(tmp_path) == first, "replaced as a whole"
+    other = changed(nuclei, seed_threshold=0.7)
+    with pytest.raises(FileExistsError, match=r"0\.5 -> 0\.7"):
+        other.save(tmp_path, ("tree",))
+    other.save(tmp_path, ("tree",), overwrite=True)
+    assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.tree"]
+    assert listing(tmp_path / "tissue.tree") == ["0.7", "inner"]
+    nuclei.save(tmp_path, ("labels",), overwrite=True)
+    assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.labels.tif"]
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize(("name", "form"), [("labels.tif", "tree"), ("tree", "labels")])
+def test_a_folder_in_the_place_of_a_file_and_the_other_way_round(
+    nuclei: Segmentation, tmp_path: Path, name: str, form: str
+) -> None:
+    (tmp_path / "tissue.tree").write_text("a file")
+    (tmp_path / "tissue.labels.tif").mkdir()
+    (tmp_path / "tissue.labels.tif" / "mine").write_text("a folder")
+    with pytest.raises(FileExistsError, match="with no record of what made it"):
+        nuclei.save(tmp_path, (form,))
+    nuclei.save(tmp_path, ("tree", "labels"), overwrite=True)
+    assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.labels.tif", "tissue.tree"]
+    assert (tmp_path / "tissue.labels.tif").is_file()
+    assert (tmp_path / f"tissue.{name}").exists()
+    assert (tmp_path / "tissue.tree").is_dir()
+
+
+@pytest.mark.usefixtures("tree")
+def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Segmentation, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("kept")
+    (tmp_path / "tissue.tree").symlink_to("precious", target_is_directory=True)
+    (tmp_path / "tissue.labels.tif").symlink_to("precious", target_is_directory=True)
+    nuclei.save(tmp_path, ("tree", "labels"), overwrite=True)
+    assert (tmp_path / "precious" / "file").read_text() == "kept"
+    assert not (tmp_path / "tissue.tree").is_symlink()
+    assert not (tmp_path / "tissue.labels.tif").is_symlink()
+
+
+@pytest.mark.usefixtures("tree")
+def test_an_error_deep_in_a_folder_is_told_of_the_results_folder(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Result, path: Path) -> None:
+        (path / "a" / "b").mkdir(parents=True)
+        raise PermissionError(13, "Permission denied", str(path / "a" / "b" / "c"))
+
+    monkeypatch.setitem(WRITERS, "tree", WRITERS["tree"]._replace(write=fail))
+    with pytest.raises(OSError, match=r"out: cannot be written to \(Permission denied\)"):
+        nuclei.save(tmp_path / "out", ("labels", "tree"))
+    assert listing(tmp_path / "out") == []

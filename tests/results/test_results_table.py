@@ -1,4 +1,4 @@
-"""The table: scikit-image's numbers, whatever touches an object and however the image is cut; and its file."""
+"""The table: scikit-image's numbers, whatever touches an object and however the image is cut; and its CSV."""
 
 from __future__ import annotations
 
@@ -19,17 +19,32 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from cytoseed.learn.samples import read_mask
-from cytoseed.results import Segmentation, hull, shape
+from cytoseed.learn.samples import find_samples, read_mask
+from cytoseed.results import Segmentation, hull, intensity, shape
+from cytoseed.results import table as measuring
 from cytoseed.results.formats.csv import write_table
-from cytoseed.results.table import measure_objects
+from cytoseed.results.table import Frame, measure_objects
+from cytoseed.settings import STAINS
 
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+needs_data = pytest.mark.skipif(
+    not (DATA / "dsb2018").is_dir(), reason="the real images are not here; set CYTOSEED_DATA"
+)
 
 COLUMNS = [
-    "id", "centroid_x_px", "centroid_y_px", "centroid_x_um", "centroid_y_um", "area_px", "area_um2",
-    "perimeter_px", "perimeter_um", "eccentricity", "solidity",
+    "id", "box_x_px", "box_y_px", "box_width_px", "box_height_px",
+    "centroid_x_px", "centroid_y_px", "centroid_x_um", "centroid_y_um", "area_px", "area_um2",
+    "perimeter_px", "perimeter_um", "axis_major_px", "axis_major_um", "axis_minor_px", "axis_minor_um",
+    "eccentricity", "solidity", "touches_image_edge", "touches_tile_edge",
 ]  # fmt: skip
+COUNTS = {
+    "id", "box_x_px", "box_y_px", "box_width_px", "box_height_px", "area_px", "touches_image_edge", "touches_tile_edge"
+}  # fmt: skip
+STATISTICS = ("mean", "sd", "p05", "p25", "p50", "p75", "p95")
+
+
+def of_channels(*names: str) -> list[str]:
+    return [f"{statistic}_{name}" for name in names for statistic in STATISTICS]
 
 
 def blobs(seed: int) -> NDArray[np.int32]:
@@ -53,40 +68,90 @@ LABELS = st.one_of(
 )
 
 
-def check_with_scikit_image(labels: NDArray[np.int32]) -> None:
+def sd(mask: NDArray[np.bool_], image: NDArray[np.float64]) -> float:
+    return float(np.std(image[mask]))
+
+
+def percentiles(mask: NDArray[np.bool_], image: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.percentile(image[mask], [5, 25, 50, 75, 95])
+
+
+def check_with_scikit_image(labels: NDArray[np.int32], image: NDArray[Any] | None = None) -> None:
     """Compare with what scikit-image measures of one object after the other."""
-    image = np.random.default_rng(0).random(labels.shape).astype(np.float32)
+    if image is None:
+        image = np.random.default_rng(0).random(labels.shape).astype(np.float32)
     table = measure_objects(labels, [image], ["DAPI"], 0.5)
-    assert list(table.columns) == [*COLUMNS, "mean_DAPI"]
+    assert list(table.columns) == [*COLUMNS, *of_channels("DAPI")]
     if not labels.any():
         assert table.empty
         return
-    properties = ("label", "centroid", "area", "perimeter", "eccentricity", "solidity", "intensity_mean")
-    known = regionprops_table(labels, image.astype(np.float64), properties)
+    properties = (
+        "label", "bbox", "centroid", "area", "perimeter", "axis_major_length", "axis_minor_length", "eccentricity",
+        "solidity", "intensity_mean",
+    )  # fmt: skip
+    known = regionprops_table(labels, image.astype(np.float64), properties, extra_properties=(sd, percentiles))
+    top, left, bottom, right = (known[f"bbox-{side}"] for side in range(4))
     for name, wanted in {
         "id": known["label"],
+        "box_x_px": left,
+        "box_y_px": top,
+        "box_width_px": right - left,
+        "box_height_px": bottom - top,
         "centroid_y_px": known["centroid-0"] + 0.5,
         "centroid_x_px": known["centroid-1"] + 0.5,
         "area_px": known["area"],
         "solidity": known["solidity"],
+        "touches_image_edge": (top == 0) | (left == 0) | (bottom == labels.shape[0]) | (right == labels.shape[1]),
+        "touches_tile_edge": np.zeros(len(table)),
     }.items():
         np.testing.assert_array_equal(table[name], wanted, err_msg=name)
     np.testing.assert_allclose(table["perimeter_px"], known["perimeter"], rtol=1e-12)
-    np.testing.assert_allclose(table["mean_DAPI"], known["intensity_mean"], rtol=1e-12)
-    # scikit-image's own rounding gives a circle up to about 1e-8
+    # scikit-image's own rounding gives a circle up to about 1e-8, and a line a width of as much of its length
     np.testing.assert_allclose(table["eccentricity"], known["eccentricity"], rtol=1e-9, atol=5e-8)
+    longest = float(known["axis_major_length"].max())
+    np.testing.assert_allclose(table["axis_major_px"], known["axis_major_length"], rtol=1e-12)
+    np.testing.assert_allclose(table["axis_minor_px"], known["axis_minor_length"], rtol=1e-9, atol=5e-8 * longest)
+    check_values_with_numpy(table, known, float(np.abs(image.astype(np.float64)).max()))
 
 
-@settings(max_examples=300)
+def check_values_with_numpy(table: pd.DataFrame, known: dict[str, NDArray[Any]], largest: float) -> None:
+    np.testing.assert_allclose(table["mean_DAPI"], known["intensity_mean"], rtol=1e-12, atol=1e-14 * largest)
+    np.testing.assert_allclose(table["sd_DAPI"], known["sd"], rtol=1e-9, atol=1e-12 * largest)
+    for index, name in enumerate(STATISTICS[2:]):
+        np.testing.assert_array_equal(table[f"{name}_DAPI"], known[f"percentiles-{index}"], err_msg=name)
+
+
+@settings(max_examples=200)
 @given(LABELS)
 def test_numbers_are_those_of_scikit_image(labels: NDArray[np.int32]) -> None:
     check_with_scikit_image(labels)
 
 
-@pytest.mark.skipif(not (DATA / "dsb2018").is_dir(), reason="the real masks are not here; set CYTOSEED_DATA")
+@needs_data
 def test_numbers_of_real_nuclei_are_those_of_scikit_image() -> None:
-    for path in sorted((DATA / "dsb2018" / "masks").iterdir())[::60]:
+    for path in sorted((DATA / "dsb2018" / "masks").iterdir())[::100]:
         check_with_scikit_image(np.maximum(read_mask(path), 0))
+
+
+@needs_data
+@pytest.mark.parametrize("dataset", ["dsb2018", "bbbc039", "bitdepth_nucseg"])
+def test_numbers_of_real_images_are_those_of_scikit_image(dataset: str) -> None:
+    samples = list(find_samples(DATA, datasets=[dataset]))
+    for sample in samples[:: len(samples) // 2]:
+        pixels, mask = sample.read()
+        check_with_scikit_image(np.maximum(mask, 0), pixels[0])
+
+
+@pytest.mark.parametrize(
+    "dtype", [bool, np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64, np.float16, np.float32, np.float64]
+)
+def test_channels_of_every_type(dtype: Any) -> None:
+    rng = np.random.default_rng(3)
+    labels = ndimage.label(rng.random((60, 70)) > 0.5)[0].astype(np.int32)
+    values = rng.normal(size=labels.shape) * 40
+    if np.dtype(dtype).kind == "u":
+        values = np.abs(values) * np.iinfo(dtype).max / 255  # up to where a sign would be
+    check_with_scikit_image(labels, values > 0 if dtype is bool else values.astype(dtype))
 
 
 @pytest.mark.parametrize(
@@ -113,28 +178,104 @@ def test_small_shapes(drawn: list[str], perimeter: float | None, eccentricity: f
     assert eccentricity is None or row["eccentricity"] == eccentricity
 
 
+@pytest.mark.parametrize(
+    ("drawn", "major", "minor"),
+    [
+        (["#"], 0, 0),
+        (["##"], 2, 0),  # variance 1/4 along, none across
+        (["###", "###"], 4 * (2 / 3) ** 0.5, 2),
+        (["#..", ".#.", "..#"], 4 * (4 / 3) ** 0.5, 0),
+        (["#", "#", "#", "#", "#"], 4 * 2**0.5, 0),
+    ],
+)
+def test_axes_of_small_shapes(drawn: list[str], major: float, minor: float) -> None:
+    labels = np.array([[place == "#" for place in line] for line in drawn]).astype(np.int32)
+    row = measure_objects(labels, [], [], 0.5).iloc[0]
+    assert (row["axis_major_px"], row["axis_minor_px"]) == pytest.approx((major, minor), rel=1e-12, abs=1e-12)
+    assert (row["axis_major_um"], row["axis_minor_um"]) == pytest.approx((major / 2, minor / 2), rel=1e-12, abs=1e-12)
+
+
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_an_object_measures_the_same_wherever_it_is_cut_out(seed: int, top: int, left: int) -> None:
     labels = blobs(seed)
-    image = np.random.default_rng(seed).random((2, *labels.shape)).astype(np.float32)
-    whole = measure_objects(labels, image, ["a", "b"], 0.25, top, left)
-    for label in whole["id"]:
-        y, x = ndimage.find_objects(labels)[label - 1]
-        crop = np.where(labels[y, x] == label, labels[y, x], 0)
-        own = measure_objects(crop, image[:, y, x], ["a", "b"], 0.25, top + y.start, left + x.start)
-        kept = whole[whole["id"] == label].reset_index(drop=True)
-        pd.testing.assert_frame_equal(own, kept, check_exact=True)
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(0, 256, (3, *labels.shape)).astype(np.uint8)
+    real = rng.normal(size=labels.shape) * 10 ** rng.uniform(-9, 9, labels.shape)  # the order of a sum would show
+    reals = np.stack([real, real.astype(np.float32)])
+    core = (top + int(rng.integers(20)), left + int(rng.integers(20)), 30, 30)
+    frame = Frame(top, left, (top + labels.shape[0] + 1, left + labels.shape[1]), core)
+    for image, names, stains in ((colours, ["red", "green", "blue"], STAINS), (reals, ["a", "b"], ())):
+        whole = measure_objects(labels, image, names, 0.25, stains, frame)
+        for label in whole["id"]:
+            y, x = ndimage.find_objects(labels)[label - 1]
+            crop = np.where(labels[y, x] == label, labels[y, x], 0)
+            place = frame._replace(top=top + y.start, left=left + x.start)
+            own = measure_objects(crop, image[:, y, x], names, 0.25, stains, place)
+            kept = whole[whole["id"] == label].reset_index(drop=True)
+            pd.testing.assert_frame_equal(own, kept, check_exact=True)
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 300))
 def test_how_much_is_looked_at_in_one_go_changes_nothing(seed: int, size: int) -> None:
     labels = blobs(seed)
-    whole = measure_objects(labels, [labels], ["a"], None)
+    channels = [labels, labels.astype(np.float32) / 7, np.random.default_rng(seed).normal(size=labels.shape)]
+    whole = measure_objects(labels, channels, ["a", "b", "c"], None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape, "_STRIP_PX", size)
         patch.setattr(hull, "_ROWS_AT_ONCE", size)
-        parts = measure_objects(labels, [labels], ["a"], None)
+        patch.setattr(intensity, "_PIXELS_AT_ONCE", size)
+        parts = measure_objects(labels, channels, ["a", "b", "c"], None)
     pd.testing.assert_frame_equal(parts, whole, check_exact=True)
+
+
+PART = Frame(100, 200, (300, 400), (110, 201, 60, 80))
+
+
+@pytest.mark.parametrize(
+    ("box_yxhw", "frame", "touches_image", "touches_tile"),
+    [
+        ((0, 5, 3, 3), None, 1, 0),
+        ((1, 5, 3, 3), None, 0, 0),
+        ((17, 5, 3, 3), None, 1, 0),
+        ((16, 5, 3, 3), None, 0, 0),
+        ((5, 0, 3, 3), None, 1, 0),
+        ((5, 1, 3, 3), None, 0, 0),
+        ((5, 27, 3, 3), None, 1, 0),
+        ((5, 26, 3, 3), None, 0, 0),
+        # the border of the part is none of the image
+        ((15, 5, 3, 3), PART, 0, 0),
+        ((17, 27, 3, 3), PART, 0, 0),
+        # beside the first row of the core, from it on, across it, outside
+        ((11, 5, 3, 3), PART, 0, 0),
+        ((10, 5, 3, 3), PART, 0, 1),
+        ((8, 5, 5, 3), PART, 0, 1),
+        ((0, 5, 3, 3), PART, 0, 1),
+        ((15, 2, 3, 3), PART, 0, 0),
+        ((15, 1, 3, 3), PART, 0, 1),
+        # before the last row and column of the core, and up to them
+        ((6, 5, 3, 3), PART._replace(core_yxhw=(0, 0, 110, 400)), 0, 0),
+        ((7, 5, 3, 3), PART._replace(core_yxhw=(0, 0, 110, 400)), 0, 1),
+        ((5, 6, 3, 3), PART._replace(core_yxhw=(0, 0, 300, 210)), 0, 0),
+        ((5, 7, 3, 3), PART._replace(core_yxhw=(0, 0, 300, 210)), 0, 1),
+        # sides of the core that are sides of the image are none of the tile
+        ((0, 5, 3, 3), Frame(0, 0, (300, 400), (0, 0, 64, 64)), 1, 0),
+        ((17, 27, 3, 3), Frame(280, 370, (300, 400), (256, 320, 44, 80)), 1, 0),
+        ((17, 5, 3, 3), Frame(280, 370, (300, 400), (256, 380, 44, 20)), 1, 1),
+    ],
+)
+def test_what_touches_which_border(
+    box_yxhw: tuple[int, int, int, int], frame: Frame | None, touches_image: int, touches_tile: int
+) -> None:
+    top, left, height, width = box_yxhw
+    labels = np.zeros((20, 30), np.int32)
+    labels[top : top + height, left : left + width] = 1
+    row = measure_objects(labels, [], [], None, (), frame).iloc[0]
+    assert (row["touches_image_edge"], row["touches_tile_edge"]) == (touches_image, touches_tile)
+    first_row, first_column = (frame.top, frame.left) if frame else (0, 0)
+    assert (row["box_y_px"], row["box_x_px"]) == (first_row + top, first_column + left)
+    assert (row["box_height_px"], row["box_width_px"]) == (height, width)
 
 
 def test_ids_may_have_gaps() -> None:
@@ -171,13 +312,6 @@ def test_channels_are_taken_one_at_a_time() -> None:
     assert [table[f"mean_{name}"][0] for name in "abcde"] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float64])
-def test_channels_of_every_type(dtype: Any) -> None:
-    labels = np.array([[1, 1, 0], [2, 2, 2]], np.int32)
-    channel = np.array([[0, 1, 1], [1, 1, 1]]).astype(dtype)
-    assert measure_objects(labels, [channel], ["a"], None)["mean_a"].tolist() == [0.5, 1]
-
-
 def test_channels_that_do_not_belong_to_the_labels() -> None:
     labels = np.ones((4, 5), np.int32)
     with pytest.raises(ValueError, match=r"\(5, 4\).*\(4, 5\)"):
@@ -187,15 +321,31 @@ def test_channels_that_do_not_belong_to_the_labels() -> None:
             measure_objects(labels, channels, ["a", "b"], None)
 
 
+@pytest.mark.parametrize("channels", [2, 0])
+def test_stains_of_what_has_no_three_colours(channels: int) -> None:
+    labels = np.ones((4, 5), np.int32)
+    with pytest.raises(ValueError, match="red, green and blue of 8 bits"):
+        measure_objects(labels, [labels.astype(np.uint8)] * channels, list("ab")[:channels], None, STAINS)
+
+
+@pytest.mark.parametrize("shape_yx", [(6, 7), (0, 7), (6, 0), (0, 0)])
+def test_an_image_without_objects(shape_yx: tuple[int, int]) -> None:
+    picture = np.zeros((3, *shape_yx), np.uint8)
+    table = measure_objects(np.zeros(shape_yx, np.int32), picture, ["red", "green", "blue"], 0.5, STAINS)
+    stained = [f"od_{stain}" for stain in STAINS]
+    assert list(table.columns) == [*COLUMNS, *of_channels("red", "green", "blue", *stained)]
+    assert table.empty
+    assert all(table[name].dtype == (np.int64 if name in COUNTS else np.float64) for name in table)
+
+
 # Of a result
 
 
 def test_table_of_one_target(nuclei: Segmentation) -> None:
     table = nuclei.table
-    assert list(table.columns) == [*COLUMNS, "mean_red", "mean_green", "mean_blue"]
-    assert table.dtypes.tolist() == [
-        np.float64 if name not in {"id", "area_px"} else np.int64 for name in table.columns
-    ]
+    stained = [f"od_{stain}" for stain in STAINS]
+    assert list(table.columns) == [*COLUMNS, *of_channels("red", "green", "blue", *stained)]
+    assert table.dtypes.tolist() == [np.int64 if name in COUNTS else np.float64 for name in table.columns]
     assert table["id"].tolist() == [1, 2, 3, 4]
     assert table["area_px"].tolist() == [20, 8, 1, 28]
     first, single = table.iloc[0], table.iloc[2]
@@ -204,7 +354,12 @@ def test_table_of_one_target(nuclei: Segmentation) -> None:
     assert first["area_um2"] == 20 / 16
     assert first["mean_green"] == pytest.approx(nuclei.image[1][nuclei.labels == 1].mean())
     assert (single["centroid_x_px"], single["centroid_y_px"]) == (29.5, 0.5)
-    assert single["mean_red"] == nuclei.image[0, 0, 29]
+    assert {single[f"{name}_red"] for name in STATISTICS if name != "sd"} == {nuclei.image[0, 0, 29]}
+    assert single["sd_red"] == 0
+    assert table["touches_image_edge"].tolist() == [0, 0, 1, 0]
+    assert not table["touches_tile_edge"].any()
+    box = table.loc[3, ["box_x_px", "box_y_px", "box_width_px", "box_height_px"]].tolist()
+    assert box == [1, 10, 14, 9], "around both pieces"
     assert single["solidity"] == 1
 
 
@@ -218,17 +373,28 @@ def test_table_of_two_targets(cells: Segmentation) -> None:
     assert row["mean_CD3"] == pytest.approx(cells.image[1, 12:14, 2:8].mean())
 
 
+@pytest.mark.parametrize("name", ["nuclei", "cells"])
+def test_large_tables_are_not_copied_and_hold_the_same(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result: Segmentation = request.getfixturevalue(name)
+    monkeypatch.setattr(measuring, "_LARGE", 1)
+    pd.testing.assert_frame_equal(measuring.measure(result), result.table, check_exact=True)
+
+
 def test_channels_of_one_name_keep_their_own_columns() -> None:
     labels = np.ones((4, 5), np.int32)
     image = np.stack([np.full((4, 5), 3), np.full((4, 5), 8)])
     table = Segmentation(labels, image, channel_names=("CD3", "CD3")).table
     assert (table["mean_CD3 (0)"][0], table["mean_CD3 (1)"][0]) == (3, 8)
+    table = Segmentation(labels, image[[0, 1, 1]], channel_names=("CD3", "CD3", "CD3 (0)")).table
+    assert [table[f"p50_{name}"][0] for name in ("CD3 (0)", "CD3 (1)", "CD3 (0) (2)")] == [3, 8, 8]
 
 
 def test_table_without_objects_has_its_columns(nuclei: Segmentation) -> None:
     empty = Segmentation(np.zeros_like(nuclei.labels), nuclei.image, channel_names=nuclei.channel_names)
     assert len(empty.table) == 0
-    assert "mean_red" in empty.table.columns
+    assert list(empty.table.columns) == [name for name in nuclei.table.columns if "_um" not in name]
 
 
 @given(
@@ -240,6 +406,16 @@ def test_every_number_is_finite(labels: np.ndarray[Any, Any]) -> None:
     table = Segmentation(labels, np.ones((1, *labels.shape), np.uint16), pixel_size_um=0.5).table
     assert np.isfinite(table.to_numpy(dtype=float)).all()
     assert table["area_px"].sum() == np.count_nonzero(labels)
+
+
+def test_csv_holds_numbers_that_are_none(tmp_path: Path) -> None:
+    image = np.array([[[np.nan, 1, 1 / 3, np.inf, 1e300]]])
+    result = Segmentation(np.array([[1, 1, 2, 3, 4]], np.int32), image)
+    write_table(result, tmp_path / "a.csv")
+    read = pd.read_csv(tmp_path / "a.csv", float_precision="round_trip")
+    pd.testing.assert_frame_equal(read, result.table, check_exact=True)
+    assert read["mean_channel 0"].tolist()[1:] == [1 / 3, np.inf, 1e300]
+    assert read.loc[0].isna().sum() == len(STATISTICS)
 
 
 def test_csv_is_the_table(nuclei: Segmentation, tmp_path: Path) -> None:
@@ -255,6 +431,7 @@ def in_blocks(result: Segmentation, *tables: pd.DataFrame) -> Any:
         targets=result.targets,
         channel_names=result.channel_names,
         pixel_size_um=result.pixel_size_um,
+        stains=result.stains,
         blocks=lambda: iter(blocks),
     )
 
@@ -280,4 +457,5 @@ def test_csv_without_objects_names_the_columns(name: str, tmp_path: Path, reques
 def test_names_of_channels_in_any_script_are_kept(tmp_path: Path) -> None:
     result = Segmentation(np.ones((2, 2), np.int32), np.ones((1, 2, 2)), channel_names=('核, "α"',))
     write_table(in_blocks(result, result.table), tmp_path / "a.csv")
-    assert pd.read_csv(tmp_path / "a.csv", encoding="utf-8").columns[-1] == 'mean_核, "α"'
+    read = pd.read_csv(tmp_path / "a.csv", encoding="utf-8")
+    assert list(read.columns[-7:]) == of_channels('核, "α"')

@@ -1,24 +1,16 @@
-"""Label image, GeoJSON and overlay: what is written is what was found."""
+"""Label image and overlay: what is written is what was found."""
 
 from __future__ import annotations
 
-import json
-import math
-import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
-from hypothesis.extra import numpy as hnp
-from numpy.typing import NDArray
-from test_results_outline import fill
 
 from cytoseed.images import open_image
 from cytoseed.results import Segmentation
-from cytoseed.results.formats.geojson import write_geojson
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.overlay import draw_overlay
 
@@ -60,78 +52,10 @@ def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Segmentation, 
     assert 1e4 * denominator / numerator == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("write", [write_labels, write_geojson])
-def test_the_same_result_gives_the_same_bytes(nuclei: Segmentation, tmp_path: Path, write: Any) -> None:
-    write(nuclei, tmp_path / "a")
-    write(nuclei, tmp_path / "b")
+def test_the_same_result_gives_the_same_bytes(nuclei: Segmentation, tmp_path: Path) -> None:
+    write_labels(nuclei, tmp_path / "a")
+    write_labels(nuclei, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-# GeoJSON
-
-
-def features(result: Segmentation, path: Path) -> list[dict[str, Any]]:
-    write_geojson(result, path)
-    collection = json.loads(path.read_text(encoding="utf-8"))
-    assert collection["type"] == "FeatureCollection"
-    found: list[dict[str, Any]] = collection["features"]
-    return found
-
-
-def rasterise(geometry: dict[str, Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    pieces = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
-    return fill([ring for rings in pieces for ring in rings], (shape[-2], shape[-1]))
-
-
-def test_detections_as_qupath_wants_them(nuclei: Segmentation, tmp_path: Path) -> None:
-    found = features(nuclei, tmp_path / "a.geojson")
-    assert [feature["properties"]["measurements"]["label"] for feature in found] == [1, 2, 3, 4]
-    assert [feature["geometry"]["type"] for feature in found] == ["Polygon"] * 3 + ["MultiPolygon"]
-    for feature in found:
-        assert feature["type"] == "Feature"
-        assert str(uuid.UUID(feature["id"])) == feature["id"]
-        assert feature["properties"]["objectType"] == "detection"
-        assert all(math.isfinite(value) for value in feature["properties"]["measurements"].values())
-    assert len({feature["id"] for feature in found}) == 4
-    measurements = found[0]["properties"]["measurements"]
-    assert measurements["area_um2"] == 20 / 16
-    assert measurements["mean_red"] == nuclei.table["mean_red"][0]
-
-
-def test_cells_hold_their_nuclei(cells: Segmentation, tmp_path: Path) -> None:
-    found = {feature["properties"]["measurements"]["label"]: feature for feature in features(cells, tmp_path / "a")}
-    kinds = {label: feature["properties"]["objectType"] for label, feature in found.items()}
-    assert kinds == {1: "cell", 2: "cell", 4: "cell", 5: "detection"}
-    assert {label for label, feature in found.items() if "nucleusGeometry" in feature} == {1, 2}
-    np.testing.assert_array_equal(rasterise(found[2]["geometry"], (16, 18)), cells.labels[1] == 2)
-    np.testing.assert_array_equal(rasterise(found[2]["nucleusGeometry"], (16, 18)), cells.labels[0] == 2)
-    np.testing.assert_array_equal(rasterise(found[5]["geometry"], (16, 18)), cells.labels[0] == 5)
-    assert found[1]["properties"]["measurements"]["nuclei: area_px"] == 9
-    assert found[1]["properties"]["measurements"]["cells: area_px"] == 64
-
-
-@settings(max_examples=60)
-@given(
-    hnp.arrays(
-        np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements={"min_value": 0, "max_value": 3}
-    )
-)
-def test_outlines_rasterise_to_the_labels(tmp_path_factory: pytest.TempPathFactory, labels: NDArray[np.int32]) -> None:
-    result = Segmentation(labels, np.zeros((1, *labels.shape), np.uint8))
-    again = np.zeros_like(labels)
-    for feature in features(result, tmp_path_factory.getbasetemp() / "a.geojson"):
-        again[rasterise(feature["geometry"], labels.shape)] = feature["properties"]["measurements"]["label"]
-    np.testing.assert_array_equal(again, labels)
-
-
-def test_nothing_found_is_an_empty_collection(tmp_path: Path) -> None:
-    assert features(Segmentation(np.zeros((3, 4), np.int32), np.zeros((1, 3, 4))), tmp_path / "a") == []
-
-
-def test_ids_change_with_the_settings(nuclei: Segmentation, tmp_path: Path) -> None:
-    other = Segmentation(nuclei.labels, nuclei.image, source=nuclei.source, settings={"seed_threshold": 0.7})
-    ids = [{feature["id"] for feature in features(result, tmp_path / "a")} for result in (nuclei, other)]
-    assert not ids[0] & ids[1]
 
 
 # Overlay

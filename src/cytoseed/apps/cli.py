@@ -61,18 +61,28 @@ def segment(
         typer.Argument(metavar="INPUT", help="Image files, folders of them, or quoted patterns such as 'a/*.tif'."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder that the results are written to.")],
+    *,
     model: Model = "nuclei",
     formats: Annotated[
         str,
-        typer.Option(
-            "--format", "-f", help="Kinds of files to write, with commas between: labels, geojson, table, overlay."
-        ),
-    ] = "labels,geojson,table,overlay",
+        typer.Option("--format", "-f", help="Kinds of files to write, with commas between: see `cytoseed formats`."),
+    ] = "labels,geojson,table,overlay,objects",
     overwrite: Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a large image where an earlier run stopped, however it did.")
     ] = False,
-    *,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Share the work among N processes on this machine.")
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Have the workers of a Dask scheduler do it: address or its file.")
+    ] = "",
+    patience: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long to wait for a scheduler, or where it has no workers.")
+    ] = 60,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Do the I-th of N parts, for `cytoseed merge` to join: for job arrays.")
+    ] = "",
     given: Mapping[str, Any],
 ) -> None:
     """Segment images of any size and write the results for other programs to open.
@@ -87,12 +97,87 @@ def segment(
         if overwrite and resume:
             raise ValueError("--overwrite starts anew and --resume goes on with what is there: give one of them")
         paths = find_images(inputs)
+        if shard and (workers is not None or scheduler):
+            raise ValueError("--shard is for runs that know nothing of each other: leave out --workers and --scheduler")
         options, kinds = SegmentOptions(**given), formats.split(",")
-        job = prepare_job(model, options, output, kinds, "overwrite" if overwrite else "resume" if resume else "refuse")
+        job = prepare_job(
+            model, options, output, kinds, "overwrite" if overwrite else "resume" if resume else "refuse", shard
+        )
     with exit_on_mistake(FAILED):
-        failed = job.run(paths)
+        if workers is None and not scheduler:
+            failed = job.run(paths)
+        else:
+            from cytoseed.run.cluster import Cluster
+
+            with Cluster(workers, scheduler or None, patience) as cluster:
+                failed = job.run(paths, cluster)
     if failed:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def merge(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder that all shards were given.")],
+    image: Annotated[
+        Path | None, typer.Option(help="Where the image is now, if it was moved; for shards of one image.")
+    ] = None,
+) -> None:
+    """Join what `cytoseed segment --shard` made in parts, and write the files that one run would have written."""
+    with exit_on_mistake(FAILED):
+        from cytoseed.apps.merging import merge_all
+
+        failed = merge_all(output, image)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def convert(
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="RESULT", help="Stored results (files that end in .objects.zip), or folders of them."),
+    ],
+    formats: Annotated[
+        str,
+        typer.Option("--format", "-f", help="Kinds of files to make, with commas between: see `cytoseed formats`."),
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to; without it, that of each result.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Where the image is now, if it was moved; for an overlay.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="OME-Zarr of the image, to put the labels into.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there, whatever made it.")] = False,
+) -> None:
+    """Make other files of results that `cytoseed segment` stored, without segmenting again.
+
+    They are those that `segment` would have written. What is there already is left as it is.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.apps.converting import prepare_conversion
+
+        job = prepare_conversion(results, formats, output, image, into, overwrite)
+    with exit_on_mistake(FAILED):
+        failed = job.run()
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@app.command("formats")
+def show_formats() -> None:
+    """List the kinds of files that results are written in."""
+    with exit_on_mistake(FAILED):
+        from rich.console import Console
+        from rich.padding import Padding
+
+        from cytoseed.apps.converting import list_formats
+
+        console = Console(highlight=False, markup=False)
+        for line in list_formats():
+            console.print(f"{line.name}: STEM{line.suffix}")
+            lacks = f" (not installed: {line.lacks})" if line.lacks else ""
+            console.print(Padding(f"{line.about}{lacks}", (0, 0, 0, 4)))
 
 
 @app.command()
@@ -105,7 +190,7 @@ def demo(
         from cytoseed.apps.segmenting import prepare_job, write_example
 
         options = SegmentOptions(stain="haematoxylin")
-        job = prepare_job(model, options, output, ["labels", "geojson", "table", "overlay"], "overwrite")
+        job = prepare_job(model, options, output, ["labels", "geojson", "table", "overlay", "objects"], "overwrite")
     with exit_on_mistake(FAILED):
         failed = job.run([write_example(output)])
     if failed:

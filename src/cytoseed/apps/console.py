@@ -17,8 +17,9 @@ INTERRUPTED = 130
 
 _NAMED = 5  # images that a remark names at most
 
-MISTAKES = (ValueError, TypeError, OSError)
-"""What the library raises when the user's input is at fault; anything else is a fault of ours."""
+MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
+"""What the library raises when the user's input is at fault, or an extra's package is not installed; anything else is a
+fault of ours."""
 
 
 @contextmanager

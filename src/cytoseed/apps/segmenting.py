@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
     from cytoseed.models.weights import Model
     from cytoseed.results import Segmentation
     from cytoseed.results.slide import SlideResult
-    from cytoseed.run.slide import Existing, SlideRun
+    from cytoseed.run.cluster import Cluster
+    from cytoseed.run.job import Existing, Shard
+    from cytoseed.run.slide import SlideRun
     from cytoseed.run.tiled import Progress as TileProgress
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi")
 _SUFFIXES = (*_PICTURES, *_SLIDES)  # a file named by itself may have any
+_SLIDES_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # that workers are given
 _ONE = {"nuclei": "nucleus", "cells": "cell"}
 
 
@@ -69,29 +74,28 @@ def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
 
 
 def prepare_job(
-    model: str, options: SegmentOptions, output: Path, formats: Sequence[str], existing: Existing
+    model: str, options: SegmentOptions, output: Path, formats: Sequence[str], existing: Existing, shard: str = ""
 ) -> SegmentJob:
     """Check everything that does not depend on an image, and load the model.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        An unknown format, model or device.
+    FileNotFoundError, ModuleNotFoundError, ValueError
+        An unknown format, model or device; a format whose package is not installed; no shard such as `3/8`.
     OSError
         A folder that cannot be made or written to.
     """
     from cytoseed.models.weights import load_model
-    from cytoseed.results import WRITERS
+    from cytoseed.results.writers import check_formats
     from cytoseed.run.engine import choose_device
+    from cytoseed.run.job import Shard
 
-    names = tuple(name.strip() for name in formats)
-    for name in names:
-        if name not in WRITERS:
-            raise ValueError(f"format is {name!r}; it must be of {', '.join(WRITERS)}")
+    names = check_formats([name.strip() for name in formats])
+    part = Shard.read(shard) if shard else None
     choose_device(options.device)
     loaded = load_model(model)
     _require_writable(output)
-    return SegmentJob(loaded, options, output, names, existing)
+    return SegmentJob(loaded, options, output, names, existing, part)
 
 
 class SegmentJob(NamedTuple):
@@ -103,9 +107,17 @@ class SegmentJob(NamedTuple):
     formats: tuple[str, ...]
     existing: Existing
     """What becomes of a result or a run that is there: see `cytoseed.segment_slide`."""
+    shard: Shard | None = None
+    """Of a large image do only this part of the tiles, and of small ones every so manieth."""
 
-    def run(self, paths: Sequence[Path]) -> int:
+    def run(self, paths: Sequence[Path], cluster: Cluster | None = None) -> int:
         """Segment images; one that fails is reported, and the others go on.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+        cluster : Cluster, optional
+            Whose workers do it, several images at a time.
 
         Returns
         -------
@@ -115,63 +127,25 @@ class SegmentJob(NamedTuple):
         from rich.console import Console
 
         console = Console(soft_wrap=True, highlight=False, markup=False)
-        remarks = Remarks()
-        failed = 0
         with Bars(console, len(paths)) as bars:
-            for path in paths:
-                try:
-                    line, is_whole = self._segment_one(path, remarks, bars)
-                    console.print(line)
-                    failed += not is_whole
-                except (*MISTAKES, MemoryError) as error:
-                    complain(_with_name(path, error))
-                    failed += 1
-                bars.next_image()
-        remarks.close()
+            work = _Work(self, cluster, Remarks(), bars, console)
+            chosen = list(enumerate(paths, start=1))
+            if cluster is None:
+                failed = sum(work.failed(number, path) for number, path in chosen)
+            else:
+                at_once = max(_SLIDES_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
+                with ThreadPoolExecutor(at_once) as threads:
+                    failed = sum(threads.map(lambda one: work.failed(*one), chosen))
+        work.remarks.close()
         if failed and len(paths) > 1:
             remark(f"{failed} of {len(paths)} images failed, as told above")
         return failed
 
-    def _segment_one(self, path: Path, remarks: Remarks, bars: Bars) -> tuple[str, bool]:
-        """Segment one image; tell of it in a line, and whether all of it could be segmented."""
-        from cytoseed.images import open_image
-        from cytoseed.run.plan import make_plan
-        from cytoseed.run.segment import is_large
-
-        image = open_image(path)
-        if is_large(image, make_plan(image, self.model.config, self.options), self.options):
-            return self._segment_slide(path, image, remarks, bars)
-        return self._segment_whole(path, image, remarks), True
-
-    def _segment_whole(self, path: Path, image: Image, remarks: Remarks) -> str:
-        """Segment one image at once, unless its result is there already and is not to be overwritten."""
-        from cytoseed.run.segment import segment
-
-        started = time.perf_counter()
-        image = image.in_memory()  # read once, for the comparison and the run
-        if self.existing != "overwrite" and self._is_done(path, image):
-            return f"{path.name}: already there"
-        result = segment(image, self.model, self.options, notice=lambda text: remarks.add(path.name, text))
-        files = result.save(self.output, self.formats, self.existing == "overwrite")
-        seconds = time.perf_counter() - started
-        return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {self._shown(files)}"
-
-    def _segment_slide(self, path: Path, image: Image, remarks: Remarks, bars: Bars) -> tuple[str, bool]:
-        """Segment one image tile by tile."""
-        from cytoseed.run.slide import Watcher, segment_slide
-
-        watch = Watcher(notice=lambda text: remarks.add(path.name, text), progress=bars.tile_done)
-        run = segment_slide(image, self.output, self.model, self.options, self.formats, self.existing, watch)
-        if run.result is None:
-            return f"{path.name}: already there", True
-        line = f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {self._shown(run.files)}"
-        return line, not run.failures
-
-    def _shown(self, files: Sequence[Path]) -> Path:
+    def shown(self, files: Sequence[Path]) -> Path:
         """Choose the file to look at first."""
         return files[self.formats.index("overlay")] if "overlay" in self.formats else files[0]
 
-    def _is_done(self, path: Path, image: Image) -> bool:
+    def is_done(self, path: Path, image: Image) -> bool:
         """Tell whether the result is there; a different one is refused before the work, not after it."""
         from cytoseed.results import compare, record_of, stem_of
         from cytoseed.run.segment import describe
@@ -184,6 +158,82 @@ class SegmentJob(NamedTuple):
                 f"({'; '.join(found.differences)}); give another folder, or --overwrite"
             )
         return found.state == "same" and not found.missing
+
+
+class _Work:
+    """The images of a job, one at a time or several."""
+
+    def __init__(
+        self, job: SegmentJob, cluster: Cluster | None, remarks: Remarks, bars: Bars, console: Console
+    ) -> None:
+        self.remarks = remarks
+        self._job, self._cluster, self._bars, self._console = job, cluster, bars, console
+        self._speaking = threading.Lock()
+        self._slides = threading.Semaphore(_SLIDES_AT_ONCE)  # joining and writing take memory here
+
+    def failed(self, number: int, path: Path) -> bool:
+        """Segment an image, the `number`th of all, and tell of it; True where it failed or lacks a part."""
+        try:
+            line, is_whole = self._segmented(number, path)
+        except (*MISTAKES, MemoryError) as error:
+            line, is_whole = "", False
+            with self._speaking:
+                complain(_with_name(path, error))
+        with self._speaking:
+            if line:
+                self._console.print(line)
+            self._bars.next_image(path)
+        return not is_whole
+
+    def _segmented(self, number: int, path: Path) -> tuple[str, bool]:
+        """Segment one image; tell of it in a line, and whether all of it could be segmented."""
+        from cytoseed.images import open_image
+        from cytoseed.run.plan import make_plan
+        from cytoseed.run.segment import is_large
+
+        job = self._job
+        image = open_image(path)
+        if is_large(image, make_plan(image, job.model.config, job.options), job.options):
+            with self._slides:
+                return self._slide(path, image)
+        if job.shard is not None and not job.shard.takes(number):
+            return f"{path.name}: left to another shard", True
+        return self._whole(path, image), True
+
+    def _whole(self, path: Path, image: Image) -> str:
+        """Segment one image at once, unless its result is there already and is not to be overwritten."""
+        from cytoseed.run.segment import segment
+
+        job = self._job
+        started = time.perf_counter()
+        held = image.in_memory()  # read once, for the comparison and the run
+        if job.existing != "overwrite" and job.is_done(path, held):
+            return f"{path.name}: already there"
+        find = segment if self._cluster is None else self._cluster.segment
+        result = find(held, job.model, job.options, lambda text: self._remark(path, text))
+        files = result.save(job.output, job.formats, job.existing == "overwrite")
+        seconds = time.perf_counter() - started
+        return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
+
+    def _slide(self, path: Path, image: Image) -> tuple[str, bool]:
+        """Segment one image tile by tile."""
+        from cytoseed.run.job import Request
+        from cytoseed.run.slide import Watcher, run_slide
+
+        job = self._job
+        watch = Watcher(lambda text: self._remark(path, text), lambda progress: self._bars.tile_done(path, progress))
+        request = Request(image, job.output, job.model, job.options, job.formats, job.existing, job.shard)
+        run = run_slide(request, watch) if self._cluster is None else self._cluster.run(request, watch)
+        if run.was_there:
+            return f"{path.name}: already there", True
+        if run.result is None:
+            part = f"shard {request.shard.number} of {request.shard.of}" if request.shard is not None else ""
+            return f"{path.name}: {part}, {run.tiles} tiles in {_pace(run)} -> {request.store.path}", not run.failures
+        return f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {job.shown(run.files)}", not run.failures
+
+    def _remark(self, path: Path, text: str) -> None:
+        with self._speaking:
+            self.remarks.add(path.name, text)
 
 
 class Bars:
@@ -204,7 +254,7 @@ class Bars:
             *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stderr=shared
         )
         self._images = self._bars.add_task("images", total=images, rate="", visible=images > 1)
-        self._tiles: TaskID | None = None
+        self._tiles: dict[Path, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -213,19 +263,19 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def next_image(self) -> None:
+    def next_image(self, path: Path) -> None:
         """Count an image as done."""
-        if self._tiles is not None:
-            self._bars.remove_task(self._tiles)
-            self._tiles = None
+        if path in self._tiles:
+            self._bars.remove_task(self._tiles.pop(path))
         self._bars.advance(self._images)
 
-    def tile_done(self, progress: TileProgress) -> None:
+    def tile_done(self, path: Path, progress: TileProgress) -> None:
         """Show how far a large image is."""
-        if self._tiles is None:
-            self._tiles = self._bars.add_task("tiles", total=progress.total, rate="")
+        if path not in self._tiles:
+            name = f"tiles of {path.name}" if self._tiles else "tiles"
+            self._tiles[path] = self._bars.add_task(name, total=progress.total, rate="")
         rate = f"{progress.input_px / progress.seconds / 1e6:.1f} Mpx/s, {progress.objects} objects"
-        self._bars.update(self._tiles, completed=progress.done, rate=rate)
+        self._bars.update(self._tiles[path], completed=progress.done, rate=rate)
 
 
 def _pace(run: SlideRun) -> str:

@@ -39,13 +39,25 @@ def agreeing_seeds(maps: Maps, count: int, threshold: float) -> Tensor:
         here, there = seed[shared], seed[shared + step]
         ones.append(torch.minimum(here, there))
         others.append(torch.maximum(here, there))
-    one, other, common = _count_pairs(torch.cat(ones), torch.cat(others), count)
+    one, other, common = count_pairs(torch.cat(ones), torch.cat(others), count)
     agree = common >= threshold * (area[one] + area[other] - common)
     return connect(one[agree], other[agree], count)
 
 
-def _count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Distinct pairs of numbers below `count`, and how often each occurs."""
+def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the distinct pairs of numbers, and how often each occurs.
+
+    Parameters
+    ----------
+    one, other : Tensor, shape (N,), int64
+        Numbers from 0 to `count` - 1.
+    count : int
+
+    Returns
+    -------
+    one, other, times : Tensor, shape (P,), int64
+        Each pair once, in rising order, and how often it occurs.
+    """
     key, order = torch.sort(one * count + other)
     new = torch.ones_like(key, dtype=torch.bool)
     new[1:] = key[1:] != key[:-1]

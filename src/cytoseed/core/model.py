@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from cytoseed.core.merge import agreeing_seeds, paint
 from cytoseed.core.network import STRIDE, build_network
+from cytoseed.core.pair import pair_nuclei
 from cytoseed.core.pieces import whole_objects
 from cytoseed.core.pixels import PixelClassifier
 from cytoseed.core.seeds import find_seeds
@@ -39,6 +40,7 @@ class Segmenter(nn.Module):
         self.positional_dims = config.positional_dims
         self.offset_limit = config.offset_limit
         self.targets = len(config.targets)
+        self.has_pairs = config.targets == ("nuclei", "cells")
         self.field_count = config.positional_dims + config.conditional_dims + 1
         self.stride = STRIDE[config.network]
         self.network = build_network(config.network, config.channels, self.targets * self.field_count)
@@ -72,7 +74,8 @@ class Segmenter(nn.Module):
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
-            Labels of each image and target: 0 is background, objects are 1 to K.
+            Labels of each image and target: 0 is background, ids are 1 to K without gaps. Of nuclei and cells, a
+            nucleus has its cell's id (`pair.pair_nuclei`).
         """
         return self.labels(self.fields(image), self.thresholds)
 
@@ -152,8 +155,10 @@ class Segmenter(nn.Module):
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
+            As for `forward`.
         """
         labels: list[Tensor] = []
+        highest = 0  # that an object's number can be
         shape = [views.shape[1], views.shape[4], views.shape[5]]
         for target, classifier in enumerate(self.classifiers):
             own = views[:, :, target]
@@ -163,7 +168,11 @@ class Segmenter(nn.Module):
                 own, seed_map, seeds, thresholds.mask_threshold, self.windows, self.chunk_px
             )
             count = seeds.shape[0]
+            highest += count
             owner = agreeing_seeds(maps, count, thresholds.agreement_iou)
             painted = paint(maps, owner + 1, shape[0] * shape[1] * shape[2]).view(shape)
             labels.append(whole_objects(painted, count, thresholds.min_size_px))
-        return torch.stack(labels, 1)
+        stacked = torch.stack(labels, 1)
+        if self.has_pairs:
+            return torch.stack([pair_nuclei(image, highest) for image in stacked.unbind(0)])
+        return stacked

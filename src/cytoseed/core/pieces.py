@@ -109,25 +109,65 @@ def whole_objects(labels: Tensor, count: int, min_size: int) -> Tensor:
     Returns
     -------
     Tensor, shape (N, H, W), int32
-        Of each object the largest piece is kept (of equal ones, the topmost) and background that it encloses is
-        filled. Ids are 1 to K in each image, in the order of the numbers given.
+        What `whole_pieces` makes of them. Ids are 1 to K in each image, in the order of the numbers given.
     """
-    runs = find_runs(labels)
-    one, other = _touching(runs)
-    label = _largest_pieces(runs, _pieces(one, other, runs.label), count, min_size)
-    label = _fill_holes(runs.run, one, other, label)
-    present = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
-    present = present.scatter(0, label, torch.ones_like(label))
-    present[0] = 0
-    number = present.cumsum(0) * present  # 1..K over all images
-    by_pixel = number[label][runs.run]
-    images = labels.shape[0]
-    if images == 1:
-        return by_pixel.to(torch.int32)
+    run, label = _whole(labels, count, min_size)
+    by_pixel = without_gaps(label, count)[run]  # 1..K over all images
+    if labels.shape[0] == 1:
+        return by_pixel
     highest = by_pixel.flatten(1).amax(1)
     before = torch.cummax(highest, 0).values.roll(1)  # ids rise from image to image
     before[0] = 0
     return torch.where(by_pixel > 0, by_pixel - before[:, None, None], 0).to(torch.int32)
+
+
+def whole_pieces(labels: Tensor, count: int, min_size: int) -> Tensor:
+    """Make every object one piece without holes.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (N, H, W), int64
+    count : int
+    min_size : int
+        All as for `whole_objects`.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W), int64
+        Of each object the largest piece is kept (of equal ones, the topmost) and background that it encloses is
+        filled. Numbers stay as they are.
+    """
+    run, label = _whole(labels, count, min_size)
+    return label[run]
+
+
+def without_gaps(labels: Tensor, count: int) -> Tensor:
+    """Give objects numbers from 1 without gaps, in the order of those they have.
+
+    Parameters
+    ----------
+    labels : Tensor, of any shape, int64
+        0 is background; numbers are from 1 to `count`, each of one object, or of objects that belong together.
+    count : int
+        Highest number there can be.
+
+    Returns
+    -------
+    Tensor, of the same shape, int32
+        Ids are 1 to K; what had the same number has the same id.
+    """
+    present = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
+    present = present.scatter(0, labels.flatten(), 1)
+    present[0] = 0
+    return (present.cumsum(0) * present)[labels].to(torch.int32)
+
+
+def _whole(labels: Tensor, count: int, min_size: int) -> tuple[Tensor, Tensor]:
+    """Run of each pixel, and the label of each run once objects are whole."""
+    runs = find_runs(labels)
+    one, other = _touching(runs)
+    label = _largest_pieces(runs, _pieces(one, other, runs.label), count, min_size)
+    return runs.run, _fill_holes(runs.run, one, other, label)
 
 
 def _touching(runs: Runs) -> tuple[Tensor, Tensor]:

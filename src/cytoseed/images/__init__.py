@@ -2,22 +2,30 @@
 
 from cytoseed.images.arrays import array_channel_names, as_image, check_pixels, image_of
 from cytoseed.images.channels import choose_channels
+from cytoseed.images.copies import cache_folder
 from cytoseed.images.errors import ImageFileError
 from cytoseed.images.image import Image
+from cytoseed.images.listing import list_images
 from cytoseed.images.ngff import is_image_folder
 from cytoseed.images.readers import open_image
 from cytoseed.images.regions import Box, Regions
+from cytoseed.images.remote import Remote
+from cytoseed.images.url import is_url
 
 __all__ = [
     "Box",
     "Image",
     "ImageFileError",
     "Regions",
+    "Remote",
     "array_channel_names",
     "as_image",
+    "cache_folder",
     "check_pixels",
     "choose_channels",
     "image_of",
     "is_image_folder",
+    "is_url",
+    "list_images",
     "open_image",
 ]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cytoseed.images.remote import Place
 
 
 class ImageFileError(ValueError):
     """A file that cannot be taken as an image; the message names the file, the cause and what to do."""
 
 
-def cut_short(path: Path | None, what: str) -> ImageFileError:
+def cut_short(path: Place | None, what: str) -> ImageFileError:
     """Make the error for a file that lacks a part; `what` says in words which."""
     return ImageFileError(f"{path or 'image'}: is cut short or damaged ({what}); copy or export it again")
 
 
 @contextmanager
-def foreign_errors(path: Path | None) -> Iterator[None]:
+def foreign_errors(path: Place | None) -> Iterator[None]:
     """Turn whatever a decoder raises on a damaged file into an `ImageFileError` that names the file.
 
     A lack of memory, what the system says of a file, and errors of an array in Python (`path` is None) go through.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from cytoseed.images.copies import local_copy
+from cytoseed.images.remote import Place, Remote
 
 if TYPE_CHECKING:
     from cytoseed.images.regions import Box, Regions
@@ -15,10 +18,23 @@ _END_BYTES = 1 << 20
 _BLOCK_BYTES = 64 << 10
 _BLOCKS = 256
 _BLOCK_PX = 64
+_PLACES = 32  # fetched side by side
 _METADATA_NAMES = (".zattrs", ".zgroup", ".zarray", ".zmetadata", "zarr.json", "Slidedat.ini")
 
 
-def path_digest(path: Path) -> tuple[int, str]:
+def is_listed(path: Place) -> bool:
+    """Tell whether what there is can be looked at: not so of an OME-Zarr on the web, where folders are not listed."""
+    if not isinstance(path, Remote) or path.copied is not None:
+        return True
+    try:
+        if path.is_file():
+            return not path.is_page()
+        return path.lists and path.is_dir()
+    except PermissionError:  # a bucket may be read and not be listed
+        return False
+
+
+def path_digest(path: Place) -> tuple[int, str]:
     """Measure and hash a file, or the folder of an OME-Zarr; see `Image.identity`.
 
     Returns
@@ -29,6 +45,12 @@ def path_digest(path: Path) -> tuple[int, str]:
         In hexadecimal digits.
     """
     digest = hashlib.sha256()
+    if isinstance(path, Remote):
+        if path.copied is None:
+            path = path.anew()
+            size = _add_remote_folder(digest, path) if path.is_dir() else _add_remote_file(digest, path)
+            return size, digest.hexdigest()
+        path = local_copy(path)
     if path.is_dir():
         return _add_folder(digest, path), digest.hexdigest()
     size = _add_file(digest, path)
@@ -83,6 +105,30 @@ def _add_folder(digest: hashlib._Hash, folder: Path) -> int:
         digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
         if file.name in _METADATA_NAMES:
             digest.update(file.read_bytes())
+    return total
+
+
+def _add_remote_file(digest: hashlib._Hash, file: Remote) -> int:
+    """Add the same bytes of a file far away, some places at a time."""
+    size = file.stat().st_size
+    if size > _WHOLE_BYTES:
+        extents = list(_spread_bytes(size))
+    else:
+        extents = [(start, min(_END_BYTES, size - start)) for start in range(0, size, _END_BYTES)]
+    for first in range(0, len(extents), _PLACES):
+        for data in file.pieces(extents[first : first + _PLACES]):
+            digest.update(data)
+    return size
+
+
+def _add_remote_folder(digest: hashlib._Hash, folder: Remote) -> int:
+    """Add the same of a folder far away."""
+    total = 0
+    for entry in folder.entries(deep=True):
+        total += entry.size
+        digest.update(f"{entry.name}\0{entry.size}\0".encode("utf-8", "surrogateescape"))
+        if PurePosixPath(entry.name).name in _METADATA_NAMES:
+            digest.update((folder / entry.name).read_bytes())
     return total
 
 

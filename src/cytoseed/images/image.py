@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.errors import ImageFileError, cut_short, foreign_errors
-from cytoseed.images.identity import path_digest, pixels_digest
+from cytoseed.images.identity import is_listed, path_digest, pixels_digest
 from cytoseed.images.regions import Box, Checked, Kept, Layout, Regions
+from cytoseed.images.remote import Place
 
 RGB_NAMES = ("red", "green", "blue")
 
@@ -28,8 +28,8 @@ class Image:
     Opening reads metadata only; no file stays open.
     """
 
-    path: Path | None
-    """The file, or the folder of an OME-Zarr; None for an array given in Python."""
+    path: Place | None
+    """The file, or the folder of an OME-Zarr, a `Remote` where a URL was given; None for an array given in Python."""
     shape: tuple[int, int, int]
     """Channels, height and width (C,H,W), in pixels, at full resolution."""
     dtype: np.dtype[Any]
@@ -46,6 +46,11 @@ class Image:
     """What of the file is missing, in words; empty for a whole one. See `read`."""
     connect: Callable[[], AbstractContextManager[Regions]] = field(repr=False)
     """The reader's own way to the pixels; callers use `regions` and `read`."""
+
+    @property
+    def source(self) -> str:
+        """The path or URL, as it may be shown: without passwords and signatures; `array` for an array."""
+        return "array" if self.path is None else str(self.path)
 
     @property
     def pixel_size_um(self) -> float | None:
@@ -146,8 +151,9 @@ class Image:
         64 KiB spread evenly: a change of single pixels in between is not noticed, unless it changes the size. Of
         an OME-Zarr the metadata and the names and sizes of all files count: a chunk rewritten at its old size is
         not noticed. Of a slide in several files only the one given counts, of MRXS also its folder, as for
-        OME-Zarr. Of arrays up to 256 blocks of 64 x 64 px spread evenly, which are all pixels up to 1024 x 1024.
-        Folders above and times never count.
+        OME-Zarr. A file has the same identity here and far away; but of an OME-Zarr whose store does not list its
+        files, such as a web server, the pixels count, as of an array. Of arrays up to 256 blocks of 64 x 64 px
+        spread evenly, which are all pixels up to 1024 x 1024. Folders above and times never count.
 
         Returns
         -------
@@ -160,7 +166,7 @@ class Image:
         OSError
             If the file is no longer there.
         """
-        if self.path is None:
+        if self.path is None or not is_listed(self.path):
             with self.regions() as regions:
                 digest = pixels_digest(regions, self.shape)
             size = self.dtype.itemsize * int(np.prod(self.shape, dtype=object))

@@ -6,10 +6,10 @@ import io
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from cytoseed.images.errors import cut_short
+from cytoseed.images.remote import Place
 
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
@@ -31,7 +31,7 @@ class Survey(NamedTuple):
     """Whether pages are lost that may be anything; those of `SubIFDs` are lower resolutions of their page."""
 
 
-def survey_tiff(path: Path) -> Survey:
+def survey_tiff(path: Place) -> Survey:
     """Follow a TIFF's chain of pages, and each page's pointers to lower resolutions, to the end.
 
     A cut file often lacks its last pages or its description, and would then be read as a smaller image.
@@ -68,33 +68,55 @@ def survey_tiff(path: Path) -> Survey:
     return Survey((*lost, *broken.values()), tuple(blanks), chain_is_cut)
 
 
-class Blanked(io.FileIO):
+class Blanked(io.RawIOBase):
     """A file of which some bytes are seen as zeros."""
 
-    def __init__(self, path: Path, blanks: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, path: Place, blanks: Sequence[tuple[int, int]]) -> None:
         """Open a file to read; `blanks` are positions and lengths."""
-        super().__init__(path, "rb")
+        super().__init__()
+        self.name = str(path)
+        self._file: BinaryIO = path.open("rb")
         self._blanks = blanks
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read bytes from where the file stands."""
-        start = self.tell()
-        data = bytearray(super().read(-1 if size is None else size) or b"")
-        for position, length in self._blanks:
-            first, last = max(position - start, 0), min(position + length - start, len(data))
-            if first < last:
-                data[first:last] = bytes(last - first)
-        return bytes(data)
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that any place can be gone to."""
+        return True
+
+    def fileno(self) -> int:
+        """Give the file's number; one far away has none, and raises."""
+        return self._file.fileno()
+
+    def tell(self) -> int:
+        """Give the place of the next byte."""
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to a place, counted from the beginning, from here or from the end."""
+        return self._file.seek(offset, whence)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
     def readinto(self, buffer: Any, /) -> int:
         """Read bytes into a buffer; give their number."""
+        start = self.tell()
         view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
+        data = self._file.read(len(view))
         view[: len(data)] = data
+        for position, length in self._blanks:
+            first, last = max(position - start, 0), min(position + length - start, len(data))
+            if first < last:
+                view[first:last] = bytes(last - first)
         return len(data)
 
 
-def require_whole_jpeg(path: Path, data: bytes) -> None:
+def require_whole_jpeg(path: Place, data: bytes) -> None:
     """Find the marker that ends a JPEG's pixels.
 
     Raises
@@ -151,7 +173,7 @@ class _Page(NamedTuple):
     children: tuple[_Child, ...]
 
 
-def _tiff_header(path: Path, file: BinaryIO) -> tuple[_Dialect, int, int]:
+def _tiff_header(path: Place, file: BinaryIO) -> tuple[_Dialect, int, int]:
     """Read the byte order and dialect, and the pointer to the first page: where it is and what it says."""
     header = file.read(16)
     order = "<" if header[:2] == b"II" else ">"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cytoseed.images.errors import ImageFileError, cut_short, foreign_errors
 from cytoseed.images.image import Image, numbered_names
 from cytoseed.images.regions import Box, Layout, Regions, channel_runs
+from cytoseed.images.remote import Place, Remote
 from cytoseed.images.scale import PixelSize, first_credible, in_um
 
 _MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")  # a folder with one of these is Zarr's
@@ -30,20 +31,30 @@ _BLOSC_HEADER = struct.Struct("<12xI")  # its last field is the chunk's length
 _STACKS = {"z": "planes in z", "t": "points in time"}
 
 
-def is_image_folder(path: Path) -> bool:
-    """Tell whether a folder is an image: an OME-Zarr, or what bioformats2raw makes, told by what it says of itself."""
+def is_image_folder(path: Place) -> bool:
+    """Tell whether a folder is an image: an OME-Zarr, or what bioformats2raw makes, told by what it says of itself.
+
+    Raises
+    ------
+    OSError
+        If a store far away does not answer.
+    """
     try:
         return _find(path) is not None
-    except (OSError, ValueError):
+    except ValueError:
+        return False
+    except OSError:
+        if isinstance(path, Remote):
+            raise
         return False
 
 
-def is_zarr_folder(path: Path) -> bool:
+def is_zarr_folder(path: Place) -> bool:
     """Tell whether a folder is Zarr's at all."""
-    return any((path / mark).is_file() for mark in _MARKS)
+    return any(_is_there(path / mark) for mark in _MARKS)
 
 
-def open_ngff(path: Path) -> Image:
+def open_ngff(path: Place) -> Image:
     """Open the first image of an OME-Zarr, with its lower resolutions.
 
     Raises
@@ -79,7 +90,7 @@ def open_ngff(path: Path) -> Image:
 class _Found(NamedTuple):
     """Where the image is described, and how."""
 
-    folder: Path
+    folder: Place
     attributes: Mapping[str, Any]
     multiscale: Mapping[str, Any]
 
@@ -89,7 +100,7 @@ class _Axis(NamedTuple):
     unit: str
 
 
-def _connect(path: Path, layout: Layout) -> AbstractContextManager[Regions]:
+def _connect(path: Place, layout: Layout) -> AbstractContextManager[Regions]:
     """Open the levels again; refuse them if they are no longer what they were."""
     found = _find(path)
     if found is None:
@@ -103,7 +114,7 @@ def _connect(path: Path, layout: Layout) -> AbstractContextManager[Regions]:
 class _Levels(NamedTuple):
     """The regions of open arrays; zarr opens a chunk's file when it reads it."""
 
-    folders: tuple[Path, ...]
+    folders: tuple[Place, ...]
     arrays: tuple[Any, ...]
     axes: str  # one letter an axis
     dtype: np.dtype[Any]
@@ -116,12 +127,21 @@ class _Levels(NamedTuple):
         parts = []
         for run in channel_runs(channels or (0,)):
             place |= {"c": run} if "c" in kept else {}
-            _require_whole_chunks(self.folders[level], self.arrays[level], [place[axis] for axis in self.axes])
-            part = np.asarray(self.arrays[level][tuple(place[axis] for axis in self.axes)])
+            part = self._part(self.folders[level], self.arrays[level], [place[axis] for axis in self.axes])
             parts.append(part.transpose([kept.index(axis) for axis in "cyx" if axis in kept]))
         if "c" not in kept:
             return np.array(np.broadcast_to(parts[0], (len(channels or (0,)), height, width)), self.dtype)
         return np.concatenate(parts, dtype=self.dtype)
+
+    def _part(self, folder: Place, array: Any, place: Sequence[int | slice]) -> NDArray[Any]:
+        if not isinstance(folder, Remote):
+            _require_whole_chunks(folder, array, place)
+            return np.asarray(array[tuple(place)])
+        from cytoseed.images.chunks import require_there
+
+        part = np.asarray(array[tuple(place)])
+        require_there(array)
+        return part
 
 
 def _require_whole_chunks(folder: Path, array: Any, place: Sequence[int | slice]) -> None:
@@ -143,11 +163,15 @@ def _require_whole_chunks(folder: Path, array: Any, place: Sequence[int | slice]
 def _blosc_bytes(file: Path) -> int:
     """Read how long a chunk by Blosc should be."""
     with file.open("rb") as chunk:
-        header = chunk.read(_BLOSC_HEADER.size)
+        return _stated_bytes(chunk.read(_BLOSC_HEADER.size))
+
+
+def _stated_bytes(header: bytes) -> int:
+    """Tell from the beginning of a chunk by Blosc how long it should be."""
     return int(_BLOSC_HEADER.unpack(header)[0]) if len(header) == _BLOSC_HEADER.size else _BLOSC_HEADER.size
 
 
-def _find(path: Path) -> _Found | None:
+def _find(path: Place) -> _Found | None:
     """Look for the description of an image, in the folder or in the first image of bioformats2raw."""
     attributes = _attributes(path)
     if "bioformats2raw.layout" in attributes:
@@ -159,18 +183,51 @@ def _find(path: Path) -> _Found | None:
     return _Found(path, attributes, multiscales[0])
 
 
-def _attributes(path: Path) -> Mapping[str, Any]:
+def _attributes(path: Place) -> Mapping[str, Any]:
     """Read what a group says of itself; 0.5 says it under `ome` in zarr.json, 0.4 in .zattrs."""
-    if (path / "zarr.json").is_file():
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
+    refused = None
+    for mark in ("zarr.json", ".zattrs"):
+        try:
+            text = _text(path / mark)
+        except PermissionError as error:  # a bucket that is not to be listed says so of what is not there
+            refused = error
+            continue
+        if text is not None:
+            return _said(path, json.loads(text), mark)
+    if refused is not None:
+        raise refused
+    return {}
+
+
+def _said(path: Place, document: Any, mark: str) -> Mapping[str, Any]:
+    """Find the attributes in the document that has them."""
+    attributes = document
+    if mark == "zarr.json":
+        attributes = document.get("attributes", {})
         attributes = attributes.get("ome", attributes)
-    elif (path / ".zattrs").is_file():
-        attributes = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
-    else:
-        return {}
     if not isinstance(attributes, dict):
         raise ValueError(f"{path}: its attributes are no mapping")
     return attributes
+
+
+def _text(path: Place) -> str | None:
+    """Read a file that need not be there; far away one request tells both."""
+    if isinstance(path, Remote):
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            return None
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _is_there(path: Place) -> bool:
+    """Tell whether there is a file; of a bucket that is not to be listed, whether there is one that may be read."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        if isinstance(path, Remote):
+            return False
+        raise
 
 
 def _axes(multiscale: Mapping[str, Any]) -> tuple[_Axis, ...]:
@@ -183,16 +240,15 @@ def _axes(multiscale: Mapping[str, Any]) -> tuple[_Axis, ...]:
     return tuple(axes)
 
 
-def _open_levels(path: Path, found: _Found, axes: tuple[_Axis, ...]) -> tuple[tuple[Path, ...], tuple[Any, ...], str]:
+def _open_levels(path: Place, found: _Found, axes: tuple[_Axis, ...]) -> tuple[tuple[Place, ...], tuple[Any, ...], str]:
     """Open the array of each level; give its folder, itself, and in words which of the lower ones are not there."""
-    import zarr
-
     folders, levels, lost = [], [], []
     for number, dataset in enumerate(found.multiscale["datasets"]):
         folder = found.folder / str(dataset["path"])
-        if is_zarr_folder(folder):
+        level = _open_array(folder)
+        if level is not None:
             folders.append(folder)
-            levels.append(zarr.open_array(str(folder), mode="r"))
+            levels.append(level)
         else:
             lost.append(f"level {number} ({dataset['path']}) is not there")
         if not levels:
@@ -201,7 +257,18 @@ def _open_levels(path: Path, found: _Found, axes: tuple[_Axis, ...]) -> tuple[tu
     return tuple(folders), tuple(levels), "; ".join(lost)
 
 
-def _require_flat(path: Path, levels: Sequence[Any], axes: tuple[_Axis, ...]) -> None:
+def _open_array(folder: Place) -> Any | None:
+    """Open the array of one level; None where it is not there."""
+    if isinstance(folder, Remote):
+        from cytoseed.images.chunks import open_far_array
+
+        return open_far_array(folder, _stated_bytes)
+    import zarr
+
+    return zarr.open_array(str(folder), mode="r") if is_zarr_folder(folder) else None
+
+
+def _require_flat(path: Place, levels: Sequence[Any], axes: tuple[_Axis, ...]) -> None:
     """Refuse what is no 2-D image with channels."""
     names = [axis.name for axis in axes]
     first = levels[0]

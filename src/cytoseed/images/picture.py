@@ -10,7 +10,6 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from cytoseed.images.errors import ImageFileError, cut_short
 from cytoseed.images.image import RGB_NAMES, Image, numbered_names
 from cytoseed.images.intact import require_whole_jpeg
 from cytoseed.images.regions import Box, Kept, Layout, Regions
+from cytoseed.images.remote import Place, anew
 from cytoseed.images.scale import NOT_STATED
 
 # the signature's 8 bytes and the first chunk's length are skipped
@@ -30,7 +30,7 @@ _MOST_PX = 1 << 28
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # C4, C8 and CC are tables and reserved
 
 
-def open_png(path: Path) -> Image:
+def open_png(path: Place) -> Image:
     """Open a PNG: grey, RGB or palette of 1 to 16 bits; alpha is dropped.
 
     Raises
@@ -48,7 +48,7 @@ def open_png(path: Path) -> Image:
     return _image(path, _Header(_PNG_CHANNELS[colour], height, width, bits), _decode_png)
 
 
-def open_jpeg(path: Path) -> Image:
+def open_jpeg(path: Place) -> Image:
     """Open a JPEG: grey or RGB. A rotation in its EXIF data is not applied.
 
     Raises
@@ -73,7 +73,7 @@ class _Header(NamedTuple):
     bits: int
 
 
-def _image(path: Path, header: _Header, decode: Callable[[Path, _Header], NDArray[Any]]) -> Image:
+def _image(path: Place, header: _Header, decode: Callable[[Place, _Header], NDArray[Any]]) -> Image:
     """Make the record of a picture. A resolution in it is a printer's: not a pixel size."""
     if header.height * header.width > _MOST_PX:
         raise ImageFileError(
@@ -98,14 +98,14 @@ def _image(path: Path, header: _Header, decode: Callable[[Path, _Header], NDArra
     )
 
 
-def _connect(path: Path, layout: Layout, decode: Callable[[], NDArray[Any]]) -> AbstractContextManager[Regions]:
+def _connect(path: Place, layout: Layout, decode: Callable[[], NDArray[Any]]) -> AbstractContextManager[Regions]:
     return nullcontext(_Decoded(path, layout, decode))
 
 
 class _Decoded:
     """The regions of a picture, decoded when the first is read."""
 
-    def __init__(self, path: Path, layout: Layout, decode: Callable[[], NDArray[Any]]) -> None:
+    def __init__(self, path: Place, layout: Layout, decode: Callable[[], NDArray[Any]]) -> None:
         self._path, self._layout, self._decode = path, layout, decode
         self._lock = Lock()
 
@@ -121,7 +121,7 @@ class _Decoded:
         return Kept(pixels)
 
 
-def _jpeg_header(path: Path, data: bytes) -> _Header:
+def _jpeg_header(path: Place, data: bytes) -> _Header:
     """Find the frame header, walking from segment to segment."""
     position = 2
     while position + 10 <= len(data) and data[position] == 0xFF:
@@ -136,16 +136,16 @@ def _jpeg_header(path: Path, data: bytes) -> _Header:
     raise cut_short(path, "it has no frame header")
 
 
-def _decode_png(path: Path, header: _Header) -> NDArray[Any]:
+def _decode_png(path: Place, header: _Header) -> NDArray[Any]:
     import imagecodecs
 
-    return _channels_first(imagecodecs.png_decode(path.read_bytes()), header)
+    return _channels_first(imagecodecs.png_decode(anew(path).read_bytes()), header)
 
 
-def _decode_jpeg(path: Path, header: _Header) -> NDArray[Any]:
+def _decode_jpeg(path: Place, header: _Header) -> NDArray[Any]:
     import imagecodecs
 
-    data = path.read_bytes()
+    data = anew(path).read_bytes()
     require_whole_jpeg(path, data)  # it may have changed since it was opened
     return _channels_first(imagecodecs.jpeg_decode(data), header)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import index as as_int
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.errors import ImageFileError, foreign_errors
+
+if TYPE_CHECKING:
+    from cytoseed.images.remote import Place
 
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
@@ -58,7 +60,7 @@ class Layout(NamedTuple):
     level_shapes: tuple[tuple[int, int], ...]
     """Height and width of each resolution, full resolution first."""
 
-    def require_same(self, path: Path, found: Layout) -> None:
+    def require_same(self, path: Place, found: Layout) -> None:
         """Refuse a file that no longer holds what it held when it was opened.
 
         Raises
@@ -77,7 +79,7 @@ class Layout(NamedTuple):
 class Checked:
     """A reader's regions behind the checks that are the same for all readers."""
 
-    def __init__(self, path: Path | None, layout: Layout, reader: Regions) -> None:
+    def __init__(self, path: Place | None, layout: Layout, reader: Regions) -> None:
         self._path = path
         self._layout = layout
         self._reader: Regions | None = reader

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -18,8 +19,10 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.blocks import Extent
 from cytoseed.images.errors import ImageFileError, cut_short
 from cytoseed.images.regions import Box
+from cytoseed.images.remote import Place, Remote
 
 _KEPT_BYTES = 1 << 30  # of decoded pieces, while the file is open
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
@@ -68,7 +71,7 @@ def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
     in_order = long in _RUNS and series.transform is None
     if in_order and series.dataoffset is not None and first.databytecounts[0]:
         dtype = series.dtype.newbyteorder(keyframe.parent.byteorder)
-        run = _Run(store, _path(first), series.dataoffset, 1, height, width, dtype)
+        run = _Run(store, store.place(first), series.dataoffset, 1, height, width, dtype)
         return (run._replace(samples=channels),) if long[-1] in "SC" else run.repeated(channels)
     as_announced = (keyframe.imagedepth, keyframe.imagelength, keyframe.imagewidth) == (1, height, width)
     if in_order and as_announced and len(series) * keyframe.samplesperpixel == channels:
@@ -79,8 +82,8 @@ def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
 class Store:
     """The files that an image lies in, opened when first read from, and the decoded pieces that are worth keeping."""
 
-    def __init__(self, root: Path) -> None:
-        """Begin with no file open; `root` is named in errors."""
+    def __init__(self, root: Place) -> None:
+        """Begin with no file open; `root` is the file that was given, and is named in errors."""
         self.root = root
         self._files: dict[Path, BinaryIO] = {}
         self._kept: OrderedDict[Any, NDArray[Any]] = OrderedDict()
@@ -96,14 +99,20 @@ class Store:
             file.close()
         self._kept.clear()
 
-    def holds(self, path: Path, end: int) -> bool:
+    def place(self, page: Any) -> Place:
+        """Give the file that a page is in: on a disk an OME-TIFF may lie in several."""
+        return self.root if isinstance(self.root, Remote) else Path(page.parent.filehandle.path)
+
+    def holds(self, path: Place, end: int) -> bool:
         """Tell whether a file reaches as far as this byte."""
         return end <= path.stat().st_size
 
-    def read(self, path: Path, offset: int, count: int) -> bytes:
+    def read(self, path: Place, offset: int, count: int) -> bytes:
         """Read bytes of a file; raise `ImageFileError` if they are not all there."""
         if not self.holds(path, offset + count):
             raise self.cut(path)
+        if isinstance(path, Remote):
+            return path.read(offset, count)
         with self._lock:
             file = self._files.get(path)
             if file is None:
@@ -111,7 +120,11 @@ class Store:
             file.seek(offset)
             return file.read(count)
 
-    def cut(self, path: Path) -> ImageFileError:
+    def ahead(self, path: Place, extents: Iterable[Extent]) -> Iterator[None]:
+        """Yield once for each of the parts that will be read; those of a file far away come many at a time."""
+        return path.ahead(extents) if isinstance(path, Remote) else repeat(None)
+
+    def cut(self, path: Place) -> ImageFileError:
         """Make the error for pixels that lie beyond a file's end."""
         return cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
 
@@ -132,6 +145,11 @@ class Store:
                     self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             return piece
 
+    def has(self, key: Any) -> bool:
+        """Tell whether a decoded piece is there."""
+        with self._lock:
+            return key in self._kept
+
     def require_small(self, size: int, what: str) -> None:
         """Refuse to decode, for a part of it, what is larger than may be kept."""
         if size > _KEPT_BYTES:
@@ -145,7 +163,7 @@ class _Run(NamedTuple):
     """Uncompressed rows, one after the other."""
 
     store: Store
-    path: Path
+    path: Place
     offset: int
     samples: int
     height: int
@@ -172,8 +190,9 @@ class _Run(NamedTuple):
         if width == self.width:
             data = self.store.read(self.path, start, height * self._row_bytes)
         else:
-            rows = (start + row * self._row_bytes for row in range(height))
-            data = b"".join(self.store.read(self.path, row, width * pixel_bytes) for row in rows)
+            rows = [(start + row * self._row_bytes, width * pixel_bytes) for row in range(height)]
+            ahead = self.store.ahead(self.path, rows)
+            data = b"".join(self.store.read(self.path, *row) for row, _ in zip(rows, ahead, strict=False))
         stored = np.frombuffer(data, self.dtype).reshape(height, width, self.samples)
         return np.moveaxis(stored, 2, 0).astype(self.dtype.newbyteorder("="), copy=False)
 
@@ -182,7 +201,7 @@ class _Pieces(NamedTuple):
     """The tiles or strips of one page; of a page that stores its channels apart, those of one channel."""
 
     store: Store
-    path: Path
+    path: Place
     page: Any  # tifffile's page or frame, of which the offsets are taken
     keyframe: Any  # tifffile's page that tells how the pieces are decoded
     first: int  # number of the first piece
@@ -215,12 +234,22 @@ class _Pieces(NamedTuple):
         rows, columns = self._piece_shape
         whole = (height, width) == (self.keyframe.imagelength, self.keyframe.imagewidth)
         result = np.full((height, width, self.samples), _background(self.keyframe), self.keyframe.dtype)
-        for row in range(top // rows, -(-(top + height) // rows)):
-            for column in range(left // columns, -(-(left + width) // columns)):
-                piece = self._piece(self.first + row * self._columns + column, whole)
-                if piece is not None:
-                    _paste(result, piece, row * rows - top, column * columns - left)
+        places = [
+            (self.first + row * self._columns + column, row * rows - top, column * columns - left)
+            for row in range(top // rows, -(-(top + height) // rows))
+            for column in range(left // columns, -(-(left + width) // columns))
+        ]
+        ahead = self.store.ahead(self.path, (self._extent(index) for index, _, _ in places))
+        for (index, down, right), _ in zip(places, ahead, strict=False):
+            piece = self._piece(index, whole)
+            if piece is not None:
+                _paste(result, piece, down, right)
         return np.moveaxis(result, 2, 0)
+
+    def _extent(self, index: int) -> Extent:
+        """Tell which bytes of the file a piece needs: none where it is not stored, or decoded already."""
+        offset, count = self.page.dataoffsets[index], self.page.databytecounts[index]
+        return offset, 0 if not offset or self.store.has((self.path, offset)) else count
 
     def _piece(self, index: int, whole: bool) -> NDArray[Any] | None:
         """Decode a piece, (rows, columns, samples); None where nothing is stored, which stands for background."""
@@ -257,9 +286,9 @@ class _Whole(NamedTuple):
     @property
     def is_whole(self) -> bool:
         if self.series.dataoffset is not None:
-            return self.store.holds(_path(self.series[0]), self.series.dataoffset + self.series.nbytes)
+            return self.store.holds(self.store.place(self.series[0]), self.series.dataoffset + self.series.nbytes)
         return all(
-            self.store.holds(_path(page), offset + count)
+            self.store.holds(self.store.place(page), offset + count)
             for page in self.series
             for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
         )
@@ -275,7 +304,7 @@ class _Whole(NamedTuple):
 
     def _decoded(self) -> NDArray[Any]:
         if not self.is_whole:
-            raise self.store.cut(_path(self.series[0]))
+            raise self.store.cut(self.store.place(self.series[0]))
         with self.store.alone:
             pixels: NDArray[Any] = self.series.asarray()
         others = [index for index, axis in enumerate(self.series.axes) if axis not in "YX"]
@@ -285,7 +314,7 @@ class _Whole(NamedTuple):
 
 def _planes_of_page(page: Any, keyframe: Any, store: Store) -> Sequence[Plane]:
     """Tell how one page is stored."""
-    path = _path(page)
+    path = store.place(page)
     apart = 1 if keyframe.planarconfig == 1 else keyframe.samplesperpixel
     samples = keyframe.samplesperpixel // apart
     if keyframe.is_final and _is_one_run(page):
@@ -316,8 +345,3 @@ def _paste(result: NDArray[Any], piece: NDArray[Any], top: int, left: int) -> No
     rows = slice(max(top, 0), min(top + piece.shape[0], result.shape[0]))
     columns = slice(max(left, 0), min(left + piece.shape[1], result.shape[1]))
     result[rows, columns] = piece[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-
-
-def _path(page: Any) -> Path:
-    """Give the file that a page is in: an OME-TIFF may lie in several."""
-    return Path(page.parent.filehandle.path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from cytoseed.images.errors import ImageFileError, cut_short, foreign_errors
 from cytoseed.images.image import RGB_NAMES, Image, numbered_names
 from cytoseed.images.intact import Blanked, Survey, survey_tiff
 from cytoseed.images.regions import Box, Layout, Regions
+from cytoseed.images.remote import Place, Remote, anew, require_read
 from cytoseed.images.scale import ome_pixels, perkinelmer_text, tiff_pixel_size
 from cytoseed.images.stored import Plane, Store, planes_of
 
@@ -31,10 +32,12 @@ _ALPHA = (1, 2)
 _UNCONVERTED = (1, 5, 8, 32773, 32946)  # compressions under which YCbCr stays YCbCr: none, LZW, ...
 _LONGEST_PX = 1 << 31
 _LEAST_TILE_BYTES, _LARGEST_TILE_BYTES = 1 << 10, 1 << 28
+_NDPI = ".ndpi"
+_TRESTLE, _VENTANA, _XMP_BYTES = "MedScan", b"<iScan", 1 << 12
 _COUNTING = ("ome", "imagej", "shaped")  # kinds of description that tell how many planes there are
 
 
-def open_tiff(path: Path) -> Image:
+def open_tiff(path: Place) -> Image:
     """Open the first image of a TIFF, with its lower resolutions.
 
     Of a file that is cut short, what is still described is opened: see `Image.damage`.
@@ -47,6 +50,7 @@ def open_tiff(path: Path) -> Image:
     """
     with foreign_errors(path), _opened(path) as tiff:
         names, size = _names(tiff), tiff_pixel_size(tiff.tif)
+        require_read(path)
         return Image(
             path=path,
             shape=tiff.layout.shape,
@@ -60,7 +64,7 @@ def open_tiff(path: Path) -> Image:
         )
 
 
-def suits_openslide(path: Path) -> bool:
+def suits_openslide(path: Place) -> bool:
     """Tell whether OpenSlide reads a TIFF without loss and without harm.
 
     It takes everything for RGB of 8 bits, the right way up, and does not look at what OME-TIFF and ImageJ's say. It
@@ -69,7 +73,7 @@ def suits_openslide(path: Path) -> bool:
     import tifffile
 
     try:
-        with foreign_errors(path), _unheard(), tifffile.TiffFile(path) as tif:
+        with foreign_errors(path), _unheard(), _file(path) as file, tifffile.TiffFile(file) as tif:
             page = tif.pages.first
             colours = page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 and page.dtype == np.uint8
             upright = page.tags.valueof("Orientation", 1) == 1
@@ -79,10 +83,47 @@ def suits_openslide(path: Path) -> bool:
         return False
 
 
+class Look(NamedTuple):
+    """What decides how a TIFF far away is read."""
+
+    needs_openslide: bool
+    """Whether OpenSlide sees another image in it than tifffile does, for it knows how the scanner's tiles lie."""
+    is_aperio: bool
+    others: tuple[str, ...] = ()
+    """Names of further files with planes of its first image."""
+
+
+def look_at(path: Place) -> Look:
+    """Look at the first page of a TIFF; of a damaged one nothing is told."""
+    import tifffile
+
+    if path.suffix.lower() == _NDPI:  # beyond 4 GiB its pages are not where a TIFF has them
+        return Look(True, False)
+    try:
+        with foreign_errors(path), _unheard(), _file(path) as file, tifffile.TiffFile(file) as tif:
+            page = tif.pages.first
+            software = str(page.tags.valueof("Software", ""))
+            ventana = _VENTANA in bytes(page.tags.valueof("XMP", b"")[:_XMP_BYTES])
+            scanners = (page.is_ndpi, page.is_bif, ventana, page.is_scn, page.is_philips, software.startswith(_TRESTLE))
+            return Look(any(scanners), bool(page.is_svs), tuple(_other_files(tif, path.name)))
+    except ImageFileError:
+        return Look(False, False)
+
+
+def _other_files(tif: Any, name: str) -> Iterator[str]:
+    """Name the other files that OME-XML counts to the first image."""
+    pixels = ome_pixels(tif)
+    own = ElementTree.fromstring(tif.ome_metadata).get("UUID") if pixels is not None else None
+    for uuid in () if pixels is None else pixels.findall("{*}TiffData/{*}UUID"):
+        other = uuid.get("FileName")
+        if other and other != name and uuid.text != own:
+            yield other
+
+
 @contextmanager
-def _connect(path: Path, layout: Layout) -> Iterator[Regions]:
+def _connect(path: Place, layout: Layout) -> Iterator[Regions]:
     """Open the file for reads; refuse it if it no longer holds what it held."""
-    with _opened(path) as tiff:
+    with _opened(anew(path)) as tiff:
         layout.require_same(path, tiff.layout)
         yield tiff
 
@@ -112,7 +153,7 @@ class _Axes(NamedTuple):
 class _Tiff:
     """An open TIFF: its layout, and the way to its regions."""
 
-    def __init__(self, path: Path, tif: Any, survey: Survey, store: Store) -> None:
+    def __init__(self, path: Place, tif: Any, survey: Survey, store: Store) -> None:
         if tif.is_bif:
             raise ImageFileError(
                 f"{path}: is a slide of Ventana, whose tiles overlap; OpenSlide reads it where it is installed: "
@@ -152,16 +193,23 @@ class _Tiff:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Tiff]:
+def _opened(path: Place) -> Iterator[_Tiff]:
     import tifffile
 
     with _unheard(), ExitStack() as stack:
         survey = survey_tiff(path)
         # tifffile sees a cut file as one that ends with the last page that is all there
-        file = stack.enter_context(Blanked(path, survey.blanks)) if survey.blanks else path
+        file: Any = stack.enter_context(Blanked(path, survey.blanks) if survey.blanks else _file(path))
         tif = stack.enter_context(tifffile.TiffFile(file))
         store = stack.enter_context(closing(Store(path)))
-        yield _Tiff(path, tif, survey, store)
+        tiff = _Tiff(path, tif, survey, store)
+        require_read(path)
+        yield tiff
+
+
+def _file(path: Place) -> AbstractContextManager[Any]:
+    """Give what tifffile opens: it opens files on a disk itself."""
+    return path.open("rb") if isinstance(path, Remote) else nullcontext(path)
 
 
 @contextmanager
@@ -175,7 +223,7 @@ def _unheard() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _require_all_planes(path: Path, tif: Any, series: Any, survey: Survey) -> None:
+def _require_all_planes(path: Place, tif: Any, series: Any, survey: Survey) -> None:
     """Refuse a file that lacks channels or planes of its first image; lower levels and other images may be lost."""
     promised = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
     in_one_run = series.dataoffset is not None  # ImageJ gives such data one page
@@ -197,7 +245,7 @@ def _has_all_pages(series: Any) -> bool:
         return False
 
 
-def _find_axes(path: Path, series: Any, tif: Any) -> _Axes:
+def _find_axes(path: Place, series: Any, tif: Any) -> _Axes:
     """Decide which axis holds the channels; refuse what is no 2-D image."""
     page = series.keyframe
     _require_known_values(path, series, page)
@@ -223,7 +271,7 @@ def _find_axes(path: Path, series: Any, tif: Any) -> _Axes:
     )
 
 
-def _require_known_values(path: Path, series: Any, page: Any) -> None:
+def _require_known_values(path: Place, series: Any, page: Any) -> None:
     if series.dtype is None or series.dtype.kind not in "buif":
         raise ImageFileError(
             f"{path}: holds values of type {series.dtype}; cytoseed takes booleans, integers and real "
@@ -240,7 +288,7 @@ def _without_alpha(page: Any, samples: int) -> int:
     return samples - has_alpha
 
 
-def _not_flat(path: Path, series: Any, what: str, remedy: str) -> ImageFileError:
+def _not_flat(path: Place, series: Any, what: str, remedy: str) -> ImageFileError:
     sizes = ", ".join(f"{axis} {size}" for axis, size in zip(series.axes, series.shape, strict=True))
     return ImageFileError(f"{path}: holds {what} ({sizes}); cytoseed takes 2-D images: {remedy}")
 

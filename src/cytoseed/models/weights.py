@@ -40,6 +40,8 @@ class Model:
     """Architecture, scale, thresholds, origin."""
     segmenter: Segmenter
     """The network and all that follows it, float32, in eval mode."""
+    folder: Path | None = None
+    """Where it was loaded from: other processes find it there."""
 
 
 def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
@@ -73,7 +75,7 @@ def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
     segmenter = Segmenter(config)
     _check_fit(folder / WEIGHTS_FILE, weights, segmenter.state_dict())
     segmenter.load_state_dict(weights)
-    return Model(config, segmenter.eval())
+    return Model(config, segmenter.eval(), folder)
 
 
 def save_model(segmenter: Segmenter, config: ModelConfig, folder: str | os.PathLike[str], half: bool = True) -> Path:

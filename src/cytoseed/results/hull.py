@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.runs import Runs
+from cytoseed.results.runs import Runs, portions
 
 _ROWS_AT_ONCE = 1 << 17  # bounds the memory, whatever the number and height of the objects
 
@@ -26,21 +26,15 @@ def count_hull_pixels(runs: Runs) -> NDArray[np.int64]:
     ndarray, shape (K,), int64
         At least the number of the object's pixels.
     """
-    number = len(runs.ids)
     top = runs.row[runs.begins]
     stops = np.append(runs.begins, len(runs.row))[1:]
     height = runs.row[stops - 1] - top + 1
-    done_rows = np.cumsum(height)
-    counts = np.empty(number, np.int64)
-    begin = 0
-    while begin < number:
-        limit = int(done_rows[begin]) + _ROWS_AT_ONCE
-        end = int(np.searchsorted(done_rows, limit))  # at least one object more than `begin`
-        part = slice(int(runs.begins[begin]), int(stops[end - 1]))
-        place = runs.place[part] - begin
-        row = runs.row[part] - top[begin:end][place]
-        counts[begin:end] = _count(place, row, runs.first[part], runs.last[part], height[begin:end])
-        begin = end
+    counts = np.empty(len(runs.ids), np.int64)
+    for portion in portions(height, _ROWS_AT_ONCE):
+        part = slice(int(runs.begins[portion.start]), int(stops[portion.stop - 1]))
+        place = runs.place[part] - portion.start
+        row = runs.row[part] - top[portion][place]
+        counts[portion] = _count(place, row, runs.first[part], runs.last[part], height[portion])
     return counts
 
 

@@ -1,17 +1,33 @@
-"""The outline of an object along the edges of its pixels: rasterising it gives back exactly those pixels."""
+"""The outlines of objects along the edges of their pixels: rasterising them gives back exactly those pixels."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from cytoseed.results.result import Block
+
 Ring: TypeAlias = list[list[int]]
 """A closed line of [x, y] corners, the last one the first again."""
 
+Polygon: TypeAlias = list[Ring]
+"""One piece of an object: its outer ring, then its holes."""
 
-def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[list[Ring]]:
+
+class Outlined(NamedTuple):
+    """One object."""
+
+    label: int
+    """Its id."""
+    polygons: tuple[list[Polygon], ...]
+    """What `outline` gives for each target, in px of the image; empty for a target in which the object is not."""
+
+
+def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Polygon]:
     """Outline an object.
 
     Pixel (row, column) covers x from column to column + 1 and y from row to row + 1. Pieces that meet only at
@@ -39,22 +55,53 @@ def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[list[R
     return _pieces(mask, left, top)
 
 
-def _pieces(mask: NDArray[np.bool_], left: int, top: int) -> list[list[Ring]]:
-    """Outline an object that may have several pieces and holes."""
-    import cv2
+def outlines(block: Block) -> Iterator[Outlined]:
+    """Outline one object of a block after the other, in the order of their ids."""
+    from scipy.ndimage import find_objects
 
-    framed = np.pad(mask.astype(np.uint8), 1)
-    number, pieces = cv2.connectedComponents(framed, connectivity=4)
+    if not len(block.table):
+        return
+    before = int(block.table["id"].min()) - 1  # find_objects lists a box for each number from 1
+    planes = np.maximum(block.labels - before, 0) if before else block.labels
+    boxes = [find_objects(plane) for plane in planes]
+    for number in range(1, max(map(len, boxes)) + 1):
+        polygons = tuple(
+            _polygons(plane, number, of_plane[number - 1] if number <= len(of_plane) else None, block)
+            for plane, of_plane in zip(planes, boxes, strict=True)
+        )
+        if any(polygons):  # ids may have gaps
+            yield Outlined(number + before, polygons)
+
+
+def _polygons(plane: NDArray[np.int32], number: int, box: tuple[slice, slice] | None, block: Block) -> list[Polygon]:
+    """Outline what has a number in a plane of a block; nothing where there is no box around it."""
+    if box is None:
+        return []
+    return outline(plane[box] == number, left=block.left + box[1].start, top=block.top + box[0].start)
+
+
+def _pieces(mask: NDArray[np.bool_], left: int, top: int) -> list[Polygon]:
+    """Outline an object that may have several pieces and holes."""
     polygons = []
-    for piece in range(1, number):
-        region = pieces == piece
-        gaps_number, gaps = cv2.connectedComponents((~region).astype(np.uint8), connectivity=4)
-        outside = int(gaps[0, 0])
-        holes = [gaps == gap for gap in range(1, gaps_number) if gap != outside]
-        rings = [_traced(each)[0] for each in (region, *holes)]
-        turned = [np.roll(ring[::-1], 1, axis=0) for ring in rings[1:]]  # holes run the other way, from the same corner
-        polygons.append([_placed(ring, left - 1, top - 1) for ring in (rings[0], *turned)])
+    for y, x, piece in _connected(mask):
+        polygon = [_placed(_traced(piece)[0], left + x, top + y)]
+        for row, column, gap in _connected(np.pad(~piece, 1, constant_values=True)):
+            if (row, column) != (0, 0):  # there the piece's outside begins
+                ring = _traced(gap)[0]
+                turned = np.roll(ring[::-1], 1, axis=0)  # holes run the other way, from the same corner
+                polygon.append(_placed(turned, left + x + column - 1, top + y + row - 1))
+        polygons.append(polygon)
     return polygons
+
+
+def _connected(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+    """Give each part that is connected by edges: row and column of its box in the mask, and the part alone in it."""
+    import cv2
+    from scipy.ndimage import find_objects
+
+    _, parts = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)
+    for part, (rows, columns) in enumerate(find_objects(parts), start=1):
+        yield rows.start, columns.start, parts[rows, columns] == part
 
 
 def _traced(region: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
@@ -76,7 +123,7 @@ def _traced(region: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
         is_new[0] = codes[0] != codes[-1]
         np.not_equal(codes[1:], codes[:-1], out=is_new[1:])
         corners = corners[is_new]
-        rings.append(corners if _area(corners) > 0 else corners[::-1])
+        rings.append(corners if _area(corners) > 0 else np.ascontiguousarray(corners[::-1]))
     return rings
 
 
@@ -87,16 +134,14 @@ def _codes(corners: NDArray[np.int32]) -> NDArray[np.int64]:
 
 def _meets_itself(ring: NDArray[np.int32]) -> bool:
     """Tell whether a ring is at one corner twice, as it is where two pieces meet at a corner."""
-    codes = np.sort(_codes(ring))
-    return bool((codes[1:] == codes[:-1]).any())
+    return len(set(_codes(ring).tolist())) < len(ring)
 
 
-def _area(ring: NDArray[np.int32]) -> int:
-    """Give the area of a ring, by the shoelace formula; its sides are upright and level in turn."""
-    x, y = ring.T
-    if x[0] == x[1]:
-        return int(np.dot(x[::2], y[1::2] - y[::2]))
-    return -int(np.dot(y[::2], x[1::2] - x[::2]))
+def _area(ring: NDArray[np.int32]) -> float:
+    """Give the area of a ring: positive where it runs clockwise as seen, with y pointing down."""
+    import cv2
+
+    return cv2.contourArea(ring, oriented=True)
 
 
 def _placed(ring: NDArray[np.int32], left: int, top: int) -> Ring:

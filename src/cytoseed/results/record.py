@@ -35,20 +35,22 @@ class Record:
     """What the segmentation was told, with the model's name and version."""
 
     @classmethod
-    def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any]) -> Record:
-        """Make the record that this version of cytoseed writes.
+    def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
+        """Make a record.
 
         Parameters
         ----------
         described, settings : mapping
             What `Result.input` and `Result.settings` hold.
+        version : str, optional
+            Version of cytoseed that found the objects; without it, this one.
 
         Raises
         ------
         TypeError
             If the settings hold what JSON cannot.
         """
-        return cls(metadata.version("cytoseed"), described, json.loads(_canonical(settings)))
+        return cls(version or metadata.version("cytoseed"), described, json.loads(_canonical(settings)))
 
     def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
         """Give the text of the record's file.
@@ -76,8 +78,8 @@ class OldRecord(NamedTuple):
     """Names of the files that the result has for sure."""
     pending: frozenset[str]
     """Names of files of which a run that was stopped left the old one, the new one or none."""
-    has_failed: bool
-    """True where parts of the image are not in the files."""
+    failed: tuple[str, ...]
+    """The parts of the image that are not in the files, a line each."""
 
 
 class Comparison(NamedTuple):
@@ -140,7 +142,7 @@ def stem_of(source: str | os.PathLike[str]) -> str:
     return stem
 
 
-def compare(folder: Path, stem: str, record: Record, formats: Sequence[str]) -> Comparison:
+def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], failed: Sequence[str] = ()) -> Comparison:
     """Look whether a folder holds the result that a record describes.
 
     Parameters
@@ -153,12 +155,14 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str]) -> 
         See `record_of`.
     formats : sequence of str
         Names from `WRITERS`.
+    failed : sequence of str
+        Parts of the image that the result wished for lacks.
 
     Returns
     -------
     Comparison
-        Files of the names wished for that no record names are in the way: `different`. Of a result that lacks a
-        part of the image all formats are missing, and so are those that a run which was stopped left unsure.
+        Files of the names wished for that no record names are in the way: `different`. Of a result that lacks other
+        parts of the image all formats are missing, and so are those that a run which was stopped left unsure.
     """
     paths = paths_of(folder, stem, formats)
     file = folder / f"{stem}{SUFFIX}"
@@ -173,7 +177,7 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str]) -> 
     )
     if old is None:
         return Comparison("different" if strangers else "absent", tuple(strangers), tuple(paths))
-    sure = frozenset[str]() if old.has_failed else old.files
+    sure = old.files if old.failed == tuple(failed) else frozenset[str]()
     missing = tuple(name for name, path in paths.items() if path.name not in sure or not path.exists())
     new = json.loads(record.to_json(()))
     found = (*differences(old.decides, {key: new[key] for key in _DECIDE}), *strangers)
@@ -192,7 +196,7 @@ def read_record(file: Path) -> OldRecord | None:
             decides={key: found[key] for key in _DECIDE},
             files=frozenset(possible.intersection(found["files"])),
             pending=frozenset(possible.intersection(found.get(_PENDING, ()))),
-            has_failed=bool(found.get(_FAILED)),
+            failed=tuple(str(line) for line in found.get(_FAILED, ())),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

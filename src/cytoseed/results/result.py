@@ -55,6 +55,10 @@ class Result(Protocol):
         """Side of a pixel in µm; None where it is not known."""
 
     @property
+    def stains(self) -> tuple[str, ...]:
+        """Stains whose optical density is measured, of `cytoseed.settings.STAINS`; none but in brightfield."""
+
+    @property
     def source(self) -> str:
         """Path of the image's file, or `array`."""
 

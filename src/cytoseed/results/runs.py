@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +24,46 @@ class Runs(NamedTuple):
     """(R,) Column of the first pixel."""
     last: NDArray[np.int64]
     """(R,) Column of the last pixel."""
-    order: NDArray[np.int64]
-    """(R,) Which run, counted over the image row by row, each one is."""
 
-    def place_of_pixels(self) -> NDArray[np.int64]:
-        """Tell which object each pixel of an object belongs to, in the image's order of pixels."""
-        place, length = np.empty_like(self.place), np.empty_like(self.place)
-        place[self.order], length[self.order] = self.place, self.last - self.first + 1
-        return np.repeat(place, length)
+    def pixels(self, width: int) -> NDArray[np.int64]:
+        """List the pixels of each object, one object after the other, by row and column.
+
+        Parameters
+        ----------
+        width : int
+            Of the label image.
+
+        Returns
+        -------
+        ndarray, shape (N,), int64
+            Where each pixel lies in the flattened label image.
+        """
+        length = self.last - self.first + 1
+        first = self.row * width + self.first
+        steps = np.ones(int(length.sum()), np.int64)  # from each pixel to the next
+        if len(first):
+            steps[0] = first[0]
+            steps[np.cumsum(length)[:-1]] = first[1:] - (first + length - 1)[:-1]
+        return np.cumsum(steps, out=steps)
+
+
+def portions(sizes: NDArray[np.int64], limit: int) -> Iterator[slice]:
+    """Divide objects into portions of consecutive ones, so that only one portion need be worked on at a time.
+
+    Parameters
+    ----------
+    sizes : ndarray, shape (K,), int64
+        How large each object is, 1 or more.
+    limit : int
+        How large a portion is at most; an object larger than this is one by itself.
+    """
+    done = np.cumsum(sizes)
+    begin = 0
+    while begin < len(sizes):
+        most = done[begin] - sizes[begin] + limit
+        end = max(begin + 1, int(np.searchsorted(done, most, side="right")))
+        yield slice(begin, end)
+        begin = end
 
 
 def find_runs(labels: NDArray[np.int32]) -> Runs:
@@ -60,4 +93,4 @@ def find_runs(labels: NDArray[np.int32]) -> Runs:
     is_new = np.ones(len(label), np.bool_)
     np.not_equal(label[1:], label[:-1], out=is_new[1:])
     begins = np.flatnonzero(is_new)
-    return Runs(label[begins], begins, np.cumsum(is_new) - 1, row, first, last, order)
+    return Runs(label[begins], begins, np.cumsum(is_new) - 1, row, first, last)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from cytoseed.results.folder import Change, is_from_writing, move, staging_for, unwritable
 from cytoseed.results.record import SUFFIX, OldRecord, Record, compare, read_record, stem_of
-from cytoseed.results.writers import WRITERS, paths_of
+from cytoseed.results.writers import WRITERS, check_formats, paths_of, refusals
 
 if TYPE_CHECKING:
     from cytoseed.results.result import Result
 
-_LEFT_BEHIND_S = (
-    3600  # a folder of half-written files that nothing was added to for so long is of a run that was killed
-)
-
 
 def save(
-    result: Result, folder: Path, formats: Sequence[str], overwrite: bool, staging: Path | None = None
+    result: Result,
+    folder: Path,
+    formats: Sequence[str],
+    overwrite: bool,
+    staging: Path | None = None,
+    record: Record | None = None,
+    keep: Sequence[str] = (),
 ) -> tuple[Path, ...]:
     """Write a result into a folder as `Segmentation.save` does, holding only parts of it at a time.
 
@@ -39,145 +39,93 @@ def save(
     staging : path, optional
         Folder in which the files are first written, for nothing else: whatever it holds is deleted, and so is the
         folder, at the end. It must be on the same disk as `folder`. Without it, a new hidden one in `folder`.
+    record : Record, optional
+        What made the result; without it, this version of cytoseed, its input and settings.
+    keep : sequence of str
+        Names of the result's files in `folder` that are neither written nor removed in any case: it is read from them.
 
     Returns
     -------
     tuple of path
-        The files of the formats asked for, and the record, last.
+        The files, or folders, of the formats asked for, and the record, last.
 
     Raises
     ------
     ValueError
-        If a format is not known, or `folder` lies in `staging`.
+        If a format is not known, `folder` lies in `staging`, or a file would replace the image itself. If a format
+        cannot hold the result: then all others were written, and the message says which can.
+    ModuleNotFoundError
+        If a format needs a package that is not installed.
     FileExistsError
         If files of this name were made otherwise and `overwrite` is false; the message shows how.
     OSError
         If the folder cannot be written to, or its disk is full: with the same `errno`. Results that were there are
         left as they were.
     """
+    formats = check_formats(formats)
     stem = stem_of(result.source)
-    record = Record.of(result.input, result.settings)
-    paths = paths_of(folder, stem, formats)
+    record = record or Record.of(result.input, result.settings)
+    paths, record_path = paths_of(folder, stem, formats), folder / f"{stem}{SUFFIX}"
+    asked = tuple(name for name in formats if paths[name].name not in keep)
     if staging is not None and folder.resolve().is_relative_to(staging.resolve()):
         raise ValueError(f"staging is {staging}, which would be deleted with the results in {folder}; give another")
-    found = compare(folder, stem, record, formats)
+    for path in paths.values():
+        _refuse_image(path, result.source)
+    if not asked:
+        return (*paths.values(), record_path)
+    found = compare(folder, stem, record, asked, result.failed)
     if found.state == "different" and not overwrite:
         raise FileExistsError(
             f"{folder}: holds a result for {stem!r} that was made otherwise ({'; '.join(found.differences)}); "
             f"choose another folder, or overwrite it (--overwrite, overwrite=True)"
         )
-    record_path = folder / f"{stem}{SUFFIX}"
-    to_write = tuple(paths) if overwrite or found.state != "same" else found.missing
-    if to_write:
-        names = {name: paths[name].name for name in to_write}
-        try:
-            with _staging_in(record_path, staging) as beside:
-                plan = _planned(result, record, names, record_path, adds=found.state == "same")
-                _write(result, plan, names, beside)
-                _move(plan, record_path, beside)
-        except OSError as error:
-            if not _is_from_writing(error, record_path, staging):
-                raise
-            raise _unwritable(folder, error) from error
+    to_write = asked if overwrite or found.state != "same" else found.missing
+    refused = refusals(to_write, result.shape, result.count)
+    names = {name: paths[name].name for name in to_write if name not in refused}
+    if names:
+        adds = found.state == "same"
+        change = _planned(result, record, names.values(), record_path, adds, keep)
+        _write(result, change, names, record_path, staging)
+    if refused:
+        others = f" ({', '.join(names)}: written)" if names else ""
+        raise ValueError(f"{stem}: {'; '.join(refused.values())}{others}")
     return (*paths.values(), record_path)
 
 
-class _Plan(NamedTuple):
-    """What becomes of the files of this stem."""
-
-    written: tuple[str, ...]
-    """Names of those that are written now."""
-    removed: tuple[str, ...]
-    """Names of those that are removed: of the result that is replaced, so that nobody takes them for this one's."""
-    before: bytes
-    """The record while files are moved: it names those that are not sure, so that a run after a kill knows them."""
-    after: bytes
-    """The record of the complete result."""
+def _refuse_image(path: Path, source: str) -> None:
+    """See that no result is written over the image it comes from."""
+    if path.exists() and os.path.exists(source) and os.path.samefile(path, source):
+        raise ValueError(
+            f"{path}: is the image itself, and a result would be called the same; choose another folder for the results"
+        )
 
 
-def _planned(result: Result, record: Record, names: dict[str, str], record_path: Path, adds: bool) -> _Plan:
+def _planned(
+    result: Result, record: Record, names: Iterable[str], record_path: Path, adds: bool, keep: Sequence[str]
+) -> Change:
     """Decide what becomes of files that are there; where the result `adds` to one, what that has for sure is kept."""
-    old = read_record(record_path) or OldRecord({}, frozenset(), frozenset(), has_failed=False)
-    written = set(names.values())
-    sure = old.files if adds and not old.has_failed else frozenset[str]()
-    kept = {name for name in sure - written if (record_path.parent / name).exists()}
+    old = read_record(record_path) or OldRecord({}, frozenset(), frozenset(), failed=())
+    written = set(names)
+    sure = old.files if adds and old.failed == tuple(result.failed) else frozenset[str]()
+    kept = {name for name in (*sure, *keep) if name not in written and (record_path.parent / name).exists()}
     removed = (old.files | old.pending) - written - kept
     before = record.to_json(sorted(kept), sorted(written | removed), result.failed)
     after = record.to_json(sorted(kept | written), (), result.failed)
     # backslashreplace is JSON's own escape, for names that are no UTF-8
     texts = (text.encode("utf-8", "backslashreplace") for text in (before, after))
-    return _Plan(tuple(sorted(written)), tuple(sorted(removed)), *texts)
+    return Change(tuple(sorted(written)), tuple(sorted(removed)), *texts)
 
 
-def _write(result: Result, plan: _Plan, names: dict[str, str], staging: Path) -> None:
-    """Write everything beside its place: a kill meanwhile leaves the folder as it was."""
-    for format_name, name in names.items():
-        WRITERS[format_name].write(result, staging / name)
-    (staging / "before").write_bytes(plan.before)
-    (staging / "after").write_bytes(plan.after)
-
-
-def _move(plan: _Plan, record_path: Path, staging: Path) -> None:
-    """Move everything into its place: at every moment a record tells which files are sure and which are not."""
-    folder = record_path.parent
-    os.replace(staging / "before", record_path)
-    for name in plan.removed:
-        (folder / name).unlink(missing_ok=True)
-    for name in plan.written:
-        os.replace(staging / name, folder / name)
-    os.replace(staging / "after", record_path)
-
-
-@contextmanager
-def _staging_in(record_path: Path, given: Path | None) -> Iterator[Path]:
-    """Make the folder for files that are being written, empty; it goes in the end, whatever happens."""
-    folder = record_path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    if given is None:
-        staging = Path(tempfile.mkdtemp(prefix=_prefix(record_path), dir=folder))
-        _remove_left_behind(staging, _prefix(record_path))
-    else:
-        staging = given
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+def _write(result: Result, change: Change, names: Mapping[str, str], record_path: Path, staging: Path | None) -> None:
+    """Write everything beside its place, then move it there: a kill meanwhile leaves the old files or the new ones."""
     try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _remove_left_behind(staging: Path, prefix: str) -> None:
-    """Remove the folders of runs that were killed; those of runs that may go on beside this one are younger."""
-    now = staging.stat().st_mtime  # by the clock of the disk
-    with os.scandir(staging.parent) as entries:
-        others = [Path(entry.path) for entry in entries if entry.name.startswith(prefix)]
-    for other in others:
-        with suppress(OSError):  # gone meanwhile
-            if now - other.stat().st_mtime > _LEFT_BEHIND_S:
-                shutil.rmtree(other, ignore_errors=True)
-
-
-def _is_from_writing(error: OSError, record_path: Path, staging: Path | None) -> bool:
-    """Tell whether an error is of the files that are written, not of one that the result is read from."""
-    if not isinstance(error.filename, (str, os.PathLike)):
-        return True
-    path, folder, stem = Path(error.filename), record_path.parent, record_path.name.removesuffix(SUFFIX)
-    if path in (record_path, *paths_of(folder, stem, tuple(WRITERS)).values()) or folder.is_relative_to(path):
-        return True
-    if staging is None:
-        return any(place.name.startswith(_prefix(record_path)) for place in (path, path.parent))
-    return path.is_relative_to(staging) or staging.is_relative_to(path)
-
-
-def _prefix(record_path: Path) -> str:
-    return f".{record_path.name}-"
-
-
-def _unwritable(folder: Path, error: OSError) -> OSError:
-    """Say what to do about a folder that takes no files, keeping what tells a full disk from others."""
-    told = OSError(
-        f"{folder}: cannot be written to ({error.strerror or error}); choose a folder that can, "
-        f"and see that there is room on its disk"
-    )
-    told.errno = error.errno
-    return told
+        with staging_for(record_path, staging) as beside:
+            for format_name, name in names.items():
+                WRITERS[format_name].write(result, beside / name)
+            move(change, record_path, beside)
+    except OSError as error:
+        folder, stem = record_path.parent, record_path.name.removesuffix(SUFFIX)
+        places = tuple(paths_of(folder, stem, tuple(WRITERS)).values())
+        if not is_from_writing(error, places, record_path, staging):
+            raise
+        raise unwritable(folder, error) from error

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.results.record import fingerprint, input_of
+from cytoseed.results.reduced import centres, fitted, reduce_image
 from cytoseed.results.result import Block, Box
+from cytoseed.results.stain import stains_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay")
+DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,11 @@ class Segmentation:
         """What identifies the image: its `name`, `shape`, `dtype`, and the `sha256` of its pixels."""
         return input_of(self.image, self.source)
 
+    @cached_property
+    def stains(self) -> tuple[str, ...]:
+        """Stains whose optical density is measured: see `cytoseed.results.stain.stains_of`."""
+        return stains_of(self.image, self.channel_names)
+
     @property
     def failed(self) -> tuple[str, ...]:
         """The parts of the image that could not be segmented: none."""
@@ -132,14 +139,12 @@ class Segmentation:
         ValueError
             If `largest_px` is not 1 or more.
         """
-        if largest_px < 1:
-            raise ValueError(f"largest_px is {largest_px}; it must be 1 or more")
         sides = self.shape[1:]
-        if max(sides) <= largest_px:
+        small = fitted(sides, largest_px)
+        if small == sides:
             return self.image, self.planes
-        height, width = (max(1, round(side * largest_px / max(sides))) for side in sides)
-        rows, columns = (_centres(large, small) for large, small in zip(sides, (height, width), strict=True))
-        return _reduced(self.image, height, width), self.planes[:, rows[:, None], columns]
+        rows, columns = map(centres, sides, small)
+        return reduce_image(self.image, *small), self.planes[:, rows[:, None], columns]
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -154,8 +159,9 @@ class Segmentation:
         """Write the result into a folder, each file whole or not at all, and beside them what made them.
 
         Files are called after the source: `cells.tif` gives `cells.labels.tif`, `cells.geojson`, `cells.csv`,
-        `cells.overlay.png` and the record `cells.cytoseed.json`. Where the folder holds the result of the
-        same pixels, settings and version, only the formats that are not there yet are written.
+        `cells.overlay.png`, `cells.objects.zip` and the record `cells.cytoseed.json`. Where the folder holds the
+        result of the same pixels, settings and version, only the formats that are not there yet are written. From
+        `cells.objects.zip` the other formats can be made later: see `cytoseed.results.open_result`.
 
         Parameters
         ----------
@@ -174,7 +180,9 @@ class Segmentation:
         Raises
         ------
         ValueError
-            If a format is not known.
+            If a format is not known, or one cannot hold the result: then the others were written.
+        ModuleNotFoundError
+            If a format needs a package that is not installed.
         FileExistsError
             If files of this name were made otherwise and `overwrite` is false; the message shows how.
         OSError
@@ -183,23 +191,3 @@ class Segmentation:
         from cytoseed.results.save import save
 
         return save(self, Path(folder), formats, overwrite)
-
-
-_AVERAGED = ("uint8", "uint16", "int16", "float32", "float64")  # types of which OpenCV makes means
-
-
-def _reduced(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Shrink an image (C,H,W) by means over areas; types that cannot be averaged become float32."""
-    import cv2
-
-    small = np.empty((len(image), height, width), image.dtype if image.dtype.name in _AVERAGED else np.float32)
-    for index, channel in enumerate(image):
-        small[index] = cv2.resize(
-            channel.astype(small.dtype, copy=False), (width, height), interpolation=cv2.INTER_AREA
-        )
-    return small
-
-
-def _centres(large: int, small: int) -> NDArray[np.int64]:
-    """Find, for each of `small` pixels along an axis, the one of `large` in which its centre lies."""
-    return (2 * np.arange(small) + 1) * large // (2 * small)

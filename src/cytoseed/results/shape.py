@@ -17,14 +17,19 @@ _STRIP_PX = 1 << 20  # as much of the image as is looked at in one go for the bo
 class Shapes(NamedTuple):
     """What K objects measure, in the order of `Runs.ids`; equal to scikit-image's `regionprops`."""
 
+    box_yxhw: NDArray[np.int64]
+    """(4,K) Row and column of the first pixel, height, width; the first row is 0."""
     centroid_yx_px: NDArray[np.float64]
     """(2,K) Mean of the pixels' centres, where pixel 0 covers 0 to 1."""
     area_px: NDArray[np.int64]
     """(K,) Number of pixels."""
     perimeter_px: NDArray[np.float64]
     """(K,) Length of the line through the centres of the border's pixels, 0 for a single pixel."""
+    axes_px: NDArray[np.float64]
+    """(2,K) Lengths, longer first, of the axes of the ellipse of equal second moments: four times the root of the
+    variance of the pixels' centres along each. 0 for a single pixel, and across a line."""
     eccentricity: NDArray[np.float64]
-    """(K,) Of the ellipse of equal moments, 0 (circle, single pixel) to 1 (line)."""
+    """(K,) Of that ellipse, 0 (circle, single pixel) to 1 (line)."""
     solidity: NDArray[np.float64]
     """(K,) Share of its convex hull that the object fills, 0 to 1."""
 
@@ -39,12 +44,13 @@ def measure_shapes(labels: NDArray[np.int32], runs: Runs, top: int = 0, left: in
     runs : Runs
         The same objects as `find_runs` gives them.
     top, left : int
-        Place of the labels in the image, px: added to the centroids.
+        Place of the labels in the image, px: added to boxes and centroids.
     """
     begins, place = runs.begins, runs.place
     box_top, box_left = runs.row[begins], np.minimum.reduceat(runs.first, begins)
     # all sums are of whole numbers, and so the same wherever the object lies and however the image is cut
     row, first, last = runs.row - box_top[place], runs.first - box_left[place], runs.last - box_left[place]
+    size = np.maximum.reduceat(row, begins) + 1, np.maximum.reduceat(last, begins) + 1
     length = last - first + 1
     area = np.add.reduceat(length, begins)
     columns = (first + last) * length // 2  # the sum over a run's pixels
@@ -56,7 +62,12 @@ def measure_shapes(labels: NDArray[np.int32], runs: Runs, top: int = 0, left: in
         np.add.reduceat(row * columns, begins) - _product(sum_y, sum_x, area),
     )
     return Shapes(
-        centroid, area, _perimeters(labels, runs.ids), _eccentricity(*moments), area / count_hull_pixels(runs)
+        np.stack([box_top + top, box_left + left, *size]),
+        centroid,
+        area,
+        _perimeters(labels, runs.ids),
+        *_ellipse(*moments, area),
+        area / count_hull_pixels(runs),
     )
 
 
@@ -70,11 +81,18 @@ def _product(one: NDArray[np.int64], other: NDArray[np.int64], area: NDArray[np.
     return one.astype(np.float64) * other / area
 
 
-def _eccentricity(yy: NDArray[np.float64], xx: NDArray[np.float64], xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Take it from the second central moments: sqrt(1 - smaller / larger eigenvalue), 0 where both are 0."""
+def _ellipse(
+    yy: NDArray[np.float64], xx: NDArray[np.float64], xy: NDArray[np.float64], area: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the axes (2,K) and the eccentricity (K,) from the second central moments.
+
+    The axes are 4 sqrt(eigenvalue / area); the eccentricity is sqrt(1 - smaller / larger eigenvalue), 0 where both
+    are 0.
+    """
     difference = np.hypot(yy - xx, 2 * xy)  # of the eigenvalues; written so, a circle gives 0 without rounding
-    larger = (yy + xx + difference) / 2
-    return np.sqrt(np.minimum(difference / np.where(larger > 0, larger, 1.0), 1.0))
+    larger, smaller = (yy + xx + difference) / 2, np.maximum(yy + xx - difference, 0) / 2
+    axes = 4 * np.sqrt(np.stack([larger, smaller]) / area)
+    return axes, np.sqrt(np.minimum(difference / np.where(larger > 0, larger, 1.0), 1.0))
 
 
 # A border pixel's part of the perimeter, by how it goes on: 1 for itself, 2 for each border pixel of the same object

@@ -89,6 +89,8 @@ class SlideResult:
     """What made the objects."""
     look: Callable[[int], tuple[NDArray[Any], float]] = field(repr=False)
     """Gives the image (C,h,w) at a largest side, and how many px of full resolution one of its px is wide."""
+    stains: tuple[str, ...] = ()
+    """Stains whose optical density is measured."""
     failed: tuple[str, ...] = ()
     """The tiles that could not be made, a line each."""
 

@@ -58,10 +58,34 @@ def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = Non
                 f"format {name!r} needs the package {writer.needs}, which is not installed: "
                 f"pip install 'cytoseed[{writer.extra}]'"
             )
-        reason = None if shape is None else writer.limit(shape, count)
-        if reason is not None:
-            raise ValueError(f"format {name!r} cannot hold this result: {reason}")
+    for sentence in refusals(names, shape, count).values() if shape is not None else ():
+        raise ValueError(sentence)
     return tuple(dict.fromkeys(names))
+
+
+def refusals(names: Sequence[str], shape: tuple[int, int, int], count: int) -> dict[str, str]:
+    """Tell which formats cannot hold a result.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names from `WRITERS`.
+    shape : tuple of int
+        (C,H,W) of the image.
+    count : int
+        How many objects there are.
+
+    Returns
+    -------
+    dict from str to str
+        For each such format a sentence that says why, and which format can.
+    """
+    reasons = {name: WRITERS[name].limit(shape, count) for name in names}
+    return {
+        name: f"format {name!r} cannot hold this result: {reason}"
+        for name, reason in reasons.items()
+        if reason is not None
+    }
 
 
 def paths_of(folder: Path, stem: str, names: Sequence[str]) -> dict[str, Path]:

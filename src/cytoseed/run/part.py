@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,10 +18,11 @@ from cytoseed.core.scale import part_needed, rescale_labels_part
 from cytoseed.core.seeds import highest_points
 from cytoseed.images import Image, Regions
 from cytoseed.results.objects import Objects, join_objects, numbers_of, pack_masks
-from cytoseed.results.table import measure_objects
+from cytoseed.results.table import Frame, measure_objects
 from cytoseed.run.area import Area
 from cytoseed.run.engine import Engine
 from cytoseed.run.plan import Plan, check_values, choose_stain, see
+from cytoseed.run.stitch import Trimmed
 from cytoseed.run.survey import Limits
 from cytoseed.run.tiles import Box, Grid, Tile
 
@@ -51,6 +52,8 @@ class Subject(NamedTuple):
     channels: int
     """Channels that the model takes."""
     tta: bool
+    stains: tuple[str, ...] = ()
+    """Stains whose optical density is measured."""
 
 
 class Clock:
@@ -66,7 +69,12 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
+            self.add({part: time.perf_counter() - started})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count seconds that others have measured."""
+        for part, taken in seconds.items():
+            self.seconds[part] = self.seconds.get(part, 0.0) + taken
 
 
 class Maker:
@@ -120,7 +128,7 @@ class Maker:
             seen = self.read(tile)
             found = self._find(tile, self.look([seen.picture]))
         with self._clock("measure"):
-            return join_objects([self._measured(plane, target, seen) for target, plane in enumerate(found)])
+            return join_objects([self._measured(tile, plane, target, seen) for target, plane in enumerate(found)])
 
     def _find(self, tile: Tile, views: torch.Tensor) -> list[_Found]:
         """Find the objects of each target, at full resolution."""
@@ -165,15 +173,18 @@ class Maker:
         full, box = self._full_labels(tile, labels, chosen) if chosen.any() else (np.zeros((0, 0), np.int32), (0,) * 4)
         return _object_boxes(full, box)[1]
 
-    def _measured(self, found: _Found, target: int, seen: Seen) -> Objects:
+    def _measured(self, tile: Tile, found: _Found, target: int, seen: Seen) -> Objects:
         """Measure objects, at full resolution, and pack them."""
-        image, plan = self._subject.image, self._subject.plan
+        subject = self._subject
         ids, boxes = _object_boxes(found.labels, found.box_yxhw)
         top, left, height, width = _around(boxes)
         y, x = top - found.box_yxhw[0], left - found.box_yxhw[1]
         labels = found.labels[y : y + height, x : x + width]
         channels = self._channels((top, left, height, width), seen)
-        table = measure_objects(labels, channels, image.channel_names, plan.pixel_size_um, top, left)
+        frame = _frame(subject, tile, top, left)
+        table = measure_objects(
+            labels, channels, subject.image.channel_names, subject.plan.pixel_size_um, subject.stains, frame
+        )
         corners = (boxes[:, :2] - found.box_yxhw[:2]).tolist()
         masks = [
             found.labels[r : r + tall, c : c + wide] == number
@@ -203,7 +214,7 @@ class Maker:
                 yield self._regions.read(box_yxhw, 0, [channel])[0]
 
 
-def measured_again(subject: Subject, regions: Regions, was: Objects, box_yxhw: Box, mask: NDArray[np.bool_]) -> Objects:
+def measured_again(subject: Subject, regions: Regions, was: Objects, trimmed: Trimmed) -> Objects:
     """Measure an object that lost pixels.
 
     Parameters
@@ -213,16 +224,20 @@ def measured_again(subject: Subject, regions: Regions, was: Objects, box_yxhw: B
         The image, open.
     was : Objects
         The object, alone, as it was.
-    box_yxhw : Box
-        Of what is left, in the image.
-    mask : ndarray of bool, shape (h,w)
-        What is left.
+    trimmed : Trimmed
+        Whose it is, and what is left of it.
     """
-    image = subject.image
-    channels = (regions.read(box_yxhw, 0, [channel])[0] for channel in range(image.shape[0]))
-    labels = mask.astype(np.int32)
-    table = measure_objects(labels, channels, image.channel_names, subject.plan.pixel_size_um, *box_yxhw[:2])
-    return replace(was, box_yxhw=np.array([box_yxhw], np.int64), bits=pack_masks([mask]), **numbers_of(table))
+    image, box = subject.image, trimmed.box_yxhw
+    channels = (regions.read(box, 0, [channel])[0] for channel in range(image.shape[0]))
+    labels = trimmed.mask.astype(np.int32)
+    frame = _frame(subject, subject.grid.tile(trimmed.tile), *box[:2])
+    table = measure_objects(labels, channels, image.channel_names, subject.plan.pixel_size_um, subject.stains, frame)
+    return replace(was, box_yxhw=np.array([box], np.int64), bits=pack_masks([trimmed.mask]), **numbers_of(table))
+
+
+def _frame(subject: Subject, tile: Tile, top: int, left: int) -> Frame:
+    """Tell where a part at full resolution lies in the image, and which box is a tile's own."""
+    return Frame(top, left, subject.plan.full_yx, subject.plan.full_box(tile.core_yxhw))
 
 
 class _Found(NamedTuple):

@@ -22,6 +22,7 @@ from cytoseed.results import Segmentation
 from cytoseed.results.slide import KeptObjects
 from cytoseed.results.store import Store
 from cytoseed.run.area import read_area
+from cytoseed.run.crew import Here
 from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.run.part import Clock, Subject
 from cytoseed.run.picture import Picture, opened
@@ -224,8 +225,8 @@ def _in_tiles(
         seen = survey(image, regions, plan, grid, area, options.skip_background)
         store.announce({})
         store.begin({}, seen.todo)
-        subject = Subject(image, plan, grid, seen.limits, area, config.channels, options.tta)
-        failures = make_missing(subject, regions, engine, store, Clock())
+        subject = Subject(image, plan, grid, seen.limits, area, config.channels, options.tta, seen.stains)
+        failures = make_missing(subject, regions, Here(engine), store, Clock())
         if failures:
             raise ImageFileError(f"{image.path or 'the image'}: a part of it cannot be segmented: {failures[0].cause}")
         kept = join_tiles(subject, regions, store, Clock())

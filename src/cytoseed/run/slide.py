@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import math
@@ -11,33 +10,28 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cytoseed.images import Image, ImageFileError
+from cytoseed.images import Image, ImageFileError, Regions
 from cytoseed.models.weights import Model, load_model
-from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
-from cytoseed.results.record import Record, compare, differences, read_record, stem_of
 from cytoseed.results.save import save
 from cytoseed.results.segmentation import DEFAULT_FORMATS
 from cytoseed.results.slide import KeptObjects, SlideResult
-from cytoseed.results.store import SUFFIX, Store, write_durably
-from cytoseed.results.writers import paths_of
-from cytoseed.run.area import Area, read_area
+from cytoseed.results.store import Store, write_durably
+from cytoseed.run.crew import Crew, Here
 from cytoseed.run.engine import choose_device, engine_for
+from cytoseed.run.job import Begun, Existing, Job, Request, begin, decide, described, drop_damaged, read_begun
 from cytoseed.run.lock import locked
 from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Subject
 from cytoseed.run.picture import Picture, opened
-from cytoseed.run.plan import Plan, make_plan, scale_notice
-from cytoseed.run.survey import Limits, Survey, survey, tile_grid, tile_settings
-from cytoseed.run.tiled import Failure, Progress, join_tiles, make_missing
-from cytoseed.run.tiles import Grid
+from cytoseed.run.plan import scale_notice
+from cytoseed.run.survey import survey
+from cytoseed.run.tiled import Failure, Progress, batches_of, join_tiles, make_missing
 from cytoseed.run.tissue import overview
 from cytoseed.settings import SegmentOptions, with_settings
-
-Existing = Literal["refuse", "resume", "overwrite"]
-"""What becomes of a run that is there already: see `segment_slide`."""
 
 _NAMED = 3  # places that a message names at most
 
@@ -55,9 +49,9 @@ class SlideRun(NamedTuple):
     """What `segment_slide` did."""
 
     result: SlideResult | None
-    """None where everything was there already."""
+    """None where everything was there already, and of a shard."""
     files: tuple[Path, ...]
-    """The files of the formats asked for, and the record, last."""
+    """The files of the formats asked for, and the record, last; none of a shard."""
     was_there: bool
     """True where everything was there already, and nothing was done."""
     failures: tuple[Failure, ...] = ()
@@ -124,219 +118,150 @@ def segment_slide(
     """
     wishes = with_settings(options, settings)
     ready = model if isinstance(model, Model) else load_model(model)
-    place = _Place(Path(output), opened(image), tuple(formats))
+    return run_slide(Request(opened(image), Path(output), ready, wishes, tuple(formats), existing), watch)
+
+
+def run_slide(request: Request, watch: Watcher | None = None, crew: Crew | None = None) -> SlideRun:
+    """Do what `segment_slide` does.
+
+    Parameters
+    ----------
+    request : Request
+        What is asked for. Of a shard only the tiles are made, no files.
+    watch : Watcher, optional
+        Who is told of notices and of progress.
+    crew : Crew, optional
+        Who makes the tiles; without one, this process.
+
+    Returns
+    -------
+    SlideRun
+
+    Raises
+    ------
+    FileExistsError, BlockingIOError, OSError, FileNotFoundError, TypeError, ValueError
+        As `segment_slide`.
+    """
     told = watch or Watcher(_ignore, _ignore)
-    with _told_full(place.store), locked(place.store.path):
-        job = _job(place, ready, wishes, existing)
+    with _told_full(request.store), locked(request.store.path):
+        job = decide(request)
         if job.was_there:
-            return SlideRun(None, _files(place), was_there=True)
+            return SlideRun(None, () if request.shard else request.files, was_there=True)
         notice = scale_notice(job.plan)
         if notice is not None:
             told.notice(notice)
-        return _made(place, job, ready, wishes, told)
+        return _made(request, job, told, crew)
 
 
 def _ignore(_: object) -> None:
     pass
 
 
-class _Place(NamedTuple):
-    """Which image, and where its results go."""
-
-    output: Path
-    image: Image
-    formats: tuple[str, ...]
-
-    @property
-    def source(self) -> str:
-        return "array" if self.image.path is None else str(self.image.path)
-
-    @property
-    def stem(self) -> str:
-        return stem_of(self.source)
-
-    @property
-    def store(self) -> Store:
-        return Store(self.output / f"{self.stem}{SUFFIX}")
-
-
-class _Job(NamedTuple):
-    """What is to be done."""
-
-    plan: Plan
-    grid: Grid
-    area: Area
-    record: Record
-    targets: tuple[str, ...]
-    overwrite: bool
-    """Whatever is there does not count."""
-    goes_on: bool
-    """A run was begun, and is gone on with."""
-    was_there: bool
-    """Its files are complete."""
-
-
-def _job(place: _Place, model: Model, options: SegmentOptions, existing: Existing) -> _Job:
-    """Compare what is wished for with what is there; refuse what must not be mixed."""
-    choose_device(options.device)
-    plan = make_plan(place.image, model.config, options)
-    area = read_area(plan.full_yx, options.region or None, options.mask)
-    begun = None if existing == "overwrite" else place.store.run()
-    if existing != "overwrite" and options.tile_size_px is None:
-        options = dataclasses.replace(options, tile_size_px=_earlier_tile_size(place, begun))
-    grid = tile_grid(plan, model.config, options, place.image)
-    record = Record.of(place.image.identity(), {**plan.record, **tile_settings(grid, options, area)})
-    overwrite = existing == "overwrite"
-    goes_on = begun is not None and "normalisation" in begun
-    job = _Job(plan, grid, area, record, model.config.targets, overwrite, goes_on, was_there=False)
-    if overwrite:
-        return job
-    found = compare(place.output, place.stem, record, place.formats)
-    if begun is not None and begun.get("overwrites") and found.state == "different":
-        job = job._replace(overwrite=True)
-    _refuse_others(place, record, begun, () if job.overwrite else found.differences)
-    if not goes_on:
-        return job._replace(was_there=begun is None and found.state == "same" and not found.missing)
-    missing = len(set(place.store.todo().tolist()) - place.store.done())
-    is_done = not missing and place.store.kept() is not None
-    if not is_done and existing != "resume":
-        raise FileExistsError(
-            f"{place.store.path} holds a run that was stopped, with {missing} tiles to go: go on with it by --resume "
-            f"(existing='resume' in Python), or start anew by --overwrite"
-        )
-    return job._replace(was_there=is_done and found.state == "same" and not found.missing)
-
-
-def _refuse_others(place: _Place, record: Record, begun: Mapping[str, Any] | None, of_files: tuple[str, ...]) -> None:
-    """Refuse to go on with, or write over, what was made otherwise."""
-    lines = of_files
-    if begun is not None:
-        wished = json.loads(json.dumps({"version": record.version, "input": record.input, "settings": record.settings}))
-        lines = tuple(differences({name: begun.get(name) for name in wished}, wished)) or lines
-    if lines:
-        raise FileExistsError(
-            f"{place.output} holds a result for {place.stem!r} that was made otherwise ({'; '.join(lines)}); "
-            f"choose another folder, or overwrite it (--overwrite, existing='overwrite')"
-        )
-
-
-def _made(place: _Place, job: _Job, model: Model, options: SegmentOptions, told: Watcher) -> SlideRun:
+def _made(request: Request, job: Job, told: Watcher, crew: Crew | None) -> SlideRun:
     """Make the tiles that are missing, join them, and write the files."""
-    clock = Clock()
-    with place.image.regions() as regions, clock("wall"):
+    clock, store = Clock(), request.store
+    makers = crew or Here(engine_for(request.model, choose_device(request.options.device)))
+    with request.image.regions() as regions, clock("wall"):
         if job.goes_on:
-            _drop_damaged(place.store)
-            limits = _limits(place.store)
+            drop_damaged(store)
         else:
-            if job.overwrite:  # from here on what was there is gone, and this run is the one to resume
-                place.store.announce(_described(job))
-            with clock("survey"):
-                seen = survey(place.image, regions, job.plan, job.grid, job.area, options.skip_background)
-            _begin(place.store, job, seen)
-            limits = seen.limits
+            _begin(request, job, regions, clock, makers.batch)
+        begun, config = read_begun(store), request.model.config
         subject = Subject(
-            place.image, job.plan, job.grid, limits, job.area, model.config.channels, bool(job.plan.record["tta"])
+            request.image,
+            job.plan,
+            job.grid,
+            begun.limits,
+            job.area,
+            config.channels,
+            request.options.tta,
+            begun.stains,
         )
-        engine = engine_for(model, choose_device(options.device))
-        failures = make_missing(subject, regions, engine, place.store, clock, told.progress)
-        if failures and len(failures) == len(place.store.todo()):
+        failures = make_missing(subject, regions, makers, store, clock, told.progress)
+        if failures and len(failures) == len(store.todo()):
             raise ImageFileError(
-                f"{place.source}: none of its {len(failures)} tiles could be made: {failures[0].cause}"
+                f"{request.source}: none of its {len(failures)} tiles could be made: {failures[0].cause}"
             )
-        if place.store.kept() is None:
-            join_tiles(subject, regions, place.store, clock)
-        with clock("write"):
-            run = _written(place, job, failures)
-        if job.overwrite:
-            place.store.change(overwrites=False)  # its files are written: what comes beside them now is not its own
+        if request.shard is not None:
+            store.change(ended=True)
+            run = _counted(request, job, failures)
+        else:
+            if store.kept() is None:
+                join_tiles(subject, regions, store, clock)
+            with clock("write"):
+                run = _written(request, job, begun, failures)
+            if job.overwrite:
+                store.change(overwrites=False)  # its files are written: what comes beside them now is not its own
     run = run._replace(seconds={part: round(seconds, 3) for part, seconds in clock.seconds.items()})
     with contextlib.suppress(OSError):  # no part of the result
-        write_durably(place.store.path / "timings.json", _times(run).encode())
-    for sentence in _notices(place, run, job.grid.margin_px):
+        write_durably(store.path / "timings.json", _times(run).encode())
+    for sentence in _notices(request, run, job.grid.margin_px):
         told.notice(sentence)
     return run
 
 
-def _described(job: _Job) -> dict[str, Any]:
-    return {
-        "version": job.record.version,
-        "input": job.record.input,
-        "settings": job.record.settings,
-        "grid": job.grid._asdict(),
-        "overwrites": job.overwrite,
-    }
+def _begin(request: Request, job: Job, regions: Regions, clock: Clock, batch: int) -> None:
+    """Look at the whole of the image at low resolution, and write down what is to be done."""
+    if job.overwrite:  # from here on what was there is gone, and this run is the one to resume
+        request.store.announce(described(request, job))
+    with clock("survey"):
+        seen = survey(request.image, regions, job.plan, job.grid, job.area, request.options.skip_background)
+    batches = batches_of(job.grid, seen.todo.tolist(), batch)
+    begin(request, job, seen, [[tile.number for tile in tiles] for tiles in batches])
 
 
-def _begin(store: Store, job: _Job, seen: Survey) -> None:
-    if not job.overwrite:
-        store.announce(_described(job))
-    limits = {"low": seen.limits.low.tolist(), "high": seen.limits.high.tolist()}
-    store.begin({**_described(job), "normalisation": limits}, seen.todo)
-
-
-def _earlier_tile_size(place: _Place, begun: Mapping[str, Any] | None) -> int | None:
-    """Find the tile size of the run or result that is there: what memory would allow today does not matter then."""
-    if begun is None:
-        record = read_record(place.output / f"{place.stem}{RECORD_SUFFIX}")
-        begun = record.decides if record is not None else {}
-    found = begun.get("settings", {}).get("tile_size_px")
-    return found if isinstance(found, int) else None
-
-
-def _files(place: _Place) -> tuple[Path, ...]:
-    record = place.output / f"{place.stem}{RECORD_SUFFIX}"
-    return (*paths_of(place.output, place.stem, place.formats).values(), record)
-
-
-def _limits(store: Store) -> Limits:
-    """Read the normalisation that a run began with."""
-    kept = (store.run() or {})["normalisation"]
-    return Limits(np.array(kept["low"], np.float32), np.array(kept["high"], np.float32))
-
-
-def _drop_damaged(store: Store) -> None:
-    """Forget tiles whose files cannot be read, so that they are made again."""
-    for tile in sorted(store.done()):
-        try:
-            store.read(tile)
-        except ValueError:
-            store.drop(tile)
-
-
-def _written(place: _Place, job: _Job, failures: Sequence[Failure]) -> SlideRun:
+def _written(request: Request, job: Job, begun: Begun, failures: Sequence[Failure]) -> SlideRun:
     """Write the files that are not there yet."""
-    kept = place.store.kept()
+    kept = request.store.kept()
     if kept is None:
-        raise ValueError(f"{place.store.path}: what its tiles were joined to is damaged; --resume makes it again")
+        raise ValueError(f"{request.store.path}: what its tiles were joined to is damaged; --resume makes it again")
     result = SlideResult(
-        found=KeptObjects(place.store, kept),
-        shape=place.image.shape,
-        targets=job.targets,
-        channel_names=place.image.channel_names,
+        found=KeptObjects(request.store, kept),
+        shape=request.image.shape,
+        targets=request.model.config.targets,
+        channel_names=request.image.channel_names,
         pixel_size_um=job.plan.pixel_size_um,
-        source=place.source,
+        source=request.source,
         input=job.record.input,
         settings=job.record.settings,
-        look=lambda largest_px: _look(place.image, largest_px),
+        stains=begun.stains,
+        look=lambda largest_px: look(request.image, largest_px),
         failed=tuple(f"{_words(failure.box_yxhw)}: {failure.cause}" for failure in failures),
     )
-    files = save(result, place.output, place.formats, job.overwrite, staging=place.store.path / "staging")
-    todo = place.store.todo().tolist()
+    files = save(result, request.output, request.formats, job.overwrite, staging=request.store.path / "staging")
+    return _counted(request, job, failures)._replace(result=result, files=files)
+
+
+def _counted(request: Request, job: Job, failures: Sequence[Failure]) -> SlideRun:
+    """Tell how much was looked at."""
+    todo = request.store.todo().tolist()
     cores = [job.grid.tile(index).core_yxhw for index in todo]
     return SlideRun(
-        result=result,
-        files=files,
+        result=None,
+        files=(),
         was_there=False,
         failures=tuple(failures),
-        seconds={},
         tiles=len(todo),
-        skipped=job.grid.tiles - len(todo),
+        skipped=job.grid.tiles - (request.store.run() or {}).get("tiles", len(todo)),
         input_px=sum(height * width for _, _, height, width in map(job.plan.full_box, cores)),
         network_px=sum(height * width for _, _, height, width in cores),
     )
 
 
-def _look(image: Image, largest_px: int) -> tuple[Any, float]:
+def look(image: Image, largest_px: int) -> tuple[NDArray[Any], float]:
+    """Show an image of any size.
+
+    Parameters
+    ----------
+    image : Image
+    largest_px : int
+        A side of what is shown, at most; less where there are many channels.
+
+    Returns
+    -------
+    tuple
+        The image (C,h,w) in its own type, and how many px of full resolution one px of it is wide.
+    """
     many = max(1.0, image.shape[0] / 4)  # channels; all of them are held at once
     with image.regions() as regions:
         seen = overview(regions, image, range(image.shape[0]), int(largest_px / math.sqrt(many)))
@@ -344,7 +269,7 @@ def _look(image: Image, largest_px: int) -> tuple[Any, float]:
     return pixels.astype(image.dtype), seen.step
 
 
-def _notices(place: _Place, run: SlideRun, margin_px: int) -> Iterator[str]:
+def _notices(request: Request, run: SlideRun, margin_px: int) -> Iterator[str]:
     """Say what is not as it should be."""
     if len(run.failures):
         named = "; ".join(f"{_words(one.box_yxhw)}: {one.cause}" for one in run.failures[:_NAMED])
@@ -363,8 +288,8 @@ def _notices(place: _Place, run: SlideRun, margin_px: int) -> Iterator[str]:
             f"from their tile and were left out rather than cut ({named}): if they are objects, state a "
             f"larger --margin (margin_px in Python)"
         )
-    if place.image.damage:
-        yield f"the file is damaged: {place.image.damage}"
+    if request.image.damage:
+        yield f"the file is damaged: {request.image.damage}"
 
 
 def _words(box_yxhw: Sequence[int]) -> str:

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from cytoseed.core.network import REACH, STRIDE
 from cytoseed.images import Image, Regions
+from cytoseed.results.stain import may_be_stained, stains_of
 from cytoseed.run.area import Area
 from cytoseed.run.memory import core_for
 from cytoseed.run.plan import Plan
 from cytoseed.run.tiles import Box, Grid
-from cytoseed.run.tissue import find_tissue, intensity_range, overview
+from cytoseed.run.tissue import Overview, find_tissue, intensity_range, overview
 from cytoseed.settings import ModelConfig, SegmentOptions
 
 _MARGIN_PX = 200  # that the network sees: 100 µm at its usual scale
@@ -36,6 +37,8 @@ class Survey(NamedTuple):
     limits: Limits
     todo: NDArray[np.int64]
     """(N,) Numbers of the tiles, rising: those in which there may be objects, and some are wanted."""
+    stains: tuple[str, ...]
+    """Stains whose optical density is measured in the objects."""
 
 
 def tile_grid(plan: Plan, config: ModelConfig, options: SegmentOptions, image: Image) -> Grid:
@@ -88,7 +91,17 @@ def survey(image: Image, regions: Regions, plan: Plan, grid: Grid, area: Area, s
         box = plan.full_box(grid.tile(index).core_yxhw)
         if area.meets(_one_wider(box)) and _part(everywhere, box, picture.step).any():
             wanted.append(index)
-    return Survey(grid, Limits(low, high), np.array(wanted, np.int64))
+    return Survey(grid, Limits(low, high), np.array(wanted, np.int64), _stains(image, regions, plan, picture))
+
+
+def _stains(image: Image, regions: Regions, plan: Plan, seen: Overview) -> tuple[str, ...]:
+    """Tell which stains are measured, by all channels of the image, whichever of them objects are looked for in."""
+    if not may_be_stained(image.channel_names, image.dtype):
+        return ()
+    if sorted(plan.channels) != [0, 1, 2]:
+        seen = overview(regions, image, range(3))
+    pixels = seen.pixels[:, ~seen.unread]
+    return stains_of(np.rint(pixels).astype(np.uint8), image.channel_names)
 
 
 def _grown_px(plan: Plan, step: float) -> int:

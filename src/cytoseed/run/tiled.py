@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 from cytoseed.images import Regions
 from cytoseed.results.objects import Objects, join_objects
 from cytoseed.results.store import Kept, Store
-from cytoseed.run.engine import Engine
+from cytoseed.run.crew import Crew
 from cytoseed.run.memory import give_back
-from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Maker, Subject, measured_again
-from cytoseed.run.pipeline import make_tiles
+from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Subject, measured_again
 from cytoseed.run.stitch import Stitched, Trimmed, stitch
-from cytoseed.run.tiles import Box, Tile
-
-_BATCH = {"cuda": 4}  # tiles that go through the network together; on a CPU they would only take memory
+from cytoseed.run.tiles import Box, Grid, Tile
 
 
 class Progress(NamedTuple):
@@ -46,10 +43,31 @@ class Failure(NamedTuple):
     cause: str
 
 
+def batches_of(grid: Grid, todo: Sequence[int], size: int) -> list[list[Tile]]:
+    """Put tiles of one size that follow each other together, whichever of them are done: the same in every run.
+
+    Parameters
+    ----------
+    grid : Grid
+    todo : sequence of int
+        Numbers of the tiles to make, rising.
+    size : int
+        Tiles that go through the network together, at most.
+    """
+    batches: list[list[Tile]] = []
+    for tile in map(grid.tile, todo):
+        last = batches[-1] if batches else []
+        if last and len(last) < size and last[0].read_yxhw[2:] == tile.read_yxhw[2:]:
+            last.append(tile)
+        else:
+            batches.append([tile])
+    return batches
+
+
 def make_missing(
     subject: Subject,
     regions: Regions,
-    engine: Engine,
+    crew: Crew,
     store: Store,
     clock: Clock,
     watch: Callable[[Progress], object] | None = None,
@@ -61,7 +79,8 @@ def make_missing(
     subject : Subject
     regions : Regions
         The image, open.
-    engine : Engine
+    crew : Crew
+        Who makes them.
     store : Store
         A run was begun in it; each tile is written to it as soon as it is done.
     clock : Clock
@@ -79,19 +98,21 @@ def make_missing(
         If the store cannot be written to.
     """
     todo, done = store.todo().tolist(), store.done()
-    size = _BATCH.get(engine.device.type, 1)
-    batches = [batch for batch in _batches(subject, todo, size) if any(tile.number not in done for tile in batch)]
-    failures: list[Failure] = []
+    batches = [
+        batch for batch in batches_of(subject.grid, todo, crew.batch) if any(tile.number not in done for tile in batch)
+    ]
+    failures: dict[int, Failure] = {}
     found, input_px, number = 0, 0, len(done)
     started = time.perf_counter()
     if batches:
         store.drop_kept()
-    for made in make_tiles(Maker(subject, regions, engine, clock), batches):
+    for made in crew.make(subject, regions, batches, clock):
         if made.tile.number in done:  # made again for the sake of the others in its batch, whose numbers it decides
             continue
         box = subject.plan.full_box(made.tile.core_yxhw)
         if made.objects is None:
-            failures.append(Failure(box, " ".join(str(made.error).split()) or type(made.error).__name__))
+            cause = " ".join(str(made.error).split()) or type(made.error).__name__
+            failures[made.tile.number] = Failure(box, cause)
         else:
             with clock("store"):
                 store.write(made.tile.number, made.objects)
@@ -100,7 +121,7 @@ def make_missing(
         number, input_px = number + 1, input_px + box[2] * box[3]
         if watch is not None:
             watch(Progress(number, len(todo), found, input_px, time.perf_counter() - started))
-    return tuple(failures)
+    return tuple(failures[tile] for tile in sorted(failures))  # in whatever order they came
 
 
 def join_tiles(subject: Subject, regions: Regions, store: Store, clock: Clock) -> Kept:
@@ -147,18 +168,6 @@ _NOTHING = Objects(
 )
 
 
-def _batches(subject: Subject, todo: Sequence[int], size: int) -> list[list[Tile]]:
-    """Put tiles of one size that follow each other together, whichever of them are done: the same in every run."""
-    batches: list[list[Tile]] = []
-    for tile in map(subject.grid.tile, todo):
-        last = batches[-1] if batches else []
-        if last and len(last) < size and last[0].read_yxhw[2:] == tile.read_yxhw[2:]:
-            last.append(tile)
-        else:
-            batches.append([tile])
-    return batches
-
-
 def _changed(subject: Subject, regions: Regions, store: Store, trimmed: Sequence[Trimmed]) -> list[Objects]:
     """Measure the objects that lost pixels; those of one tile come one after the other."""
     changed = []
@@ -166,7 +175,7 @@ def _changed(subject: Subject, regions: Regions, store: Store, trimmed: Sequence
         objects = store.read(tile)
         for one in of_tile:
             was = objects.take([one.place])
-            changed.append(measured_again(subject, regions, was, one.box_yxhw, one.mask))
+            changed.append(measured_again(subject, regions, was, one))
     return changed
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cytoseed.results.pyramid import Level, Tile, halved, tiles_of
 from cytoseed.results.writer import Writer
 
 if TYPE_CHECKING:
@@ -16,8 +19,10 @@ if TYPE_CHECKING:
 
 _LARGEST_UINT16 = 65_535
 _TILE_PX = 512
-_READ_PX = 16 * _TILE_PX  # so much of a row of tiles is read at a time
-_LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # of tiles before compression: what else the file holds comes on top
+_LARGEST_FLAT_PX = 2048  # a side; larger images have lower resolutions
+_LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # of tiles: what else the file holds comes on top
+_TABLE_BYTES = 16  # at most, of a tile's place and size in the file
+_HELD_BYTES = 2**26  # so much of the compressed tiles is held in memory until the file is put together
 
 
 def write_labels(result: Result, path: Path) -> None:
@@ -26,8 +31,10 @@ def write_labels(result: Result, path: Path) -> None:
     One target gives the axes YX, two give CYX with the targets as channel names. The pixel size, where it is
     known, stands in the OME metadata and in the resolution tags, so that Fiji, QuPath and napari all find it.
 
-    The image is cut into tiles of 512 x 512 px, or one of its own size where it is smaller, and only a few tiles are
-    held at a time. It is a BigTIFF where the labels, before compression, may not fit into the 4 GiB of a classic one.
+    The image is cut into tiles of 512 x 512 px, or one of its own size where it is smaller, and only a few of them are
+    held at a time. Of more than 2048 px a side it has lower resolutions, as SubIFDs, each half as large as the one
+    before down to 1024 px; their pixels show the label at their centre. It is a BigTIFF where the compressed labels do
+    not fit into the 4 GiB of a classic one.
     """
     if result.count <= _LARGEST_UINT16:
         try:
@@ -43,71 +50,118 @@ class _IdTooLargeError(Exception):
 
 
 def _write(result: Result, path: Path, dtype: np.dtype[Any]) -> None:
+    _, *sides = result.shape
+    levels = halved((sides[0], sides[1]))[: None if max(sides) > _LARGEST_FLAT_PX else 1]
+    # tiles come in another order than they are written in
+    with tempfile.SpooledTemporaryFile(_HELD_BYTES, dir=str(path.parent)) as file:
+        encoded = _Encoded(file, len(result.targets), levels, dtype)
+        for tile in tiles_of(result, levels, _TILE_PX):
+            encoded.add(tile)
+        _assemble(result, path, encoded)
+
+
+def _assemble(result: Result, path: Path, encoded: _Encoded) -> None:
+    """Write the file of tiles that are there, compressed."""
     import tifffile
 
-    _, *sides = result.shape
-    shape = (len(result.targets), *sides)
-    tile = (_tile_side(sides[0]), _tile_side(sides[1]))
-    tiles = shape[0] * -(-sides[0] // tile[0]) * -(-sides[1] // tile[1])
+    targets, side = len(result.targets), result.pixel_size_um
     metadata: dict[str, Any] = {
-        "axes": "YX" if shape[0] == 1 else "CYX",
+        "axes": "YX" if targets == 1 else "CYX",
         "Channel": {"Name": list(result.targets)},
         "UUID": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, result.fingerprint)}",
     }
-    options: dict[str, Any] = {}
-    if (side := result.pixel_size_um) is not None:
-        options = {"resolution": (1e4 / side, 1e4 / side), "resolutionunit": "CENTIMETER"}
-        for axis in "XY":
-            metadata |= {f"PhysicalSize{axis}": side, f"PhysicalSize{axis}Unit": "µm"}
-    tifffile.imwrite(
-        path,
-        _encoded_tiles(result, tile, dtype),
-        shape=shape[1:] if shape[0] == 1 else shape,
-        dtype=dtype,
-        tile=tile,
-        bigtiff=tiles * tile[0] * tile[1] * dtype.itemsize > _LARGEST_CLASSIC_BYTES,
-        ome=True,
-        photometric="minisblack",
-        compression="zlib",
-        metadata=metadata,
-        **options,
-    )
+    for axis in "XY" if side is not None else "":
+        metadata |= {f"PhysicalSize{axis}": side, f"PhysicalSize{axis}Unit": "µm"}
+    with tifffile.TiffWriter(path, bigtiff=encoded.size_bytes > _LARGEST_CLASSIC_BYTES, ome=True) as tif:
+        for number, level in enumerate(encoded.levels):
+            options: dict[str, Any] = {}
+            if side is not None:
+                options = {"resolution": (1e4 / side / 2**number,) * 2, "resolutionunit": "CENTIMETER"}
+            if number:
+                options |= {"subfiletype": tifffile.FILETYPE.REDUCEDIMAGE, "metadata": None}
+            else:
+                options |= {"subifds": len(encoded.levels) - 1 or None, "metadata": metadata}
+            tif.write(
+                encoded.tiles(number),
+                shape=level.shape if targets == 1 else (targets, *level.shape),
+                dtype=encoded.dtype,
+                tile=_tile(level),
+                photometric="minisblack",
+                compression="zlib",
+                **options,
+            )
 
 
-def _tile_side(side: int) -> int:
-    """Give the side of the tiles that an image's side is cut into; TIFF wants multiples of 16."""
-    return min(_TILE_PX, -(-side // 16) * 16)
+def _tile(level: Level) -> tuple[int, int]:
+    """Give height and width of the tiles that a level is cut into; TIFF wants multiples of 16."""
+    height, width = (min(_TILE_PX, -(-side // 16) * 16) for side in level.shape)
+    return height, width
 
 
-def _encoded_tiles(result: Result, tile: tuple[int, int], dtype: np.dtype[Any]) -> Iterator[bytes]:
-    """Give the compressed tiles of one plane after the other, row by row; those at the edges are filled up with 0.
+class _Encoded:
+    """Compressed tiles of all levels, in a file of their own until all are there.
 
-    Raises
-    ------
-    _IdTooLargeError
-        If `dtype` cannot hold an id.
+    Parameters
+    ----------
+    file : binary file
+        Empty, to write and read.
+    targets : int
+        Number of label planes.
+    levels : sequence of Level
+        The resolutions.
+    dtype : dtype
+        Type of the pixels.
     """
-    import imagecodecs
 
-    _, height, width = result.shape
-    largest = np.iinfo(dtype).max
-    empty = bytes(imagecodecs.deflate_encode(np.zeros(tile, dtype).tobytes()))
-    for plane in range(len(result.targets)):
-        for top in range(0, height, tile[0]):
-            for left in range(0, width, _READ_PX):
-                box = (top, left, min(tile[0], height - top), min(_READ_PX, width - left))
-                labels = result.labels_in(box)[plane]
-                for column in range(0, box[3], tile[1]):
-                    part = labels[:, column : column + tile[1]]
-                    highest = int(part.max())
-                    if highest > largest:
-                        raise _IdTooLargeError
-                    if not highest:
-                        yield empty
-                        continue
-                    filled = np.zeros(tile, dtype)
-                    filled[: part.shape[0], : part.shape[1]] = part
-                    yield bytes(imagecodecs.deflate_encode(filled.tobytes()))
+    def __init__(self, file: IO[bytes], targets: int, levels: Sequence[Level], dtype: np.dtype[Any]) -> None:
+        self.levels, self.dtype = levels, dtype
+        self._file = file
+        self._empty = [self._compressed(np.zeros(_tile(level), dtype)) for level in levels]
+        grids = [tuple(-(-side // _TILE_PX) for side in level.shape) for level in levels]
+        self._places = [np.zeros((targets, *grid, 2), np.int64) for grid in grids]  # offset and size; 0 if empty
+
+    def add(self, tile: Tile) -> None:
+        """Compress the planes of a tile; those at the edges are filled up with 0.
+
+        Raises
+        ------
+        _IdTooLargeError
+            If the type of the pixels cannot hold an id.
+        """
+        for plane, labels in enumerate(tile.labels):
+            highest = int(labels.max())
+            if highest > np.iinfo(self.dtype).max:
+                raise _IdTooLargeError
+            if highest:
+                filled = np.zeros(_tile(self.levels[tile.level]), self.dtype)
+                filled[: labels.shape[0], : labels.shape[1]] = labels
+                data = self._compressed(filled)
+                self._places[tile.level][plane, tile.row, tile.column] = self._file.tell(), len(data)
+                self._file.write(data)
+
+    @property
+    def size_bytes(self) -> int:
+        """How much all tiles take in the file, with the tables of where they are."""
+        total = 0
+        for empty, places in zip(self._empty, self._places, strict=True):
+            sizes = places[..., 1]
+            total += int(sizes.sum()) + len(empty) * int((sizes == 0).sum()) + _TABLE_BYTES * sizes.size
+        return total
+
+    def tiles(self, level: int) -> Iterator[bytes]:
+        """Give the tiles of one plane of a level after the other, row by row."""
+        for offset, size in self._places[level].reshape(-1, 2).tolist():
+            if size:
+                self._file.seek(offset)
+                yield self._file.read(size)
+            else:
+                yield self._empty[level]
+
+    @staticmethod
+    def _compressed(pixels: NDArray[Any]) -> bytes:
+        import imagecodecs
+
+        return bytes(imagecodecs.deflate_encode(pixels.tobytes()))
 
 
 WRITERS = (Writer("labels", ".labels.tif", write_labels, "label image as OME-TIFF: Fiji, napari, QuPath"),)

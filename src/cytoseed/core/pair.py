@@ -1,0 +1,65 @@
+"""A nucleus and its cell are one: which belong together, which pixels are theirs, and the id that they share."""
+
+import torch
+from torch import Tensor
+
+from cytoseed.core.merge import count_pairs
+from cytoseed.core.pieces import whole_pieces, without_gaps
+
+
+def pair_nuclei(labels: Tensor, count: int) -> Tensor:
+    """Give each nucleus the id of its cell, and make it lie in the cell.
+
+    A nucleus belongs to the cell that covers most of it, where that is at least half of its pixels. A cell has at
+    most one nucleus: of several the one with the most pixels in it. The others stay by themselves, as do nuclei that
+    no cell covers, and cells without a nucleus.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (2, H, W), integer
+        Nuclei, then cells; each plane is numbered by itself, with gaps or without. 0 is background. Objects are one
+        piece each, without holes (`whole_objects`).
+    count : int
+        Highest number that a nucleus or a cell can have.
+
+    Returns
+    -------
+    Tensor, shape (2, H, W), int32
+        0 is background, and ids are 1 to K without gaps over both planes: first the cells in their order, then the
+        nuclei without a cell in theirs. A nucleus that has a cell has its id. Of such a pair, the cell takes over the
+        pixels of the nucleus that are no cell's, and the nucleus loses those that are another cell's; both stay
+        one piece (the largest) without holes, but the nucleus may come out smaller than the smallest object. It lies
+        in its cell, save where it encloses another cell. All other objects keep their pixels. Of equal numbers of
+        pixels, the nucleus or cell with the lower number counts.
+    """
+    nuclei, cells = labels[0].to(torch.int64), labels[1].to(torch.int64)
+    cell_of = _cells_of(nuclei.flatten(), cells.flatten(), count)
+    wanted = cell_of[nuclei]  # the cell of each pixel's nucleus
+    cells = whole_pieces(torch.where(cells == 0, wanted, cells)[None], count, 0)
+    nuclei = whole_pieces(torch.where((wanted == 0) | (wanted == cells[0]), nuclei, 0)[None], count, 0)
+    shared = cell_of[nuclei]
+    alone = torch.where(nuclei > 0, nuclei + count, 0)
+    return without_gaps(torch.cat([torch.where(shared > 0, shared, alone), cells]), 2 * count)
+
+
+def _cells_of(nuclei: Tensor, cells: Tensor, count: int) -> Tensor:
+    """Find the cell of each nucleus, of the labels (P,) of all pixels: (count + 1,) int64, 0 for none."""
+    none = torch.zeros(count + 1, dtype=torch.int64, device=nuclei.device)
+    area = none.scatter_add(0, nuclei, torch.ones_like(nuclei))
+    both = ((nuclei > 0) & (cells > 0)).nonzero()[:, 0]
+    nucleus, cell, common = count_pairs(nuclei[both], cells[both], count + 1)
+    is_inside = 2 * common >= area[nucleus]
+    nucleus, cell, common = nucleus[is_inside], cell[is_inside], common[is_inside]
+    best = _best(nucleus, cell, common, count)
+    nucleus, cell, common = nucleus[best], cell[best], common[best]
+    best = _best(cell, nucleus, common, count)
+    return none.scatter(0, nucleus[best], cell[best])
+
+
+def _best(whose: Tensor, other: Tensor, common: Tensor, count: int) -> Tensor:
+    """Tell which pair of each object has the most pixels in common; of equal ones, that with the lower other."""
+    most = torch.zeros(count + 1, dtype=torch.int64, device=whose.device)
+    fits = common == most.scatter_reduce(0, whose, common, "amax")[whose]
+    lowest = torch.full_like(most, count + 1)
+    lowest = lowest.scatter_reduce(0, whose, torch.where(fits, other, count + 1), "amin")
+    return fits & (other == lowest[whose])

@@ -1,0 +1,113 @@
+"""Outlines as a zip of ImageJ's regions of interest, for the ROI Manager of Fiji."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cytoseed.results.outline import Polygon, outlines
+from cytoseed.results.writer import Writer
+
+if TYPE_CHECKING:
+    from cytoseed.results.result import Result
+
+_LARGEST_PX = 32_767  # of an image's side: what a coordinate of 16 bits holds
+_MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager is slow long before
+_MOST_CORNERS = 65_535  # of a traced ROI: their number has 16 bits, in a composite 32
+_VERSION = 227  # of the ROI format; later ones add groups, which are not used
+_SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
+_COLOURS = (b"\xff\xff\xd6\x0a", b"\xff\x00\xe5\xff")  # alpha, red, green, blue: nuclei and cells, as in the overlay
+_MOVE_TO, _LINE_TO, _CLOSE = 0, 1, 4  # java.awt.geom.PathIterator
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip has no date before; the same result gives the same bytes
+
+
+def write_rois(result: Result, path: Path) -> None:
+    """Write a ROI for each object, in the order of the labels, along the edges of its pixels.
+
+    ImageJ counts a pixel to a ROI where its centre is inside, so the ROIs give back exactly the labels. An object
+    of one piece without holes is a traced ROI, as the Wand tool and Analyze Particles make them: ImageJ measures
+    their perimeter as it does its own. Any other object is one composite ROI of all its pieces and holes, and so is
+    one of more than 65,535 corners. `nucleus-000012` is the nucleus of label 12. Of two targets the nucleus comes
+    first, then the cell, in two colours. ROIs belong to no channel or slice.
+
+    More than 65,535 ROIs, as two targets may have, are a ZIP64, which ImageJ reads too.
+
+    Raises
+    ------
+    ValueError
+        If the image or the number of objects is too large; the message names formats that can.
+    """
+    reason = _limit(result.shape, result.count)
+    if reason is not None:
+        raise ValueError(f"format 'rois' cannot hold this result: {reason}")
+    with zipfile.ZipFile(path, "w") as archive:
+        for block in result.blocks():
+            for label, of_targets in outlines(block):
+                for plane, (target, polygons) in enumerate(zip(result.targets, of_targets, strict=True)):
+                    if polygons:
+                        name = f"{_SINGULAR.get(target, target)}-{label:06d}"
+                        colour = _COLOURS[plane % len(_COLOURS)] if len(result.targets) > 1 else None
+                        _add(archive, name, _roi(polygons, name, colour))
+
+
+def _limit(shape: tuple[int, int, int], count: int) -> str | None:
+    """Tell why ImageJ could not read the ROIs, and which format to take."""
+    _, height, width = shape
+    others = "take geojson, geojson.gz or geojson-split"
+    if max(height, width) > _LARGEST_PX:
+        return (
+            f"the image has {width} x {height} px, and coordinates in an ImageJ ROI have 16 bits: "
+            f"they end at {_LARGEST_PX:,} px; {others}"
+        )
+    if count > _MOST_OBJECTS:
+        return (
+            f"there are {count:,} objects, and it takes up to {_MOST_OBJECTS:,}, as a plain zip does: "
+            f"ImageJ's ROI Manager lists each one; {others}, or labels for ImageJ"
+        )
+    return None
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    """Put a file into a zip, the same bytes on every day and every system."""
+    entry = zipfile.ZipInfo(f"{name}.roi", _EARLIEST)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.create_system = 3
+    entry.external_attr = 0o644 << 16
+    archive.writestr(entry, content)
+
+
+def _roi(polygons: list[Polygon], name: str, colour: bytes | None) -> bytes:
+    """Give the bytes of an object's ROI."""
+    from roifile import ROI_TYPE, ImagejRoi
+
+    rings = [np.array(ring[:-1], np.int32) for polygon in polygons for ring in polygon]  # ImageJ closes them itself
+    left, top = np.min([ring.min(axis=0) for ring in rings], axis=0).tolist()
+    right, bottom = np.max([ring.max(axis=0) for ring in rings], axis=0).tolist()
+    form: dict[str, Any]
+    if len(rings) == 1 and len(rings[0]) <= _MOST_CORNERS:
+        form = {
+            "roitype": ROI_TYPE.TRACED,
+            "n_coordinates": len(rings[0]),
+            "integer_coordinates": rings[0] - np.array((left, top), np.int32),
+        }
+    else:
+        path = np.concatenate([_path(ring) for ring in rings])
+        form = {"roitype": ROI_TYPE.RECT, "shape_roi_size": len(path), "multi_coordinates": path}
+    if colour is not None:
+        form["stroke_color"] = colour
+    roi = ImagejRoi(version=_VERSION, name=name, left=left, top=top, right=right, bottom=bottom, **form)
+    return roi.tobytes()
+
+
+def _path(ring: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Write a ring as a part of a composite ROI, which ImageJ fills by the even-odd rule."""
+    steps = np.full((len(ring), 3), _LINE_TO, np.float32)
+    steps[0, 0] = _MOVE_TO
+    steps[:, 1:] = ring
+    return np.append(steps.ravel(), np.float32(_CLOSE))
+
+
+WRITERS = (Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", _limit),)

@@ -1,0 +1,128 @@
+"""To a scheduler of Dask: one that runs elsewhere, or one of this process with workers on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+START_S = 120.0
+"""Within so many seconds processes on this machine start."""
+
+_INSTALL = "pip install 'cytoseed[cluster]'"
+
+
+def require_dask() -> None:
+    """Refuse to go on where Dask is not installed.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        With what to do.
+    """
+    try:
+        import distributed  # noqa: F401 - only whether it is there
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}") from error
+
+
+def address_of(scheduler: str | os.PathLike[str]) -> str:
+    """Take a scheduler's address from its file, where it is not an address itself."""
+    text = os.fspath(scheduler)
+    if "://" in text or (":" in text and not Path(text).exists()):
+        return text
+    try:
+        return str(json.loads(Path(text).read_text(encoding="utf-8"))["address"])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no scheduler file {text!r}; an address looks like tcp://10.0.0.5:8786"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{text} is no scheduler file: it does not name an address ({error})") from error
+
+
+@contextmanager
+def connected(address: str, patience_s: float) -> Iterator[Client]:
+    """Connect to a scheduler."""
+    from distributed import Client
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop of its own, as notebooks do
+            thread.submit(asyncio.run, _asked(address, patience_s)).result()
+        client = Client(address, timeout=patience_s, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        cause = " ".join(str(error).split()) or "it is silent"
+        raise TimeoutError(
+            f"no Dask scheduler answered at {address} within {patience_s:g} s ({cause}); check the address, and "
+            f"that it can be reached from here"
+        ) from error
+    with client:
+        yield client
+
+
+async def _asked(address: str, patience_s: float) -> None:
+    """Ask what is at an address who it is: where that is silent, Dask's own client would wait for ever."""
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    there = rpc(address, timeout=patience_s, connection_args=Security().get_connection_args("client"))
+    try:
+        await asyncio.wait_for(there.identity(), patience_s)
+    finally:
+        await there.close_rpc()
+
+
+@contextmanager
+def local_scheduler() -> Iterator[str]:
+    """Run a scheduler in this process, which ends with it."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=0, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
+    ) as scheduler:
+        yield str(scheduler.scheduler_address)
+
+
+@contextmanager
+def local_workers(client: Client, address: str, count: int) -> Iterator[None]:
+    """Start workers on this machine as commands of their own: the script that asks for them is not run again."""
+    cores = max(1, (os.cpu_count() or 1) // count)
+    with tempfile.TemporaryDirectory(prefix="cytoseed-workers-", ignore_cleanup_errors=True) as folder:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+        command += ["--nthreads", str(cores), "--nworkers", str(count), "--memory-limit", "0", "--no-dashboard"]
+        command += ["--death-timeout", "30", "--local-directory", folder, "--host", "127.0.0.1"]
+        log = Path(folder) / "log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        try:
+            _await_workers(client, process, count, log)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await_workers(client: Client, process: subprocess.Popen[bytes], count: int, log: Path) -> None:
+    """Wait until workers have started."""
+    deadline = time.monotonic() + START_S
+    while len(client.nthreads()) < count:
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+            raise ChildProcessError(f"workers did not start on this machine: {' '.join(said) or 'they said nothing'}")
+        time.sleep(0.1)

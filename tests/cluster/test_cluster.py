@@ -1,0 +1,268 @@
+"""Workers, shards and one process: the same objects, ids and files, whatever dies on the way."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from bright import bright_config, bright_segmenter
+from cytoseed.apps.cli import app
+from cytoseed.models.weights import load_model, save_model
+from cytoseed.run.cluster import Cluster
+from cytoseed.run.slide import Watcher, segment_slide
+
+TILES = {"tile_size_px": 128}
+FORMATS = ("labels", "geojson", "table")
+
+pytestmark = [
+    # Dask and tornado on shutdown
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model and an image of some hundred bright discs, some across the borders of tiles."""
+    folder = tmp_path_factory.mktemp("cluster")
+    save_model(bright_segmenter(), bright_config(), folder / "bright")
+    rng = np.random.default_rng(4)
+    rows, columns = np.mgrid[:700, :640]
+    image = np.full(rows.shape, 10, np.uint8)
+    for top in range(0, 670, 25):
+        for left in range(0, 610, 25):
+            radius = rng.uniform(2, 11)
+            image[(rows - top - 12) ** 2 + (columns - left - 12) ** 2 < radius**2] = rng.integers(150, 220)
+    image[0, 0], image[-1, -1] = 0, 255
+    tifffile.imwrite(folder / "scene.tif", image, tile=(64, 64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(place):
+    """What one process writes."""
+    segment_slide(place / "scene.tif", place / "one", place / "bright", formats=FORMATS, **TILES)
+    return files(place / "one")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(workers=2) as found:
+        yield found
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def nannies(cluster):
+    """Process numbers of the workers, by address."""
+    return cluster._client.run(os.getpid)
+
+
+def test_two_workers_write_the_files_of_one_process(place, expected, cluster, tmp_path):
+    told = []
+    run = cluster.segment_slide(
+        place / "scene.tif",
+        tmp_path,
+        place / "bright",
+        formats=FORMATS,
+        watch=Watcher(lambda _: None, told.append),
+        **TILES,
+    )
+    assert files(tmp_path) == expected
+    assert run.result.count > 300
+    assert told[-1].done == told[-1].total == run.tiles == 30
+    assert {"network", "objects", "measure", "read"} <= set(run.seconds)
+
+
+def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_path):
+    killed, stop = [], threading.Event()
+    rng = np.random.default_rng(1)
+
+    def kill():
+        while not stop.wait(rng.uniform(0.2, 0.8)) and len(killed) < 4:
+            for process in list(nannies(cluster).values())[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        run = cluster.segment_slide(place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, **TILES)
+    finally:
+        stop.set()
+        thread.join()
+    assert killed
+    assert not run.failures
+    assert files(tmp_path) == expected
+
+
+def test_a_worker_that_joins_midway_takes_its_share(place, expected, tmp_path):
+    with Cluster(workers=1) as cluster:
+        joined = []
+
+        def join(_):
+            if not joined:
+                joined.append(start_worker(cluster._address, tmp_path))
+
+        try:
+            watch = Watcher(lambda _: None, join)
+            cluster.segment_slide(
+                place / "scene.tif", tmp_path / "out", place / "bright", formats=FORMATS, watch=watch, **TILES
+            )
+        finally:
+            for process in joined:
+                process.terminate()
+                process.wait()
+    assert files(tmp_path / "out") == expected
+
+
+def test_a_remote_scheduler_by_its_file(place, expected, tmp_path):
+    file = tmp_path / "scheduler.json"
+    scheduler = start("distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", file)
+    try:
+        wait_for(file.exists)
+        address = json.loads(file.read_text())["address"]
+        worker = start_worker(address, tmp_path)
+        result = invoke(place, tmp_path / "out", "--scheduler", file, "--format", ",".join(FORMATS))
+        worker.terminate()
+        worker.wait()
+        assert result.exit_code == 0, result.output
+        assert files(tmp_path / "out") == expected
+        result = invoke(place, tmp_path / "none", "--scheduler", address, "--patience", "1")
+        assert result.exit_code == 1
+        assert f"the scheduler at {address} has had no worker for 1 s" in result.stderr
+    finally:
+        scheduler.terminate()
+        scheduler.wait()
+
+
+@pytest.mark.parametrize("kind", ["nobody", "silent"])
+def test_a_scheduler_that_does_not_answer_times_out_with_its_address(place, tmp_path, kind):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if kind == "silent":
+            listener.listen()
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        result = invoke(place, tmp_path, "--scheduler", address, "--patience", "2")
+    assert result.exit_code == 1
+    assert f"no Dask scheduler answered at {address} within 2 s" in result.stderr
+
+
+def test_a_scheduler_file_that_is_not_there_or_something_else(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r"no scheduler file .*nowhere\.json"),
+        Cluster(scheduler="nowhere.json"),
+    ):
+        pass
+    (tmp_path / "odd.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"odd\.json is no scheduler file"), Cluster(scheduler=tmp_path / "odd.json"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("preload", "message"),
+    [
+        ("import sys\nsys.modules['cytoseed'] = None\n", "has no cytoseed"),
+        ("import cytoseed\ncytoseed.__version__ = '0.0.1'\n", "has cytoseed 0.0.1, not "),
+    ],
+)
+def test_workers_that_are_not_fit_are_refused(place, tmp_path, preload, message):
+    (tmp_path / "odd.py").write_text(preload)
+    with Cluster(workers=1) as cluster:
+        other = start_worker(cluster._address, tmp_path, "--preload", tmp_path / "odd.py")
+        try:
+            wait_for(lambda: cluster.size == 2)
+            with pytest.raises(ValueError, match=rf"^worker tcp://.*{message}"):
+                cluster.segment_slide(place / "scene.tif", tmp_path / "out", place / "bright", **TILES)
+        finally:
+            other.terminate()
+            other.wait()
+    assert not list((tmp_path / "out").glob("*.csv"))
+
+
+def test_workers_without_the_model_or_with_another_image_are_refused(place, cluster, tmp_path):
+    gone = load_model(place / "bright")
+    object.__setattr__(gone, "folder", tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"^worker tcp://.* there is no model"):
+        cluster.segment_slide(place / "scene.tif", tmp_path / "out", gone, **TILES)
+    with pytest.raises(ValueError, match="the image is held in memory"):
+        cluster.segment_slide(np.zeros((64, 64), np.uint8), tmp_path / "out", place / "bright")
+    memory = type(gone)(gone.config, gone.segmenter)
+    with pytest.raises(ValueError, match="the model is held in memory"):
+        cluster.segment_slide(place / "scene.tif", tmp_path / "out", memory, **TILES)
+
+
+def test_small_images_are_shared_among_workers(place, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(5):
+        pixels = np.zeros((50, 60), np.uint8)
+        pixels[5 : 15 + index, 10:30] = 200
+        tifffile.imwrite(folder / f"{index}.tif", pixels)
+    arguments = [str(folder), "--model", str(place / "bright"), "--format", ",".join(FORMATS)]
+    one = CliRunner().invoke(app, ["segment", *arguments, "--output", str(tmp_path / "one")])
+    two = CliRunner().invoke(app, ["segment", *arguments, "--output", str(tmp_path / "two"), "--workers", "2"])
+    assert one.exit_code == two.exit_code == 0, two.output
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert len(files(tmp_path / "two")) == 20
+
+
+def test_the_calling_script_is_not_run_again(place, tmp_path):
+    """A script without the usual guard around its main part."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+print("once")
+from cytoseed.run.cluster import Cluster
+with Cluster(workers=2) as cluster:
+    cluster.segment_slide({str(place / "scene.tif")!r}, {str(tmp_path / "out")!r}, {str(place / "bright")!r},
+                          formats=["table"], tile_size_px=256)
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "once\n"
+    assert (tmp_path / "out" / "scene.csv").exists()
+
+
+@pytest.mark.parametrize("values", [{}, {"workers": 2, "scheduler": "tcp://x:1"}, {"workers": 0}])
+def test_what_no_cluster_can_be(values):
+    with pytest.raises(ValueError, match="workers"):
+        Cluster(**values)
+    with pytest.raises(ValueError, match="patience_s is 0"):
+        Cluster(workers=1, patience_s=0)
+
+
+def invoke(place, output, *flags):
+    command = ["segment", place / "scene.tif", "--model", place / "bright", "--output", output, "--tile-size", "128"]
+    return CliRunner().invoke(app, [str(part) for part in (*command, *flags)])
+
+
+def start(module, *arguments):
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def start_worker(address, folder, *flags):
+    return start(
+        "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--memory-limit", "0",
+        "--local-directory", Path(folder) / "worker", *flags,
+    )  # fmt: skip
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

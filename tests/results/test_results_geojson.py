@@ -1,0 +1,330 @@
+"""GeoJSON: QuPath's rules, one file or many, and outlines that give back exactly the labels."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from pieced import Nothing, Pieced
+from qupath_rules import assert_qupath_rules, filled, geometries_of
+
+from cytoseed.results import WRITERS, Block, Result, Segmentation
+from cytoseed.results.formats import geojson
+from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
+
+DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+TWO = ("nuclei", "cells")
+
+
+def written(write: Callable[[Result, Path], None], result: Result, path: Path) -> dict[str, bytes]:
+    """What a writer made: the bytes of its file, or of each in its folder."""
+    write(result, path)
+    if path.is_dir():
+        return {each.name: each.read_bytes() for each in sorted(path.iterdir())}
+    return {"": path.read_bytes()}
+
+
+def collection(result: Result, path: Path) -> Any:
+    write_geojson(result, path)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def parts(result: Result, path: Path) -> dict[str, Any]:
+    return {name: json.loads(content) for name, content in written(write_geojson_split, result, path).items()}
+
+
+def blank(labels: NDArray[np.int32]) -> Segmentation:
+    """Labels (H,W), or (2,H,W) of two targets, of an image of which nothing is known."""
+    targets = TWO if labels.ndim == 3 else ("nuclei",)
+    return Segmentation(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
+
+
+@dataclass
+class Measured(Pieced):
+    """A segmentation with a table of one's own."""
+
+    table: Any = None
+
+    def blocks(self) -> Iterator[Block]:
+        yield Block(0, 0, self.whole.planes, self.table)
+
+
+# QuPath's rules
+
+
+@pytest.mark.parametrize("name", ["nuclei", "cells"])
+def test_qupath_can_open_it(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    result: Segmentation = request.getfixturevalue(name)
+    found = collection(result, tmp_path / "a")
+    assert_qupath_rules(found)
+    planes = geometries_of(found["features"])
+    for target, labels in zip(result.targets, result.planes, strict=True):
+        np.testing.assert_array_equal(filled(planes[target], labels.shape), labels)
+    for part in parts(result, tmp_path / "b").values():
+        assert_qupath_rules(part)
+
+
+def test_pieces_that_touch_at_a_corner_are_a_multipolygon(tmp_path: Path) -> None:
+    labels = np.array([[1, 0, 2, 2], [0, 1, 2, 0], [3, 3, 0, 2]], np.int32)
+    found = collection(blank(labels), tmp_path / "a")
+    assert_qupath_rules(found)
+    kinds = [feature["geometry"]["type"] for feature in found["features"]]
+    assert kinds == ["MultiPolygon", "MultiPolygon", "Polygon"]
+
+
+def test_nuclei_alone_are_detections(nuclei: Segmentation, tmp_path: Path) -> None:
+    features = collection(nuclei, tmp_path / "a")["features"]
+    assert [feature["properties"]["objectType"] for feature in features] == ["detection"] * 4
+    assert [feature["properties"]["measurements"]["label"] for feature in features] == [1, 2, 3, 4]
+    measurements = features[0]["properties"]["measurements"]
+    assert measurements["area_um2"] == 20 / 16
+    assert measurements["mean_red"] == nuclei.table["mean_red"][0]
+
+
+def test_cells_hold_their_nuclei(cells: Segmentation, tmp_path: Path) -> None:
+    features = collection(cells, tmp_path / "a")["features"]
+    kinds = {each["properties"]["measurements"]["label"]: each["properties"]["objectType"] for each in features}
+    assert kinds == {1: "cell", 2: "cell", 4: "cell", 5: "detection"}
+    assert ["nucleusGeometry" in feature for feature in features] == [True, True, False, False]
+    measurements = features[0]["properties"]["measurements"]
+    assert measurements["nuclei: area_px"] == 9
+    assert measurements["cells: area_px"] == 64
+    assert not any(name.startswith("cells") for name in features[3]["properties"]["measurements"])
+
+
+def test_ids_are_made_from_source_settings_target_and_label(cells: Segmentation, tmp_path: Path) -> None:
+    names = ["cells/1", "cells/2", "cells/4", "nuclei/5"]
+    expected = [str(uuid.uuid5(uuid.NAMESPACE_OID, f"{cells.fingerprint}/{name}")) for name in names]
+    assert [feature["id"] for feature in collection(cells, tmp_path / "a")["features"]] == expected
+
+
+labellings = hnp.arrays(
+    np.int32,
+    st.tuples(st.sampled_from([1, 2]), st.integers(1, 8), st.integers(1, 8)),
+    elements=st.integers(0, 3),
+)
+
+
+@settings(max_examples=80)
+@given(labellings, st.integers(1, 3))
+@example(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], np.int32), 1)
+@example(np.array([[[0, 1, 1], [1, 0, 1], [1, 1, 1]]], np.int32), 1)
+@example(np.array([[[1, 0], [0, 1]], [[2, 1], [1, 2]]], np.int32), 2)
+@example(np.array([[[1]], [[0]]], np.int32), 1)
+def test_every_labelling_keeps_the_rules_and_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, labels: NDArray[np.int32], objects: int
+) -> None:
+    result = blank(labels if len(labels) == 2 else labels[0])
+    found = collection(Pieced(result, objects), tmp_path_factory.getbasetemp() / "rules.geojson")
+    assert_qupath_rules(found)
+    planes = geometries_of(found["features"])
+    for target, plane in zip(result.targets, result.planes, strict=True):
+        np.testing.assert_array_equal(filled(planes[target], plane.shape), plane)
+        areas = {label: geometry.area for label, geometry in planes[target].items()}
+        assert areas == {label: (plane == label).sum() for label in np.unique(plane[plane > 0]).tolist()}
+
+
+@pytest.mark.skipif(not (DATA / "kumar_train16").is_dir(), reason="the real masks are not here; set CYTOSEED_DATA")
+def test_real_nuclei_come_back(tmp_path: Path) -> None:
+    import cv2
+
+    path = min((DATA / "kumar_train16" / "masks").glob("*.png"))
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.int32)
+    found = collection(blank(labels), tmp_path / "a")
+    assert len(found["features"]) > 100
+    assert_qupath_rules(found)
+    np.testing.assert_array_equal(filled(geometries_of(found["features"])["nuclei"], labels.shape), labels)
+
+
+# Measurements
+
+KEPT = ["area_px", "area_um2", "perimeter_px", "perimeter_um", "axis_major_px", "axis_major_um"]
+KEPT += ["axis_minor_px", "axis_minor_um", "eccentricity", "solidity"]
+KEPT += ["mean_p05_box", "sd_p05_box", "mean_od_eosin", "sd_od_eosin"]  # a channel may be called anything
+LEFT = ["box_x_px", "box_width_um", "centroid_x_px", "centroid_y_um", "touches_image_edge", "touches_tile_edge"]
+LEFT += ["p05_mean_x", "p50_od_eosin", "p95_p05_box"]
+
+
+def test_shape_and_brightness_go_along_and_places_do_not(tmp_path: Path) -> None:
+    whole = blank(np.array([[1, 2, 0, 3]], np.int32))
+    columns: dict[str, Any] = {name: np.arange(3) + place for place, name in enumerate((*LEFT, *KEPT))}
+    columns["solidity"] = [1.0, float("nan"), float("inf")]
+    table = pd.DataFrame({"id": [1, 2, 3], **columns, "touches_image_edge": [True, False, True]})
+    features = collection(Measured(whole, table=table), tmp_path / "a")["features"]
+    numbers = [feature["properties"]["measurements"] for feature in features]
+    assert list(numbers[0]) == ["label", *KEPT]
+    assert numbers[0] == {"label": 1, **{name: float(table[name][0]) for name in KEPT}}
+    for row in (1, 2):
+        assert set(numbers[row]) == {"label", *KEPT} - {"solidity"}, "what is not finite is left out"
+        assert numbers[row]["area_px"] == table["area_px"][row]
+
+
+def test_rows_are_found_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geojson, "_ROWS", 2)
+    labels = np.zeros((2, 1, 20), np.int32)
+    labels[0, 0, :10], labels[1, 0, 3:] = np.arange(1, 11), np.arange(4, 21)
+    rows = [(label, target, label + 100 * place) for place, target in enumerate(TWO) for label in range(1, 21)]
+    table = pd.DataFrame(rows, columns=["id", "target", "area_px"])
+    inside = [label in labels[TWO.index(target)] for label, target, _ in rows]
+    shuffled = table[inside].sample(frac=1, random_state=3)
+    features = collection(Measured(blank(labels), table=shuffled), tmp_path / "a")["features"]
+    numbers = {each["properties"]["measurements"].pop("label"): each["properties"]["measurements"] for each in features}
+    assert list(numbers) == list(range(1, 21))
+    for label, found in numbers.items():
+        expected = {"nuclei: area_px": label} if label <= 10 else {}
+        assert found == expected | ({"cells: area_px": label + 100} if label > 3 else {})
+
+
+# Compressed
+
+
+@pytest.mark.parametrize("name", ["nuclei", "cells"])
+def test_compressed_is_the_same(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    result: Segmentation = request.getfixturevalue(name)
+    write_geojson(result, tmp_path / "plain")
+    write_geojson_gz(result, tmp_path / "packed.gz")
+    packed = (tmp_path / "packed.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "plain").read_bytes()
+    assert packed[3:8] == bytes(5), "no name, no time"
+
+
+@pytest.mark.parametrize("name", ["geojson", "geojson.gz", "geojson-split"])
+def test_the_same_result_gives_the_same_bytes_in_any_blocks(name: str, nuclei: Segmentation, tmp_path: Path) -> None:
+    write = WRITERS[name].write
+    first = written(write, nuclei, tmp_path / "a")
+    assert first == written(write, nuclei, tmp_path / "other name")
+    for objects in (1, 3):
+        assert first == written(write, Pieced(nuclei, objects), tmp_path / str(objects))
+
+
+def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
+    result = Segmentation(np.ones((2, 2), np.int32), np.ones((1, 2, 2)), channel_names=('核, "α"',))
+    write_geojson_gz(result, tmp_path / "a.gz")
+    (feature,) = json.loads(gzip.decompress((tmp_path / "a.gz").read_bytes()).decode("utf-8"))["features"]
+    assert feature["properties"]["measurements"]['mean_核, "α"'] == 1
+
+
+# Split by area
+
+
+def scattered(targets: int, seed: int = 0) -> Segmentation:
+    """Blots all over 60 x 100 px, in no order."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((targets, 60, 100), np.int32)
+    for label, place in enumerate(rng.permutation(150)[:90].tolist(), start=1):
+        y, x = (place // 15 * 6, place % 15 * 6)
+        for plane in labels:
+            if targets == 1 or rng.random() < 0.8:
+                plane[y : y + 6, x : x + 6][rng.random((6, 6)) < 0.6] = label
+    return blank(labels if targets > 1 else labels[0])
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+@pytest.mark.parametrize("characters", [1, 5000, 1 << 24])
+def test_parts_make_up_the_whole(
+    targets: int, characters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geojson, "_FIELD_PX", 16)
+    monkeypatch.setattr(geojson, "_GATHERED_CHARACTERS", characters)
+    result = scattered(targets)
+    found = parts(Pieced(result, 7), tmp_path / "parts")
+    assert len(found) > 10
+    features = []
+    for name, part in found.items():
+        assert_qupath_rules(part)
+        left, top = int(name[1:7]), int(name[9:15])
+        assert name == f"x{left:06d}_y{top:06d}.geojson"
+        assert left % 16 == top % 16 == 0
+        labels = [feature["properties"]["measurements"]["label"] for feature in part["features"]]
+        assert labels == sorted(labels)
+        for feature in part["features"]:
+            geometry = feature["geometry"]
+            pieces = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+            corners = np.array([corner for piece in pieces for corner in piece[0]])
+            x, y = (corners.min(axis=0) + corners.max(axis=0)) / 2
+            assert left <= x < left + 16
+            assert top <= y < top + 16
+        features += part["features"]
+    whole = collection(result, tmp_path / "whole")
+    features.sort(key=lambda feature: feature["properties"]["measurements"]["label"])
+    assert {"type": "FeatureCollection", "features": features} == whole
+
+
+@dataclass
+class Boxes(Nothing):
+    """Objects that are boxes (y, x, height, width), each in a block of its own."""
+
+    boxes: tuple[tuple[int, int, int, int], ...] = ()
+
+    def blocks(self) -> Iterator[Block]:
+        for label, (top, left, height, width) in enumerate(self.boxes, start=1):
+            labels = np.full((1, height, width), label, np.int32)
+            yield Block(top, left, labels, pd.DataFrame({"id": [label]}))
+
+
+def test_fields_have_a_side_of_4096_px(tmp_path: Path) -> None:
+    up_to_the_border, behind_it = (0, 4095, 1, 1), (0, 4096, 2, 1)
+    over_it, over_it_but_centred_before = (5, 4094, 1, 4), (7, 4000, 1, 100)
+    far = (4099, 123_456, 2, 2)
+    boxes = (up_to_the_border, behind_it, over_it, over_it_but_centred_before, far)
+    found = parts(Boxes((3, 5000, 200_000), boxes=boxes), tmp_path / "parts")
+    assert {
+        name: [feature["properties"]["measurements"]["label"] for feature in part["features"]]
+        for name, part in found.items()
+    } == {"x000000_y000000.geojson": [1, 4], "x004096_y000000.geojson": [2, 3], "x122880_y004096.geojson": [5]}
+
+
+def test_a_part_is_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geojson, "_FIELD_PX", 16)
+    opened: list[Any] = []
+    plain = Path.open
+
+    def watched(path: Path, *arguments: Any, **options: Any) -> Any:
+        assert all(file.closed for file in opened)
+        opened.append(plain(path, *arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", watched)
+    write_geojson_split(scattered(1), tmp_path / "parts")
+    assert len(opened) > 20
+
+
+@pytest.mark.parametrize("objects", [0, 3])
+def test_text_waits_within_bounds(objects: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of what came first are on the disk before all has been asked for."""
+    monkeypatch.setattr(geojson, "_GATHERED_CHARACTERS", 2000)
+    result = Pieced(scattered(1), objects or 90)
+    seen = []
+    plain = geojson._lines
+
+    def watched(asked: Result) -> Any:
+        for pair in plain(asked):
+            seen.append(sum(path.stat().st_size for path in tmp_path.rglob("*.geojson")))
+            yield pair
+
+    monkeypatch.setattr(geojson, "_lines", watched)
+    write_geojson_split(result, tmp_path / "parts")
+    written_bytes = sum(path.stat().st_size for path in tmp_path.rglob("*.geojson"))
+    assert seen[-1] > written_bytes - 5000
+
+
+@pytest.mark.parametrize("result", [Nothing((3, 70, 60)), blank(np.zeros((70, 60), np.int32))])
+def test_nothing_found_is_one_empty_part(result: Result, tmp_path: Path) -> None:
+    found = written(write_geojson_split, result, tmp_path / "parts")
+    assert list(found) == ["x000000_y000000.geojson"]
+    write_geojson(result, tmp_path / "whole")
+    assert found["x000000_y000000.geojson"] == (tmp_path / "whole").read_bytes()
+    assert json.loads(found["x000000_y000000.geojson"]) == {"type": "FeatureCollection", "features": []}

@@ -1,0 +1,353 @@
+"""Labels put into an OME-Zarr image: as it is laid out, beside what is there, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaozarrs
+import zarr
+from filelock import FileLock
+from numpy.typing import NDArray
+from test_results_ngff import VERSIONS, levels_of, multiscale, scattered, small_pieces, tree
+
+from cytoseed.images import open_image
+from cytoseed.results import Segmentation
+from cytoseed.results.formats.ngff import write_ngff
+from cytoseed.results.into import write_into
+
+HEIGHT, WIDTH = 61, 90
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_pieces(monkeypatch)
+
+
+@pytest.fixture
+def both() -> Segmentation:
+    return scattered(HEIGHT, WIDTH)
+
+
+def other(result: Segmentation) -> Segmentation:
+    """A result that differs from another in every label."""
+    return dataclasses.replace(result, labels=np.where(result.labels > 0, result.labels + 1, 0))
+
+
+def write_image(
+    folder: Path, version: str, names: str = "cyx", factors: tuple[float, ...] = (1, 2, 4), **lengths: int
+) -> Path:
+    """Write levels of an image of 61 x 90 px, rounded down, with axes in any order."""
+    group = zarr.open_group(folder, mode="w", zarr_format=3 if version == "0.5" else 2)
+    sizes = {"c": 3, "y": HEIGHT, "x": WIDTH} | lengths
+    datasets = []
+    for number, factor in enumerate(factors):
+        shape = [int(sizes.get(name, 1) / (factor if name in "yx" else 1)) for name in names]
+        array = group.create_array(
+            f"s{number}", shape=shape, dtype="u1", chunks=shape, **dimension_names(version, names)
+        )
+        array[:] = number + 1
+        steps = [0.5 * factor if name in "yx" else 1.0 for name in names]
+        moves = [0.5 * (factor - 1) / 2 if name in "yx" else 0.0 for name in names]
+        transformations = [{"type": "scale", "scale": steps}, {"type": "translation", "translation": moves}]
+        datasets.append({"path": f"s{number}", "coordinateTransformations": transformations})
+    kinds = {"c": "channel", "t": "time"}
+    axes = [
+        {"name": name, "type": kinds.get(name, "space")} | ({"unit": "micrometer"} if name in "zyx" else {})
+        for name in names
+    ]
+    own = {"axes": axes, "datasets": datasets, "name": "tissue"} | ({"version": "0.4"} if version == "0.4" else {})
+    attributes = {"multiscales": [own]}
+    group.attrs.update({"ome": {"version": "0.5", **attributes}} if version == "0.5" else attributes)
+    return folder
+
+
+def dimension_names(version: str, names: str) -> dict[str, Any]:
+    return {"dimension_names": list(names)} if version == "0.5" else {}
+
+
+def attributes_of(group: Path) -> dict[str, Any]:
+    if (group / "zarr.json").exists():
+        found: dict[str, Any] = json.loads((group / "zarr.json").read_text())["attributes"]["ome"]
+    else:
+        found = json.loads((group / ".zattrs").read_text())
+    return found
+
+
+def shown(image: Path, name: str) -> NDArray[Any]:
+    """What a label image holds at full resolution, as (H,W)."""
+    return levels_of(image / "labels" / name)[0].reshape(HEIGHT, WIDTH)
+
+
+# Laid out as the image is
+
+
+@VERSIONS
+@pytest.mark.parametrize("names", ["yx", "cyx", "tczyx", "zyx"])
+def test_labels_have_the_axes_the_levels_and_the_place_of_the_image(
+    tmp_path: Path, both: Segmentation, version: str, names: str
+) -> None:
+    image = write_image(tmp_path / "image.zarr", version, names)
+    before = tree(image)
+    paths = write_into(both, image)
+    assert paths == (image / "labels" / "nuclei", image / "labels" / "cells")
+    after = tree(image)
+    assert {name: data for name, data in after.items() if not name.startswith("labels")} == before
+    assert not any(name.startswith("labels/.cytoseed") for name in after)
+    yaozarrs.validate_zarr_store(image)
+    for path, labels in zip(paths, both.labels, strict=True):
+        own, of_image = multiscale(path), multiscale(image)
+        assert own["axes"] == of_image["axes"]
+        assert own["name"] == path.name
+        placed = [(level["coordinateTransformations"]) for level in own["datasets"]]
+        assert placed == [level["coordinateTransformations"] for level in of_image["datasets"]]
+        assert attributes_of(path)["image-label"]["source"] == {"image": "../../"}
+        for factor, found, level in zip((1, 2, 4), levels_of(path), levels_of(image), strict=True):
+            expected = labels[factor // 2 :: factor, factor // 2 :: factor]
+            assert found.dtype == np.uint32
+            assert found.shape == tuple(1 if name == "c" else n for name, n in zip(names, level.shape, strict=True))
+            np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+        assert open_image(path).level_shapes == open_image(image).level_shapes
+        np.testing.assert_array_equal(open_image(path).read()[0], labels)
+
+
+@VERSIONS
+def test_ome_zarr_finds_the_labels_of_the_image(tmp_path: Path, both: Segmentation, version: str) -> None:
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Label, Reader
+
+    image = write_image(tmp_path / "image.zarr", version)
+    write_into(both, image)
+    nodes = [node for node in Reader(parse_url(image))() if node.load(Label)]
+    assert [node.metadata["name"] for node in nodes] == ["nuclei", "cells"]
+    for node, labels in zip(nodes, both.labels, strict=True):
+        np.testing.assert_array_equal(node.data[0].compute()[0], labels)
+
+
+def test_levels_of_any_ratio(tmp_path: Path, both: Segmentation) -> None:
+    factors = (1, 1.5, 3.7, 8)
+    image = write_image(tmp_path / "image.zarr", "0.5", factors=factors)
+    write_into(both, image)
+    for factor, found in zip(factors, levels_of(image / "labels" / "cells"), strict=True):
+        _, height, width = found.shape
+        rows, columns = (((np.arange(n) + 0.5) * factor).astype(int) for n in (height, width))
+        np.testing.assert_array_equal(found[0], both.labels[1][rows[:, None], columns])
+
+
+def test_levels_that_do_not_say_how_large_their_pixels_are(tmp_path: Path, both: Segmentation) -> None:
+    image = write_image(tmp_path / "image.zarr", "0.4")
+    attributes = attributes_of(image)
+    for dataset in attributes["multiscales"][0]["datasets"]:
+        del dataset["coordinateTransformations"]
+    attributes["multiscales"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [1, 0.25, 0.25]}]
+    (image / ".zattrs").write_text(json.dumps(attributes))
+    (path, _) = write_into(both, image)
+    own = multiscale(path)
+    assert own["coordinateTransformations"] == attributes["multiscales"][0]["coordinateTransformations"]
+    np.testing.assert_array_equal(levels_of(path)[1][0], both.labels[0, 1::2, 1::2])
+    steps = [level["coordinateTransformations"][0]["scale"] for level in own["datasets"]]
+    np.testing.assert_allclose(steps, [[1, 1, 1], [1, HEIGHT / 30, 2], [1, HEIGHT / 15, WIDTH / 22]])
+
+
+@VERSIONS
+def test_the_layout_of_bioformats2raw(tmp_path: Path, both: Segmentation, version: str) -> None:
+    root = zarr.open_group(tmp_path / "root", mode="w", zarr_format=3 if version == "0.5" else 2)
+    mark = {"bioformats2raw.layout": 3}
+    root.attrs.update({"ome": {"version": "0.5", **mark}} if version == "0.5" else mark)
+    write_image(tmp_path / "root" / "0", version, "tczyx")
+    paths = write_into(both, tmp_path / "root")
+    assert paths[0] == tmp_path / "root" / "0" / "labels" / "nuclei"
+    np.testing.assert_array_equal(shown(tmp_path / "root" / "0", "nuclei"), both.labels[0])
+
+
+@VERSIONS
+def test_copies_of_the_metadata_are_renewed(tmp_path: Path, both: Segmentation, version: str) -> None:
+    image = write_image(tmp_path / "image.zarr", version)
+    write_into(dataclasses.replace(both, targets=("others", "cells")), image)
+    consolidate(image)
+    consolidate(image / "labels")
+    write_image(tmp_path / "smaller.zarr", version, factors=(1, 2))
+    write_into(both, image, overwrite=True)
+    group = zarr.open_group(image, mode="r", use_consolidated=True)
+    labels = zarr.open_group(image / "labels", mode="r", use_consolidated=True)
+    for found in (group["labels"], labels):
+        assert {name for name, _ in found.groups()} == {"others", "cells", "nuclei"}  # type: ignore[union-attr]
+    np.testing.assert_array_equal(group["labels/nuclei/0"][0], both.labels[0])  # type: ignore[index]
+    assert group["s0"].shape == (3, HEIGHT, WIDTH)  # type: ignore[union-attr]
+
+
+def consolidate(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Zarr 3 has no standard for it
+        zarr.consolidate_metadata(folder)
+
+
+# Beside what is there
+
+
+@VERSIONS
+def test_what_is_there_stays(tmp_path: Path, both: Segmentation, version: str) -> None:
+    image = write_image(tmp_path / "image.zarr", version)
+    write_ngff(dataclasses.replace(both, targets=("tumour", "stroma")), image / "labels", version)
+    marks = image / "labels" / ("zarr.json" if version == "0.5" else ".zattrs")
+    described = json.loads(marks.read_text())
+    (described["attributes"] if version == "0.5" else described)["kept"] = 7
+    marks.write_text(json.dumps(described))
+    before = tree(image)
+    write_into(both, image)
+    assert attributes_of(image / "labels")["labels"] == ["tumour", "stroma", "nuclei", "cells"]
+    changed = {name for name, data in tree(image).items() if before.get(name) != data}
+    assert {name for name in changed if not name.startswith(("labels/nuclei/", "labels/cells/"))} == {
+        str(marks.relative_to(image))
+    }
+    described = json.loads(marks.read_text())
+    assert (described["attributes"] if version == "0.5" else described)["kept"] == 7
+
+
+@VERSIONS
+def test_a_name_that_is_taken(tmp_path: Path, both: Segmentation, version: str) -> None:
+    image = write_image(tmp_path / "image.zarr", version)
+    write_into(scattered(HEIGHT, WIDTH, 1), image)
+    before = tree(image)
+    with pytest.raises(FileExistsError, match=r"labels: has labels called nuclei already; overwrite"):
+        write_into(both, image)
+    assert tree(image) == before
+    write_into(both, image, overwrite=True)
+    assert attributes_of(image / "labels")["labels"] == ["nuclei", "cells"]
+    np.testing.assert_array_equal(shown(image, "nuclei"), both.labels[0])
+    again = tree(image)
+    write_into(both, image, overwrite=True)
+    assert tree(image) == again, "the same bytes"
+
+
+def test_a_folder_that_is_not_listed_is_not_replaced_either(tmp_path: Path, both: Segmentation) -> None:
+    image = write_image(tmp_path / "image.zarr", "0.5")
+    (image / "labels" / "cells").mkdir(parents=True)
+    (image / "labels" / "cells" / "precious").write_text("kept")
+    with pytest.raises(FileExistsError, match="called cells already"):
+        write_into(both, image)
+    assert (image / "labels" / "cells" / "precious").exists()
+
+
+# What is refused
+
+
+@VERSIONS
+def test_an_image_of_another_size(tmp_path: Path, both: Segmentation, version: str) -> None:
+    image = write_image(tmp_path / "image.zarr", version, y=HEIGHT + 1)
+    before = tree(image)
+    with pytest.raises(ValueError, match=r"image\.zarr: is 62 x 90 px .* labels are of an image of 61 x 90 px"):
+        write_into(both, image)
+    assert tree(image) == before
+    assert not (image / "labels").exists()
+
+
+@pytest.mark.parametrize("axis", ["z", "t"])
+def test_stacks(tmp_path: Path, both: Segmentation, axis: str) -> None:
+    image = write_image(tmp_path / "image.zarr", "0.5", f"{axis}yx", **{axis: 4})
+    with pytest.raises(ValueError, match=f"is a stack .{axis} 4, y 61, x 90.*beside it"):
+        write_into(both, image)
+
+
+def test_no_such_folder(tmp_path: Path, both: Segmentation) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder"):
+        write_into(both, tmp_path / "nowhere")
+
+
+@VERSIONS
+def test_what_is_no_image(tmp_path: Path, both: Segmentation, version: str) -> None:
+    write_ngff(both, tmp_path / "labels.zarr", version)
+    (tmp_path / "plain").mkdir()
+    for name in ("plain", "labels.zarr"):
+        with pytest.raises(ValueError, match="does not describe an OME-Zarr image"):
+            write_into(both, tmp_path / name)
+    assert list((tmp_path / "plain").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda own: own.update(version="0.3"), r"is OME-Zarr of version 0\.3; labels are written into 0\.4 and 0\.5"),
+        (lambda own: own.pop("axes"), "its description is damaged .*axes"),
+        (lambda own: own.update(axes=["c", "y", "x"]), "its description is damaged"),
+        (lambda own: own.update(datasets=7), "its description is damaged"),
+        (lambda own: own["datasets"][1].update(path="s9"), r"s9: is named as a level of the image, and is not there"),
+        (lambda own: own["axes"].pop(0), "names the axes y, x and has arrays of 3 axes"),
+    ],
+)
+def test_images_that_are_not_as_they_should_be(
+    tmp_path: Path, both: Segmentation, change: Callable[[Any], Any], says: str
+) -> None:
+    image = write_image(tmp_path / "image.zarr", "0.4")
+    attributes = attributes_of(image)
+    change(attributes["multiscales"][0])
+    (image / ".zattrs").write_text(json.dumps(attributes))
+    with pytest.raises(ValueError, match=says):
+        write_into(both, image)
+    assert not (image / "labels").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"multiscales": 3}', '{"multiscales": [1]}'])
+def test_attributes_that_describe_nothing(tmp_path: Path, both: Segmentation, text: str) -> None:
+    image = tmp_path / "image.zarr"
+    image.mkdir()
+    (image / ".zattrs").write_text(text)
+    with pytest.raises(ValueError, match=r"describe|description"):
+        write_into(both, image)
+
+
+def test_one_process_at_a_time(tmp_path: Path, both: Segmentation) -> None:
+    image = write_image(tmp_path / "image.zarr", "0.5")
+    hidden = image / "labels" / ".cytoseed"
+    hidden.mkdir(parents=True)
+    with FileLock(hidden / "lock"), pytest.raises(BlockingIOError, match="another process"):
+        write_into(both, image)
+    write_into(both, image)
+    assert not hidden.exists()
+
+
+# All or nothing
+
+
+class Killed(BaseException):
+    """A process that ends here."""
+
+
+def stopped(call: Callable[[], object], last: int, is_killed: bool) -> bool:
+    """Stop a call before its move number `last`, by an error or by a kill, after which it does no more."""
+    moves = [0]
+    replace, rmtree, rmdir = os.replace, shutil.rmtree, Path.rmdir
+
+    def counted(*arguments: Any) -> None:
+        moves[0] += 1
+        if moves[0] == last or (is_killed and moves[0] > last):
+            raise Killed if is_killed else OSError("no space")
+        replace(*arguments)
+
+    def unless_over(act: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments, **options: None if is_killed and moves[0] >= last else act(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", counted)
+        patch.setattr(shutil, "rmtree", unless_over(rmtree))
+        patch.setattr(Path, "rmdir", unless_over(rmdir))
+        with contextlib.suppress(Killed, OSError):
+            call()
+    return moves[0] >= last
+
+
+def listing(image: Path) -> bool:
+    return any((image / "labels" / name).exists() for name in ("zarr.json", ".zattrs"))
+
+
+def differences(one: dict[str, bytes], another: dict[str, bytes], prefix: str) -> set[str]:
+    return {name for name in {*one, *another} if name.startswith(prefix) and one.get(name) != another.get(name)}

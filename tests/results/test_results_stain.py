@@ -1,0 +1,185 @@
+"""Optical densities of stains: the law of light, scikit-image's deconvolution, and which images have stains."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from skimage.color import hed_from_rgb, separate_stains
+
+from cytoseed.images import open_image
+from cytoseed.learn.samples import find_samples
+from cytoseed.results import Segmentation
+from cytoseed.results.stain import stain_density, stains_of
+from cytoseed.results.table import measure_objects
+from cytoseed.settings import STAINS
+
+DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
+needs_data = pytest.mark.skipif(
+    not (DATA / "dsb2018").is_dir(), reason="the real images are not here; set CYTOSEED_DATA"
+)
+RGB = ("red", "green", "blue")
+# each stain's share in red, green and blue (Ruifrok and Johnston 2001)
+COLOURS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+
+
+def densities(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Solve amounts @ COLOURS = -log10(light) pixel by pixel: (3,N) of (3,N)."""
+    found = []
+    for pixel in pixels.T.tolist():
+        light = [-math.log10(max(value, 1) / 255) for value in pixel]
+        found.append(np.linalg.solve(COLOURS.T, light))
+    return np.array(found).T
+
+
+@given(hnp.arrays(np.uint8, st.tuples(st.just(3), st.integers(1, 40))))
+def test_density_is_that_of_the_law_of_light(pixels: NDArray[np.uint8]) -> None:
+    for stain, known in zip(STAINS, densities(pixels), strict=True):
+        found = stain_density(list(pixels), stain)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, known, atol=5e-6)
+
+
+def test_density_of_many_pixels_is_that_of_each() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 70_001)).astype(np.uint8)
+    for stain in STAINS:
+        turned = stain_density(list(pixels[:, ::-1]), stain)
+        np.testing.assert_array_equal(stain_density(list(pixels), stain), turned[::-1])
+    np.testing.assert_allclose(turned[:9][::-1], densities(pixels[:, -9:])[2], atol=5e-6)
+
+
+def test_density_of_known_amounts() -> None:
+    amounts = np.array([[0.8, 0.1, 0.0, 0.3], [0.2, 0.6, 0.0, 0.1], [0.0, 0.1, 0.0, 0.5]])
+    pixels = (255 * 10 ** -(COLOURS.T @ amounts)).round().astype(np.uint8)
+    for stain, known in zip(STAINS, amounts, strict=True):
+        np.testing.assert_allclose(stain_density(list(pixels), stain), known, atol=0.02)  # 8 bits tell no more
+    assert all(stain_density(list(np.full((3, 1), 255, np.uint8)), stain)[0] == 0 for stain in STAINS)
+
+
+@pytest.mark.parametrize("types", [["uint8"] * 2, ["uint16"] * 3, ["uint8", "uint8", "float32"], []])
+def test_density_of_other_channels(types: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"dab.*8 bits.*leave stains out"):
+        stain_density([np.ones(4, kind) for kind in types], "dab")
+
+
+@needs_data
+def test_densities_of_real_nuclei_are_six_times_those_of_scikit_image() -> None:
+    """It takes logarithms to the base of a millionth, and cuts at 0."""
+    sample = next(s for s in find_samples(DATA, datasets=["kumar_train16"]))
+    pixels, mask = sample.read()
+    labels = np.maximum(mask, 0)
+    table = Segmentation(labels, pixels, channel_names=RGB).table
+    amounts = 6 * separate_stains(np.moveaxis(pixels, 0, -1), hed_from_rgb)
+    darkest = pixels.min(axis=0)
+    compared = 0
+    for row in table.to_dict("records")[::40]:
+        inside = labels == row["id"]
+        if darkest[inside].min() == 0:
+            continue
+        for index, stain in enumerate(STAINS):
+            own = amounts[inside, index]
+            for statistic, known in zip(("p25", "p50", "p75"), np.percentile(own, [25, 50, 75]), strict=True):
+                assert max(row[f"{statistic}_od_{stain}"], 0) == pytest.approx(known, abs=1e-5)
+            if own.min() > 0:
+                assert row[f"mean_od_{stain}"] == pytest.approx(own.mean(), rel=1e-5)
+                assert row[f"sd_od_{stain}"] == pytest.approx(own.std(), rel=1e-4)
+                compared += 1
+    assert compared > 20
+    around = float(np.median(amounts[..., 0][labels == 0]))
+    assert table["mean_od_haematoxylin"].median() > 2 * around, "nuclei are full of it"
+
+
+def test_means_and_percentiles_of_densities() -> None:
+    rng = np.random.default_rng(2)
+    labels = np.repeat(np.arange(4), 50).reshape(10, 20).astype(np.int32)
+    image = rng.integers(0, 256, (3, 10, 20)).astype(np.uint8)
+    table = measure_objects(labels, image, RGB, None, STAINS)
+    known = densities(image.reshape(3, -1)).reshape(3, 10, 20)
+    for place, label in enumerate(table["id"]):
+        for index, stain in enumerate(STAINS):
+            own = known[index][labels == label]
+            assert table[f"mean_od_{stain}"][place] == pytest.approx(own.mean(), abs=1e-5)
+            assert table[f"sd_od_{stain}"][place] == pytest.approx(own.std(), abs=1e-5)
+            for percent in (5, 25, 50, 75, 95):
+                found = table[f"p{percent:02d}_od_{stain}"][place]
+                assert found == pytest.approx(np.percentile(own, percent), abs=1e-5)
+
+
+# Which images have stains
+
+
+def brown(shape_yx: tuple[int, int] = (8, 9), value: int = 200) -> NDArray[np.uint8]:
+    """A picture of one colour whose brightness is `value`."""
+    return np.stack([np.full(shape_yx, value + change, np.uint8) for change in (10, 0, -10)])
+
+
+@pytest.mark.parametrize(
+    ("image", "names", "is_stained"),
+    [
+        (brown(), RGB, True),
+        (brown(), ("channel 0", "channel 1", "channel 2"), True),
+        (brown(value=96), RGB, True),
+        (brown(value=95), RGB, False),
+        (brown(), ("DAPI", "FITC", "TRITC"), False),
+        (brown(), ("blue", "green", "red"), False),
+        (brown().astype(np.uint16), RGB, False),
+        (brown() / np.float32(255), RGB, False),
+        (brown()[:1], ("red",), False),
+        (brown()[[0, 1, 2, 2]], ("channel 0", "channel 1", "channel 2", "channel 3"), False),
+        (np.full((3, 8, 9), 200, np.uint8), RGB, False),  # grey
+        (brown()[:, :0], RGB, False),
+        (brown().reshape(3, -1), RGB, True),
+    ],
+)
+def test_stains_are_measured_in_bright_pictures_of_8_bits(
+    image: NDArray[Any], names: tuple[str, ...], is_stained: bool
+) -> None:
+    assert stains_of(image, names) == (STAINS if is_stained else ())
+
+
+def test_half_of_the_pixels_are_to_be_bright_wherever_they_lie() -> None:
+    dark, bright = brown((2000, 1200), 40), brown((2000, 1200), 200)
+    for share, is_stained in ((999, False), (1000, True)):
+        image = dark.copy()
+        image[:, :share] = bright[:, :share]
+        assert bool(stains_of(image, RGB)) == is_stained
+        assert bool(stains_of(np.flip(image, 1), RGB)) == is_stained
+        assert bool(stains_of(image.reshape(3, -1), RGB)) == is_stained
+
+
+def test_a_little_colour_anywhere_is_colour() -> None:
+    image = np.full((3, 2000, 1200), 200, np.uint8)
+    image[2, 1999, 7] = 150
+    assert stains_of(image, RGB) == STAINS
+
+
+@needs_data
+def test_real_images() -> None:
+    """All stained sections, however dense, have stains; fluorescence has not, in whatever colour it is shown."""
+    for dataset in ("dsb2018", "kumar_train16"):
+        samples = [s for s in find_samples(DATA, datasets=[dataset]) if s.modality == "brightfield"]
+        for sample in samples[::10] if dataset == "dsb2018" else samples:
+            pixels, _ = sample.read()
+            assert stains_of(pixels[:3], RGB), sample
+    for sample in [s for s in find_samples(DATA, datasets=["dsb2018"]) if s.modality == "fluorescence"][::30]:
+        pixels, _ = sample.read()
+        for tint in ([0, 0, 1], [0, 1, 1], [0.3, 0.5, 1], [1, 1, 1]):
+            shown = (pixels[0] * np.array(tint)[:, None, None]).astype(np.uint8)
+            assert not stains_of(shown, RGB), (sample, tint)
+    slide = open_image(DATA / "slides" / "CMU-1-Small-Region.svs")
+    assert stains_of(slide.read(), slide.channel_names) == STAINS
+
+
+def test_of_a_segmentation() -> None:
+    labels = np.ones((8, 9), np.int32)
+    assert Segmentation(labels, brown()).stains == STAINS
+    assert Segmentation(labels, brown(), channel_names=("a", "b", "c")).stains == ()
+    assert Segmentation(labels, brown(value=50), channel_names=RGB).stains == ()

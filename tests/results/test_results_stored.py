@@ -1,0 +1,503 @@
+"""A stored result gives back what was stored: the same objects, numbers and files; or says that it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from pieced import Nothing, Pieced
+
+from cytoseed.results import WRITERS, Block, Result, Segmentation, StoredResult, open_result, packing
+from cytoseed.results.formats import objects as form
+from cytoseed.results.formats.objects import write_objects
+from cytoseed.results.objects import join_objects, pack_masks
+from cytoseed.results.packing import pack_block
+from cytoseed.results.parts import Parts
+
+KINDS: dict[str, Callable[[Segmentation], Result]] = {
+    "whole": lambda result: result,
+    "in blocks": lambda result: Pieced(result, 2, failed=("x 0 to 9, y 0 to 9: unreadable",)),
+}
+
+
+def look_at(image: NDArray[Any]) -> Callable[[StoredResult, int], tuple[NDArray[Any], float]]:
+    return lambda _, __: (image, 1.0)
+
+
+def stored(result: Result, folder: Path, image: NDArray[Any] | None = None) -> StoredResult:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "stored.objects.zip"
+    path.unlink(missing_ok=True)
+    write_objects(result, path)
+    return open_result(path, None if image is None else look_at(image))
+
+
+def content(path: Path) -> Any:
+    if path.is_file():
+        return path.read_bytes()
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def assert_same_blocks(one: Result, other: Result) -> None:
+    for ours, theirs in zip(one.blocks(), other.blocks(), strict=True):
+        pd.testing.assert_frame_equal(ours.table.reset_index(drop=True), theirs.table.reset_index(drop=True))
+        canvases = []
+        for block in (ours, theirs):
+            canvas = np.zeros((len(one.targets), *one.shape[1:]), np.int32)
+            height, width = block.labels.shape[1:]
+            canvas[:, block.top : block.top + height, block.left : block.left + width] = block.labels
+            canvases.append(canvas)
+        np.testing.assert_array_equal(*canvases)
+
+
+@pytest.fixture(params=["nuclei", "cells"])
+def whole(request: pytest.FixtureRequest) -> Segmentation:
+    found: Segmentation = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_comes_back(whole: Segmentation, tmp_path: Path, kind: str) -> None:
+    result = KINDS[kind](whole)
+    with stored(result, tmp_path) as back:
+        for name in ("shape", "targets", "channel_names", "stains", "pixel_size_um", "source", "fingerprint", "count"):
+            assert getattr(back, name) == getattr(result, name), name
+        assert back.input == result.input
+        assert back.settings == json.loads(json.dumps(result.settings))
+        assert back.failed == result.failed
+        assert len(back) == result.count
+        assert_same_blocks(back, result)
+        np.testing.assert_array_equal(back.labels_in((0, 0, *whole.shape[1:])), whole.planes)
+        np.testing.assert_array_equal(back.labels_in((3, 2, 5, 7)), whole.planes[:, 3:8, 2:9])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name in WRITERS for kind in KINDS if name != "spatialdata" or kind != "whole"]
+)
+def test_every_format_has_the_bytes_that_the_result_itself_gives(
+    whole: Segmentation, tmp_path: Path, name: str, kind: str
+) -> None:
+    pytest.importorskip(WRITERS[name].needs or "numpy")
+    result, write = KINDS[kind](whole), WRITERS[name].write
+    with stored(result, tmp_path, whole.image) as back:
+        write(result, tmp_path / f"a{WRITERS[name].suffix}")
+        write(back, tmp_path / f"b{WRITERS[name].suffix}")
+    assert content(tmp_path / f"a{WRITERS[name].suffix}") == content(tmp_path / f"b{WRITERS[name].suffix}")
+
+
+def test_nothing_comes_back_as_nothing(tmp_path: Path) -> None:
+    nothing = Nothing((3, 70_000, 60_000))
+    empty = Segmentation(np.zeros((7, 6), np.int32), np.zeros((1, 7, 6), np.uint8))
+    for number, result in enumerate((nothing, empty, dataclasses.replace(empty, targets=("a", "b"), labels=NONE))):
+        with stored(result, tmp_path / str(number)) as back:
+            assert back.count == 0
+            assert_same_blocks(back, result)
+            assert not back.labels_in((2, 1, 4, 5)).any()
+            for name in ("table", "geojson"):
+                WRITERS[name].write(result, tmp_path / f"{number}-a.{name}")
+                WRITERS[name].write(back, tmp_path / f"{number}-b.{name}")
+                assert content(tmp_path / f"{number}-a.{name}") == content(tmp_path / f"{number}-b.{name}")
+
+
+NONE = np.zeros((2, 7, 6), np.int32)
+
+
+@settings(max_examples=25)
+@given(
+    hnp.arrays(
+        np.int32,
+        st.tuples(st.just(2), st.integers(1, 9), st.integers(1, 9)),
+        elements={"min_value": 0, "max_value": 4},
+    ),
+    st.sampled_from([None, 1, 2]),
+    st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 9), st.integers(1, 9)),
+)
+def test_all_shapes_of_objects_come_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    labels: NDArray[np.int32],
+    objects: int | None,
+    box: tuple[int, int, int, int],
+) -> None:
+    """Also objects in pieces, of one pixel, as large as the image, and numbers with gaps."""
+    labels = labels * 7
+    whole = Segmentation(labels, np.zeros((1, *labels.shape[1:]), np.uint8), targets=("nuclei", "cells"))
+    result = whole if objects is None else Pieced(whole, objects)
+    with stored(result, tmp_path_factory.getbasetemp()) as back:
+        assert_same_blocks(back, result)
+        top, left, height, width = box
+        part = back.labels_in(box)
+        expected = labels[:, top : top + height, left : left + width]
+        np.testing.assert_array_equal(part[:, : expected.shape[1], : expected.shape[2]], expected)
+
+
+def test_masks_are_packed_as_one_by_one(cells: Segmentation) -> None:
+    (block,) = cells.blocks()
+    ((objects, ids),) = pack_block(block._replace(top=50, left=70), cells.targets)
+    assert ids.tolist() == block.table["id"].tolist()
+    assert [cells.targets[target] for target in objects.target] == block.table["target"].tolist()
+    masks = []
+    for target, number, (top, left, height, width) in zip(objects.target, ids, objects.box_yxhw.tolist(), strict=True):
+        rows, columns = np.nonzero(cells.planes[target] == number)
+        assert (top, left) == (50 + rows.min(), 70 + columns.min())
+        assert (height, width) == (np.ptp(rows) + 1, np.ptp(columns) + 1)
+        y, x = rows.min(), columns.min()
+        masks.append(cells.planes[target, y : y + height, x : x + width] == number)
+    np.testing.assert_array_equal(objects.bits, pack_masks(masks))
+
+
+def test_a_table_of_other_objects_than_the_labels(nuclei: Segmentation) -> None:
+    (block,) = nuclei.blocks()
+    for wrong in (5, 0):
+        table = block.table.assign(id=[1, 2, 3, wrong])
+        with pytest.raises(ValueError, match=f"has object {wrong}, which is not in the labels"):
+            list(pack_block(block._replace(table=table), nuclei.targets))
+
+
+def test_a_large_block_is_stored_in_parts_and_comes_back_as_one(
+    whole: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_PART_PX", 2 * packing._OBJECT_PX + 40)
+    with stored(whole, tmp_path) as back:
+        assert len(back.parts) > 2
+        assert [len(parts) for parts in back.blocks_of_parts] == [len(back.parts)]
+        assert max(len(back.parts.of(part)[1]) for part in range(len(back.parts))) == 2
+        assert_same_blocks(back, whole)
+        np.testing.assert_array_equal(back.labels_in((0, 0, *whole.shape[1:])), whole.planes)
+
+
+def test_the_same_result_gives_the_same_bytes(whole: Segmentation, tmp_path: Path) -> None:
+    with stored(whole, tmp_path / "a") as one, stored(whole, tmp_path / "b") as other:
+        write_objects(other, tmp_path / "again")
+    assert one.path.read_bytes() == other.path.read_bytes() == (tmp_path / "again").read_bytes()
+    with zipfile.ZipFile(one.path) as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert archive.namelist()[-1] == "result.json"
+
+
+def test_the_place_of_the_image_is_kept(nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for source, place in (
+        ("a/b.tif", str(tmp_path / "a" / "b.tif")),
+        ("s3://bucket/b.tif", "s3://bucket/b.tif"),
+        ("array", None),
+    ):
+        with stored(dataclasses.replace(nuclei, source=source), tmp_path) as back:
+            assert (back.source, back.image) == (source, place)
+
+
+# Overviews
+
+
+@pytest.mark.parametrize("largest_px", [4, 7, 16, 18, 100])
+def test_overviews_of_what_was_in_memory_are_its_own(whole: Segmentation, tmp_path: Path, largest_px: int) -> None:
+    with stored(whole, tmp_path, whole.image) as back:
+        assert back.was_in_memory
+        for ours, theirs in zip(back.overview(largest_px), whole.overview(largest_px), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_overviews_of_tiles_show_the_labels_at_the_centres(nuclei: Segmentation, tmp_path: Path) -> None:
+    write_objects(Pieced(nuclei), tmp_path / "a.objects.zip")
+    asked = []
+
+    def look(result: StoredResult, largest_px: int) -> tuple[NDArray[Any], float]:
+        asked.append((result.count, largest_px))
+        return nuclei.image[:, ::3, ::3], 3.0
+
+    with open_result(tmp_path / "a.objects.zip", look) as back:
+        picture, labels = back.overview(10)
+    assert asked == [(4, 10)]
+    np.testing.assert_array_equal(picture, nuclei.image[:, ::3, ::3])
+    np.testing.assert_array_equal(labels[0], np.pad(nuclei.labels, ((0, 1), (0, 0)))[1::3, 1::3])
+
+
+def test_an_overview_without_the_image(nuclei: Segmentation, tmp_path: Path) -> None:
+    with stored(nuclei, tmp_path) as back:
+        with pytest.raises(FileNotFoundError, match=r"stored\.objects\.zip.*image.*--image"):
+            back.overview(100)
+        with pytest.raises(ValueError, match="largest_px is 0"):
+            back.overview(0)
+
+
+# What cannot be read
+
+
+def test_no_changed_or_missing_byte_goes_unnoticed(nuclei: Segmentation, tmp_path: Path) -> None:
+    with stored(Pieced(nuclei, 2), tmp_path) as back:
+        data = back.path.read_bytes()
+
+    def read(spoilt: bytes) -> bool:
+        path = tmp_path / "spoilt.objects.zip"
+        path.write_bytes(spoilt)
+        try:
+            with open_result(path) as result:
+                assert_same_blocks(result, Pieced(nuclei, 2))
+        except ValueError as error:
+            return str(path) not in str(error)
+        return True
+
+    assert read(data)
+    assert not any(read(data[:length]) for length in range(0, len(data), 97))
+    assert not read(data[:-40])
+    with pytest.raises(ValueError, match=r"spoilt\.objects\.zip: is damaged or cut short"):
+        open_result(tmp_path / "spoilt.objects.zip")  # though what is left ends with a zip
+    changed = [read(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]) for at in range(0, len(data), 61)]
+    assert changed.count(False) > len(changed) // 2, "the others are bytes that nobody reads"
+
+
+def test_what_is_no_stored_result(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a\.objects\.zip: there is no such file"):
+        open_result(tmp_path / "a.objects.zip")
+    with pytest.raises(ValueError, match="is a folder; give a stored result in it"):
+        open_result(tmp_path)
+    for text in (b"", b"id,area_px\n"):
+        (tmp_path / "a.csv").write_bytes(text)
+        with pytest.raises(ValueError, match=r"a\.csv: is no stored result of cytoseed.*\.objects\.zip"):
+            open_result(tmp_path / "a.csv")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("letter.txt", "dear")
+    with pytest.raises(ValueError, match=r"a\.zip: is a zip, but no stored result"):
+        open_result(tmp_path / "a.zip")
+
+
+def altered(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Write the result's own description anew."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    facts = json.loads(members["result.json"])
+    change(facts)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**members, "result.json": json.dumps(facts)}.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_a_result_of_a_newer_version(nuclei: Segmentation, tmp_path: Path) -> None:
+    with stored(nuclei, tmp_path) as back:
+        path = altered(back.path, lambda facts: facts.update(format=form.FORMAT + 1, version="9.1.0", blocks="new"))
+    with pytest.raises(ValueError, match=r"written by cytoseed 9\.1\.0.*upgrade it: pip install --upgrade cytoseed"):
+        open_result(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("format"),
+        lambda facts: facts.update(format="1"),
+        lambda facts: facts.pop("targets"),
+        lambda facts: facts.update(blocks=[2]),
+        lambda facts: facts["parts"]["count"].append(3),
+        lambda facts: facts.update(shape=[3, 4]),
+        lambda facts: facts["parts"].update(box_yxhw=[["a"]]),
+    ],
+)
+def test_a_description_that_cannot_be_right(
+    nuclei: Segmentation, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    with stored(nuclei, tmp_path) as back:
+        path = altered(back.path, change)
+    with pytest.raises(ValueError, match=r"is damaged or cut short .* cytoseed segment"):
+        open_result(path)
+
+
+def test_parts_of_other_objects_than_the_description_says(nuclei: Segmentation, tmp_path: Path) -> None:
+    with stored(nuclei, tmp_path) as back:
+        path = altered(back.path, lambda facts: facts["parts"].update(count=[3]))
+    with open_result(path) as result, pytest.raises(ValueError, match="is damaged"):
+        result.labels_in((0, 0, 5, 5))
+
+
+def test_a_closed_result_says_so(nuclei: Segmentation, tmp_path: Path) -> None:
+    with stored(nuclei, tmp_path) as back:
+        pass
+    with pytest.raises(ValueError, match="was closed"):
+        next(back.blocks())
+
+
+# What is read, and held
+
+
+def test_only_parts_in_the_region_are_read(nuclei: Segmentation, tmp_path: Path) -> None:
+    with stored(Pieced(nuclei), tmp_path) as back:
+        read = []
+        load = back.parts._load
+        back.parts._load = lambda part: read.append(part) or load(part)  # type: ignore[func-returns-value]
+        back.labels_in((0, 20, 2, 10))
+        assert read == [2]
+        back.labels_in((0, 20, 2, 9))
+        assert read == [2], "held, and beside"
+        back.labels_in((3, 7, 1, 2))
+        assert read == [2, 0, 1]
+
+
+def test_parts_used_last_are_held(cells: Segmentation) -> None:
+    (block,) = cells.blocks()
+    (part,) = pack_block(block, cells.targets)
+    read: list[int] = []
+
+    def load(number: int) -> Any:
+        read.append(number)
+        return part
+
+    one = (1 << 14) + sum(array.nbytes for array in (part[0].bits, part[0].numbers, part[0].box_yxhw, part[1]))
+    parts = Parts(np.tile([0, 0, 16, 18], (9, 1)), load, held_bytes=2 * one)
+    for number in (0, 1, 0, 2, 0, 1, 1):
+        parts.of(number)
+    assert read == [0, 1, 2, 1], "1 had to go for 2, and 2 for 1"
+    tight = Parts(np.tile([0, 0, 16, 18], (9, 1)), load, held_bytes=0)
+    read.clear()
+    for number in (3, 3, 4, 4, 3):
+        tight.of(number)
+    assert read == [3, 4, 3], "the last one is always held"
+
+
+def test_parts_without_objects_are_not_read(cells: Segmentation) -> None:
+    (block,) = cells.blocks()
+    (part,) = pack_block(block, cells.targets)
+    parts = Parts(np.array([[5, 5, 0, 0], [0, 0, 16, 18]]), [None, part].__getitem__)  # type: ignore[arg-type]
+    assert parts.meeting((0, 0, 10, 10)) == [1]
+    np.testing.assert_array_equal(parts.labels_in(2, (0, 0, 16, 18)), cells.planes)
+    np.testing.assert_array_equal(parts.labels_at(2, np.arange(16), np.arange(18)), cells.planes)
+
+
+def test_where_objects_overlap_reduced_labels_are_those_of_full_size(cells: Segmentation) -> None:
+    """Rounding may leave two tiles a shared pixel; no picture shows another owner than the labels."""
+    (block,) = cells.blocks()
+    (part,) = pack_block(block, cells.targets)
+    objects, ids = part
+    twice = join_objects([objects, dataclasses.replace(objects, box_yxhw=np.add(objects.box_yxhw, (1, 1, 0, 0)))])
+    parts = Parts(np.array([[0, 0, 17, 19]]), lambda _: (twice, np.concatenate([ids, ids + 9])))
+    rows, columns = np.arange(1, 17, 3), np.arange(0, 19, 2)
+    full = parts.labels_in(2, (0, 0, 17, 19))
+    assert full.max() > 9
+    np.testing.assert_array_equal(parts.labels_at(2, rows, columns), full[:, rows[:, None], columns])
+
+
+def test_types_are_those_of_a_block_with_objects(nuclei: Segmentation, tmp_path: Path) -> None:
+    class Gaps(Pieced):
+        def blocks(self) -> Iterator[Block]:
+            (block,) = super().blocks()
+            none = block._replace(labels=block.labels[:, :0, :0], table=block.table[:0].astype(np.float64))
+            yield from (none, block, none)
+
+    with stored(Gaps(nuclei, 9), tmp_path) as back:
+        first, second, third = back.blocks()
+    pd.testing.assert_frame_equal(second.table, nuclei.table)
+    assert len(first.table) == len(third.table) == 0
+
+
+# Saved beside, and elsewhere
+
+
+def test_conversion_adds_to_the_record(nuclei: Segmentation, tmp_path: Path) -> None:
+    wanted = ("table", "geojson", "overlay", "labels", "objects")
+    nuclei.save(tmp_path / "whole", wanted)
+    nuclei.save(tmp_path / "later", ("objects", "labels"))
+    labels = (tmp_path / "later" / "tissue.labels.tif").stat()
+    with open_result(tmp_path / "later" / "tissue.objects.zip", look_at(nuclei.image)) as result:
+        paths = result.save(tmp_path / "later", ("table", "geojson"))
+        assert [path.name for path in paths] == ["tissue.csv", "tissue.geojson", "tissue.cytoseed.json"]
+        result.save(tmp_path / "later", ("overlay", "labels", "objects"))
+    assert content(tmp_path / "later") == content(tmp_path / "whole")
+    now = (tmp_path / "later" / "tissue.labels.tif").stat()
+    assert (now.st_ino, now.st_mtime_ns) == (labels.st_ino, labels.st_mtime_ns), "left as it was"
+
+
+def test_conversion_by_a_later_version_adds_to_the_same_record(
+    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nuclei.save(tmp_path, ("objects", "labels"))
+    version = json.loads((tmp_path / "tissue.cytoseed.json").read_text())["version"]
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "99.0")
+    with open_result(tmp_path / "tissue.objects.zip") as result:
+        result.save(tmp_path, ("table",))
+    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text())
+    assert record["version"] == version, "of what found the objects"
+    assert record["files"] == ["tissue.csv", "tissue.labels.tif", "tissue.objects.zip"]
+
+
+def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Segmentation, tmp_path: Path) -> None:
+    from cytoseed.results.save import save
+
+    partial = Pieced(nuclei, failed=("x 0 to 9, y 0 to 9: unreadable",))
+    save(partial, tmp_path / "a", ("objects", "labels", "table"), overwrite=False)
+    save(partial, tmp_path / "b", ("objects", "labels"), overwrite=False)
+    with open_result(tmp_path / "b" / "tissue.objects.zip") as result:
+        result.save(tmp_path / "b", ("table",))
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    nuclei.save(tmp_path / "b", ("labels",))
+    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "whole now"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Segmentation, tmp_path: Path, overwrite: bool) -> None:
+    other = dataclasses.replace(nuclei, settings={"seed_threshold": 0.1})
+    other.save(tmp_path, ("labels", "table", "objects"))
+    with stored(nuclei, tmp_path / "mine") as back:
+        os.replace(back.path, tmp_path / "tissue.objects.zip")
+    before = (tmp_path / "tissue.objects.zip").read_bytes()
+    with open_result(tmp_path / "tissue.objects.zip") as result:
+        if not overwrite:
+            with pytest.raises(FileExistsError, match=r"settings\.seed_threshold: 0\.1 -> 0\.5"):
+                result.save(tmp_path, ("geojson", "objects"))
+        else:
+            result.save(tmp_path, ("geojson", "objects"), overwrite=True)
+            files = ["tissue.geojson", "tissue.objects.zip"]
+            assert sorted(os.listdir(tmp_path)) == sorted(["mine", "tissue.cytoseed.json", *files])
+            assert json.loads((tmp_path / "tissue.cytoseed.json").read_text())["files"] == files
+    assert (tmp_path / "tissue.objects.zip").read_bytes() == before
+
+
+def test_a_file_without_its_record_is_known_for_its_own(nuclei: Segmentation, tmp_path: Path) -> None:
+    with stored(nuclei, tmp_path) as back:
+        os.replace(back.path, tmp_path / "tissue.objects.zip")
+    with open_result(tmp_path / "tissue.objects.zip") as result:
+        assert result.save(tmp_path, ("objects",))[0] == tmp_path / "tissue.objects.zip"
+        result.save(tmp_path, ("objects", "table"))
+    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text())
+    assert record["files"] == ["tissue.csv", "tissue.objects.zip"]
+    nuclei.save(tmp_path, ("table", "objects"))
+
+
+def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Segmentation, tmp_path: Path) -> None:
+    nuclei.save(tmp_path, ("objects", "labels"))
+    path = tmp_path / "tissue.objects.zip"
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("parts/00000000.npz").header_offset + 200
+    data = bytearray(path.read_bytes())
+    data[start : start + 50] = bytes(50)
+    path.write_bytes(data)
+    before = content(tmp_path)
+    with open_result(path) as result, pytest.raises(ValueError, match=r"tissue\.objects\.zip: is damaged"):
+        result.save(tmp_path, ("table", "geojson"))
+    assert content(tmp_path) == before
+
+
+def test_ids_lie_beside_the_objects_in_the_file(nuclei: Segmentation, tmp_path: Path) -> None:
+    """What others read of it is documented: so it stays."""
+    with stored(Pieced(nuclei, 3), tmp_path) as back, zipfile.ZipFile(back.path) as archive:
+        names = archive.namelist()
+        ids = [np.load(io.BytesIO(archive.read(name))).tolist() for name in names if name.endswith(".ids.npy")]
+        facts = json.loads(archive.read("result.json"))
+    assert names == [*(name for part in (0, 1) for name in form.part_names(part)), "result.json"]
+    assert ids == [[1, 2, 3], [4]]
+    assert facts["blocks"] == [1, 1]
+    assert facts["parts"] == {
+        "count": [3, 1],
+        "first_id": [1, 4],
+        "last_id": [3, 4],
+        "box_yxhw": [[0, 3, 6, 27], [10, 1, 9, 14]],
+    }

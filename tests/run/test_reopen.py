@@ -1,0 +1,156 @@
+"""Stored results of images in files: every format made later is what segmenting would have written."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+
+import cytoseed
+from bright import bright_config, bright_segmenter
+from cytoseed.images import open_image
+from cytoseed.models.weights import Model
+from cytoseed.results import WRITERS
+from cytoseed.run.reopen import open_result
+from cytoseed.run.segment import segment
+from cytoseed.run.slide import segment_slide
+
+GREY = Model(bright_config(), bright_segmenter())
+FORMATS = [name for name in WRITERS if name not in ("spatialdata", "anndata")]  # slow to import, and tested elsewhere
+
+
+def write_scene(path, dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 20, (340, 300)).astype(dtype)
+    for top, left in rng.integers(0, 280, (40, 2)):
+        image[top : top + 14, left : left + 11] = 200
+    tifffile.imwrite(path, image, tile=(64, 64))
+    return path
+
+
+def files_of(folder):
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found if ".cytoseed/" not in str(path)}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_scene(tmp_path / "scene.tif")
+
+
+def save_whole(path, folder, formats):
+    segment(path, GREY).save(folder, formats)
+
+
+def save_tiles(path, folder, formats):
+    segment_slide(path, folder, GREY, formats=formats, tile_size_px=128)
+
+
+SAVES = {"whole": save_whole, "tiles": save_tiles}
+
+
+@pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
+def test_conversion_gives_the_bytes_of_segmenting(path, tmp_path, save):
+    save(path, tmp_path / "at once", FORMATS)
+    save(path, tmp_path / "later", ["objects"])
+    with cytoseed.open_result(tmp_path / "later" / "scene.objects.zip") as result:
+        assert result.count > 20
+        result.save(tmp_path / "later", FORMATS)
+    assert files_of(tmp_path / "later") == files_of(tmp_path / "at once")
+    if save is save_tiles:
+        assert segment_slide(path, tmp_path / "later", GREY, formats=FORMATS, tile_size_px=128).was_there
+
+
+@pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
+def test_overlays_of_large_images_are_the_same_too(tmp_path, save):
+    path = tmp_path / "wide.tif"
+    image = np.random.default_rng(0).integers(0, 20, (70, 4500)).astype(np.uint8)
+    image[20:40, 100::60] = image[20:40, 110::60] = 200
+    image[25:50, 2000:2030] = 220
+    tifffile.imwrite(path, image)
+    save(path, tmp_path / "at once", ["objects", "overlay"])
+    with open_result(tmp_path / "at once" / "wide.objects.zip") as result:
+        result.save(tmp_path / "later", ["objects", "overlay"])
+    assert open_image(tmp_path / "later" / "wide.overlay.png").shape[2] < 4500
+    assert files_of(tmp_path / "later") == files_of(tmp_path / "at once")
+
+
+@pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
+def test_the_image_is_found_again_where_it_was_or_beside_the_result(path, tmp_path, monkeypatch, save):
+    monkeypatch.chdir(tmp_path)
+    save(os.path.relpath(path), tmp_path / "out", ["objects"])
+    monkeypatch.chdir("/")
+    stored = tmp_path / "out" / "scene.objects.zip"
+    with open_result(stored) as result:
+        picture, labels = result.overview(4096)
+        np.testing.assert_array_equal(picture, open_image(path).read())
+        assert len(np.unique(labels)) == result.count + 1
+    os.replace(path, tmp_path / "out" / "scene.tif")
+    with open_result(stored) as result:
+        np.testing.assert_array_equal(result.overview(4096)[0], picture)
+    os.replace(tmp_path / "out" / "scene.tif", tmp_path / "other name.tif")
+    with open_result(stored) as result:
+        with pytest.raises(FileNotFoundError, match=r"objects\.zip.*not at .*scene\.tif or .*scene\.tif.*--image"):
+            result.save(tmp_path / "out", ["overlay", "table"])
+        result.save(tmp_path / "out", ["table"])
+    for given in (tmp_path / "other name.tif", open_image(tmp_path / "other name.tif"), picture):
+        with open_result(stored, given) as result:
+            np.testing.assert_array_equal(result.overview(4096)[0], picture)
+
+
+@pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
+def test_another_image_of_the_name_is_not_taken_for_it(path, tmp_path, save):
+    save(path, tmp_path / "out", ["objects"])
+    moved = tmp_path / "moved" / "scene.tif"
+    moved.parent.mkdir()
+    shutil.copy(path, moved)
+    tifffile.imwrite(path, open_image(path).read()[0] + 1, tile=(64, 64))
+    stored = tmp_path / "out" / "scene.objects.zip"
+    with open_result(stored) as result, pytest.raises(FileNotFoundError, match="as it was then"):
+        result.overview(4096)
+    tifffile.imwrite(path, np.zeros((9, 9), np.uint8))
+    with open_result(stored) as result, pytest.raises(FileNotFoundError, match="as it was then"):
+        result.overview(4096)
+    wrong = r"scene\.tif: has shape \(1, 9, 9\).*image of \(1, 340, 300\)"
+    with open_result(stored, path) as result, pytest.raises(ValueError, match=wrong):
+        result.overview(4096)
+    with open_result(stored, moved) as result:
+        assert result.overview(4096)[0].shape == (1, 340, 300)
+
+
+def test_objects_of_an_array_are_drawn_on_an_array(path, tmp_path):
+    pixels = open_image(path).read()[0]
+    segment(pixels, GREY).save(tmp_path, ["objects", "overlay"])
+    before = (tmp_path / "array.overlay.png").read_bytes()
+    lacks = pytest.raises(FileNotFoundError, match="which is an array, in no file")
+    with open_result(tmp_path / "array.objects.zip") as result, lacks:
+        result.save(tmp_path / "later", ["overlay"])
+    with open_result(tmp_path / "array.objects.zip", pixels) as result:
+        result.save(tmp_path / "later", ["overlay"])
+    assert (tmp_path / "later" / "array.overlay.png").read_bytes() == before
+
+
+def test_a_slide_with_failed_tiles_is_converted_as_it_is(path, tmp_path, monkeypatch):
+    from cytoseed.run.part import Maker
+
+    read = Maker.read
+
+    def fail(maker, tile):
+        if tile.number == 2:
+            raise ValueError("unreadable")
+        return read(maker, tile)
+
+    monkeypatch.setattr(Maker, "read", fail)
+    segment_slide(path, tmp_path / "out", GREY, formats=["objects", "labels"], tile_size_px=128)
+    with open_result(tmp_path / "out" / "scene.objects.zip") as result:
+        assert len(result.failed) == 1
+        result.save(tmp_path / "out", ["table"])
+    record = json.loads((tmp_path / "out" / "scene.cytoseed.json").read_text())
+    assert record["files"] == ["scene.csv", "scene.labels.tif", "scene.objects.zip"]
+    monkeypatch.undo()
+    segment_slide(path, tmp_path / "out", GREY, formats=["objects"], existing="resume", tile_size_px=128)
+    assert not (tmp_path / "out" / "scene.csv").exists(), "it lacks what is there now"
+    with open_result(tmp_path / "out" / "scene.objects.zip") as result:
+        assert not result.failed
