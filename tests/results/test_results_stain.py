@@ -155,9 +155,10 @@ def test_half_of_the_pixels_are_to_be_bright_wherever_they_lie() -> None:
         assert bool(stains_of(image.reshape(3, -1), RGB)) == is_stained
 
 
-def test_a_little_colour_anywhere_is_colour() -> None:
+@pytest.mark.parametrize("row", [0, 1000, 1999])
+def test_a_little_colour_anywhere_is_colour(row: int) -> None:
     image = np.full((3, 2000, 1200), 200, np.uint8)
-    image[2, 1999, 7] = 150
+    image[2, row, 7] = 150
     assert stains_of(image, RGB) == STAINS
 
 

@@ -195,6 +195,15 @@ def test_axes_of_small_shapes(drawn: list[str], major: float, minor: float) -> N
     assert (row["axis_major_um"], row["axis_minor_um"]) == pytest.approx((major / 2, minor / 2), rel=1e-12, abs=1e-12)
 
 
+def test_rounding_gives_a_line_no_width_below_0() -> None:
+    labels = np.zeros((51, 301), np.int32)
+    for step in (0, 3, 8, 12, 31, 50):  # whose smaller moment comes out as -1e-11
+        labels[step, 6 * step] = 1
+    row = measure_objects(labels, [], [], None).iloc[0]
+    assert row["axis_minor_px"] == 0
+    assert row["eccentricity"] == 1
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_an_object_measures_the_same_wherever_it_is_cut_out(seed: int, top: int, left: int) -> None:

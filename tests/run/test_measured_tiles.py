@@ -73,13 +73,13 @@ def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple
     return table, once
 
 
-def reaches_over(row: dict[str, Any], core: tuple[int, int], image_yx: tuple[int, int]) -> bool:
+def reaches_over(row: dict[str, Any], core: tuple[int, int], image_yx: tuple[int, int], core_px: int = CORE) -> bool:
     """Tell whether an object's box, a px wider, leaves the core but for what lies outside the image."""
     for begin, size, first, side in (
         (row["box_y_px"], row["box_height_px"], core[0], image_yx[0]),
         (row["box_x_px"], row["box_width_px"], core[1], image_yx[1]),
     ):
-        if max(begin - 1, 0) < first or min(begin + size + 1, side) > min(first + CORE, side):
+        if max(begin - 1, 0) < first or min(begin + size + 1, side) > min(first + core_px, side):
             return True
     return False
 
@@ -112,6 +112,12 @@ def test_of_a_brightfield_picture_at_another_scale(tmp_path: Path) -> None:
     apart = ["id", "touches_tile_edge"]
     tables = [one.sort_values(keys).reset_index(drop=True).drop(columns=apart) for one in (table, whole.table)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+    side = round(CORE / 0.8)  # at full resolution
+    for tile, block in zip(run.result.found.tiles(), run.result.blocks(), strict=True):
+        columns = -(-run.result.shape[2] // side)
+        core = side * (tile // columns), side * (tile % columns)
+        for row in block.table.to_dict("records"):
+            assert row["touches_tile_edge"] == reaches_over(row, core, run.result.shape[1:], side), row
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

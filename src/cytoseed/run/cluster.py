@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import threading
 import time
 import zlib
@@ -205,6 +206,7 @@ class Cluster:
             As `segment_slide`.
         """
         running: dict[Future[Any], _Task] = {}
+        done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         seen = time.monotonic()
         try:
             while tasks or running:
@@ -214,10 +216,14 @@ class Cluster:
                     raise TimeoutError(self._nobody("what was done is kept: --resume goes on"))
                 while tasks and len(running) < _WAITING * size:
                     task = tasks.popleft()
-                    running[self._sent(task)] = task
-                for future in self._done(list(running)):
-                    task = running.pop(future)
-                    yield task, _result(future)
+                    future = self._sent(task)
+                    running[future] = task
+                    future.add_done_callback(done.put)
+                try:
+                    future = done.get(timeout=_LOOK_S)
+                except queue.Empty:
+                    continue
+                yield running.pop(future), _result(future)
         finally:
             if running and self._client.status == "running":
                 self._client.cancel(list(running), force=True)
@@ -227,19 +233,6 @@ class Cluster:
         data = {"data": pickle.dumps((task.function, task.arguments))}
         future: Future[Any] = self._client.submit(eval, _CALL, data, pure=False, **where)
         return future
-
-    def _done(self, futures: list[Future[Any]]) -> list[Future[Any]]:
-        """Give those that are done, or none after a while."""
-        from distributed import wait
-
-        if not futures:
-            time.sleep(_LOOK_S)
-            return []
-        try:
-            with self._client.as_current():
-                return list(wait(futures, timeout=_LOOK_S, return_when="FIRST_COMPLETED").done)
-        except TimeoutError:
-            return []
 
     def _errand(self, image: Image, model: Model, options: SegmentOptions) -> worker.Errand:
         """Say of which image and by which model, if workers can find both."""
