@@ -323,31 +323,115 @@ class Killed(BaseException):
 
 
 def stopped(call: Callable[[], object], last: int, is_killed: bool) -> bool:
-    """Stop a call before its move number `last`, by an error or by a kill, after which it does no more."""
-    moves = [0]
+    """Stop a call before its step number `last`, by an error or by a kill, after which it does no more."""
+    steps = [0]
     replace, rmtree, rmdir = os.replace, shutil.rmtree, Path.rmdir
 
-    def counted(*arguments: Any) -> None:
-        moves[0] += 1
-        if moves[0] == last or (is_killed and moves[0] > last):
-            raise Killed if is_killed else OSError("no space")
-        replace(*arguments)
+    def stepwise(source: Any, target: Any) -> None:
+        parts = Path(target).parts
+        if ".cytoseed" not in parts or len(parts) <= parts.index(".cytoseed") + 3:  # else zarr's own, as it writes
+            steps[0] += 1
+            if steps[0] == last or (is_killed and steps[0] > last):
+                raise Killed if is_killed else OSError("no space")
+        replace(source, target)
 
     def unless_over(act: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments, **options: None if is_killed and moves[0] >= last else act(*arguments, **options)
+        return lambda *arguments, **options: None if is_killed and steps[0] >= last else act(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", counted)
+        patch.setattr(os, "replace", stepwise)
         patch.setattr(shutil, "rmtree", unless_over(rmtree))
         patch.setattr(Path, "rmdir", unless_over(rmdir))
         with contextlib.suppress(Killed, OSError):
             call()
-    return moves[0] >= last
+    return steps[0] >= last
 
 
-def listing(image: Path) -> bool:
-    return any((image / "labels" / name).exists() for name in ("zarr.json", ".zattrs"))
+def without_mark(files: dict[str, bytes]) -> dict[str, bytes]:
+    """A group of 0.4 may begin to be one a step before it lists anything."""
+    return {name: data for name, data in files.items() if name != "labels/.zgroup"}
 
 
-def differences(one: dict[str, bytes], another: dict[str, bytes], prefix: str) -> set[str]:
-    return {name for name in {*one, *another} if name.startswith(prefix) and one.get(name) != another.get(name)}
+def part(files: dict[str, bytes], name: str) -> dict[str, bytes]:
+    return {file: data for file, data in files.items() if file.startswith(f"labels/{name}/")}
+
+
+@VERSIONS
+@pytest.mark.parametrize("is_killed", [False, True], ids=["error", "kill"])
+@pytest.mark.parametrize("there", ["nothing", "one of the two", "both"])
+def test_stopped_anywhere_the_old_or_the_new_is_there(
+    tmp_path: Path, both: Segmentation, version: str, is_killed: bool, there: str
+) -> None:
+    old = write_image(tmp_path / "old.zarr", version)
+    if there != "nothing":
+        write_into(other(scattered(HEIGHT, WIDTH, 1) if there == "one of the two" else both), old)
+    overwrite = there != "nothing"
+    shutil.copytree(old, tmp_path / "new.zarr")
+    write_into(both, tmp_path / "new.zarr", overwrite)
+    before, after = without_mark(tree(old)), without_mark(tree(tmp_path / "new.zarr"))
+    assert before != after
+
+    ends = []
+    for last in range(1, 100):
+        image = tmp_path / f"stopped at {last}.zarr"
+        shutil.copytree(old, image)
+        was_stopped = stopped(lambda image=image: write_into(both, image, overwrite), last, is_killed)
+        left = without_mark(tree(image))
+        if not is_killed:
+            assert left in (before, after)
+        for name in both.targets:
+            assert part(left, name) in ({}, part(before, name), part(after, name)), "no halves"
+        again = tmp_path / f"put back from {last}.zarr"
+        shutil.copytree(image, again)
+        with contextlib.suppress(ValueError):
+            write_into(scattered(HEIGHT, WIDTH + 1), again)  # refused before anything is looked at
+        assert without_mark(tree(again)) == left
+        with contextlib.suppress(FileExistsError):
+            write_into(both, again)
+        ends.append(without_mark(tree(again)))
+        assert ends[-1] in (before, after), "the next call puts back what was in between"
+        write_into(both, image, overwrite=True)
+        assert without_mark(tree(image)) == after
+        if not was_stopped:
+            break
+    assert last >= 5
+    assert ends[-1] == after
+    assert overwrite is False or ends[0] == before
+
+
+@VERSIONS
+def test_an_error_while_writing_leaves_everything_as_it_was(
+    tmp_path: Path, both: Segmentation, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = write_image(tmp_path / "image.zarr", version)
+    before = tree(image)
+
+    def fail(_: Segmentation, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
+        if box_yxhw[0]:
+            raise OSError("the slide is gone")
+        return both.labels[:, : box_yxhw[2], : box_yxhw[3]]
+
+    monkeypatch.setattr(Segmentation, "labels_in", fail)
+    with pytest.raises(OSError, match="the slide is gone"):
+        write_into(both, image)
+    assert tree(image) == before
+    assert not (image / "labels").exists()
+
+
+def test_what_cannot_be_put_back_is_kept(tmp_path: Path, both: Segmentation, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = write_image(tmp_path / "image.zarr", "0.5")
+    write_into(other(both), image)
+    before = tree(image)
+
+    def fail(source: Any, target: Any, replace: Callable[..., None] = os.replace) -> None:
+        if Path(target).parent.name == "labels":
+            raise OSError("the disk is gone")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="the disk is gone"):
+            write_into(both, image, overwrite=True)
+    with pytest.raises(FileExistsError):
+        write_into(both, image)
+    assert tree(image) == before

@@ -69,10 +69,10 @@ def write_into(result: Result, image_zarr: str | os.PathLike[str], overwrite: bo
         try:
             _move(hidden, labels, result.targets)
             _list(labels, image.version, result.targets)
+            _give_up_old(hidden)
         except BaseException:
             _put_back(hidden, labels, image.version)
             raise
-        os.replace(hidden / _OLD, hidden / _DONE)  # from here on they may be deleted, and are not put back
         for folder in {image.root, image.folder, labels}:
             _renew_consolidated(folder, labels, image.version, result.targets)
     return tuple(labels / target for target in result.targets)
@@ -210,7 +210,8 @@ def _hidden_in(labels: Path) -> Iterator[Path]:
             try:
                 yield hidden
             finally:
-                shutil.rmtree(hidden, ignore_errors=True)
+                if not (hidden / _OLD).exists():  # else they could not be put back, and the next call may
+                    shutil.rmtree(hidden, ignore_errors=True)
                 with suppress(OSError):  # it holds something, as it should
                     labels.rmdir()
     except Timeout:
@@ -251,8 +252,16 @@ def _put_back(hidden: Path, labels: Path, version: str) -> None:
             os.replace(labels / image.name, hidden / _NEW / image.name)
         if was_there[image.name]:
             os.replace(image, labels / image.name)
-    for name in (_OLD, _NEW, _DONE):
+    _give_up_old(hidden)
+    for name in (_NEW, _DONE):
         shutil.rmtree(hidden / name, ignore_errors=True)
+
+
+def _give_up_old(hidden: Path) -> None:
+    """See that what was replaced is not put back any more: it is going to be deleted, one file after the other."""
+    if (hidden / _OLD).is_dir():
+        shutil.rmtree(hidden / _DONE, ignore_errors=True)
+        os.replace(hidden / _OLD, hidden / _DONE)
 
 
 def _listed(labels: Path, version: str) -> list[str]:
