@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import sys
 import types
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +26,8 @@ from cytoseed.results.writers import check_formats
 @pytest.fixture(scope="module")
 def tools() -> types.SimpleNamespace:
     """The packages that read the files; imported once, and late, as it takes seconds."""
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if find_spec("pkg_resources") is None:  # xarray-schema imports it for its own version; setuptools dropped it
-            gone = types.ModuleType("pkg_resources")
-            gone.DistributionNotFound = LookupError  # type: ignore[attr-defined]
-            gone.get_distribution = lambda _: types.SimpleNamespace(version="")  # type: ignore[attr-defined]
-            patch.setitem(sys.modules, "pkg_resources", gone)
         import anndata
         import spatialdata
         import squidpy
