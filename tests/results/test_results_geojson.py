@@ -172,14 +172,13 @@ def test_shape_and_brightness_go_along_and_places_do_not(tmp_path: Path) -> None
         assert numbers[row]["area_px"] == table["area_px"][row]
 
 
-def test_rows_are_found_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_found_by_their_ids_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geojson, "_ROWS", 2)
     labels = np.zeros((2, 1, 20), np.int32)
     labels[0, 0, :10], labels[1, 0, 3:] = np.arange(1, 11), np.arange(4, 21)
     rows = [(label, target, label + 100 * place) for place, target in enumerate(TWO) for label in range(1, 21)]
     table = pd.DataFrame(rows, columns=["id", "target", "area_px"])
-    inside = [label in labels[TWO.index(target)] for label, target, _ in rows]
-    shuffled = table[inside].sample(frac=1, random_state=3)
+    shuffled = table.sample(frac=1, random_state=3)  # with rows of which there is no pixel
     features = collection(Measured(blank(labels), table=shuffled), tmp_path / "a")["features"]
     numbers = {each["properties"]["measurements"].pop("label"): each["properties"]["measurements"] for each in features}
     assert list(numbers) == list(range(1, 21))

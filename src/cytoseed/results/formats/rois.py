@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cytoseed.results.result import Result
 
 _LARGEST_PX = 32_767  # of an image's side: what a coordinate of 16 bits holds
-_MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager is slow long before
+_MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager holds and lists each one
 _MOST_CORNERS = 65_535  # of a traced ROI: their number has 16 bits, in a composite 32
 _VERSION = 227  # of the ROI format; later ones add groups, which are not used
 _SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
