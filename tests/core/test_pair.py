@@ -204,6 +204,7 @@ def test_onnx_equals_eager(tmp_path):
         (examples()[0],),
         dynamo=True,
         verbose=False,
+        optimize=False,  # half the time
         input_names=["labels"],
         dynamic_shapes={"labels": free},
         custom_translation_table={operator.le: _less_or_equal},

@@ -1,5 +1,8 @@
 """Objects packed in bits come back; damage is noticed; a store gives back what was written, or nothing."""
 
+import dataclasses
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,13 +14,23 @@ from cytoseed.results.store import Kept, Store, write_durably
 COLUMNS = ["area_px", "mean_ß α"]
 
 
+def some_partners(rng, target):
+    """Some nuclei have a cell."""
+    nuclei, cells = (rng.permutation(np.flatnonzero(target == which)) for which in (0, 1))
+    count = rng.integers(0, min(len(nuclei), len(cells)) + 1)
+    partner = np.full(len(target), -1)
+    partner[nuclei[:count]], partner[cells[:count]] = cells[:count], nuclei[:count]
+    return partner
+
+
 def some_objects(seed=0, count=5):
     rng = np.random.default_rng(seed)
+    target = rng.integers(0, 2, count).astype(np.uint8)
     sizes = rng.integers(1, 20, (count, 2))
     masks = [rng.random(size) < 0.7 for size in sizes]
     numbers = np.array([(mask.sum(), rng.random()) for mask in masks], np.float64).reshape(-1, 2)
     objects = Objects(
-        target=rng.integers(0, 2, count).astype(np.uint8),
+        target=target,
         box_yxhw=np.concatenate([rng.integers(0, 90, (count, 2)), sizes], axis=1),
         bits=pack_masks(masks),
         score=rng.random(count).astype(np.float32),
@@ -26,6 +39,7 @@ def some_objects(seed=0, count=5):
         columns=np.array(COLUMNS),
         is_count=np.array([True, False]),
         left_out_yxhw=np.arange(8).reshape(2, 4),
+        partner=some_partners(rng, target),
     )
     return objects, masks
 
@@ -57,14 +71,18 @@ def test_some_of_them_in_another_order(seed, data):
     for place, index in enumerate(order):
         np.testing.assert_array_equal(taken.mask(place), masks[index])
         assert taken.score[place] == objects.score[index]
+        partner = objects.partner[index]
+        assert taken.partner[place] == (order.index(partner) if partner in order else -1)
     chosen = np.isin(np.arange(6), order)
     assert equal(objects.take(chosen), objects.take(sorted(order)))
 
 
 def test_replaced_objects_take_the_place_of_others():
     objects, masks = some_objects(1, 4)
+    objects = dataclasses.replace(objects, partner=np.array([-1, 2, 1, -1]))
     others, new = some_objects(2, 2)
     result = objects.replaced(np.array([2, 0]), others)
+    assert result.partner.tolist() == [-1, 2, 1, -1]
     for place, mask in enumerate([new[1], masks[1], new[0], masks[3]]):
         np.testing.assert_array_equal(result.mask(place), mask)
 
@@ -128,7 +146,8 @@ def test_a_store_gives_back_what_was_written(tmp_path):
     with pytest.raises(FileNotFoundError):
         store.read(1)
     assert store.kept() is None
-    kept = Kept(np.array([0, 1]), np.array([0]), np.zeros((1, 4), int), np.zeros((0, 4), int), np.array([1]), objects)
+    place, ids, boxes = np.array([3, 0]), np.array([1, 1]), np.zeros((1, 4), int)
+    kept = Kept(np.array([0, 2]), place, ids, boxes, boxes[:0], np.array([1]), objects)
     store.write_kept(kept)
     back = store.kept()
     for name in Kept._fields:
@@ -179,6 +198,20 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
 def test_parts_are_put_one_after_the_other():
     one, masks = some_objects(1, 3)
     other, more = some_objects(2, 2)
+    one = dataclasses.replace(one, partner=np.array([-1, 2, 1]))
+    other = dataclasses.replace(other, partner=np.array([1, 0]))
     joined = join_objects([one, other])
     for place, mask in enumerate([*masks, *more]):
         np.testing.assert_array_equal(joined.mask(place), mask)
+    assert joined.partner.tolist() == [-1, 2, 1, 4, 3]
+
+
+def test_where_none_has_a_partner_none_is_stored():
+    """So that what was stored before there were partners is read, and what has one target is stored alike."""
+    objects, _ = some_objects(4, 6)
+    alone = dataclasses.replace(objects, partner=np.full(6, -1))
+    with np.load(io.BytesIO(alone.to_bytes())) as archive:
+        assert "partner" not in archive
+    assert Objects.from_bytes(alone.to_bytes()).partner.tolist() == [-1] * 6
+    paired = dataclasses.replace(objects, partner=np.array([5, -1, -1, -1, -1, 0]))
+    assert Objects.from_bytes(paired.to_bytes()).partner.tolist() == [5, -1, -1, -1, -1, 0]

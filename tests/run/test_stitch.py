@@ -1,5 +1,6 @@
 """Objects that tiles found, to one labelling: worked examples, and a labelling cut into tiles comes back."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,14 @@ def made(*found):
     )
 
 
+def paired(*found):
+    """Objects from (mask, score, owned, partner): first nuclei, which have a partner behind them, then cells."""
+    objects = made(*[(mask, score, owned) for mask, score, owned, _ in found])
+    partner = np.array([other for *_, other in found], np.int64)
+    target = (partner >= 0) & (partner < np.arange(len(found)))
+    return replace(objects, target=target.astype(np.uint8), partner=partner)
+
+
 def box(top, left, height, width, grid=PAIR):
     mask = np.zeros((grid.height, grid.width), bool)
     mask[top : top + height, left : left + width] = True
@@ -42,8 +51,7 @@ def box(top, left, height, width, grid=PAIR):
 def kept_of(first, second):
     tiles = [first, second]
     found = stitch(PAIR, 64, tiles.__getitem__, 0.5)
-    bounds = found.first_id.tolist()
-    by_tile = [found.kept[start:end].tolist() for start, end in pairwise(bounds)]
+    by_tile = [found.place[start:end].tolist() for start, end in pairwise(found.first.tolist())]
     return by_tile, found
 
 
@@ -53,7 +61,8 @@ def test_what_is_owned_is_kept_and_what_its_owner_found_is_not_kept_twice():
         made((box(50, 20, 9, 9), 0.9, True), (near_border, 0.8, False)), made((near_border, 0.8, True))
     )
     assert by_tile == [[0], [0]]
-    assert found.first_id.tolist() == [0, 1, 2]
+    assert found.first.tolist() == [0, 1, 2]
+    assert found.id.tolist() == [1, 2]
     assert found.trimmed == ()
 
 
@@ -102,6 +111,63 @@ def test_targets_do_not_meet():
     assert kept_of(first, second)[0] == [[0], [0]]
 
 
+NUCLEUS, CELL = box(14, 124, 6, 8), box(10, 118, 14, 20)  # across the border
+
+
+def numbered(first, second):
+    """Which of each tile's objects are kept, and their ids."""
+    by_tile, found = kept_of(first, second)
+    ids = iter(found.id.tolist())
+    return [[(place, next(ids)) for place in of_tile] for of_tile in by_tile]
+
+
+def test_a_nucleus_has_the_id_of_its_cell_and_the_others_theirs():
+    alone, lone_cell = (box(60, 10, 5, 5), 0.9, True, -1), (box(90, 9, 9, 9), 1, True, -1)
+    first = paired(alone, (NUCLEUS, 0.9, True, 2), (CELL, 0.9, True, 1), lone_cell)
+    first.target[3] = 1
+    second = paired((box(60, 200, 5, 5), 0.9, True, -1))
+    assert numbered(first, second) == [[(1, 1), (0, 3), (2, 1), (3, 2)], [(0, 4)]]
+
+
+def test_a_pair_that_two_tiles_own_is_kept_once_as_a_pair():
+    """By the score of the cell, whatever that of the nucleus is."""
+    low, high = ((NUCLEUS, 0.9, True, 1), (CELL, 0.7, True, 0)), ((NUCLEUS, 0.5, True, 1), (CELL, 0.8, True, 0))
+    assert numbered(paired(*low), paired(*high)) == [[], [(0, 1), (1, 1)]]
+    assert numbered(paired(*high), paired(*low)) == [[(0, 1), (1, 1)], []]
+    assert numbered(paired(*low), paired(*low)) == [[(0, 1), (1, 1)], []]
+
+
+def test_a_pair_goes_before_those_that_are_alone():
+    """As where one tile sees the cell whole, and another only its nucleus."""
+    pair = paired((NUCLEUS, 0.5, True, 1), (CELL, 0.5, True, 0))
+    alone = made((NUCLEUS, 0.9, True))
+    assert numbered(alone, pair) == [[], [(0, 1), (1, 1)]]
+    assert numbered(pair, alone) == [[(0, 1), (1, 1)], []]
+    lone_cell = paired((CELL, 0.9, True, -1))
+    lone_cell.target[:] = 1
+    assert numbered(lone_cell, pair) == [[], [(0, 1), (1, 1)]]
+
+
+def test_a_pair_that_nobody_owns_is_kept_once_as_a_pair():
+    pair = paired((NUCLEUS, 0.9, False, 1), (CELL, 0.7, False, 0))
+    assert numbered(pair, pair) == [[(0, 1), (1, 1)], []]
+    assert numbered(paired(), pair) == [[], [(0, 1), (1, 1)]]
+
+
+def test_a_nucleus_whose_cell_is_gone_is_alone():
+    pair = paired((NUCLEUS, 0.9, True, 1), (CELL, 0.7, True, 0))
+    other = paired((box(60, 140, 6, 6), 0.9, True, 1), (box(9, 117, 16, 22), 0.8, True, 0))
+    assert numbered(pair, other) == [[(0, 1)], [(0, 2), (1, 2)]]
+
+
+def test_a_trimmed_cell_keeps_its_nucleus():
+    pair = paired((NUCLEUS, 0.9, True, 1), (CELL, 0.7, True, 0))
+    other = paired((box(12, 140, 6, 6), 0.9, True, 1), (box(10, 134, 14, 30), 0.8, True, 0))
+    by_tile, found = kept_of(pair, other)
+    assert (by_tile, found.id.tolist()) == ([[0, 1], [0, 1]], [1, 1, 2, 2])
+    assert [(one.tile, one.place) for one in found.trimmed] == [(0, 1)]
+
+
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([64, 128, 192]), st.booleans())
 def test_a_labelling_cut_into_tiles_comes_back(seed, core, wrong_owners):
@@ -127,13 +193,13 @@ def test_a_labelling_cut_into_tiles_comes_back(seed, core, wrong_owners):
             tiles[tile].append((mask, 0.5 + 0.1 * rng.random(), tile in owners))
     objects = [made(*of_tile) for of_tile in tiles]
     found = stitch(grid, 64, objects.__getitem__, 0.5)
-    assert found.first_id[-1] == len(masks) == len(found.kept)
+    assert found.first[-1] == len(masks) == len(found.place)
+    assert found.id.tolist() == list(range(1, len(masks) + 1))
     assert found.trimmed == ()
     canvas = np.zeros((1, 300, 260), np.int32)
-    bounds = found.first_id.tolist()
-    for tile, (start, end) in enumerate(pairwise(bounds)):
-        chosen = objects[tile].take(found.kept[start:end])
-        chosen.paint(canvas, (0, 0, 300, 260), np.arange(start + 1, end + 1))
+    for tile, (start, end) in enumerate(pairwise(found.first.tolist())):
+        chosen = objects[tile].take(found.place[start:end])
+        chosen.paint(canvas, (0, 0, 300, 260), found.id[start:end])
     assert len(np.unique(canvas)) == len(masks) + 1
     for mask in masks:
         assert len(np.unique(canvas[0][mask])) == 1

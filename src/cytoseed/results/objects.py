@@ -6,7 +6,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -40,6 +40,14 @@ class Objects:
     """(M,) True for whole numbers."""
     left_out_yxhw: NDArray[np.int64]
     """(N,4) Boxes, in the image, of what was found of objects too large to be followed to their end."""
+    partner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(K,) Of a nucleus, the place of its cell among these objects, and of the cell that of its nucleus; -1 where there
+    is none. Left out: none has a partner."""
+
+    def __post_init__(self) -> None:
+        """Fill in that none has a partner."""
+        if not len(self.partner):
+            object.__setattr__(self, "partner", np.full(len(self.target), -1, np.int64))
 
     def __len__(self) -> int:
         return len(self.target)
@@ -57,22 +65,25 @@ class Objects:
         return np.unpackbits(own, count=height * width).view(np.bool_).reshape(height, width)
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Objects:
-        """Give some of the objects, in the order of `indices`, which may be bools."""
+        """Give some of the objects, in the order of `indices`, which may be bools; partners follow."""
         chosen = np.arange(len(self))[np.asarray(indices)] if len(indices) else np.zeros(0, np.int64)
         first = self.first_byte
         bits = [self.bits[first[index] : first[index + 1]] for index in chosen]
+        place = np.full(len(self) + 1, -1, np.int64)  # the last one: of no partner
+        place[chosen] = np.arange(len(chosen))
         return replace(
             self,
             **{name: getattr(self, name)[chosen] for name in ("target", "box_yxhw", "score", "is_owned", "numbers")},
             bits=np.concatenate(bits) if bits else np.zeros(0, np.uint8),
             left_out_yxhw=np.zeros((0, 4), np.int64),
+            partner=place[self.partner[chosen]],
         )
 
     def replaced(self, indices: NDArray[np.int64], others: Objects) -> Objects:
-        """Give the objects with some, at `indices`, replaced by as many others."""
+        """Give the objects with some, at `indices`, replaced by as many others, who take over their partners."""
         order = np.arange(len(self))
         order[indices] = len(self) + np.arange(len(others))
-        return join_objects([self, others]).take(order)
+        return replace(join_objects([self, others]).take(order), partner=self.partner)
 
     def paint(self, canvas: NDArray[np.int32], box_yxhw: Sequence[int], ids: NDArray[np.int64]) -> None:
         """Write the objects' ids into a region of the label image; pixels that have an id keep it.
@@ -110,7 +121,8 @@ class Objects:
     def to_bytes(self) -> bytes:
         """Give a compressed npz, with a checksum of each array: the same objects give the same bytes."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{name: getattr(self, name) for name in _FIELDS})
+        names = (*_FIELDS, _PARTNER) if (self.partner >= 0).any() else _FIELDS
+        np.savez_compressed(buffer, **{name: getattr(self, name) for name in names})
         return buffer.getvalue()
 
     @classmethod
@@ -124,13 +136,16 @@ class Objects:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                return cls(**{name: archive[name] for name in _FIELDS})
+                if unknown := set(archive.files) - {*_FIELDS, _PARTNER}:  # a name that was changed by damage, perhaps
+                    raise ValueError(f"holds {min(unknown)!r}, which is not known")
+                return cls(**{name: archive[name] for name in {*_FIELDS, *archive.files}})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             raise ValueError(f"not the stored objects of a tile, or damaged ({error})") from error
 
 
 _EACH = ("target", "box_yxhw", "bits", "score", "is_owned", "numbers", "left_out_yxhw")  # joined one after the other
 _FIELDS = (*_EACH, "columns", "is_count")
+_PARTNER = "partner"  # stored where there are any
 
 
 def pack_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
@@ -140,7 +155,10 @@ def pack_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
 
 def join_objects(parts: Sequence[Objects]) -> Objects:
     """Put the objects of several parts one after the other; at least one part, all measured alike."""
-    return replace(parts[0], **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _EACH})
+    starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
+    partners = [np.where(part.partner < 0, -1, part.partner + start) for part, start in zip(parts, starts, strict=True)]
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _EACH}
+    return replace(parts[0], **joined, partner=np.concatenate(partners))
 
 
 def numbers_of(table: pd.DataFrame) -> dict[str, NDArray[Any]]:

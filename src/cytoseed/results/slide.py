@@ -37,7 +37,7 @@ class KeptObjects:
 
     def tiles(self, box_yxhw: Sequence[int] | None = None) -> list[int]:
         """List the tiles that have objects, and where a box of the image is given, may have some in it."""
-        wanted = np.diff(self.kept.first_id) > 0
+        wanted = np.diff(self.kept.first) > 0
         if box_yxhw is not None:
             begin, size = self.kept.tile_box_yxhw[:, :2], self.kept.tile_box_yxhw[:, 2:]
             wanted &= (begin < np.add(box_yxhw[:2], box_yxhw[2:])).all(axis=1)
@@ -58,13 +58,12 @@ class KeptObjects:
         return labels
 
     def _read(self, tile: int) -> tuple[Objects, NDArray[np.int64]]:
-        first, last = self.kept.first_id[tile : tile + 2].tolist()
+        first, last = self.kept.first[tile : tile + 2].tolist()
         objects = self._store.read(tile).take(self.kept.place[first:last])
-        ids = np.arange(first + 1, last + 1)
-        changed = np.flatnonzero((self.kept.changed_at > first) & (self.kept.changed_at <= last))
+        changed = np.flatnonzero((self.kept.changed_at >= first) & (self.kept.changed_at < last))
         if len(changed):
-            objects = objects.replaced(self.kept.changed_at[changed] - first - 1, self.kept.changed.take(changed))
-        return objects, ids
+            objects = objects.replaced(self.kept.changed_at[changed] - first, self.kept.changed.take(changed))
+        return objects, self.kept.id[first:last]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +95,8 @@ class SlideResult:
 
     @property
     def count(self) -> int:
-        """How many objects there are."""
-        return int(self.found.kept.first_id[-1])
+        """How many objects there are; a cell and its nucleus count once."""
+        return int(self.found.kept.id.max(initial=0))
 
     def __len__(self) -> int:
         return self.count

@@ -26,16 +26,18 @@ _RUN, _TODO, _KEPT, _TILES = "run.json", "todo.npy", "kept.npz", "tiles"
 class Kept(NamedTuple):
     """Which of the tiles' objects are the result's, and how they are numbered."""
 
-    first_id: NDArray[np.int64]
-    """(tiles + 1,) Tile t's objects have the ids first_id[t] + 1 to first_id[t + 1]."""
+    first: NDArray[np.int64]
+    """(tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1 of the K that are kept."""
     place: NDArray[np.int64]
-    """(K,) Place of each among its tile's objects, tile after tile."""
+    """(K,) Place of each among its tile's objects; tile after tile, and in each by target and id."""
+    id: NDArray[np.int64]
+    """(K,) Id of each: 1 and so on without gaps, rising from tile to tile; a nucleus has its cell's."""
     tile_box_yxhw: NDArray[np.int64]
     """(tiles,4) The box around a tile's kept objects in the image, of no size where there are none."""
     left_out_yxhw: NDArray[np.int64]
     """(N,4) Boxes, in the image, of what was found of objects too large to be followed to their end."""
     changed_at: NDArray[np.int64]
-    """(M,) Ids, rising, of objects that lost pixels to others."""
+    """(M,) Which of the K lost pixels to others."""
     changed: Objects
     """(M) What became of them."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cytoseed.core.pieces import whole_objects
+from cytoseed.core.pieces import whole_pieces
 from cytoseed.core.scale import part_needed, rescale_labels_part
 from cytoseed.core.seeds import highest_points
 from cytoseed.images import Image, Regions
@@ -119,16 +119,19 @@ class Maker:
     def finish(self, tile: Tile, seen: Seen, views: torch.Tensor) -> Objects:
         """Find the objects of a tile in its fields (V, 1, T, F, h, w), as many as it owns or may have to stand in for.
 
-        An object that reaches out of the margin is looked at again with a wide one; what reaches out of that too is
-        left out, and listed.
+        An object that reaches out of the margin is looked at again with a wide one, and so is one whose nucleus or
+        cell does; what reaches out of that too is left out, and listed, and its partner taken alone.
         """
         found = self._find(tile, views)
-        if any(len(plane.cut_yxhw) for plane in found) and self._subject.grid.margin_px < WIDE_MARGIN_PX:
+        if any(plane.reaches_out for plane in found) and self._subject.grid.margin_px < WIDE_MARGIN_PX:
             tile = self._subject.grid._replace(margin_px=WIDE_MARGIN_PX).tile(tile.number)
             seen = self.read(tile)
             found = self._find(tile, self.look([seen.picture]))
         with self._clock("measure"):
-            return join_objects([self._measured(tile, plane, target, seen) for target, plane in enumerate(found)])
+            objects, pairs = zip(
+                *[self._measured(tile, plane, target, seen) for target, plane in enumerate(found)], strict=True
+            )
+            return replace(join_objects(objects), partner=_partners(np.concatenate(pairs)))
 
     def _find(self, tile: Tile, views: torch.Tensor) -> list[_Found]:
         """Find the objects of each target, at full resolution."""
@@ -137,23 +140,46 @@ class Maker:
             near = views[..., top : top + tile.seen_yxhw[2], left : left + tile.seen_yxhw[3]]
             labels = self._engine.labels_of_views(near, self._subject.plan.thresholds)  # (T, h, w)
             seed_maps = near[:, 0, :, -1].mean(0).cpu()
-            return [self._chosen(tile, *plane) for plane in zip(labels, seed_maps, strict=True)]
+            planes = [self._marked(tile, *plane) for plane in zip(labels, seed_maps, strict=True)]
+            if len(planes) == 2:
+                _join_pairs(*planes)
+            return [self._chosen(tile, plane) for plane in planes]
 
-    def _chosen(self, tile: Tile, labels: torch.Tensor, seed_map: torch.Tensor) -> _Found:
-        """Choose the objects that are a tile's, and bring them to full resolution."""
-        plan, grid = self._subject.plan, self._subject.grid
+    def _marked(self, tile: Tile, labels: torch.Tensor, seed_map: torch.Tensor) -> _Marked:
+        """Mark each object (h,w) of a tile and a target by what decides whose it is."""
+        grid = self._subject.grid
+        ids, labels = _renumbered(labels)
         points, heights = highest_points(labels, seed_map)
-        place = points.numpy() + tile.seen_yxhw[:2]  # (K, 2)
+        return _Marked(
+            labels,
+            ids,
+            np.zeros(len(ids), np.int64),
+            points.numpy() + tile.seen_yxhw[:2],
+            heights.numpy(),
+            ~_among(_border(labels, tile.seen_yxhw, (grid.height, grid.width)), len(ids)),
+            _among(_inside(labels, tile), len(ids)),
+            np.zeros(len(ids), bool),
+        )
+
+    def _chosen(self, tile: Tile, marked: _Marked) -> _Found:
+        """Choose the objects that are a tile's, and bring them to full resolution."""
+        plan, place = self._subject.plan, marked.point_yx
         core_begin, core_size = np.array(tile.core_yxhw[:2]), np.array(tile.core_yxhw[2:])
         is_owned = ((place >= core_begin) & (place < core_begin + core_size)).all(axis=1)
-        is_whole = ~_among(_border(labels, tile.seen_yxhw, (grid.height, grid.width)), len(place))
-        enters = _among(_inside(labels, tile), len(place))
         scale = np.array(plan.full_yx) / plan.size_yx
         is_wanted = self._subject.area.holds((place + 0.5) * scale)
-        cut = is_owned & ~is_whole & is_wanted
-        chosen = is_wanted & is_whole & (is_owned | enters)
-        full, box = self._full_labels(tile, labels, chosen)
-        return _Found(full, box, heights.numpy()[chosen], is_owned[chosen], self._boxes(tile, labels, cut))
+        cut = is_owned & ~marked.is_whole & is_wanted
+        chosen = is_wanted & marked.is_whole & (is_owned | marked.enters)
+        full, box = self._full_labels(tile, marked.labels, chosen)
+        return _Found(
+            labels=full,
+            box_yxhw=box,
+            score=marked.height[chosen],
+            is_owned=is_owned[chosen],
+            pair=marked.pair[chosen],
+            cut_yxhw=self._boxes(tile, marked.labels, cut),
+            reaches_out=bool((cut | (is_owned & is_wanted & marked.is_parted)).any()),
+        )
 
     def _full_labels(
         self, tile: Tile, labels: torch.Tensor, chosen: NDArray[np.bool_]
@@ -165,7 +191,7 @@ class Maker:
         box = self._subject.plan.full_box(tile.seen_yxhw)
         full = rescale_labels_part(kept[None], tile.seen_yxhw[:2], small_yx, full_yx, box)
         if full_yx[0] < small_yx[0] or full_yx[1] < small_yx[1]:  # shrunk objects may fall apart
-            full = _whole(full, int(chosen.sum()))
+            full = whole_pieces(full.long(), int(chosen.sum()), 0).to(torch.int32)
         return full[0].numpy(), box
 
     def _boxes(self, tile: Tile, labels: torch.Tensor, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -173,8 +199,8 @@ class Maker:
         full, box = self._full_labels(tile, labels, chosen) if chosen.any() else (np.zeros((0, 0), np.int32), (0,) * 4)
         return _object_boxes(full, box)[1]
 
-    def _measured(self, tile: Tile, found: _Found, target: int, seen: Seen) -> Objects:
-        """Measure objects, at full resolution, and pack them."""
+    def _measured(self, tile: Tile, found: _Found, target: int, seen: Seen) -> tuple[Objects, NDArray[np.int64]]:
+        """Measure objects, at full resolution, and pack them; and give the number of the pair that each is of."""
         subject = self._subject
         ids, boxes = _object_boxes(found.labels, found.box_yxhw)
         top, left, height, width = _around(boxes)
@@ -190,7 +216,7 @@ class Maker:
             found.labels[r : r + tall, c : c + wide] == number
             for number, (r, c), (tall, wide) in zip(ids.tolist(), corners, boxes[:, 2:].tolist(), strict=True)
         ]
-        return Objects(
+        objects = Objects(
             target=np.full(len(ids), target, np.uint8),
             box_yxhw=boxes,
             bits=pack_masks(masks),
@@ -199,6 +225,7 @@ class Maker:
             left_out_yxhw=found.cut_yxhw,
             **numbers_of(table),
         )
+        return objects, found.pair[ids - 1]
 
     def _channels(self, box_yxhw: Box, seen: Seen) -> Iterator[NDArray[Any]]:
         """Give every channel of a region at full resolution, one at a time, from what was read where it can be."""
@@ -240,6 +267,19 @@ def _frame(subject: Subject, tile: Tile, top: int, left: int) -> Frame:
     return Frame(top, left, subject.plan.full_yx, subject.plan.full_box(tile.core_yxhw))
 
 
+class _Marked(NamedTuple):
+    """All objects 1..K that were seen for a tile, of one target."""
+
+    labels: torch.Tensor  # (h,w) at the network's resolution
+    id: NDArray[np.int64]  # (K,) which a nucleus and its cell share
+    pair: NDArray[np.int64]  # (K,) the same number for a nucleus and a cell that are whole; 0 for none
+    point_yx: NDArray[np.int64]  # (K,2) place in the image, as the network sees it, by which each is owned
+    height: NDArray[np.float32]  # (K,) of the seed map in each
+    is_whole: NDArray[np.bool_]  # (K,) does not reach out of what was seen
+    enters: NDArray[np.bool_]  # (K,) meets the tile's core
+    is_parted: NDArray[np.bool_]  # (K,) it or its partner is not whole
+
+
 class _Found(NamedTuple):
     """Objects of a tile and a target."""
 
@@ -247,16 +287,42 @@ class _Found(NamedTuple):
     box_yxhw: Box  # where they lie in the image
     score: NDArray[np.float32]  # of object 1, 2, ...
     is_owned: NDArray[np.bool_]
+    pair: NDArray[np.int64]  # the same number for a nucleus and its cell; 0 for none
     cut_yxhw: NDArray[np.int64]  # boxes of those that reach out of what was seen
+    reaches_out: bool  # a wider look would show more of an object that is the tile's, or of its partner
 
 
-def _whole(labels: torch.Tensor, count: int) -> torch.Tensor:
-    """Make objects (1,h,w) whole, without numbering them anew."""
-    whole = whole_objects(labels.long(), count, 0)
-    number = torch.zeros(int(whole.max()) + 1, dtype=torch.int64)
-    both = (whole > 0) & (labels > 0)
-    number[whole[both].long()] = labels[both].long()
-    return number[whole.long()].to(torch.int32)
+def _join_pairs(nuclei: _Marked, cells: _Marked) -> None:
+    """Let a nucleus and its cell belong to one tile, that of the cell, in place; those not seen whole are parted.
+
+    Of such a pair each is by itself. A tile that sees the pair whole counts more, when tiles are stitched.
+    """
+    _, nucleus, cell = np.intersect1d(nuclei.id, cells.id, assume_unique=True, return_indices=True)
+    are_whole = nuclei.is_whole[nucleus] & cells.is_whole[cell]
+    nuclei.is_parted[nucleus] = cells.is_parted[cell] = ~are_whole
+    nucleus, cell = nucleus[are_whole], cell[are_whole]
+    nuclei.point_yx[nucleus] = cells.point_yx[cell]
+    nuclei.enters[nucleus] = cells.enters[cell] = nuclei.enters[nucleus] | cells.enters[cell]
+    nuclei.pair[nucleus] = cells.pair[cell] = cells.id[cell]
+
+
+def _partners(pair: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find where, of objects, the other one with the same number is: -1 for number 0, and where it has vanished."""
+    order = np.argsort(pair, kind="stable")
+    number = pair[order]
+    same = (number[1:] == number[:-1]) & (number[1:] > 0)
+    partner = np.full(len(pair), -1, np.int64)
+    partner[order[:-1][same]], partner[order[1:][same]] = order[1:][same], order[:-1][same]
+    return partner
+
+
+def _renumbered(labels: torch.Tensor) -> tuple[NDArray[np.int64], torch.Tensor]:
+    """Give the ids that there are, and labels with their places, from 1, instead."""
+    present = _among(labels.flatten(), int(labels.max()))
+    ids = np.flatnonzero(present) + 1
+    number = np.zeros(len(present) + 1, np.int32)
+    number[ids] = np.arange(1, len(ids) + 1)
+    return ids, torch.from_numpy(number)[labels.long()]
 
 
 def _border(labels: torch.Tensor, box_yxhw: Box, image_yx: tuple[int, int]) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """Objects of tiles to one labelling without seams: which are kept, and what overlaps. Arrays only.
 
-An object is owned by the tile whose core holds its highest seed, and that tile saw all of it. Where the network's
-rounding moves a seed over a border, two tiles may own an object, or none: duplicates are found by their IoU (the
-paper's section 2.7), and an object that its owner did not find is taken from the tile that did.
+An object is owned by the tile whose core holds its highest seed, and that tile saw all of it; a nucleus by the tile
+that owns its cell. Where the network's rounding moves a seed over a border, two tiles may own an object, or none:
+duplicates are found by their IoU (the paper's section 2.7), and an object that its owner did not find is taken from the
+tile that did. Nuclei and cells are resolved each among themselves, but so that pairs survive together.
 """
 
 from __future__ import annotations
@@ -34,16 +35,19 @@ class Trimmed(NamedTuple):
 class Stitched(NamedTuple):
     """Which objects of the tiles are the result's."""
 
-    first_id: NDArray[np.int64]
-    """(tiles + 1,) Tile t's objects have the ids first_id[t] + 1 to first_id[t + 1]."""
-    kept: NDArray[np.int64]
-    """(K,) Place of each among its tile's objects, tile after tile."""
+    first: NDArray[np.int64]
+    """(tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1 of the K that are kept."""
+    place: NDArray[np.int64]
+    """(K,) Place of each among its tile's objects; tile after tile, and in each by target and id."""
+    id: NDArray[np.int64]
+    """(K,) Id of each: 1 and so on without gaps, rising from tile to tile. A nucleus has its cell's where both are
+    kept; of a tile, cells come first, then nuclei without a cell, each in their order."""
     tile_box_yxhw: NDArray[np.int64]
     """(tiles,4) A box in the image that holds all of a tile's kept objects; of no size where there are none."""
     unowned_yxhw: NDArray[np.int64]
     """(N,4) Boxes of those objects of the result that no tile owns."""
     trimmed: tuple[Trimmed, ...]
-    """Those of them that lost pixels, in order of ids."""
+    """Those of the result that lost pixels, tile after tile."""
 
 
 def stitch(grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement_iou: float) -> Stitched:
@@ -59,7 +63,8 @@ def stitch(grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement
         Gives the objects of a tile, by number. Called once for each; a few rows of tiles are held at a time.
     agreement_iou : float
         Of two objects with at least this IoU, 0 to 1, the one with the lower score is dropped; of equal ones the
-        later one. With less overlap, that one loses the shared pixels.
+        later one. With less overlap, that one loses the shared pixels. One with a partner goes before one without,
+        and for a nucleus with a cell the cell's score decides.
 
     Returns
     -------
@@ -106,13 +111,16 @@ class _Work:
         self._changed: dict[tuple[int, int], _Pixels] = {}
         self._unowned: list[NDArray[np.int64]] = []
         self._boxes: dict[int, NDArray[np.int64]] = {}
+        self._numbered: dict[int, _Numbered] = {}
 
     def load(self, tile: int, objects: Objects) -> None:
         self._objects[tile] = objects
         self._kept[tile] = objects.is_owned.copy()
 
     def forget(self, tile: int) -> None:
-        begin, end = _corners(self._objects.pop(tile).box_yxhw[self._kept[tile]])
+        objects, kept = self._objects.pop(tile), self._kept[tile]
+        self._numbered[tile] = _numbered(objects, kept)
+        begin, end = _corners(objects.box_yxhw[kept])
         if len(begin):
             self._boxes[tile] = np.concatenate([begin.min(axis=0), end.max(axis=0) - begin.min(axis=0)])
 
@@ -126,9 +134,8 @@ class _Work:
             if not common:
                 continue
             union = np.count_nonzero(first.mask) + np.count_nonzero(second.mask) - common
-            better = self._objects[earlier].score[one] >= self._objects[later].score[other]
             ours, theirs = (earlier, one), (later, other)
-            loser, winner = (theirs, ours) if better else (ours, theirs)
+            loser, winner = (theirs, ours) if self._rank(*ours) >= self._rank(*theirs) else (ours, theirs)
             if common >= self._agreement_iou * union:
                 self._kept[loser[0]][loser[1]] = False
             else:
@@ -152,23 +159,28 @@ class _Work:
                 self._trim((tile, index), stronger)
 
     def result(self, tiles: int) -> Stitched:
-        kept = [np.flatnonzero(self._kept[tile]) for tile in range(tiles)]
+        numbered = [self._numbered[tile] for tile in range(tiles)]
+        counts = [len(of_tile.place) for of_tile in numbered]
+        before = _sums([int(of_tile.id.max(initial=0)) for of_tile in numbered])  # ids of earlier tiles
         trimmed = [
             Trimmed(tile, index, (own.top, own.left, own.mask.shape[0], own.mask.shape[1]), own.mask)
             for (tile, index), own in sorted(self._changed.items(), key=lambda entry: entry[0])
             if self._kept[tile][index]
         ]
-        counts = [len(of_tile) for of_tile in kept]
         return Stitched(
-            np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)]),
-            np.concatenate(kept),
+            _sums(counts),
+            np.concatenate([of_tile.place for of_tile in numbered]),
+            np.concatenate([of_tile.id for of_tile in numbered]) + np.repeat(before[:-1], counts),
             np.array([self._boxes.get(tile, np.zeros(4, np.int64)) for tile in range(tiles)]),
             np.array(self._unowned, np.int64).reshape(-1, 4),
             tuple(trimmed),
         )
 
     def _meeting(self, earlier: int, later: int, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-        """Pairs of kept objects of one tile and chosen ones of another whose boxes meet, of the same target."""
+        """Pairs of kept objects of one tile and chosen ones of another whose boxes meet, of the same target.
+
+        Cells come before nuclei, so that it is known of these whether they have still got one.
+        """
         one, other = self._objects[earlier], self._objects[later]
         if not len(one) or not chosen.any():
             return
@@ -179,8 +191,19 @@ class _Work:
         other_begin, other_end = _corners(other.box_yxhw[second])
         meets = (begin[:, None] < other_end).all(axis=2) & (other_begin < end[:, None]).all(axis=2)
         meets &= one.target[first][:, None] == other.target[second]
-        for here, there in np.argwhere(meets).tolist():
+        pairs = np.argwhere(meets)
+        order = np.argsort(-one.target[first[pairs[:, 0]]].astype(np.int64), kind="stable")
+        for here, there in pairs[order].tolist():
             yield int(first[here]), int(second[there])
+
+    def _rank(self, tile: int, index: int) -> tuple[bool, float]:
+        """Tell how much an object counts against another: whether it is one of a pair, then how well that was seen."""
+        objects = self._objects[tile]
+        partner = int(objects.partner[index])
+        if partner < 0 or not self._kept[tile][partner]:
+            return False, float(objects.score[index])
+        cell = max(index, partner, key=lambda place: int(objects.target[place]))
+        return True, float(objects.score[cell])
 
     def _pixels(self, tile: int, index: int) -> _Pixels:
         if (tile, index) not in self._changed:
@@ -207,6 +230,34 @@ class _Work:
         box = find_objects(pieces)[largest - 1]
         mask = pieces[box] == largest
         self._changed[loser] = _Pixels(own.top + box[0].start, own.left + box[1].start, mask)
+
+
+class _Numbered(NamedTuple):
+    """The kept objects of a tile."""
+
+    place: NDArray[np.int64]
+    """(K,) Which of the tile's objects each is, by target and id."""
+    id: NDArray[np.int64]
+    """(K,) From 1 without gaps; a nucleus has its cell's."""
+
+
+def _numbered(objects: Objects, kept: NDArray[np.bool_]) -> _Numbered:
+    target = objects.target.astype(np.int64)
+    partner = objects.partner
+    follows = kept & (partner >= 0) & kept[partner] & (target < target[partner])  # a nucleus its cell
+    own = np.flatnonzero(kept & ~follows)
+    own = own[np.argsort(-target[own], kind="stable")]
+    number = np.zeros(len(objects), np.int64)
+    number[own] = np.arange(1, len(own) + 1)
+    number[follows] = number[partner[follows]]
+    place = np.flatnonzero(kept)
+    place = place[np.lexsort((number[place], target[place]))]
+    return _Numbered(place, number[place])
+
+
+def _sums(numbers: list[int]) -> NDArray[np.int64]:
+    """Sum of what comes before each number, and of all."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(numbers, dtype=np.int64)])
 
 
 def _corners(box_yxhw: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -144,11 +144,12 @@ def join_tiles(subject: Subject, regions: Regions, store: Store, clock: Clock) -
         found = stitch(grid, max(WIDE_MARGIN_PX, grid.margin_px), load, float(subject.plan.record["agreement_iou"]))
         changed = _changed(subject, regions, store, found.trimmed)
         kept = Kept(
-            first_id=found.first_id,
-            place=found.kept,
+            first=found.first,
+            place=found.place,
+            id=found.id,
             tile_box_yxhw=found.tile_box_yxhw,
             left_out_yxhw=_not_in(found.unowned_yxhw, np.concatenate(left_out)),
-            changed_at=np.array([_id_of(found, trimmed) for trimmed in found.trimmed], np.int64),
+            changed_at=np.array([_number_of(found, trimmed) for trimmed in found.trimmed], np.int64),
             changed=join_objects(changed) if changed else _NOTHING,
         )
         store.write_kept(kept)
@@ -188,7 +189,7 @@ def _not_in(outer_yxhw: NDArray[np.int64], boxes_yxhw: NDArray[np.int64]) -> NDA
     return np.array(alone, np.int64).reshape(-1, 4)
 
 
-def _id_of(found: Stitched, trimmed: Trimmed) -> int:
-    """Find the id of an object: its place among the kept ones of its tile, after all those of earlier tiles."""
-    first, last = found.first_id[trimmed.tile : trimmed.tile + 2].tolist()
-    return int(first + 1 + np.searchsorted(found.kept[first:last], trimmed.place))
+def _number_of(found: Stitched, trimmed: Trimmed) -> int:
+    """Tell which of the kept objects one is."""
+    first, last = found.first[trimmed.tile : trimmed.tile + 2].tolist()
+    return int(first + np.flatnonzero(found.place[first:last] == trimmed.place)[0])
