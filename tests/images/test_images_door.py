@@ -74,7 +74,8 @@ def test_nothing_but_the_first_bytes(tmp_path: Path, beginning: bytes) -> None:
 def test_importing_the_door_is_light() -> None:
     code = (
         "import sys, cytoseed.images; "
-        "print({'tifffile', 'imagecodecs', 'openslide', 'zarr', 'dask', 'torch', 'cv2', 'skimage', 'pandas'} "
+        "print({'tifffile', 'imagecodecs', 'openslide', 'zarr', 'dask', 'torch', 'cv2', 'skimage', 'pandas', 'fsspec', "
+        "'aiohttp'} "
         "& set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,7 +23,8 @@ def cut_short(path: Place | None, what: str) -> ImageFileError:
 def foreign_errors(path: Place | None) -> Iterator[None]:
     """Turn whatever a decoder raises on a damaged file into an `ImageFileError` that names the file.
 
-    A lack of memory, what the system says of a file, and errors of an array in Python (`path` is None) go through.
+    A lack of memory, what the system says of a file, and errors of an array in Python (`path` is None) go through. Of a
+    file far away that could not be reached, that is what is raised: decoders take missing bytes for damage.
     """
     try:
         yield
@@ -32,6 +33,9 @@ def foreign_errors(path: Place | None) -> Iterator[None]:
     except Exception as error:  # decoders raise RuntimeError, struct.error, KeyError, ... on damaged files
         if path is None:
             raise
+        lost: OSError | None = getattr(path, "failure", None)  # what came instead of bytes from far away
+        if lost is not None:
+            raise lost from error
         raise ImageFileError(
             f"{path}: cannot be read ({type(error).__name__}: {error}); "
             f"the file is damaged, cut short or of an unusual kind: copy or export it again"

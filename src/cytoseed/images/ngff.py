@@ -104,6 +104,8 @@ def _connect(path: Place, layout: Layout) -> AbstractContextManager[Regions]:
     """Open the levels again; refuse them if they are no longer what they were."""
     found = _find(path)
     if found is None:
+        if isinstance(path, Remote) and not is_zarr_folder(path):
+            raise FileNotFoundError(f"{path}: is no longer there; check the address, and that its store is")
         raise ImageFileError(f"{path}: no longer describes an image; it was changed meanwhile: open it again")
     axes = _axes(found.multiscale)
     folders, levels, _ = _open_levels(path, found, axes)

@@ -33,7 +33,8 @@ _UNCONVERTED = (1, 5, 8, 32773, 32946)  # compressions under which YCbCr stays Y
 _LONGEST_PX = 1 << 31
 _LEAST_TILE_BYTES, _LARGEST_TILE_BYTES = 1 << 10, 1 << 28
 _NDPI = ".ndpi"
-_TRESTLE, _VENTANA, _XMP_BYTES = "MedScan", b"<iScan", 1 << 12
+_JPEG_2000_YCBCR = 33003  # Aperio's
+_TRESTLE, _VENTANA, _XMP_BYTES = "MedScan", "<iScan", 1 << 12
 _COUNTING = ("ome", "imagej", "shaped")  # kinds of description that tell how many planes there are
 
 
@@ -103,9 +104,10 @@ def look_at(path: Place) -> Look:
         with foreign_errors(path), _unheard(), _file(path) as file, tifffile.TiffFile(file) as tif:
             page = tif.pages.first
             software = str(page.tags.valueof("Software", ""))
-            ventana = _VENTANA in bytes(page.tags.valueof("XMP", b"")[:_XMP_BYTES])
+            ventana = _VENTANA in str(page.tags.valueof("XMP", b"")[:_XMP_BYTES])
             scanners = (page.is_ndpi, page.is_bif, ventana, page.is_scn, page.is_philips, software.startswith(_TRESTLE))
-            return Look(any(scanners), bool(page.is_svs), tuple(_other_files(tif, path.name)))
+            unconverted = page.compression == _JPEG_2000_YCBCR  # tifffile leaves its colours as they are
+            return Look(any(scanners) or unconverted, bool(page.is_svs), tuple(_other_files(tif, path.name)))
     except ImageFileError:
         return Look(False, False)
 
