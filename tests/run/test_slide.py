@@ -524,3 +524,12 @@ def test_an_image_too_large_for_memory_names_the_other_door():
     with pytest.raises(ValueError, match="segment_slide"):
         segment(image_of(Endless()), GREY)
     assert cytoseed.segment_slide is segment_slide
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_the_work(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(Maker, "read", lambda *_: pytest.fail("began to work"))
+    with pytest.raises(ValueError, match="format 'tiff' is not known"):
+        segment_slide(path, tmp_path / "out", GREY, formats=["labels", "tiff"], **TILES)
+    monkeypatch.setattr("cytoseed.results.writers.find_spec", lambda _: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'cytoseed\[spatial\]'"):
+        segment_slide(path, tmp_path / "out", GREY, formats=["anndata"], **TILES)

@@ -16,7 +16,7 @@ from cytoseed.models.weights import Model
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
 from cytoseed.results.record import Record, compare, differences, read_record, stem_of
 from cytoseed.results.store import SUFFIX, Store
-from cytoseed.results.writers import paths_of
+from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.engine import choose_device
 from cytoseed.run.picture import address_of_image
@@ -130,6 +130,7 @@ def decide(request: Request) -> Job:
         What is asked for cannot be: see `cytoseed.segment_slide`.
     """
     options, store, existing = request.options, request.store, request.existing
+    check_formats(request.formats)
     choose_device(options.device)
     plan = make_plan(request.image, request.model.config, options)
     area = read_area(plan.full_yx, options.region or None, options.mask)

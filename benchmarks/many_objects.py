@@ -1,0 +1,136 @@
+"""A million objects in each format: how long it takes to write them, how much memory, how large the file is.
+
+    python benchmarks/many_objects.py                    # each format in a process of its own
+    python benchmarks/many_objects.py --format parquet --objects 100000
+
+The objects are discs of three sizes in blocks of 1,600, as a slide's tiles have them, with the whole table of a stained
+section. Nothing of the image is read: the overlay is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cytoseed.results import WRITERS, Block
+from cytoseed.results.table import measure_objects
+
+_PITCH_PX = 32  # from one object to the next
+_ACROSS = 40  # objects of a block, to each side
+_BLOCK_PX = _PITCH_PX * _ACROSS
+_OF_BLOCK = _ACROSS**2
+_STAINS = ("haematoxylin", "eosin", "dab")
+_PLACES = {
+    "box_x_px": 1.0,
+    "box_y_px": 1.0,
+    "centroid_x_px": 1.0,
+    "centroid_y_px": 1.0,
+    "centroid_x_um": 0.25,
+    "centroid_y_um": 0.25,
+}
+
+
+@dataclass
+class Many:
+    """A `Result` of any number of objects that takes no memory."""
+
+    blocks_across: int
+    targets: tuple[str, ...] = ("nuclei",)
+    channel_names: tuple[str, ...] = ("red", "green", "blue")
+    pixel_size_um: float | None = 0.25
+    stains: tuple[str, ...] = _STAINS
+    source: str = "many.svs"
+    fingerprint: str = "many"
+    input: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        side = self.blocks_across * _BLOCK_PX
+        return 3, side, side
+
+    @property
+    def count(self) -> int:
+        return self.blocks_across**2 * _OF_BLOCK
+
+    @cached_property
+    def _first(self) -> tuple[NDArray[np.int32], pd.DataFrame]:
+        """Labels and table of the block at the top left."""
+        rows, columns = np.mgrid[:_BLOCK_PX, :_BLOCK_PX]
+        number = (rows // _PITCH_PX * _ACROSS + columns // _PITCH_PX + 1).astype(np.int32)
+        away = np.hypot(rows % _PITCH_PX - 15.5, columns % _PITCH_PX - 15.5)
+        labels = np.where(away < 7 + number % 3 * 3, number, 0).astype(np.int32)
+        pixels = np.random.default_rng(0).integers(60, 250, (3, *labels.shape), np.uint8)
+        table = measure_objects(labels, pixels, self.channel_names, self.pixel_size_um, self.stains)
+        return labels, table
+
+    def blocks(self) -> Iterator[Block]:
+        labels, table = self._first
+        for index in range(self.blocks_across**2):
+            top, left = (place * _BLOCK_PX for place in divmod(index, self.blocks_across))
+            moved = {"id": table["id"] + index * _OF_BLOCK}
+            for name, scale in _PLACES.items():
+                moved[name] = table[name] + type(table[name].iloc[0])((left if "_x_" in name else top) * scale)
+            yield Block(
+                top,
+                left,
+                np.where(labels > 0, labels + index * _OF_BLOCK, 0).astype(np.int32)[None],
+                table.assign(**moved),
+            )
+
+    def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
+        top, left, height, width = box_yxhw
+        rows, columns = np.arange(top, top + height), np.arange(left, left + width)
+        labels = self._first[0][np.ix_(rows % _BLOCK_PX, columns % _BLOCK_PX)]
+        block = (rows // _BLOCK_PX * self.blocks_across)[:, None] + columns // _BLOCK_PX
+        return np.where(labels > 0, labels + block * _OF_BLOCK, 0).astype(np.int32)[None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--format", help="one alone, in this process")
+    parser.add_argument("--objects", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    across = max(1, round((arguments.objects / _OF_BLOCK) ** 0.5))
+    if arguments.format:
+        print(json.dumps(_written(WRITERS[arguments.format].name, across)))
+        return
+    print(f"{across**2 * _OF_BLOCK:,} objects on {across * _BLOCK_PX:,} x {across * _BLOCK_PX:,} px\n")
+    print("| format | s | peak memory, GB | size, MB |\n|---|---|---|---|")
+    for name in WRITERS:
+        if name == "overlay" or WRITERS[name].limit(Many(across).shape, Many(across).count) is not None:
+            continue
+        command = [sys.executable, __file__, "--format", name, "--objects", str(arguments.objects)]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(f"| `{name}` | {found['s']:.0f} | {found['peak'] / 1e9:.2f} | {found['size'] / 1e6:.0f} |", flush=True)
+
+
+def _written(name: str, across: int) -> dict[str, float]:
+    result = Many(across)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"many{WRITERS[name].suffix}"
+        started = time.perf_counter()
+        WRITERS[name].write(result, path)
+        seconds = time.perf_counter() - started
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+    return {"s": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "size": size}
+
+
+if __name__ == "__main__":
+    main()
