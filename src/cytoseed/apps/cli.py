@@ -58,9 +58,11 @@ Overwrite = Annotated[
 def segment(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="Image files, folders of them, or quoted patterns such as 'a/*.tif'."),
+        typer.Argument(
+            metavar="INPUT", help="Image files, folders of them, quoted patterns such as 'a/*.tif', or URLs of these."
+        ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that the results are written to.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder that the results are written to; also a URL.")],
     *,
     model: Model = "nuclei",
     formats: Annotated[
@@ -92,7 +94,8 @@ def segment(
     what is done is kept in the folder STEM.cytoseed: with --resume a run that was stopped goes on.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps.segmenting import find_images, prepare_job
+        from cytoseed.apps.inputs import find_images
+        from cytoseed.apps.segmenting import prepare_job
 
         if overwrite and resume:
             raise ValueError("--overwrite starts anew and --resume goes on with what is there: give one of them")
@@ -117,9 +120,9 @@ def segment(
 
 @app.command()
 def merge(
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder that all shards were given.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Folder that all shards were given.")],
     image: Annotated[
-        Path | None, typer.Option(help="Where the image is now, if it was moved; for shards of one image.")
+        str | None, typer.Option(help="Where the image is now, if it was moved; for shards of one image.")
     ] = None,
 ) -> None:
     """Join what `cytoseed segment --shard` made in parts, and write the files that one run would have written."""
@@ -142,9 +145,9 @@ def convert(
         typer.Option("--format", "-f", help="Kinds of files to make, with commas between: see `cytoseed formats`."),
     ] = "",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write to; without it, that of each result.")
+        str | None, typer.Option("--output", "-o", help="Folder to write to; without it, that of each result.")
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="Where the image is now, if it was moved; for an overlay.")] = None,
+    image: Annotated[str | None, typer.Option(help="Where the image is now, if it was moved; for an overlay.")] = None,
     into: Annotated[
         Path | None, typer.Option(metavar="IMAGE", help="OME-Zarr of the image, to put the labels into.")
     ] = None,
@@ -214,7 +217,7 @@ def models() -> None:
 
 
 @app.command()
-def info(images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files.")]) -> None:
+def info(images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or their URLs.")]) -> None:
     """Show size, channels, type and pixel size of images."""
     failed = False
     with exit_on_mistake(FAILED):
@@ -223,12 +226,12 @@ def info(images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Ima
         for path in images:
             try:
                 image = open_image(path)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, ModuleNotFoundError) as error:
                 complain(str(error))
                 failed = True
                 continue
             channels, height, width = image.shape
-            typer.echo(f"{path}")
+            typer.echo(f"{image.path}")
             typer.echo(f"  size        {width} x {height} px (width x height)")
             names = (f"{index} ({name})" for index, name in enumerate(image.channel_names))
             typer.echo(f"  channels    {channels}: {', '.join(names)}")

@@ -40,7 +40,7 @@ def find_results(inputs: Sequence[str]) -> tuple[Path, ...]:
 
 
 def prepare_conversion(
-    inputs: Sequence[str], formats: str, output: Path | None, image: Path | None, into: Path | None, overwrite: bool
+    inputs: Sequence[str], formats: str, output: str | None, image: str | None, into: Path | None, overwrite: bool
 ) -> ConvertJob:
     """Check what can be checked before a result is opened.
 
@@ -53,6 +53,8 @@ def prepare_conversion(
     ValueError
         An unknown format or none; one image for several results.
     """
+    from cytoseed.images import is_url
+    from cytoseed.results.place import folder_at, require_writable
     from cytoseed.results.writers import check_formats
 
     if not formats and into is None:
@@ -62,9 +64,12 @@ def prepare_conversion(
     for flag, place in (("--image", image), ("--into", into)):
         if place is not None and len(paths) > 1:
             raise ValueError(f"{flag} is the image of one result, and {len(paths)} are given; convert them one by one")
-        if place is not None and "://" not in str(place) and not place.exists():
+        if place is not None and not is_url(place) and not Path(place).exists():
             raise FileNotFoundError(f"{flag} is {str(place)!r}; there is no such file or folder")
-    return ConvertJob(paths, names, output, image, into, overwrite)
+    folder = None if output is None else folder_at(output)
+    if folder is not None:
+        require_writable(folder)
+    return ConvertJob(paths, names, folder, image, into, overwrite)
 
 
 class ConvertJob(NamedTuple):
@@ -75,7 +80,7 @@ class ConvertJob(NamedTuple):
     formats: tuple[str, ...]
     output: Path | None
     """Folder that the files go to; None: that in which each result lies."""
-    image: Path | None
+    image: str | None
     """The image of the only result; None: it is looked for."""
     into: Path | None
     """OME-Zarr of the image, into which the labels are put as well."""
@@ -107,6 +112,7 @@ class ConvertJob(NamedTuple):
 
     def _converted(self, path: Path) -> Iterator[str]:
         """Convert one result; tell of each thing that is made in a line."""
+        from cytoseed.results.place import is_one
         from cytoseed.run.reopen import open_result
 
         with open_result(path, self.image) as result:
@@ -115,7 +121,7 @@ class ConvertJob(NamedTuple):
                 missing = self._missing(result, folder)
                 files = result.save(folder, self.formats, self.overwrite)
                 of_formats = zip(self.formats, files, strict=False)  # the record comes last
-                made = [str(file) for name, file in of_formats if name in missing and not file.samefile(path)]
+                made = [str(file) for name, file in of_formats if name in missing and not is_one(file, path)]
                 yield f"{path.name}: {'-> ' + ', '.join(made) if made else 'already there'}"
             if self.into is not None:
                 from cytoseed.results.into import write_into
@@ -159,8 +165,11 @@ def list_formats() -> tuple[FormatLine, ...]:
 
 def _results_at(name: str) -> list[Path]:
     """Find the stored results that one input names, sorted; at least one."""
+    from cytoseed.images import is_url
     from cytoseed.results.formats.objects import SUFFIX
 
+    if is_url(name):
+        raise ValueError(f"{name}: stored results are read from this machine only; copy it, then convert the copy")
     path = Path(name)
     if path.is_dir():
         found = sorted(entry for entry in path.iterdir() if _is_result(entry, SUFFIX))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cytoseed.apps.console import MISTAKES, Remarks, complain
 
 
-def merge_all(output: Path, image: Path | None = None) -> int:
+def merge_all(output: str, image: str | None = None) -> int:
     """Join the shards of every image in a folder, and say what became of each.
 
     Returns
@@ -29,7 +27,7 @@ def merge_all(output: Path, image: Path | None = None) -> int:
 
     stems = sorted(find_shards(output))
     if not stems:
-        raise FileNotFoundError(f"no shards in {str(output)!r}; cytoseed segment --shard 1/8 makes one")
+        raise FileNotFoundError(f"no shards in {output!r}; cytoseed segment --shard 1/8 makes one")
     if image is not None and len(stems) > 1:
         raise ValueError(f"{output} holds shards of {len(stems)} images; --image is for those of one")
     console, remarks, failed = Console(soft_wrap=True, highlight=False, markup=False), Remarks(), 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 import threading
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from cytoseed.images import Image
+    from cytoseed.images.remote import Place
     from cytoseed.models.weights import Model
     from cytoseed.results import Segmentation
     from cytoseed.results.slide import SlideResult
@@ -28,53 +28,17 @@ if TYPE_CHECKING:
     from cytoseed.run.slide import SlideRun
     from cytoseed.run.tiled import Progress as TileProgress
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi")
-_SUFFIXES = (*_PICTURES, *_SLIDES)  # a file named by itself may have any
 _SLIDES_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # that workers are given
 _ONE = {"nuclei": "nucleus", "cells": "cell"}
 
 
-def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
-    """Find the images that a command line names.
-
-    Parameters
-    ----------
-    inputs
-        Each a file, a folder (the images directly in it, by name) or a pattern such as `a/*.tif`. Hidden files
-        and what cytoseed itself writes are left out of folders and patterns.
-
-    Returns
-    -------
-    tuple of Path
-        Each file once, in the order named.
-
-    Raises
-    ------
-    FileNotFoundError
-        An input at which there is no image.
-    ValueError
-        Two images whose results would have the same name.
-    """
-    from cytoseed.results import stem_of
-
-    found: dict[Path, Path] = {}
-    for name in inputs:
-        for path in _images_at(name):
-            found.setdefault(path.resolve(), path)
-    by_stem: dict[str, Path] = {}
-    for path in found.values():
-        other = by_stem.setdefault(stem_of(path), path)
-        if other is not path:
-            raise ValueError(
-                f"{other} and {path} would both be written as {stem_of(path)!r}; rename one, segment them into "
-                f"different folders, or name only one kind of files, such as '{path.parent / ('*' + path.suffix)}'"
-            )
-    return tuple(found.values())
-
-
 def prepare_job(
-    model: str, options: SegmentOptions, output: Path, formats: Sequence[str], existing: Existing, shard: str = ""
+    model: str,
+    options: SegmentOptions,
+    output: str | os.PathLike[str],
+    formats: Sequence[str],
+    existing: Existing,
+    shard: str = "",
 ) -> SegmentJob:
     """Check everything that does not depend on an image, and load the model.
 
@@ -86,6 +50,7 @@ def prepare_job(
         A folder that cannot be made or written to.
     """
     from cytoseed.models.weights import load_model
+    from cytoseed.results.place import folder_at
     from cytoseed.results.writers import check_formats
     from cytoseed.run.engine import choose_device
     from cytoseed.run.job import Shard
@@ -94,8 +59,9 @@ def prepare_job(
     part = Shard.read(shard) if shard else None
     choose_device(options.device)
     loaded = load_model(model)
-    _require_writable(output)
-    return SegmentJob(loaded, options, output, names, existing, part)
+    folder = folder_at(output)
+    _require_writable(folder)
+    return SegmentJob(loaded, options, folder, names, existing, part)
 
 
 class SegmentJob(NamedTuple):
@@ -110,12 +76,12 @@ class SegmentJob(NamedTuple):
     shard: Shard | None = None
     """Of a large image do only this part of the tiles, and of small ones every so manieth."""
 
-    def run(self, paths: Sequence[Path], cluster: Cluster | None = None) -> int:
+    def run(self, paths: Sequence[Place], cluster: Cluster | None = None) -> int:
         """Segment images; one that fails is reported, and the others go on.
 
         Parameters
         ----------
-        paths : sequence of Path
+        paths : sequence of Path or Remote
         cluster : Cluster, optional
             Whose workers do it, several images at a time.
 
@@ -145,13 +111,13 @@ class SegmentJob(NamedTuple):
         """Choose the file to look at first."""
         return files[self.formats.index("overlay")] if "overlay" in self.formats else files[0]
 
-    def is_done(self, path: Path, image: Image) -> bool:
+    def is_done(self, path: Place, image: Image) -> bool:
         """Tell whether the result is there; a different one is refused before the work, not after it."""
         from cytoseed.results import compare, record_of, stem_of
         from cytoseed.run.segment import describe
 
         record = record_of(image.read(), str(path), describe(image, self.model.config, self.options))
-        found = compare(self.output, stem_of(path), record, self.formats)
+        found = compare(self.output, stem_of(str(path)), record, self.formats)
         if found.state == "different":
             raise FileExistsError(
                 f"{self.output} holds a result of that name that was made otherwise "
@@ -171,7 +137,7 @@ class _Work:
         self._speaking = threading.Lock()
         self._slides = threading.Semaphore(_SLIDES_AT_ONCE)  # joining and writing take memory here
 
-    def failed(self, number: int, path: Path) -> bool:
+    def failed(self, number: int, path: Place) -> bool:
         """Segment an image, the `number`th of all, and tell of it; True where it failed or lacks a part."""
         try:
             line, is_whole = self._segmented(number, path)
@@ -185,14 +151,14 @@ class _Work:
             self._bars.next_image(path)
         return not is_whole
 
-    def _segmented(self, number: int, path: Path) -> tuple[str, bool]:
+    def _segmented(self, number: int, path: Place) -> tuple[str, bool]:
         """Segment one image; tell of it in a line, and whether all of it could be segmented."""
         from cytoseed.images import open_image
         from cytoseed.run.plan import make_plan
         from cytoseed.run.segment import is_large
 
         job = self._job
-        image = open_image(path)
+        image = open_image(path if isinstance(path, Path) else path.url)
         if is_large(image, make_plan(image, job.model.config, job.options), job.options):
             with self._slides:
                 return self._slide(path, image)
@@ -200,7 +166,7 @@ class _Work:
             return f"{path.name}: left to another shard", True
         return self._whole(path, image), True
 
-    def _whole(self, path: Path, image: Image) -> str:
+    def _whole(self, path: Place, image: Image) -> str:
         """Segment one image at once, unless its result is there already and is not to be overwritten."""
         from cytoseed.run.segment import segment
 
@@ -215,7 +181,7 @@ class _Work:
         seconds = time.perf_counter() - started
         return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
 
-    def _slide(self, path: Path, image: Image) -> tuple[str, bool]:
+    def _slide(self, path: Place, image: Image) -> tuple[str, bool]:
         """Segment one image tile by tile."""
         from cytoseed.run.job import Request
         from cytoseed.run.slide import Watcher, run_slide
@@ -231,7 +197,7 @@ class _Work:
             return f"{path.name}: {part}, {run.tiles} tiles in {_pace(run)} -> {request.store.path}", not run.failures
         return f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {job.shown(run.files)}", not run.failures
 
-    def _remark(self, path: Path, text: str) -> None:
+    def _remark(self, path: Place, text: str) -> None:
         with self._speaking:
             self.remarks.add(path.name, text)
 
@@ -254,7 +220,7 @@ class Bars:
             *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stderr=shared
         )
         self._images = self._bars.add_task("images", total=images, rate="", visible=images > 1)
-        self._tiles: dict[Path, TaskID] = {}
+        self._tiles: dict[Place, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -263,13 +229,13 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def next_image(self, path: Path) -> None:
+    def next_image(self, path: Place) -> None:
         """Count an image as done."""
         if path in self._tiles:
             self._bars.remove_task(self._tiles.pop(path))
         self._bars.advance(self._images)
 
-    def tile_done(self, path: Path, progress: TileProgress) -> None:
+    def tile_done(self, path: Place, progress: TileProgress) -> None:
         """Show how far a large image is."""
         if path not in self._tiles:
             name = f"tiles of {path.name}" if self._tiles else "tiles"
@@ -310,41 +276,13 @@ def write_example(folder: Path) -> Path:
     return path
 
 
-def _images_at(name: str) -> list[Path]:
-    """Find the images that one input names, sorted; at least one."""
-    path = Path(name)
-    from cytoseed.images import is_image_folder
-
-    if is_image_folder(path):
-        found = [path]
-    elif path.is_dir():
-        found = [entry for entry in sorted(path.iterdir()) if _is_image(entry)]
-    elif path.exists() or path.is_symlink():
-        found = [path]
-    elif glob.has_magic(name):
-        found = [entry for entry in map(Path, sorted(glob.glob(name, recursive=True))) if _is_image(entry)]
-    else:
-        raise FileNotFoundError(f"there is no file or folder {name!r}; check the name")
-    if not found:
-        deeper = f"; '{path / '**' / '*.tif'}' looks in the folders inside it too" if path.is_dir() else ""
-        raise FileNotFoundError(f"no image found in {name!r}; looked for {', '.join(_SUFFIXES)}{deeper}")
-    return found
-
-
-def _is_image(path: Path) -> bool:
-    """Tell whether a file looks like an image to segment."""
-    from cytoseed.images import is_image_folder
-    from cytoseed.results import WRITERS
-
-    own = tuple(writer.suffix for writer in WRITERS.values())
-    name = path.name.lower()
-    is_file = path.is_file() or (path.is_symlink() and not path.exists())  # a broken link is an image that is missing
-    is_picture = name.endswith(_SUFFIXES) and not name.endswith(own) and is_file
-    return not name.startswith(".") and (is_picture or is_image_folder(path))
-
-
 def _require_writable(folder: Path) -> None:
     """Make the folder; refuse one that takes no files."""
+    from cytoseed.results.place import is_far, require_writable
+
+    if is_far(folder):
+        require_writable(folder)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -353,7 +291,7 @@ def _require_writable(folder: Path) -> None:
         raise PermissionError(f"output folder {str(folder)!r} cannot be written to; give another")
 
 
-def _with_name(path: Path, error: BaseException) -> str:
+def _with_name(path: Place, error: BaseException) -> str:
     """Give an error's message, in one line that names the image."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError):

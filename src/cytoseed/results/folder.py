@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from cytoseed.results.place import is_far, remove_tree, upload
 
 _LEFT_BEHIND_S = (
     3600  # a folder of half-written files that nothing was added to for so long is of a run that was killed
@@ -37,9 +40,22 @@ def staging_for(record_path: Path, given: Path | None) -> Iterator[Path]:
     record_path : path
         The record of the result; its folder is made if it is not there.
     given : path or None
-        The folder, on the same disk, whatever it holds now; None: a new hidden one beside the record.
+        The folder, on the same disk, whatever it holds now; None: a new hidden one beside the record, and where that
+        is far away, one of this machine.
     """
     folder = record_path.parent
+    if is_far(folder):
+        with tempfile.TemporaryDirectory(prefix="cytoseed-") as here:
+            try:
+                yield Path(here)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise OSError(
+                    f"{here}: its disk is full, and files are made there before they are copied to {folder}; make "
+                    f"room, or name a folder on another disk by TMPDIR"
+                ) from error
+        return
     folder.mkdir(parents=True, exist_ok=True)
     if given is None:
         staging = Path(tempfile.mkdtemp(prefix=_prefix(record_path), dir=folder))
@@ -108,6 +124,9 @@ def unwritable(folder: Path, error: OSError) -> OSError:
 
 def _put(staged: Path, place: Path) -> None:
     """Move a file or folder to its place. A folder cannot take the place of another at once: that goes away first."""
+    if is_far(place):
+        upload(staged, place)
+        return
     if staged.is_dir() or (place.is_dir() and not place.is_symlink()):
         _take_away(place, staged.parent)
     os.replace(staged, place)
@@ -115,6 +134,9 @@ def _put(staged: Path, place: Path) -> None:
 
 def _take_away(place: Path, staging: Path) -> None:
     """Remove a file or folder at once, however many files a folder has: they are deleted later, with the staging."""
+    if is_far(place):
+        remove_tree(place)
+        return
     with suppress(FileNotFoundError):
         os.replace(place, staging / f"old {place.name}")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cytoseed.results.folder import Change, is_from_writing, move, staging_for, unwritable
+from cytoseed.results.place import is_far, is_one, require_writable
 from cytoseed.results.record import SUFFIX, OldRecord, Record, compare, read_record, stem_of
 from cytoseed.results.writers import WRITERS, check_formats, paths_of, refusals
 
@@ -71,6 +71,7 @@ def save(
         raise ValueError(f"staging is {staging}, which would be deleted with the results in {folder}; give another")
     for path in paths.values():
         _refuse_image(path, result.source)
+    require_writable(folder)
     if not asked:
         return (*paths.values(), record_path)
     found = compare(folder, stem, record, asked, result.failed)
@@ -94,7 +95,8 @@ def save(
 
 def _refuse_image(path: Path, source: str) -> None:
     """See that no result is written over the image it comes from."""
-    if path.exists() and os.path.exists(source) and os.path.samefile(path, source):
+    is_it = str(path) == source if is_far(path) else is_one(path, Path(source))
+    if is_it:
         raise ValueError(
             f"{path}: is the image itself, and a result would be called the same; choose another folder for the results"
         )
@@ -126,6 +128,6 @@ def _write(result: Result, change: Change, names: Mapping[str, str], record_path
     except OSError as error:
         folder, stem = record_path.parent, record_path.name.removesuffix(SUFFIX)
         places = tuple(paths_of(folder, stem, tuple(WRITERS)).values())
-        if not is_from_writing(error, places, record_path, staging):
+        if is_far(folder) or not is_from_writing(error, places, record_path, staging):
             raise
         raise unwritable(folder, error) from error

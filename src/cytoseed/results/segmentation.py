@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.results.place import folder_at
 from cytoseed.results.record import fingerprint, input_of
 from cytoseed.results.reduced import centres, fitted, reduce_image
 from cytoseed.results.result import Block, Box
@@ -166,7 +167,7 @@ class Segmentation:
         Parameters
         ----------
         folder : str or path
-            Made if it is not there.
+            Made if it is not there; also a URL such as `s3://bucket/results`.
         formats : sequence of str
             Names from `cytoseed.results.WRITERS`.
         overwrite : bool
@@ -190,4 +191,4 @@ class Segmentation:
         """
         from cytoseed.results.save import save
 
-        return save(self, Path(folder), formats, overwrite)
+        return save(self, folder_at(folder), formats, overwrite)

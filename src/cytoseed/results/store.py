@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.results.objects import Objects
+from cytoseed.results.place import is_far, names_in, read_whole, remove_tree, write_whole
 
 SUFFIX = ".cytoseed"
 """Ending of the folder's name, after the stem of the image."""
@@ -63,7 +63,7 @@ class Store:
             If the file is damaged.
         """
         try:
-            found = json.loads((self.path / _RUN).read_text(encoding="utf-8"))
+            found = json.loads(read_whole(self.path / _RUN).decode())
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -83,8 +83,9 @@ class Store:
         self._write_run(run)  # first: a kill after it leaves tiles that belong to nothing, and no doubt whose run it is
         (self.path / _TODO).unlink(missing_ok=True)
         (self.path / _KEPT).unlink(missing_ok=True)
-        shutil.rmtree(self.path / _TILES, ignore_errors=True)
-        (self.path / _TILES).mkdir(parents=True)
+        remove_tree(self.path / _TILES)
+        if not is_far(self.path):
+            (self.path / _TILES).mkdir(parents=True)
 
     def begin(self, run: Mapping[str, Any], todo: NDArray[np.int64]) -> None:
         """Write what is to be done, of a run that was announced.
@@ -114,14 +115,15 @@ class Store:
             If they are not there or damaged.
         """
         try:
-            found: NDArray[np.int64] = np.load(self.path / _TODO, allow_pickle=False)
+            found: NDArray[np.int64] = np.load(io.BytesIO(read_whole(self.path / _TODO)), allow_pickle=False)
         except (OSError, EOFError, ValueError) as error:
             raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start anew with --overwrite") from error
         return found
 
     def done(self) -> set[int]:
         """List the tiles whose objects are there."""
-        return {int(path.stem) for path in (self.path / _TILES).glob("*.npz") if path.stem.isdecimal()}
+        named = (name.partition(".") for name in names_in(self.path / _TILES))
+        return {int(stem) for stem, _, ending in named if ending == "npz" and stem.isdecimal()}
 
     def write(self, tile: int, objects: Objects) -> None:
         """Keep the objects of a tile, durably: after this they survive a kill and a loss of power."""
@@ -138,7 +140,7 @@ class Store:
             If its file is damaged.
         """
         try:
-            return Objects.from_bytes(self._tile(tile).read_bytes())
+            return Objects.from_bytes(read_whole(self._tile(tile)))
         except ValueError as error:
             raise ValueError(f"{self._tile(tile)}: {error}; --resume makes this tile again") from error
 
@@ -157,7 +159,7 @@ class Store:
     def kept(self) -> Kept | None:
         """Read what stitching decided; None where that is not there, or damaged: it can be made again."""
         try:
-            with np.load(self.path / _KEPT, allow_pickle=False) as archive:
+            with np.load(io.BytesIO(read_whole(self.path / _KEPT)), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in Kept._fields}
             return Kept(**{**arrays, "changed": Objects.from_bytes(arrays["changed"].tobytes())})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -168,7 +170,8 @@ class Store:
         (self.path / _KEPT).unlink(missing_ok=True)
 
     def _write_run(self, run: Mapping[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        if not is_far(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
         write_durably(self.path / _RUN, text.encode("utf-8", "backslashreplace"))
 
@@ -184,6 +187,9 @@ def write_durably(path: Path, data: bytes) -> None:
     OSError
         If there is no room or no permission; what was there stays, and nothing is left beside it.
     """
+    if is_far(path):
+        write_whole(path, data)
+        return
     beside = path.with_name(f".{path.name}.part")
     try:
         with beside.open("wb") as file:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cytoseed.results.formats.objects import FACTS, FORMAT, SUFFIX, part_names
 from cytoseed.results.objects import Objects, join_objects
 from cytoseed.results.parts import Part, Parts, block_of
+from cytoseed.results.place import folder_at, is_one
 from cytoseed.results.record import Record, stem_of
 from cytoseed.results.reduced import centres, fitted, reduce_image
 from cytoseed.results.result import Block, Box
@@ -165,7 +166,7 @@ class StoredResult:
         Parameters
         ----------
         folder : str or path
-            Made if it is not there. In the folder where the result lies, its record is added to.
+            Made if it is not there; also a URL. In the folder where the result lies, its record is added to.
         formats, overwrite
             As for `Segmentation.save`. What is there of the same result is left, unless `overwrite`; the file that
             this result is read from always is.
@@ -184,9 +185,10 @@ class StoredResult:
         """
         from cytoseed.results.save import save
 
-        own = Path(folder) / f"{stem_of(self.source)}{SUFFIX}"
-        is_there = own.exists() and own.samefile(self.path)
-        return save(self, Path(folder), formats, overwrite, record=self.record, keep=(own.name,) if is_there else ())
+        place = folder_at(folder)
+        own = place / f"{stem_of(self.source)}{SUFFIX}"
+        is_there = is_one(own, self.path)
+        return save(self, place, formats, overwrite, record=self.record, keep=(own.name,) if is_there else ())
 
     def _joined(self, parts: range) -> Part:
         if len(parts) == 1:

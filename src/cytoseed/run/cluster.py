@@ -15,7 +15,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -24,6 +23,7 @@ from cytoseed import __version__
 from cytoseed.images import Image, Regions
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results.objects import Objects
+from cytoseed.results.place import folder_at
 from cytoseed.results.segmentation import DEFAULT_FORMATS, Segmentation
 from cytoseed.run import worker
 from cytoseed.run.connect import START_S, address_of, connected, local_scheduler, local_workers, require_dask
@@ -136,7 +136,7 @@ class Cluster:
         """
         wishes = with_settings(options, settings)
         ready = model if isinstance(model, Model) else load_model(model)
-        return self.run(Request(opened(image), Path(output), ready, wishes, tuple(formats), existing), watch)
+        return self.run(Request(opened(image), folder_at(output), ready, wishes, tuple(formats), existing), watch)
 
     def run(self, request: Request, watch: Watcher | None = None) -> SlideRun:
         """Do what `cytoseed.run.slide.run_slide` does."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from cytoseed.images import Image
 from cytoseed.models.weights import Model
+from cytoseed.results.place import require_writable
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
 from cytoseed.results.record import Record, compare, differences, read_record, stem_of
 from cytoseed.results.store import SUFFIX, Store
@@ -131,6 +132,7 @@ def decide(request: Request) -> Job:
     """
     options, store, existing = request.options, request.store, request.existing
     check_formats(request.formats)
+    require_writable(request.output)
     choose_device(options.device)
     plan = make_plan(request.image, request.model.config, options)
     area = read_area(plan.full_yx, options.region or None, options.mask)

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cytoseed.results.place import is_far
+
 _OWNER = "owner"
 
 
 @contextmanager
 def locked(folder: Path, *, begun: str = "run.json") -> Iterator[None]:
     """Keep other runs out of a folder; the lock goes with the process that holds it, however that ends.
+
+    A folder far away, which a URL names, cannot be locked: nothing is done.
 
     Parameters
     ----------
@@ -30,6 +34,9 @@ def locked(folder: Path, *, begun: str = "run.json") -> Iterator[None]:
     OSError
         The folder cannot be made or written to, or its file system has no locks.
     """
+    if is_far(folder):
+        yield
+        return
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)

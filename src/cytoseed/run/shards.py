@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cytoseed.models.weights import load_model
+from cytoseed.results.place import folder_at, names_in, remove_tree
 from cytoseed.results.record import differences
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.run.job import Request
@@ -36,11 +36,11 @@ def find_shards(output: str | os.PathLike[str]) -> dict[str, dict[tuple[int, int
         By the stem of their image: by number and how many there are to be, where each keeps its tiles.
     """
     found: dict[str, dict[tuple[int, int], Store]] = {}
-    folder = Path(output)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        match = _NAME.fullmatch(path.name)
+    folder = folder_at(output)
+    for name in names_in(folder):
+        match = _NAME.fullmatch(name)
         if match is not None:
-            found.setdefault(match[1], {})[int(match[2]), int(match[3])] = Store(path)
+            found.setdefault(match[1], {})[int(match[2]), int(match[3])] = Store(folder / name)
     return found
 
 
@@ -74,7 +74,7 @@ def merge(
     ValueError
         A shard has not ended, or was made otherwise than another.
     """
-    folder = Path(output)
+    folder = folder_at(output)
     shards = find_shards(folder).get(stem, {})
     if not shards:
         raise FileNotFoundError(f"{folder} holds no shard of {stem!r}; cytoseed segment --shard 1/8 makes one")
@@ -101,7 +101,7 @@ def merge(
         raise ValueError(f"image is {image}, whose results are called {request.stem!r}; it must be that of {stem!r}")
     run = run_slide(request, watch)
     for shard in shards.values():
-        shutil.rmtree(shard.path, ignore_errors=True)
+        remove_tree(shard.path)
     return run
 
 

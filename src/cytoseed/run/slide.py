@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cytoseed.images import Image, ImageFileError, Regions
 from cytoseed.models.weights import Model, load_model
+from cytoseed.results.place import folder_at, is_far
 from cytoseed.results.save import save
 from cytoseed.results.segmentation import DEFAULT_FORMATS
 from cytoseed.results.slide import KeptObjects, SlideResult
@@ -89,7 +90,7 @@ def segment_slide(
     image : path, Image or array
         As for `segment`; also a dask or Zarr array.
     output : str or path
-        Folder for the results, called as by `Segmentation.save`; made if it is not there.
+        Folder for the results, called as by `Segmentation.save`; made if it is not there; also a URL.
     model, options, **settings
         As for `segment`.
     formats : sequence of str
@@ -118,7 +119,7 @@ def segment_slide(
     """
     wishes = with_settings(options, settings)
     ready = model if isinstance(model, Model) else load_model(model)
-    return run_slide(Request(opened(image), Path(output), ready, wishes, tuple(formats), existing), watch)
+    return run_slide(Request(opened(image), folder_at(output), ready, wishes, tuple(formats), existing), watch)
 
 
 def run_slide(request: Request, watch: Watcher | None = None, crew: Crew | None = None) -> SlideRun:
@@ -228,7 +229,8 @@ def _written(request: Request, job: Job, begun: Begun, failures: Sequence[Failur
         look=lambda largest_px: look(request.image, largest_px),
         failed=tuple(f"{_words(failure.box_yxhw)}: {failure.cause}" for failure in failures),
     )
-    files = save(result, request.output, request.formats, job.overwrite, staging=request.store.path / "staging")
+    staging = None if is_far(request.output) else request.store.path / "staging"
+    files = save(result, request.output, request.formats, job.overwrite, staging=staging)
     return _counted(request, job, failures)._replace(result=result, files=files)
 
 
