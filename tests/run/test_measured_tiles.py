@@ -65,7 +65,7 @@ def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple
     assert list(table.columns) == list(once.columns)
     assert table["touches_tile_edge"].dtype == once["touches_tile_edge"].dtype == np.int64
     assert not once["touches_tile_edge"].any()
-    for tile, block in zip(run.result.found.tiles(), run.result.blocks(), strict=True):
+    for tile, block in zip(run.result.found.filled(), run.result.blocks(), strict=True):
         columns = -(-run.result.shape[2] // CORE)
         core = CORE * (tile // columns), CORE * (tile % columns)
         for row in block.table.to_dict("records"):
@@ -113,7 +113,7 @@ def test_of_a_brightfield_picture_at_another_scale(tmp_path: Path) -> None:
     tables = [one.sort_values(keys).reset_index(drop=True).drop(columns=apart) for one in (table, whole.table)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     side = round(CORE / 0.8)  # at full resolution
-    for tile, block in zip(run.result.found.tiles(), run.result.blocks(), strict=True):
+    for tile, block in zip(run.result.found.filled(), run.result.blocks(), strict=True):
         columns = -(-run.result.shape[2] // side)
         core = side * (tile // columns), side * (tile % columns)
         for row in block.table.to_dict("records"):

@@ -27,7 +27,7 @@ class Parts:
     ----------
     box_yxhw : ndarray, shape (N,4), int64
         A box in the image that holds all objects of each part: row, column, height, width, in px. Parts whose box has
-        no size are never read for a region.
+        no size have none, and are not read.
     load : callable
         Reads a part, by its number. Called from one thread at a time.
     held_bytes : int
@@ -56,6 +56,11 @@ class Parts:
             while self._free_bytes < 0 and len(self._held) > 1:
                 self._free_bytes += _size(self._held.popitem(last=False)[1])
             return found
+
+    def filled(self) -> list[int]:
+        """List the parts that have objects, in their order."""
+        found: list[int] = np.flatnonzero(self.box_yxhw[:, 2:].all(axis=1)).tolist()
+        return found
 
     def meeting(self, box_yxhw: Sequence[int]) -> list[int]:
         """List the parts that may have objects in a box of the image, in their order."""
@@ -89,9 +94,8 @@ class Parts:
             0 is background.
         """
         labels = np.zeros((targets, len(rows), len(columns)), np.int32)
-        for part in range(len(self)):
-            if self.box_yxhw[part, 2:].all():
-                _paint_at(labels, self.of(part), rows, columns)
+        for part in self.filled():
+            _paint_at(labels, self.of(part), rows, columns)
         return labels
 
 

@@ -18,6 +18,7 @@ from cytoseed.core.scale import part_needed, rescale_labels_part
 from cytoseed.core.seeds import highest_points
 from cytoseed.images import Image, Regions
 from cytoseed.results.objects import Objects, join_objects, numbers_of, pack_masks
+from cytoseed.results.parts import around
 from cytoseed.results.table import Frame, measure_objects
 from cytoseed.run.area import Area
 from cytoseed.run.engine import Engine
@@ -203,7 +204,7 @@ class Maker:
         """Measure objects, at full resolution, and pack them; and give the number of the pair that each is of."""
         subject = self._subject
         ids, boxes = _object_boxes(found.labels, found.box_yxhw)
-        top, left, height, width = _around(boxes)
+        top, left, height, width = around(boxes)
         y, x = top - found.box_yxhw[0], left - found.box_yxhw[1]
         labels = found.labels[y : y + height, x : x + width]
         channels = self._channels((top, left, height, width), seen)
@@ -356,13 +357,3 @@ def _object_boxes(labels: NDArray[np.int32], box_yxhw: Sequence[int]) -> tuple[N
     boxes = [(y.start, x.start, y.stop - y.start, x.stop - x.start) for _, y, x in present]
     offset = np.array((*box_yxhw[:2], 0, 0), np.int64)
     return ids, np.array(boxes, np.int64).reshape(-1, 4) + offset
-
-
-def _around(boxes_yxhw: NDArray[np.int64]) -> Box:
-    """Give the smallest box around boxes; one of no size where there are none."""
-    if not len(boxes_yxhw):
-        return 0, 0, 0, 0
-    begin = boxes_yxhw[:, :2].min(axis=0)
-    size = (boxes_yxhw[:, :2] + boxes_yxhw[:, 2:]).max(axis=0) - begin
-    (top, left), (height, width) = begin.tolist(), size.tolist()
-    return top, left, height, width
