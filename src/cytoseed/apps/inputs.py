@@ -87,7 +87,7 @@ def _images_far(url: str) -> list[Place]:
     """Find the images that a URL names; at least one."""
     from cytoseed.images import list_images
     from cytoseed.images.remote import place_of
-    from cytoseed.images.url import local_path
+    from cytoseed.url import local_path
 
     here = local_path(url)
     if here is not None:

@@ -10,7 +10,7 @@ from cytoseed.images.ngff import is_image_folder
 from cytoseed.images.readers import open_image
 from cytoseed.images.regions import Box, Regions
 from cytoseed.images.remote import Remote
-from cytoseed.images.url import is_url
+from cytoseed.url import is_url
 
 __all__ = [
     "Box",

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from cytoseed.images.blocks import REQUEST_BYTES
 from cytoseed.images.remote import Remote
-from cytoseed.images.url import split_url
+from cytoseed.url import split_url
 
 CACHE_VARIABLE = "CYTOSEED_CACHE"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -166,6 +166,11 @@ class Image:
         OSError
             If the file is no longer there.
         """
+        return dict(self._identity)
+
+    @cached_property
+    def _identity(self) -> Mapping[str, Any]:
+        """What `identity` gives: found once, since it is read from the file."""
         if self.path is None or not is_listed(self.path):
             with self.regions() as regions:
                 digest = pixels_digest(regions, self.shape)

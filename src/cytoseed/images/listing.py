@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cytoseed.images.ngff import is_image_folder
 from cytoseed.images.remote import Entry, Remote
-from cytoseed.images.url import joined, split_url
+from cytoseed.url import joined, split_url
 
 _AT_ONCE = 16
 _ANY = "*"

@@ -21,7 +21,7 @@ from cytoseed.images.regions import Layout, Regions
 from cytoseed.images.remote import Place, Remote, place_of
 from cytoseed.images.slide import GENERIC_TIFF, open_slide, slide_family
 from cytoseed.images.tiff import look_at, open_tiff, suits_openslide
-from cytoseed.images.url import is_url
+from cytoseed.url import is_url
 
 _INSTALL = "pip install openslide-python openslide-bin"
 _SHOWN_BYTES = 8

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from cytoseed.images.blocks import REQUEST_BYTES, BlockFile, Blocks, Extent
 from cytoseed.images.network import SILENCE_S, SLOWEST_BYTES_S, network_errors
-from cytoseed.images.url import below, is_web, joined, local_path, shown, split_url, without_slash
+from cytoseed.url import below, is_web, joined, local_path, shown, split_url, without_slash
 
 _REQUESTS = 8  # side by side
 _PAGE = "text/html"

@@ -6,18 +6,15 @@ Far away a file is written in one request, and so is there whole or not at all.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:/ is a disk
-_LOCAL = ("file", "local")
+from cytoseed.url import is_url, local_path, split_url
+
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "oci")  # have files, and no folders
 _RIGHTS = ("NoCredentials", "PartialCredentials", "CredentialRetrieval", "ProfileNotFound", "DefaultCredentials")
 
@@ -43,13 +40,13 @@ def folder_at(output: str | os.PathLike[str]) -> Path:
         A URL that names no place.
     """
     text = str(output)
-    if _URL.match(text) is None:
+    if not is_url(text):
         return Path(output)
-    parts = urlsplit(text)
-    if parts.scheme in _LOCAL:
-        return Path(url2pathname(parts.netloc + parts.path))
+    here = local_path(text)
+    if here is not None:
+        return here
     # others may write there too; what has folders knows nothing of that option
-    fresh: dict[str, Any] = {"use_listings_cache": False} if parts.scheme in _BUCKETS else {}
+    fresh: dict[str, Any] = {"use_listings_cache": False} if split_url(text).protocol in _BUCKETS else {}
     try:
         from upath import UPath
 

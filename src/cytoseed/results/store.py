@@ -116,7 +116,7 @@ class Store:
         """
         try:
             found: NDArray[np.int64] = np.load(io.BytesIO(read_whole(self.path / _TODO)), allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
+        except (FileNotFoundError, EOFError, ValueError) as error:  # not what a store far away says of itself
             raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start anew with --overwrite") from error
         return found
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cytoseed.results.writer import Writer
+from cytoseed.url import is_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +127,7 @@ def _place_of(source: str) -> str | None:
     """Tell where the image can be found again, from any folder; None for an array."""
     if source == "array":
         return None
-    return source if "://" in source else os.path.abspath(source)
+    return source if is_url(source) else os.path.abspath(source)
 
 
 def _member(name: str) -> zipfile.ZipInfo:

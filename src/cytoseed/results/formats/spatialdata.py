@@ -32,8 +32,8 @@ def write_spatialdata(result: Result, path: Path) -> None:
     outlines without rows: where a target has no objects, it has labels and an empty table that annotates nothing.
 
     The store is written without spatialdata, from blocks and regions of the result, of which a few are held at a time,
-    and without times: the same result gives the same bytes. spatialdata itself holds all outlines that it reads, about
-    4 GB for a million; `read_zarr(path, selection=("labels", "tables"))` leaves them out.
+    and without times: the same result gives the same bytes. spatialdata itself holds all outlines that it
+    reads, some GB for a million; `read_zarr(path, selection=("labels", "tables"))` leaves them out.
     """
     import zarr
 
