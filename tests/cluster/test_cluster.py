@@ -20,6 +20,7 @@ from cytoseed.apps.cli import app
 from cytoseed.models.weights import load_model, save_model
 from cytoseed.run.cluster import Cluster
 from cytoseed.run.slide import Watcher, segment_slide
+from scenes import contents, write_discs
 
 TILES = {"tile_size_px": 128}
 FORMATS = ("labels", "geojson", "table")
@@ -35,15 +36,7 @@ def place(tmp_path_factory):
     """A folder with a model and an image of some hundred bright discs, some across the borders of tiles."""
     folder = tmp_path_factory.mktemp("cluster")
     save_model(bright_segmenter(), bright_config(), folder / "bright")
-    rng = np.random.default_rng(4)
-    rows, columns = np.mgrid[:700, :640]
-    image = np.full(rows.shape, 10, np.uint8)
-    for top in range(0, 670, 25):
-        for left in range(0, 610, 25):
-            radius = rng.uniform(2, 11)
-            image[(rows - top - 12) ** 2 + (columns - left - 12) ** 2 < radius**2] = rng.integers(150, 220)
-    image[0, 0], image[-1, -1] = 0, 255
-    tifffile.imwrite(folder / "scene.tif", image, tile=(64, 64))
+    write_discs(folder / "scene.tif", 700, 640)
     return folder
 
 
@@ -51,17 +44,13 @@ def place(tmp_path_factory):
 def expected(place):
     """What one process writes."""
     segment_slide(place / "scene.tif", place / "one", place / "bright", formats=FORMATS, **TILES)
-    return files(place / "one")
+    return contents(place / "one")
 
 
 @pytest.fixture(scope="module")
 def cluster():
     with Cluster(workers=2) as found:
         yield found
-
-
-def files(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def nannies(cluster):
@@ -79,7 +68,7 @@ def test_two_workers_write_the_files_of_one_process(place, expected, cluster, tm
         watch=Watcher(lambda _: None, told.append),
         **TILES,
     )
-    assert files(tmp_path) == expected
+    assert contents(tmp_path) == expected
     assert run.result.count > 300
     assert told[-1].done == told[-1].total == run.tiles == 30
     assert {"network", "objects", "measure", "read"} <= set(run.seconds)
@@ -104,7 +93,7 @@ def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_p
         thread.join()
     assert killed
     assert not run.failures
-    assert files(tmp_path) == expected
+    assert contents(tmp_path) == expected
 
 
 def test_a_worker_that_joins_midway_takes_its_share(place, expected, tmp_path):
@@ -124,7 +113,7 @@ def test_a_worker_that_joins_midway_takes_its_share(place, expected, tmp_path):
             for process in joined:
                 process.terminate()
                 process.wait()
-    assert files(tmp_path / "out") == expected
+    assert contents(tmp_path / "out") == expected
 
 
 def test_a_remote_scheduler_by_its_file(place, expected, tmp_path):
@@ -138,7 +127,7 @@ def test_a_remote_scheduler_by_its_file(place, expected, tmp_path):
         worker.terminate()
         worker.wait()
         assert result.exit_code == 0, result.output
-        assert files(tmp_path / "out") == expected
+        assert contents(tmp_path / "out") == expected
         result = invoke(place, tmp_path / "none", "--scheduler", address, "--patience", "1")
         assert result.exit_code == 1
         assert f"the scheduler at {address} has had no worker for 1 s" in result.stderr
@@ -214,8 +203,8 @@ def test_small_images_are_shared_among_workers(place, tmp_path):
     one = CliRunner().invoke(app, ["segment", *arguments, "--output", str(tmp_path / "one")])
     two = CliRunner().invoke(app, ["segment", *arguments, "--output", str(tmp_path / "two"), "--workers", "2"])
     assert one.exit_code == two.exit_code == 0, two.output
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert len(files(tmp_path / "two")) == 20
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert len(contents(tmp_path / "two")) == 20
 
 
 def test_the_calling_script_is_not_run_again(place, tmp_path):

@@ -2,10 +2,8 @@
 
 import botocore.exceptions
 import fsspec
-import numpy as np
 import pytest
 import s3fs
-import tifffile
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
@@ -15,6 +13,7 @@ from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
 from cytoseed.run.shards import find_shards
 from remote import bucket, put, s3_server  # noqa: F401 - fixtures
+from scenes import write_discs
 
 FORMATS = ("labels", "geojson", "table", "overlay", "objects", "ngff")
 
@@ -22,15 +21,7 @@ FORMATS = ("labels", "geojson", "table", "overlay", "objects", "ngff")
 @pytest.fixture
 def place(tmp_path):
     save_model(bright_segmenter(), bright_config(), tmp_path / "bright")
-    rng = np.random.default_rng(4)
-    rows, columns = np.mgrid[:300, :280]
-    image = np.full(rows.shape, 10, np.uint8)
-    for top in range(0, 270, 25):
-        for left in range(0, 250, 25):
-            radius = rng.uniform(2, 11)
-            image[(rows - top - 12) ** 2 + (columns - left - 12) ** 2 < radius**2] = rng.integers(150, 220)
-    image[0, 0], image[-1, -1] = 0, 255
-    tifffile.imwrite(tmp_path / "scene.tif", image, tile=(64, 64))
+    write_discs(tmp_path / "scene.tif", 300, 280)
     return tmp_path
 
 

@@ -15,6 +15,7 @@ from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
 from cytoseed.run.job import Shard
 from cytoseed.run.shards import find_shards, merge
+from scenes import contents, write_discs
 
 FORMATS = "labels,geojson,table,overlay"
 
@@ -22,15 +23,7 @@ FORMATS = "labels,geojson,table,overlay"
 @pytest.fixture
 def place(tmp_path):
     save_model(bright_segmenter(), bright_config(), tmp_path / "bright")
-    rng = np.random.default_rng(4)
-    rows, columns = np.mgrid[:420, :400]
-    image = np.full(rows.shape, 10, np.uint8)
-    for top in range(0, 390, 25):
-        for left in range(0, 370, 25):
-            radius = rng.uniform(2, 11)
-            image[(rows - top - 12) ** 2 + (columns - left - 12) ** 2 < radius**2] = rng.integers(150, 220)
-    image[0, 0], image[-1, -1] = 0, 255
-    tifffile.imwrite(tmp_path / "scene.tif", image, tile=(64, 64))
+    write_discs(tmp_path / "scene.tif", 420, 400)
     return tmp_path
 
 
@@ -43,21 +36,17 @@ def run(*command):
     return CliRunner().invoke(app, [str(part) for part in command])
 
 
-def files(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-
-
 def test_shards_together_write_the_files_of_one_run(place):
     assert segment(place, place / "one").exit_code == 0
     for number in (3, 1, 2):
         result = segment(place, place / "parts", "--shard", f"{number}/3")
         assert result.exit_code == 0, result.output
         assert f"shard {number} of 3" in result.output
-    assert not files(place / "parts")
+    assert not contents(place / "parts")
     assert len(find_shards(place / "parts")["scene"]) == 3
     result = run("merge", place / "parts")
     assert result.exit_code == 0, result.output
-    assert files(place / "parts") == files(place / "one")
+    assert contents(place / "parts") == contents(place / "one")
     assert sorted(path.name for path in (place / "parts").iterdir() if path.is_dir()) == ["scene.cytoseed"]
     again = segment(place, place / "parts")
     assert "already there" in again.output, again.output
@@ -68,7 +57,7 @@ def test_more_shards_than_tiles(place):
     for number in range(1, 8):
         assert segment(place, place / "parts", "--region", "0,0,200,100", "--shard", f"{number}/7").exit_code == 0
     assert run("merge", place / "parts").exit_code == 0
-    assert files(place / "parts") == files(place / "one")
+    assert contents(place / "parts") == contents(place / "one")
 
 
 def test_a_missing_shard_is_named(place):
@@ -103,7 +92,7 @@ def test_a_shard_that_was_stopped_goes_on_and_is_not_joined_before(place, monkey
     assert "already there" in segment(place, place / "parts", "--shard", "1/2").output
     assert run("merge", place / "parts").exit_code == 0
     assert segment(place, place / "one").exit_code == 0
-    assert files(place / "parts") == files(place / "one")
+    assert contents(place / "parts") == contents(place / "one")
 
 
 def test_shards_made_otherwise_are_not_joined(place):
@@ -150,14 +139,14 @@ def test_the_image_may_have_moved(place):
 
 def test_overwriting_by_shards_replaces_what_is_there_only_when_merged(place):
     segment(place, place / "parts", "--seed-threshold", "0.6")
-    before = files(place / "parts")
+    before = contents(place / "parts")
     assert "made otherwise" in segment(place, place / "parts", "--shard", "1/1").stderr
     assert segment(place, place / "parts", "--shard", "1/1", "--overwrite").exit_code == 0
-    assert files(place / "parts") == before
+    assert contents(place / "parts") == before
     result = run("merge", place / "parts")
     assert result.exit_code == 0, result.stderr
     segment(place, place / "one")
-    assert files(place / "parts") == files(place / "one")
+    assert contents(place / "parts") == contents(place / "one")
 
 
 def test_small_images_belong_to_one_shard_each(place):
@@ -170,7 +159,7 @@ def test_small_images_belong_to_one_shard_each(place):
     for number in (1, 2):
         run("segment", place / "small", "--model", place / "bright", "-o", place / str(number), "-f", "table",
             "--shard", f"{number}/2")  # fmt: skip
-        seen.append({name for name in files(place / str(number)) if name.endswith(".csv")})
+        seen.append({name for name in contents(place / str(number)) if name.endswith(".csv")})
     assert sorted(map(len, seen)) == [2, 3]
     assert len(seen[0] | seen[1]) == 5
 
