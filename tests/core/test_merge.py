@@ -28,7 +28,7 @@ def test_seeds_agree_by_iou_and_agreement_is_passed_on(masks, threshold):
             if common > 0 and common >= np.float32(threshold) * np.float32(union):
                 low, high = sorted((group[one], group[other]))
                 group = [low if g == high else g for g in group]
-    assert agreeing_seeds(as_maps(masks), count, threshold).tolist() == group
+    assert agreeing_seeds(as_maps(masks), count, threshold, 42).tolist() == group
 
 
 @given(st.integers(1, 5).flatmap(lambda n: arrays(np.float32, (n, 5, 6), elements=st.sampled_from([-1, 0, 0.5, 1, 2]))))
@@ -48,4 +48,4 @@ def test_the_union_of_agreeing_maps_has_the_highest_of_their_logits():
 
 def test_many_maps_on_one_pixel_still_become_one_object():
     masks = np.ones((40, 3, 3), bool)
-    assert agreeing_seeds(as_maps(masks), 40, 0.5).tolist() == [0] * 40
+    assert agreeing_seeds(as_maps(masks), 40, 0.5, masks[0].size).tolist() == [0] * 40

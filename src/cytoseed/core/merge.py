@@ -7,7 +7,7 @@ from cytoseed.core.pieces import connect
 from cytoseed.core.pixels import Maps
 
 
-def agreeing_seeds(maps: Maps, count: int, threshold: float) -> Tensor:
+def agreeing_seeds(maps: Maps, count: int, threshold: float, pixels: int) -> Tensor:
     """Group the seeds whose maps agree: one object each.
 
     Only maps that share pixels are ever compared; where more than 16 lie on one pixel, each is compared there with the
@@ -21,22 +21,26 @@ def agreeing_seeds(maps: Maps, count: int, threshold: float) -> Tensor:
         Number of seeds S.
     threshold : float
         Maps with at least this intersection over union agree, 0 to 1; agreement is passed on.
+    pixels : int
+        Number of pixels of all images.
 
     Returns
     -------
     Tensor, shape (S,), int64
         For each seed the first seed of its group.
     """
-    area = torch.zeros(count, dtype=torch.int64, device=maps.seed.device)
-    area = area.scatter_add(0, maps.seed, torch.ones_like(maps.seed))
-    order = torch.sort(maps.pixel).indices
-    pixel, seed = maps.pixel[order], maps.seed[order]
+    each = torch.ones_like(maps.seed)
+    area = torch.zeros(count, dtype=torch.int64, device=each.device).scatter_add(0, maps.seed, each)
+    times = torch.zeros(pixels, dtype=torch.int64, device=each.device).scatter_add(0, maps.pixel, each)
+    several = (times.index_select(0, maps.pixel) > 1).nonzero()[:, 0]  # most pixels are of one map
+    pixel, order = torch.sort(maps.pixel.index_select(0, several))
+    seed = maps.seed.index_select(0, several).index_select(0, order)
     ones: list[Tensor] = []
     others: list[Tensor] = []
     for step in range(1, 16):  # of more maps on one pixel, each is compared with the next 15
         behind = max(pixel.shape[0] - step, 0)
         shared = (pixel[:behind] == pixel[step:]).nonzero()[:, 0]
-        here, there = seed[shared], seed[shared + step]
+        here, there = seed.index_select(0, shared), seed.index_select(0, shared + step)
         ones.append(torch.minimum(here, there))
         others.append(torch.maximum(here, there))
     one, other, common = count_pairs(torch.cat(ones), torch.cat(others), count)
@@ -87,6 +91,33 @@ def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:
     """
     lowest = torch.full([pixels], -float("inf"), dtype=maps.logit.dtype, device=maps.logit.device)
     best = lowest.scatter_reduce(0, maps.pixel, maps.logit, "amax")
-    wins = maps.logit >= best[maps.pixel]
+    wins = (maps.logit >= best.index_select(0, maps.pixel)).nonzero()[:, 0]
+    object_of_pixel = owner.index_select(0, maps.seed.index_select(0, wins))
     labels = torch.zeros([pixels], dtype=torch.int64, device=owner.device)
-    return labels.scatter_reduce(0, maps.pixel[wins], owner[maps.seed[wins]], "amin", include_self=False)
+    return labels.scatter_reduce(0, maps.pixel.index_select(0, wins), object_of_pixel, "amin", include_self=False)
+
+
+def sure_objects(labels: Tensor, seed_map: Tensor, count: int, threshold: float) -> Tensor:
+    """Leave out objects that the network is not sure of: low on the seed map, by their mean.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (N, H, W), int64
+        0 is background; an object's number is from 1 to `count`.
+    seed_map : Tensor, shape (N, H, W), float
+        S, from 0 outside objects to 1 in their middle; 0.5 is a usual mean.
+    count : int
+    threshold : float
+        Lowest mean of S over an object's pixels.
+
+    Returns
+    -------
+    Tensor, shape (N, H, W), int64
+        0 in place of the objects left out.
+    """
+    flat = labels.flatten()
+    none = torch.zeros(count + 1, dtype=seed_map.dtype, device=labels.device)
+    total = none.scatter_add(0, flat, seed_map.flatten())
+    area = none.scatter_add(0, flat, torch.ones_like(seed_map).flatten())
+    sure = (total >= threshold * area).index_select(0, flat).view(labels.shape)
+    return torch.where(sure, labels, 0)

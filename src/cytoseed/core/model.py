@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cytoseed.core.merge import agreeing_seeds, paint
+from cytoseed.core.merge import agreeing_seeds, paint, sure_objects
 from cytoseed.core.network import STRIDE, build_network
 from cytoseed.core.pair import pair_nuclei
 from cytoseed.core.pieces import whole_objects
-from cytoseed.core.pixels import PixelClassifier
+from cytoseed.core.pixels import Maps, PixelClassifier
 from cytoseed.core.seeds import find_seeds
 from cytoseed.core.views import VIEWS, turn, turn_back
 from cytoseed.settings import ModelConfig
@@ -24,6 +24,23 @@ class Thresholds(NamedTuple):
     mask_threshold: float
     agreement_iou: float
     min_size_px: int
+
+
+class Choices(NamedTuple):
+    """What a caller may choose beyond thresholds; `Segmenter.usual` is what happens where nothing is chosen."""
+
+    mean_threshold: float
+    """Objects whose seed map has a lower mean over their pixels are left out; 0: none is."""
+    window_px: int
+    """Side of the windows that maps are first made in, even, 8 or more; 0: the model's."""
+    clean: bool
+    """Keep of each map the piece that holds its seed, of each object the largest piece, and fill holes."""
+    paired: bool
+    """Of nuclei and cells, give a nucleus its cell's id; else each target is numbered by itself."""
+    targets: list[bool]
+    """(T,): which targets are wanted, one at least; the others are not computed."""
+    seeds: Tensor
+    """(S, 3) int64: image, row and column of the seeds to take, in the images; (0, 3): those of the seed map."""
 
 
 class Segmenter(nn.Module):
@@ -49,7 +66,7 @@ class Segmenter(nn.Module):
         self.classifiers = nn.ModuleList([PixelClassifier(*dims, widths, config.grid_step) for _ in config.targets])
         doublings = max(0, (config.max_window_px - 1) // config.window_px).bit_length()
         self.windows = [config.window_px << doubling for doubling in range(doublings + 1)]
-        self.chunk_px = 1 << 22  # window pixels held at a time; 0: all at once, for exporters that trace
+        self.chunk_px = 1 << 18  # window pixels at a time, which a cache holds; 0: all, for exporters that trace
         self.peak_radius_px = config.peak_radius_px
         self.seed_threshold = config.seed_threshold
         self.mask_threshold = config.mask_threshold
@@ -62,6 +79,12 @@ class Segmenter(nn.Module):
         return Thresholds(
             self.peak_radius_px, self.seed_threshold, self.mask_threshold, self.agreement_iou, self.min_size_px
         )
+
+    @property
+    def usual(self) -> Choices:
+        """What is chosen where nothing else is said."""
+        none = torch.zeros([0, 3], dtype=torch.int64)
+        return Choices(0.0, 0, True, True, [True for _ in range(self.targets)], none)
 
     def forward(self, image: Tensor) -> Tensor:
         """Segment a batch of images with the model's own thresholds.
@@ -128,7 +151,7 @@ class Segmenter(nn.Module):
             views[view] = turn_back(self.fields(turn(padded, view)), view)[..., :height, :width]
         return views
 
-    def labels(self, fields: Tensor, thresholds: Thresholds) -> Tensor:
+    def labels(self, fields: Tensor, thresholds: Thresholds, choices: Choices | None = None) -> Tensor:
         """From fields to labels.
 
         Parameters
@@ -136,14 +159,17 @@ class Segmenter(nn.Module):
         fields : Tensor, shape (N, T, F, H, W), float32
             What `fields` returned.
         thresholds : Thresholds
+        choices : Choices, optional
+            Without them, `usual`.
 
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
+            As `labels_of_views`.
         """
-        return self.labels_of_views(fields[None], thresholds)
+        return self.labels_of_views(fields[None], thresholds, choices)
 
-    def labels_of_views(self, views: Tensor, thresholds: Thresholds) -> Tensor:
+    def labels_of_views(self, views: Tensor, thresholds: Thresholds, choices: Choices | None = None) -> Tensor:
         """From the fields of several views to labels: seeds of the mean seed map, the median of their logits.
 
         Parameters
@@ -151,28 +177,47 @@ class Segmenter(nn.Module):
         views : Tensor, shape (V, N, T, F, H, W), float32
             What `views` returned, or the fields of one view.
         thresholds : Thresholds
+        choices : Choices, optional
+            Without them, `usual`.
 
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
-            As for `forward`.
+            As for `forward`; T is the number of targets wanted.
         """
+        chosen = self.usual if choices is None else choices
+        windows = self.windows if chosen.window_px == 0 else self._windows_from(chosen.window_px)
         labels: list[Tensor] = []
         highest = 0  # that an object's number can be
-        shape = [views.shape[1], views.shape[4], views.shape[5]]
         for target, classifier in enumerate(self.classifiers):
-            own = views[:, :, target]
-            seed_map = own[:, :, -1].mean(0)
-            seeds = find_seeds(seed_map, thresholds.peak_radius_px, thresholds.seed_threshold)
-            maps = classifier.maps(  # type: ignore[operator]
-                own, seed_map, seeds, thresholds.mask_threshold, self.windows, self.chunk_px
-            )
-            count = seeds.shape[0]
-            highest += count
-            owner = agreeing_seeds(maps, count, thresholds.agreement_iou)
-            painted = paint(maps, owner + 1, shape[0] * shape[1] * shape[2]).view(shape)
-            labels.append(whole_objects(painted, count, thresholds.min_size_px))
+            if chosen.targets[target]:
+                own = views[:, :, target]
+                seed_map = own[:, :, -1].mean(0)
+                seeds = chosen.seeds.to(views.device)
+                if seeds.shape[0] == 0:
+                    seeds = find_seeds(seed_map, thresholds.peak_radius_px, thresholds.seed_threshold)
+                maps = classifier.maps(  # type: ignore[operator]
+                    own, seed_map, seeds, thresholds.mask_threshold, windows, self.chunk_px, chosen.clean
+                )
+                labels.append(_objects(maps, seed_map, seeds.shape[0], thresholds, chosen))
+                highest += seeds.shape[0]
         stacked = torch.stack(labels, 1)
-        if self.has_pairs:
+        if self.has_pairs and chosen.paired and len(labels) == 2:
             return torch.stack([pair_nuclei(image, highest) for image in stacked.unbind(0)])
         return stacked
+
+    def _windows_from(self, first: int) -> list[int]:
+        """Windows to try, each twice as wide as the one before, up to the largest of the model's at least."""
+        windows = [first]
+        while windows[-1] < self.windows[-1]:
+            windows.append(2 * windows[-1])
+        return windows
+
+
+def _objects(maps: Maps, seed_map: Tensor, count: int, thresholds: Thresholds, chosen: Choices) -> Tensor:
+    """Labels (N, H, W) of the maps of so many seeds."""
+    owner = agreeing_seeds(maps, count, thresholds.agreement_iou, seed_map.numel())
+    painted = paint(maps, owner + 1, seed_map.numel()).view(seed_map.shape)
+    if chosen.mean_threshold > 0:
+        painted = sure_objects(painted, seed_map, count, chosen.mean_threshold)
+    return whole_objects(painted, count, thresholds.min_size_px, chosen.clean)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def connect(first: Tensor, second: Tensor, count: int) -> Tensor:
@@ -28,11 +29,11 @@ def connect(first: Tensor, second: Tensor, count: int) -> Tensor:
     """
     root = torch.arange(count, device=first.device)
     for _ in range(12):  # a chain of 100 000 nodes needs 6 rounds in order and 11 shuffled
-        here, there = root[first], root[second]
+        here, there = root.index_select(0, first), root.index_select(0, second)
         root = root.scatter_reduce(0, torch.maximum(here, there), torch.minimum(here, there), "amin")
-        root = root[root]
-        root = root[root]
-        root = root[root]
+        root = root.index_select(0, root)
+        root = root.index_select(0, root)
+        root = root.index_select(0, root)
     return root
 
 
@@ -40,7 +41,7 @@ class Runs(NamedTuple):
     """Horizontal runs of equal labels in a stack of images."""
 
     run: Tensor
-    """(N, H, W) int64: the run of each pixel, counted in raster order."""
+    """(N, H, W) int32: the run of each pixel, counted in raster order."""
     label: Tensor
     """(R,), of the labels' type: the label of each run."""
     length: Tensor
@@ -64,12 +65,25 @@ def find_runs(labels: Tensor) -> Runs:
     """
     starts = torch.ones_like(labels, dtype=torch.bool)
     starts[:, :, 1:] = labels[:, :, 1:] != labels[:, :, :-1]
-    flat = starts.flatten()
-    run = (flat.cumsum(0) - 1).view(labels.shape)
-    place = flat.nonzero()[:, 0]
-    ends = torch.cat([place[1:], torch.full([1], flat.shape[0], device=place.device)])[: place.shape[0]]
-    meets = starts[:, :-1] | starts[:, 1:]  # two runs first meet where one of them starts
-    return Runs(run, labels.flatten()[place], ends - place, run[:, :-1][meets], run[:, 1:][meets])
+    meets = torch.zeros_like(starts)
+    meets[:, :-1] = starts[:, :-1] | starts[:, 1:]  # two runs first meet where one of them starts
+    run = _number(starts) - 1
+    place = starts.flatten().nonzero()[:, 0]
+    ends = torch.cat([place[1:], torch.full([1], starts.numel(), device=place.device)])[: place.shape[0]]
+    upper, lower = _meeting(run, meets)
+    return Runs(run, labels.flatten().index_select(0, place), ends - place, upper, lower)
+
+
+def _number(starts: Tensor) -> Tensor:
+    """Count runs from 1 in raster order, int32: of each pixel the run that began last, 0 before the first."""
+    return starts.flatten().cumsum(0, dtype=torch.int32).view(starts.shape)
+
+
+def _meeting(run: Tensor, meets: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the runs (V,) of the pixels for which `meets` is True, and those of the pixels below them."""
+    upper, by_place = meets.flatten().nonzero()[:, 0], run.flatten()
+    lower = by_place.index_select(0, upper + run.shape[2])
+    return by_place.index_select(0, upper).to(torch.int64), lower.to(torch.int64)
 
 
 def seed_piece(mask: Tensor) -> Tensor:
@@ -85,15 +99,23 @@ def seed_piece(mask: Tensor) -> Tensor:
     Tensor, shape (S, w, w), bool
         Empty where the mask does not hold its own seed.
     """
-    runs = find_runs(mask)
-    inside = runs.label[runs.upper] & runs.label[runs.lower]
-    piece = connect(runs.upper[inside], runs.lower[inside], runs.label.shape[0])
-    middle = mask.shape[2] // 2
-    of_seed = piece[runs.run[:, middle, middle]]  # (S,)
-    return mask & (piece[runs.run] == of_seed[:, None, None])
+    side = mask.shape[2]
+    starts = mask.clone()  # of runs in the mask: those outside it do not matter
+    starts[:, :, 1:] = mask[:, :, 1:] & ~mask[:, :, :-1]
+    meets = torch.zeros_like(mask)
+    meets[:, :-1] = mask[:, :-1] & mask[:, 1:] & (starts[:, :-1] | starts[:, 1:])
+    run = _number(starts)
+    begin = F.pad(starts.flatten().nonzero()[:, 0], [1, 0])  # where each run does; there is no run 0
+    upper, lower = _meeting(run, meets)
+    piece = connect(upper, lower, begin.shape[0])
+    middle = side // 2
+    of_seed = piece.index_select(0, torch.where(mask[:, middle, middle], run[:, middle, middle], 0))  # (S,)
+    of_seed = F.pad(of_seed, [0, 1])  # there may be no windows
+    kept = piece == of_seed.index_select(0, begin.div(side * side, rounding_mode="floor"))
+    return mask & _by_pixel(kept, run)
 
 
-def whole_objects(labels: Tensor, count: int, min_size: int) -> Tensor:
+def whole_objects(labels: Tensor, count: int, min_size: int, clean: bool = True) -> Tensor:
     """Make every object one piece without holes and number the objects of each image from 1.
 
     Parameters
@@ -105,14 +127,22 @@ def whole_objects(labels: Tensor, count: int, min_size: int) -> Tensor:
         Highest number an object can have.
     min_size : int
         Objects whose largest piece has fewer pixels are left out.
+    clean : bool
+        Else objects stay as they are, in pieces and with holes, and only those of fewer pixels are left out.
 
     Returns
     -------
     Tensor, shape (N, H, W), int32
         What `whole_pieces` makes of them. Ids are 1 to K in each image, in the order of the numbers given.
     """
-    run, label = _whole(labels, count, min_size)
-    by_pixel = without_gaps(label, count)[run]  # 1..K over all images
+    if clean:
+        run, label = _whole(labels, count, min_size)
+        by_pixel = _by_pixel(without_gaps(label, count), run)  # 1..K over all images
+    else:
+        flat = labels.flatten()
+        area = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
+        area = area.scatter_add(0, flat, torch.ones_like(flat))
+        by_pixel = without_gaps(torch.where(_by_pixel(area >= min_size, labels), labels, 0), count)
     if labels.shape[0] == 1:
         return by_pixel
     highest = by_pixel.flatten(1).amax(1)
@@ -138,7 +168,7 @@ def whole_pieces(labels: Tensor, count: int, min_size: int) -> Tensor:
         filled. Numbers stay as they are.
     """
     run, label = _whole(labels, count, min_size)
-    return label[run]
+    return _by_pixel(label, run)
 
 
 def without_gaps(labels: Tensor, count: int) -> Tensor:
@@ -159,7 +189,12 @@ def without_gaps(labels: Tensor, count: int) -> Tensor:
     present = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
     present = present.scatter(0, labels.flatten(), 1)
     present[0] = 0
-    return (present.cumsum(0) * present)[labels].to(torch.int32)
+    return _by_pixel((present.cumsum(0) * present).to(torch.int32), labels)
+
+
+def _by_pixel(values: Tensor, number: Tensor) -> Tensor:
+    """Value of each pixel, by the number that it has; several times faster than `values[number]`."""
+    return values.index_select(0, number.flatten()).view(number.shape)
 
 
 def _whole(labels: Tensor, count: int, min_size: int) -> tuple[Tensor, Tensor]:
@@ -174,37 +209,38 @@ def _touching(runs: Runs) -> tuple[Tensor, Tensor]:
     """All pairs of runs that touch, below or beside each other."""
     count = runs.label.shape[0]
     first = torch.zeros(count, dtype=torch.bool, device=runs.label.device)
-    first = first.scatter(0, runs.run[:, :, 0].flatten(), True)  # of its row
+    first = first.scatter(0, runs.run[:, :, 0].flatten().to(torch.int64), True)  # of its row
     right = torch.arange(count, device=runs.label.device)[~first]
     return torch.cat([runs.upper, right - 1]), torch.cat([runs.lower, right])
 
 
 def _pieces(one: Tensor, other: Tensor, label: Tensor) -> Tensor:
     """First run of the connected piece of each run: of the pairs that touch, those of equal label belong together."""
-    same = label[one] == label[other]
-    return connect(one[same], other[same], label.shape[0])
+    same = (label.index_select(0, one) == label.index_select(0, other)).nonzero()[:, 0]
+    return connect(one.index_select(0, same), other.index_select(0, same), label.shape[0])
 
 
 def _largest_pieces(runs: Runs, piece: Tensor, count: int, min_size: int) -> Tensor:
     """Labels of the runs, 0 where they are not in the largest piece of their object or that one is too small."""
-    area = torch.zeros_like(runs.length).scatter_add(0, piece, runs.length)[piece]
+    area = torch.zeros_like(runs.length).scatter_add(0, piece, runs.length).index_select(0, piece)
     zeros = torch.zeros(count + 1, dtype=torch.int64, device=piece.device)
     largest = zeros.scatter_reduce(0, runs.label, area, "amax")
-    fits = (area == largest[runs.label]) & (area >= min_size) & (runs.label > 0)
+    fits = (area == largest.index_select(0, runs.label)) & (area >= min_size) & (runs.label > 0)
     none = piece.shape[0]
     topmost = torch.full_like(zeros, none).scatter_reduce(0, runs.label, torch.where(fits, piece, none), "amin")
-    return torch.where(fits & (piece == topmost[runs.label]), runs.label, 0)
+    return torch.where(fits & (piece == topmost.index_select(0, runs.label)), runs.label, 0)
 
 
 def _fill_holes(run: Tensor, one: Tensor, other: Tensor, label: Tensor) -> Tensor:
     """Give background pieces that touch one object, and neither another nor the image's edge, to that object."""
     piece = _pieces(one, other, label)
     here, across = torch.cat([one, other]), torch.cat([other, one])
-    apart = piece[here] != piece[across]
-    here, beyond = piece[here[apart]], label[across[apart]]
-    most = torch.zeros_like(piece).scatter_reduce(0, here, beyond, "amax")
-    least = most.scatter_reduce(0, here, beyond, "amin")
+    within, beyond = piece.index_select(0, here), label.index_select(0, across)
+    apart = (within != piece.index_select(0, across)).nonzero()[:, 0]
+    within, beyond = within.index_select(0, apart), beyond.index_select(0, apart)
+    most = torch.zeros_like(piece).scatter_reduce(0, within, beyond, "amax")
+    least = most.scatter_reduce(0, within, beyond, "amin")
     edge = torch.cat([run[:, 0], run[:, -1], run[:, :, 0], run[:, :, -1]], dim=1).flatten()
-    least = least.scatter(0, piece[edge], 0)
-    enclosed = (label == 0) & (most > 0)[piece] & (least == most)[piece]
-    return torch.where(enclosed, most[piece], label)
+    least = least.scatter(0, piece.index_select(0, edge), 0)
+    around = torch.where(least == most, most, 0).index_select(0, piece)
+    return torch.where(label == 0, around, label)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cytoseed.core.pieces import seed_piece
 from cytoseed.core.views import median, turn_back
@@ -86,7 +85,7 @@ class PixelClassifier(nn.Module):
         self.layers = nn.ModuleList([_Layer(i, o) for i, o in pairs])
 
     def encode(self, fields: Tensor) -> Tensor:
-        """Compute every pixel's share of the first layer.
+        """Compute every pixel's share of the first layer, but for the bias.
 
         Parameters
         ----------
@@ -98,8 +97,7 @@ class PixelClassifier(nn.Module):
         Tensor, shape (widths[0], N * H * W), float
         """
         used = fields[:, : self.positional_dims + self.conditional_dims]
-        encoded: Tensor = self.first(used.transpose(0, 1).flatten(1))
-        return encoded
+        return self.first.weight @ used.transpose(0, 1).flatten(1)
 
     def forward(self, fields: Tensor, encoded: Tensor, seeds: Tensor, reach: int, view: int = 0) -> Tensor:
         """Logits in the windows of seeds.
@@ -128,16 +126,23 @@ class PixelClassifier(nn.Module):
         of_seed = self.first.weight[:, : self.positional_dims] @ at_seed.t()  # (h, S)
         of_place = turn_back(self._places(reach), view).flatten(1)  # (h, w * w)
         hidden = encoded.index_select(1, flat.flatten()).view(encoded.shape[0], -1, side * side)
-        hidden = F.relu(hidden + (of_place[:, None] - of_seed[:, :, None])).flatten(1)
+        hidden = hidden.add_(of_place[:, None] - of_seed[:, :, None]).relu_().flatten(1)
         last = len(self.layers) - 1
         for depth, layer in enumerate(self.layers):
             hidden = layer(hidden)
             if depth < last:
-                hidden = F.relu(hidden)
+                hidden = hidden.relu_()
         return hidden.view(-1, side, side).masked_fill(~inside, -float("inf"))
 
     def maps(
-        self, views: Tensor, seed_map: Tensor, seeds: Tensor, threshold: float, windows: list[int], chunk_px: int
+        self,
+        views: Tensor,
+        seed_map: Tensor,
+        seeds: Tensor,
+        threshold: float,
+        windows: list[int],
+        chunk_px: int,
+        clean: bool = True,
     ) -> Maps:
         """Whole maps of seeds: one that reaches its window's edge is made again in the next larger window.
 
@@ -157,11 +162,13 @@ class PixelClassifier(nn.Module):
             side. A map that is cut even by the last is kept as it is.
         chunk_px : int
             Window pixels held in memory at a time; 0 for no bound.
+        clean : bool
+            Keep of each map the connected piece that holds the seed; none of a seed that its own map leaves out. Else
+            all of the map in the window that is large enough for that piece.
 
         Returns
         -------
         Maps
-            Of each map the connected piece that holds the seed; none of a seed that its own map leaves out.
         """
         each = list(views.unbind(0))
         encoded = [self.encode(fields) for fields in each]
@@ -169,17 +176,27 @@ class PixelClassifier(nn.Module):
         waiting = torch.arange(seeds.shape[0], device=seeds.device)
         parts: list[Maps] = []
         for turn, window in enumerate(windows):
+            reach = window // 2
             cut: list[Tensor] = []
             for some in self._chunks(waiting, chunk_px, views.shape[0] * (window + 1) * (window + 1)):
-                logits = self._median_logits(each, encoded, seeds[some], window // 2)
-                mask = seed_piece(logits >= threshold)
+                logits = self._median_logits(each, encoded, seeds.index_select(0, some), reach)
+                mask = logits >= threshold
+                piece = seed_piece(mask)
+                mask = piece if clean else mask
                 if turn + 1 < len(windows):
-                    reaches = mask[:, 0].any(1) | mask[:, -1].any(1) | mask[:, :, 0].any(1) | mask[:, :, -1].any(1)
+                    reaches = piece[:, 0].any(1) | piece[:, -1].any(1) | piece[:, :, 0].any(1) | piece[:, :, -1].any(1)
                     cut.append(some[reaches])
                     mask = mask & ~reaches[:, None, None]
-                flat = window_pixels(shape, seeds[some], window // 2)[0]
-                seed = some[:, None, None].expand_as(flat)
-                parts.append(Maps(flat[mask], seed[mask], logits[mask]))
+                place = mask.flatten().nonzero()[:, 0]
+                flat = window_pixels(shape, seeds.index_select(0, some), reach)[0].flatten()
+                which = place.div((window + 1) * (window + 1), rounding_mode="floor")
+                parts.append(
+                    Maps(
+                        flat.index_select(0, place),
+                        some.index_select(0, which),
+                        logits.flatten().index_select(0, place),
+                    )
+                )
             if turn + 1 < len(windows):
                 cell = window // 4 if window >= 64 else window // 8  # thin nuclei can lie side by side, large ones not
                 waiting = self._thin(torch.cat(cut), seed_map, seeds, cell)
@@ -219,11 +236,11 @@ class PixelClassifier(nn.Module):
         return list(torch.split(waiting, max(1, chunk_px // window_px)))
 
     def _places(self, reach: int) -> Tensor:
-        """First layer's share of the coordinates (x, y, 0 ...) relative to the seed, of each place, (h, w, w)."""
+        """First layer's bias and share of the coordinates (x, y, 0 ...) relative to the seed, by place, (h, w, w)."""
         weight = self.first.weight
         steps = torch.arange(-reach, reach + 1, device=weight.device, dtype=weight.dtype) * self.grid_step
         x, y = (
             weight[:, 0, None, None] * steps[None, None, :],
             weight[:, 1, None, None] * steps[None, :, None],
         )
-        return x + y
+        return self.first.bias[:, None, None] + x + y
