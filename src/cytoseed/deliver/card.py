@@ -1,0 +1,145 @@
+"""The page about a model that goes with it: what it finds, how well, what it was made of, who may use it, how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cytoseed.deliver.description import is_for_research
+from cytoseed.settings import DatasetNote, ModelConfig
+
+_SAMPLE = (
+    "`test_input.npy`, `sample_input.tif` and the cover show a part of the section that scikit-image ships as "
+    "`skimage.data.immunohistochemistry` (Center for Microscopy and Molecular Imaging; no known copyright "
+    "restrictions): its haematoxylin alone, as it is, of unknown pixel size. `test_output.npy` is what the model finds "
+    "there."
+)
+_INSTALLATION = (
+    "1. In QuPath 0.6 or later, install the extensions *Deep Java Library* and *InstanSeg*; download PyTorch by\n"
+    "   *Extensions > Deep Java Library > Manage DJL engines*.\n"
+    "2. Open *Extensions > InstanSeg*, choose a model directory, and put this folder, `{folder}`, into the\n"
+    "   folder `local` in it. If you have the zip, unpack it there first.\n"
+    "3. Choose the model, select an annotation, run. {channels}\n"
+)
+_MEANING = (
+    "f1: of objects matched at an overlap (IoU) of 0.5, the harmonic mean of the share found and the share of finds\n"
+    "that are true; f1_mean: its mean over IoU 0.5 to 0.9; aji: aggregated Jaccard index. 1 is best.\n\n"
+)
+_VALIDATION = (
+    "Figures above are of images like those the model was trained on; on others it may do worse. Before you count on\n"
+    "it, outline the objects in a few fields of your own, among them the hard ones, and compare: the share of\n"
+    "outlined objects that were found with an overlap (IoU) of 0.5 or more, and of found ones that are true. With\n"
+    "cytoseed:\n"
+    "\n"
+    "```\n"
+    "cytoseed segment images --output found --model {name} --format labels\n"
+    "cytoseed evaluate found masks\n"
+    "```\n"
+)
+
+
+def write_card(config: ModelConfig, folder: str) -> str:
+    """Write the page, in Markdown.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        The model's: all that the page says.
+    folder : str
+        Name of the package.
+    """
+    parts = [
+        f"# {config.name} {config.version}",
+        config.description or f"Finds {_targets(config)} in microscopy images.",
+        _facts(config),
+        "## Licence",
+        _licence(config),
+        "## In QuPath",
+        _INSTALLATION.format(folder=folder, channels=_channels(config)),
+        "## Accuracy",
+        _MEANING * bool(config.figures) + "\n".join(_figures(config.figures)) or "The model does not say.",
+        "## Validation",
+        _VALIDATION.format(name=config.name),
+        "## How it was trained",
+        "\n".join(_training(config)) or "The model does not say.",
+        "## Sample image",
+        _SAMPLE,
+        "## Method",
+        "InstanSeg: Goldsborough et al. 2024, https://doi.org/10.48550/arXiv.2408.15954; cytoseed is an independent "
+        "implementation of it.",
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _targets(config: ModelConfig) -> str:
+    return " and ".join(config.targets)
+
+
+def _facts(config: ModelConfig) -> str:
+    image = "one channel" if config.channels == 1 else f"{config.channels} channels, or one that stands for all"
+    return (
+        f"- Finds: {_targets(config)}\n"
+        f"- Pixel size: {config.pixel_size_um:g} µm; QuPath rescales images to it where they have a pixel size\n"
+        f"- Image: {image}\n"
+        f"- Weights: {config.network} network, SHA-256 {config.sha256 or 'not stored'}"
+    )
+
+
+def _channels(config: ModelConfig) -> str:
+    if config.channels == 1:
+        return "Tick one input channel: that of the nuclear stain."
+    which = "red, green and blue" if config.channels == 3 else "those of the training images, in their order"
+    return (
+        f"Tick {config.channels} input channels ({which}), or a\n   single one where the model has learnt from "
+        f"such images too. With any other number of channels every tile fails."
+    )
+
+
+def _licence(config: ModelConfig) -> str:
+    lines = [f"Weights: {config.licence}."]
+    if is_for_research(config):
+        lines.append(
+            "**Not for commercial use**: the weights, or images they were trained on, are licensed without it."
+        )
+    if config.trained_on:
+        lines.append("Trained on images of:\n")
+        lines += [f"- {_source(note)}" for note in config.trained_on]
+    return "\n".join(lines)
+
+
+def _source(note: DatasetNote) -> str:
+    """Say where training images come from; QuPath shows no tables, so this is a line of a list."""
+    count = f"{note.images} images, " if note.images else ""
+    return f"{note.name}: {count}{note.licence}{f' ({note.source})' if note.source else ''}"
+
+
+def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of a list: the figures of each set of images, and of each kind of image in it."""
+    for name, found in figures.items():
+        if isinstance(found, Mapping):
+            plain = {key: value for key, value in found.items() if not isinstance(value, Mapping)}
+            kinds = {f"{name}, {kind}": own for kind, own in found.items() if isinstance(own, Mapping)}
+            yield from _figures({**({name: _listed(plain)} if plain else {}), **kinds})
+        else:
+            yield f"- {name}: {_short(found)}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+
+
+def _training(config: ModelConfig) -> Iterator[str]:
+    """Lines of a list: the stages, and what else the recipe says."""
+    wanted = ("steps", "batch_size", "crop_px", "learning_rate", "scale_range", "augment", "optimizer")
+    for number, stage in enumerate(config.stages, 1):
+        if isinstance(stage, Mapping):
+            yield f"{number}. {_listed({key: stage[key] for key in wanted if key in stage})}"
+    for key in ("machine", "data"):
+        if key in config.recipe:
+            yield f"\n{key.capitalize()}: {config.recipe[key]}."
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " to ".join(_short(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,264 @@
+"""The folder for QuPath: read by Java's rules, by bioimageio.spec, and run."""
+
+import hashlib
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from java_rules import ANY_CHANNELS, read_as_qupath
+from packed import small_model
+
+from cytoseed.deliver import description, package
+from cytoseed.deliver.card import write_card
+from cytoseed.deliver.description import CLIP, package_name
+from cytoseed.deliver.qupath import to_qupath
+from cytoseed.deliver.sample import draw_cover, make_sample, preprocess
+from cytoseed.deliver.torchscript import open_torchscript
+from cytoseed.models.weights import Model, load_model
+from cytoseed.settings import DatasetNote, ModelConfig
+from same import assert_same_objects
+
+FILES = {
+    "cover.png",
+    "instanseg.pt",
+    "rdf.yaml",
+    "sample_input.tif",
+    "sample_output.tif",
+    "test_input.npy",
+    "test_output.npy",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Of a bundled model."""
+    return to_qupath(load_model("nuclei"), tmp_path_factory.mktemp("qupath"))
+
+
+@pytest.fixture(scope="module")
+def pair_folder(pair_model, tmp_path_factory):
+    return to_qupath(pair_model, tmp_path_factory.mktemp("pair"))
+
+
+def test_qupath_reads_it(folder):
+    assert folder.name == "nuclei-0.1.0"
+    assert {path.name for path in folder.iterdir()} == {*FILES, "nuclei_README.md"}
+    read = read_as_qupath(folder)
+    assert (read.name, read.version, read.channels, read.outputs) == ("nuclei", "0.1.0", ANY_CHANNELS, 1)
+    assert read.pixel_size_um == 0.5
+    assert read.readme.startswith("# nuclei 0.1.0\n")
+
+
+def test_qupath_reads_two_targets_and_one_channel(pair_folder):
+    read = read_as_qupath(pair_folder)
+    assert (read.channels, read.outputs) == (1, 2)
+    names = yaml.safe_load((pair_folder / "rdf.yaml").read_text())["outputs"][0]["axes"][1]["channel_names"]
+    assert names == ["nuclei", "cells"]
+    assert open_torchscript(pair_folder / "instanseg.pt").cells_and_nuclei
+
+
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # its own files
+@pytest.mark.parametrize("which", ["folder", "pair_folder"])
+def test_bioimageio_accepts_it(which, request):
+    spec = pytest.importorskip("bioimageio.spec")
+    described = spec.load_description(request.getfixturevalue(which) / "rdf.yaml", format_version="latest")
+    assert described.validation_summary.status in ("valid-format", "passed"), described.validation_summary.format()
+
+
+def test_the_zip_holds_the_folder(folder):
+    with zipfile.ZipFile(folder.with_name("nuclei-0.1.0.zip")) as archive:
+        assert sorted(archive.namelist()) == sorted(
+            path.name for path in folder.iterdir()
+        )  # at the top, as QuPath unpacks
+        for name in archive.namelist():
+            assert archive.read(name) == (folder / name).read_bytes()
+
+
+def test_hashes(folder):
+    rdf = yaml.safe_load((folder / "rdf.yaml").read_text())
+    entries = [tensor[key] for tensor in rdf["inputs"] + rdf["outputs"] for key in ("test_tensor", "sample_tensor")]
+    for entry in [*entries, *rdf["weights"].values()]:
+        assert hashlib.sha256((folder / entry["source"]).read_bytes()).hexdigest() == entry["sha256"]
+
+
+def test_the_file_in_it_gives_the_test_output(folder):
+    module = open_torchscript(folder / "instanseg.pt")
+    raw, labels = np.load(folder / "test_input.npy"), np.load(folder / "test_output.npy")
+    assert raw.shape == (1, 3, 256, 256)
+    assert raw.dtype == labels.dtype == np.float32
+    assert labels.max() > 30
+    assert np.array_equal(module(torch.from_numpy(preprocess(raw))).numpy(), labels)
+    one = module(torch.from_numpy(preprocess(raw[:, :1])))  # a single channel, as any number of them may be ticked
+    assert np.array_equal(one.numpy(), labels)
+    with torch.inference_mode():
+        own = load_model("nuclei").segmenter(torch.from_numpy(preprocess(raw))).numpy()
+    assert_same_objects(labels, own, iou=0.95)
+
+
+def test_what_is_said_of_normalisation(folder):
+    rdf = yaml.safe_load((folder / "rdf.yaml").read_text())
+    steps = {step["id"]: step["kwargs"] for step in rdf["inputs"][0]["preprocessing"]}
+    assert (steps["scale_range"]["min_percentile"], steps["scale_range"]["max_percentile"]) == (0.1, 99.9)
+    assert (steps["clip"]["min"], steps["clip"]["max"]) == CLIP
+    image = np.random.default_rng(0).gamma(2, 9, (1, 2, 80, 90)).astype(np.float32)
+    low, high = np.quantile(image[0, 1], [0.001, 0.999])
+    wanted = np.clip((image[0, 1] - low) / (high - low + 1e-6), -0.5, 1.5)
+    np.testing.assert_allclose(preprocess(image)[0, 1], wanted, atol=1e-6)
+    assert not preprocess(np.ones((1, 1, 5, 5), np.float32)).any()
+
+
+def test_pictures(folder, pair_folder):
+    import imagecodecs
+    import tifffile
+
+    for place in (folder, pair_folder):
+        cover = (place / "cover.png").read_bytes()
+        assert len(cover) < 500_000
+        assert imagecodecs.png_decode(cover).shape == (512, 1024, 3)
+        for which in ("input", "output"):
+            picture = tifffile.imread(place / f"sample_{which}.tif")
+            assert np.array_equal(picture.squeeze(), np.load(place / f"test_{which}.npy").squeeze())
+
+
+def test_the_cover_shows_what_was_found(grey_model):
+    import imagecodecs
+
+    labels = np.zeros((1, 1, 256, 256), np.float32)
+    sample = make_sample(grey_model.config, lambda image: labels[:, :, : image.shape[2]])
+    left, right = np.split(imagecodecs.png_decode(draw_cover(sample)), 2, axis=1)
+    assert np.array_equal(left, right)
+    labels[0, 0, 100:140, 50:80] = 1
+    left, right = np.split(imagecodecs.png_decode(draw_cover(sample)), 2, axis=1)
+    rows, columns = np.nonzero((left != right).any(2))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (200, 279, 100, 159)
+
+
+def test_the_same_model_gives_the_same_bytes_and_leaves_other_files(grey_model, tmp_path):
+    first = to_qupath(grey_model, tmp_path / "one")
+    (first / "notes.txt").write_text("mine")
+    (first / "rdf.yaml").write_text("old")
+    again, other = to_qupath(grey_model, tmp_path / "one"), to_qupath(grey_model, tmp_path / "other")
+    assert (again / "notes.txt").read_text() == "mine"
+    for path in other.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+    assert again.with_suffix(".0.zip").read_bytes() == other.with_suffix(".0.zip").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["bright-0.1.0", "bright-0.1.0.zip"]
+
+
+def test_the_description_is_written_last(grey_model, tmp_path, monkeypatch):
+    """QuPath looks for it: a folder whose writing broke off has none, or the old one."""
+    real, names = package.os.replace, []
+
+    def replace(source: object, place: object) -> None:
+        names.append(str(place).rpartition("/")[2])
+        if names[-1] == "rdf.yaml":
+            raise OSError("no room")
+        real(source, place)
+
+    monkeypatch.setattr(package.os, "replace", replace)
+    with pytest.raises(OSError, match="no room"):
+        to_qupath(grey_model, tmp_path)
+    left = {path.name for path in (tmp_path / "bright-0.1.0").iterdir()}
+    assert left == {*FILES, "bright_README.md"} - {"rdf.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"name": "mine"}, "'mine'.*its name may hold 5 to 128 letters"),
+        ({"name": "über-alles"}, "letters without accents"),
+        ({"name": "../escape"}, "its name may hold"),
+        ({"version": "final"}, "its version is 'final', not one such as 0.1.0"),
+        ({"licence": "free for all my friends"}, "its licence is .*not an SPDX identifier such as"),
+    ],
+)
+def test_names_that_cannot_be_written(tmp_path, changed, message):
+    model = small_model(**changed)
+    with pytest.raises(ValueError, match=f"{message}.*config.json"):
+        to_qupath(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("version", ["1", "0.1", "0.1.0", "1.0.0rc1", "2.0.0-beta.1", "1.2.3.post4", "1.0+local"])
+def test_versions_that_can_be_written(version):
+    assert package_name(ModelConfig("nuclei", version=version)) == f"nuclei-{version}"
+
+
+def test_a_model_of_another_number_of_channels(tmp_path):
+    folder = to_qupath(small_model(2), tmp_path)
+    assert read_as_qupath(folder).channels == ANY_CHANNELS
+    assert np.load(folder / "test_input.npy").shape == (1, 2, 256, 256)
+
+
+def test_the_page_says_what_the_configuration_says():
+    config = ModelConfig(
+        "tissue",
+        version="2.0",
+        description="Nuclei in tissue.",
+        licence="CC-BY-NC-4.0",
+        pixel_size_um=0.325,
+        trained_on=(DatasetNote("slides", "CC-BY-NC-4.0", "https://example.org", 12), DatasetNote("more", "CC0-1.0")),
+        recipe={"stages": [{"steps": 7, "crop_px": 256}, {"steps": 9}], "machine": "a laptop"},
+        figures={"val": {"f1": 0.87654, "slides brightfield": {"f1": 0.5}}, "note": "few images"},
+        sha256="abc",
+    )
+    page = write_card(config, "tissue-2.0")
+    for words in (
+        "# tissue 2.0",
+        "Nuclei in tissue.",
+        "Pixel size: 0.325 µm",
+        "SHA-256 abc",
+        "Weights: CC-BY-NC-4.0.",
+        "**Not for commercial use**",
+        "- slides: 12 images, CC-BY-NC-4.0 (https://example.org)",
+        "- more: CC0-1.0\n",
+        "`tissue-2.0`, into the\n   folder `local`",
+        "Tick 3 input channels (red, green and blue)",
+        "- val: f1 0.87654\n- val, slides brightfield: f1 0.5\n- note: few images",
+        "## Validation",
+        "1. steps 7, crop_px 256\n2. steps 9",
+        "Machine: a laptop.",
+    ):
+        assert words in page
+    plain = write_card(ModelConfig("grey-model", channels=1), "grey-model-0.1.0")
+    assert "Not for commercial use" not in plain
+    assert "Finds nuclei in microscopy images." in plain
+    assert "Tick one input channel" in plain
+    assert plain.count("The model does not say.") == 2
+
+
+def test_data_without_commercial_use_make_a_model_without():
+    config = ModelConfig("mixed", trained_on=(DatasetNote("a", "CC0-1.0"), DatasetNote("b", "CC-BY-NC-SA-4.0")))
+    assert "**Not for commercial use**" in write_card(config, "mixed-0.1.0")
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
+nested = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.from_regex(r"[a-z][a-z_]{0,9}", fullmatch=True), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["name", "axes", "size", "a_b"]), nested, min_size=1))
+def test_yaml_is_read_back(content):
+    """By a reader of YAML 1.1, as Java's is."""
+    assert yaml.safe_load("\n".join(description._lines(content, 0))) == content
+
+
+def test_a_model_that_finds_nothing(tmp_path):
+    """Its test output is empty, and everything is written all the same."""
+    model = small_model(min_size_px=10**6)
+    folder = to_qupath(Model(model.config, model.segmenter), tmp_path)
+    assert not np.load(folder / "test_output.npy").any()
+    read_as_qupath(folder)

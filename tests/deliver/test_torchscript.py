@@ -1,0 +1,257 @@
+"""QuPath's part played as its extension plays it: cropped tiles, a batch axis, options in a dictionary.
+
+The extension normalises in Java, passes float32 (1, C, H, W), options as tensors of one element with a batch axis, and
+takes float32 (1, T, H, W) back.
+"""
+
+import math
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from packed import args, count, discs, small_model, wanted
+from skimage import data
+
+from cytoseed.core import prepare
+from cytoseed.deliver import torchscript
+from cytoseed.deliver.torchscript import exported, open_torchscript, to_torchscript
+from cytoseed.models.weights import load_model
+from same import assert_same_objects
+
+OPERATORS = """
+RaiseException __and__ __contains__ __derive_index __is__ __isnot__ __not__ __or__ __range_length add add_ addmm
+all amax amin any append arange bitwise_not cat clamp clone contiguous conv2d copy_ cpu cummax cumsum detach device
+dim div dtype empty eq expand flatten flip floor floor_divide floordiv format full full_like ge get gt index
+index_select isfinite item join keys le len list log log1p lt masked_fill matmul max max_pool2d maximum
+mean min minimum mul narrow ne neg nonzero numel ones_like pad pixel_shuffle pixel_unshuffle pop relu relu_
+remainder repeat repeat_interleave reshape roll rot90 round scatter scatter_add scatter_reduce select size slice
+sort split stack sub t tanh topk tensor to transpose type unbind unsqueeze upsample_nearest2d view where zeros
+zeros_like
+"""
+
+
+def test_tiles_that_the_edge_of_an_image_cuts(colour, colour_model):
+    """Tiles of 256 px with 40 px of padding, over an image of 300 x 517 px."""
+    places = [(31 * i % 300, 67 * i % 517, 3 + i % 9, 1.0) for i in range(40)]
+    image = discs(300, 517, *places).expand(1, 3, -1, -1)
+    seen = set()
+    for top in range(-40, 300, 176):
+        for left in range(-40, 517, 176):
+            tile = image[:, :, max(top, 0) : top + 256, max(left, 0) : left + 256].contiguous()
+            kept = tile.clone()
+            labels = colour(tile)
+            assert labels.dtype == torch.float32
+            assert torch.equal(tile, kept)
+            assert torch.equal(labels, wanted(colour_model, tile))
+            count(labels)
+            seen.add(tuple(tile.shape[2:]))
+    assert len(seen) >= 6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (20, 20), (31, 33), (63, 200), (20, 2000), (700, 650)])
+def test_sizes(grey, grey_model, size):
+    places = [(7 + 45 * i % size[0], 13 + 171 * i % size[1], 2 + i % 12, 0.6 + i % 5 / 10) for i in range(30)]
+    image = discs(*size, *places)
+    labels = grey(image)
+    assert labels.shape == (1, 1, *size)
+    assert torch.equal(labels, wanted(grey_model, image))
+
+
+def test_a_tile_of_2000_px(grey):
+    assert count(grey(discs(100, 100, (50, 50, 8, 1.0)).repeat(1, 1, 20, 20))) == 400
+
+
+def test_no_objects(grey, pair):
+    nothing = torch.zeros(1, 1, 50, 60)
+    assert torch.equal(grey(nothing), nothing)
+    assert torch.equal(pair(nothing), nothing.expand(1, 2, -1, -1))
+    assert torch.equal(pair(nothing, args(target_segmentation=torch.tensor([[0, 1]]))), nothing)
+
+
+def test_a_real_model_on_a_real_image(tmp_path):
+    model = load_model("nuclei")
+    scripted = open_torchscript(to_torchscript(model, tmp_path / "instanseg.pt"))
+    image = prepare.normalise(torch.from_numpy(data.immunohistochemistry()[:256, :288].copy()).permute(2, 0, 1))[None]
+    labels = wanted(model, image)
+    assert labels.max() > 10
+    found = scripted(image)
+    assert_same_objects(found, labels, iou=0.99)
+    assert torch.equal(scripted(image), found)
+    assert not found.requires_grad
+
+
+def test_a_batch(grey):
+    images = torch.cat([discs(40, 50, (9, 9, 5, 1.0)), discs(40, 50), discs(40, 50, (9, 9, 5, 1.0), (30, 30, 6, 1.0))])
+    labels = grey(images)
+    assert [int(image.max()) for image in labels] == [1, 0, 2]
+    for image, own in zip(images, labels, strict=True):
+        assert torch.equal(grey(image[None])[0], own)
+    seeds = torch.tensor([[9, 9]])
+    assert [int(image.max()) for image in grey(images, args(precomputed_seeds=seeds))] == [1, 0, 1]
+
+
+def test_attributes(grey, pair):
+    assert grey.pixel_size == 0.5
+    assert grey.cells_and_nuclei is False
+    assert pair.cells_and_nuclei is True
+
+
+def test_channels(colour):
+    one = discs(50, 60, (20, 20, 8, 1.0))
+    assert torch.equal(colour(one), colour(one.expand(1, 3, -1, -1)))
+    for channels in (2, 4):
+        with pytest.raises(torch.jit.Error, match=f"the image has {channels} channels, the model takes 3 or 1"):
+            colour(torch.zeros(1, channels, 50, 60))
+
+
+@pytest.mark.parametrize("shape", [(1, 50, 60), (0, 1, 50, 60), (1, 1, 0, 60), (1, 1, 50, 0)])
+def test_inputs_that_are_no_images(grey, shape):
+    with pytest.raises(torch.jit.Error, match="images, channels, height, width, none of them 0"):
+        grey(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.bfloat16])
+def test_other_floats(grey, dtype):
+    image = discs(50, 60, (20, 20, 8, 1.0))
+    found = grey(image.to(dtype))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, grey(image))
+
+
+def test_inputs_stay_as_they_are(colour):
+    """Values out of range, memory in another order, a gradient wanted."""
+    image = 9 * torch.randn(1, 3, 45, 37, generator=torch.Generator().manual_seed(0))
+    kept = image.clone()
+    plain = colour(image)
+    assert torch.equal(image, kept)
+    assert torch.equal(colour(image.clamp(-0.5, 1.5)), plain)
+    turned = image.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(colour(turned), plain)
+    assert torch.equal(turned, kept)
+    assert not colour(image.clone().requires_grad_()).requires_grad
+
+
+@settings(max_examples=40)
+@given(
+    hnp.arrays(
+        st.sampled_from([np.uint8, np.int16, np.int32, np.float32, np.float64]),
+        st.tuples(st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40)),
+        elements=st.integers(0, 100),
+    )
+)
+def test_normalise_is_that_of_the_core(colour, raw):
+    image = torch.from_numpy(raw)
+    wanted = prepare.fit_channels(prepare.normalise(image), 3)
+    assert torch.equal(colour.normalise(image), wanted)
+
+
+@pytest.mark.parametrize("pixels", [501, 1500, 1501, 2501])  # a rank between two whole numbers among them
+def test_normalise_takes_the_same_ranks(grey, pixels):
+    image = torch.arange(pixels).view(1, 1, -1)
+    assert torch.equal(grey.normalise(image), prepare.normalise(image))
+
+
+def test_normalise_refuses(colour):
+    with pytest.raises(torch.jit.Error, match="the image has 2 channels, the model takes 3 or 1"):
+        colour.normalise(torch.zeros(2, 5, 5))
+    with pytest.raises(torch.jit.Error, match="NaN or infinite"):
+        colour.normalise(torch.full((3, 5, 5), math.nan))
+    for shape in ((5, 5), (3, 0, 5), (1, 3, 5, 5)):
+        with pytest.raises(torch.jit.Error, match="channels, height, width, none of them 0"):
+            colour.normalise(torch.zeros(shape))
+
+
+def test_more_objects_than_float32_can_number():
+    labels = torch.full((1, 1, 1, 1), 2**24 + 1, dtype=torch.int32).expand(1, 1, 2**12 + 1, 2**12)
+    with pytest.raises(ValueError, match=r"16777217 objects.*smaller tiles"):
+        torchscript._as_float(labels)
+    assert torchscript._as_float((labels - 1)[..., :1, :1]).item() == 2**24
+
+
+def test_scripted_and_not_are_one(pair, pair_model):
+    image = discs(60, 120, (30, 20, 14, 0.4), (30, 20, 7, 1.0))
+    module = exported(pair_model)
+    assert torch.equal(module(image, args(min_size=20)), pair(image, args(min_size=20)))
+    assert torch.equal(module.normalise(image[0]), pair.normalise(image[0]))
+    with pytest.raises(ValueError, match="min_size is -1"):
+        module(image, min_size=-1)
+
+
+def test_cells_alone(tmp_path):
+    """One channel of labels, whatever it is called."""
+    model = small_model(targets=("cells",))
+    scripted = open_torchscript(to_torchscript(model, tmp_path / "instanseg.pt"))
+    image = discs(70, 90, (15, 15, 9, 1.0), (50, 40, 9, 0.7))
+    assert not scripted.cells_and_nuclei
+    assert torch.equal(scripted(image), wanted(model, image))
+
+
+def test_the_same_model_gives_the_same_bytes_and_no_paths(grey_model, tmp_path):
+    first, second = (to_torchscript(grey_model, tmp_path / name).read_bytes() for name in ("one.pt", "other.pt"))
+    assert first == second
+    with zipfile.ZipFile(tmp_path / "one.pt") as archive:
+        for name in archive.namelist():
+            assert b"site-packages" not in archive.read(name)
+            assert b"src/cytoseed" not in archive.read(name)
+
+
+def test_constants_are_in_order(grey_model, tmp_path):
+    """The order of a set of texts differs from process to process."""
+    with zipfile.ZipFile(to_torchscript(grey_model, tmp_path / "one.pt")) as archive:
+        classes = [archive.read(name).decode() for name in archive.namelist() if "modules/conv" in name]
+    assert len(classes) > 5
+    for text in classes:
+        lines = [line for line in text.splitlines() if " : Final[" in line]
+        assert len(lines) > 5
+        assert lines == sorted(lines)
+
+
+def test_only_operators_that_older_libtorch_has(grey_model, tmp_path):
+    """QuPath's is several years behind, and opens no file with an operator that it does not know.
+
+    All of these are in PyTorch 2.0. Before another is added, look up since when it is there.
+    """
+    with zipfile.ZipFile(to_torchscript(grey_model, tmp_path / "one.pt")) as archive:
+        assert archive.read("archive/version").strip() == b"5"
+        code = "".join(archive.read(name).decode() for name in archive.namelist() if name.endswith(".py"))
+    assert set(re.findall(r"(?:torch|ops\.\w+)\.(\w+)\(", code)) <= set(OPERATORS.split())
+
+
+@pytest.mark.parametrize("is_scripted", [True, False])
+def test_classifiers_can_be_elsewhere_than_the_network(pair_model, tmp_path, is_scripted):
+    """As they must be on Apple's GPUs, of which there is none here; the device `meta` stands for another one."""
+    module = exported(pair_model)
+    if is_scripted:
+        module = open_torchscript(to_torchscript(pair_model, tmp_path / "instanseg.pt"))
+    module._move_classifiers(torch.device("meta"))
+    places = {name: tensor.device.type for name, tensor in module.state_dict().items()}
+    assert set(places.values()) == {"cpu", "meta"}
+    assert all((place == "meta") == ("classifiers" in name) for name, place in places.items())
+
+
+def test_the_model_stays_as_it_is(grey_model):
+    state = {name: tensor.clone() for name, tensor in grey_model.segmenter.state_dict().items()}
+    exported(grey_model)
+    after = grey_model.segmenter.state_dict()
+    assert after.keys() == state.keys()
+    assert all(torch.equal(after[name], state[name]) for name in state)
+    assert all(parameter.requires_grad for parameter in grey_model.segmenter.parameters())
+
+
+def test_a_file_appears_whole_or_not_at_all(grey_model, tmp_path, monkeypatch):
+    place = tmp_path / "instanseg.pt"
+    place.write_text("old")
+
+    def fail(*_paths: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(torchscript.os, "replace", fail)
+    with pytest.raises(OSError, match="no room"):
+        to_torchscript(grey_model, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["instanseg.pt"]
+    assert place.read_text() == "old"
