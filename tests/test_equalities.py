@@ -12,7 +12,8 @@ from skimage import data
 from bright import bright_segmenter
 from cytoseed.core.prepare import normalise
 from cytoseed.core.views import turn, turn_back
-from cytoseed.deliver.export import to_onnx, to_torchscript
+from cytoseed.deliver.onnx import to_onnx
+from cytoseed.deliver.torchscript import to_torchscript
 from cytoseed.images.stain import unmix
 from cytoseed.learn.metrics import THRESHOLDS, score
 from cytoseed.models.weights import Model, load_model
@@ -72,7 +73,7 @@ def test_eager_equals_torchscript(bright, nuclei, tissue, tmp_path):
 
 def test_eager_equals_onnx(bright, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    session = onnxruntime.InferenceSession(str(to_onnx(bright, tmp_path / "bright.onnx")))
+    session = onnxruntime.InferenceSession(str(to_onnx(bright, tmp_path / "bright.onnx", normalised=True)))
     for count in (0, 1, 60):
         for size in SIZES:
             image = blobs(*size, count)

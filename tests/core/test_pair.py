@@ -1,7 +1,5 @@
 """Nuclei and their cells: which belong together, their pixels, their ids; the same in every runtime."""
 
-import operator
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from scipy import ndimage
 from bright import bright_segmenter
 from cytoseed.core.pair import pair_nuclei
 from cytoseed.core.pieces import whole_objects
-from cytoseed.deliver.export import _less_or_equal
+from cytoseed.run.graph import trace
 
 COUNT = 9
 
@@ -196,23 +194,12 @@ def test_scripted_equals_eager():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_onnx_equals_eager(tmp_path):
+def test_onnx_equals_eager():
     onnxruntime = pytest.importorskip("onnxruntime")
-    free = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
-    program = torch.onnx.export(
-        Module(),
-        (examples()[0],),
-        dynamo=True,
-        verbose=False,
-        optimize=False,  # half the time
-        input_names=["labels"],
-        dynamic_shapes={"labels": free},
-        custom_translation_table={operator.le: _less_or_equal},
-    )
-    program.save(str(tmp_path / "pair.onnx"))
-    session = onnxruntime.InferenceSession(str(tmp_path / "pair.onnx"))
+    content = trace(Module(), examples()[0], "paired", {1: "height", 2: "width"})
+    session = onnxruntime.InferenceSession(content)
     for labels in examples():
-        (found,) = session.run(None, {"labels": labels.numpy()})
+        (found,) = session.run(None, {"image": labels.numpy()})
         np.testing.assert_array_equal(found, Module()(labels))
 
 

@@ -184,6 +184,28 @@ def show_formats() -> None:
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model (`cytoseed models`) or its folder.")],
+    target: Annotated[str, typer.Option("--to", help="qupath, onnx, torchscript or bioimageio.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")] = False,
+) -> None:
+    """Pack a model, with all that follows the network, for programs that know nothing of cytoseed.
+
+    qupath: a folder that QuPath's InstanSeg extension opens. onnx: from raw pixels to labels in one file, for ONNX
+    Runtime, OpenVINO and browsers. torchscript: for C++. bioimageio: a bioimage.io package. What is written is
+    reopened and compared with the model before it is put into place.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.apps.exporting import prepare_export
+
+        job = prepare_export(model, target, output, overwrite)
+    with exit_on_mistake(FAILED):
+        for line in job.run():
+            typer.echo(line)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo"),
     model: Model = "nuclei",
