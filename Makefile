@@ -3,13 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-web lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m cytoseed demo --output demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The page of examples/web in headless Chromium, on real images, beside Python.
+test-web: $(STAMP)
+	@if ! command -v npm >/dev/null; then echo 'skipped: Node and npm are not installed'; else \
+	npm ci --ignore-scripts --prefix examples/web && \
+	$(BIN)/python -m cytoseed export nuclei --to onnx --output examples/web/model --overwrite && \
+	npm run build --prefix examples/web && \
+	CYTOSEED_WEB=1 $(BIN)/python -m pytest tests/examples/test_web.py; fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

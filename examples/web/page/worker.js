@@ -1,0 +1,125 @@
+// The model, in a thread of its own, so that the page stays alive while it works.
+//
+// Takes {kind: "load"} once, then {kind: "segment", file, stated} any number of times. Gives {kind: "loading", share},
+// {kind: "ready", name, version, licence}; for an image {kind: "picture", ...}, then {kind: "objects", ...}; or
+// {kind: "failed", message, isFatal}.
+
+import * as ort from "./vendor/ort.wasm.bundle.min.mjs";
+import { metadataOf } from "./metadata.js";
+import { measure, outlines, wholeObjects } from "./objects.js";
+import { readPicture } from "./picture.js";
+import { normalise } from "./prepare.js";
+import { rescale, rescaleLabels, seenSize } from "./scale.js";
+import { toBitmap } from "./shown.js";
+
+const MODEL = "model/nuclei.onnx";
+const RUNTIME = "vendor/ort-wasm-simd-threaded.wasm";
+const EXPORT = "cytoseed export nuclei --to onnx --output model";
+const MOST_SEEN_PX = 1 << 23; // 2048 x 2048 px four times over; twice that is beyond the 4 GB that a browser gives
+const OUT_OF_MEMORY =
+  "The browser ran out of memory: give a part of the image, or use `cytoseed segment`, which takes images of any size.";
+let model; // {session, channels, targets, pixelSizeUm, isRaw}
+
+onmessage = async ({ data }) => {
+  try {
+    if (data.kind === "load") await load(data.base);
+    else await segment(data.file, data.stated);
+  } catch (error) {
+    console.error(error);
+    const isFatal = isOfMemory(error); // what has been taken is given back with the thread only
+    postMessage({ kind: "failed", message: isFatal ? OUT_OF_MEMORY : error.message, isFatal });
+  }
+};
+
+async function load(base) {
+  const shares = [0, 0];
+  const report = (part) => (share) => {
+    shares[part] = share;
+    postMessage({ kind: "loading", share: 0.75 * shares[0] + 0.25 * shares[1] }); // the runtime is the larger
+  };
+  const [runtime, bytes] = await Promise.all([
+    download(new URL(RUNTIME, base), report(0), "The page is not complete: run `npm run build`."),
+    download(new URL(MODEL, base), report(1), `The model is missing: \`${EXPORT}\`, then \`npm run build\`.`),
+  ]);
+  ort.env.wasm.wasmBinary = runtime;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  const about = metadataOf(bytes);
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+  model = {
+    session,
+    channels: session.inputMetadata[0].shape[1],
+    targets: session.outputMetadata[0].shape[1],
+    pixelSizeUm: Number(about.pixel_size_um),
+    isRaw: about.input !== "normalised",
+  };
+  if (!model.pixelSizeUm) throw new Error(`The model states no pixel size. Make it with \`${EXPORT}\`.`);
+  if (model.targets > 1) throw new Error("The model finds nuclei and cells; this page shows objects of one kind.");
+  postMessage({ kind: "ready", name: about.name, version: about.version, licence: about.licence });
+}
+
+async function download(url, report, whenMissing) {
+  const response = await fetch(url).catch(() => null);
+  if (!response?.ok) throw new Error(whenMissing);
+  const total = Number(response.headers.get("Content-Length"));
+  const parts = [];
+  let loaded = 0;
+  for await (const part of chunks(response.body)) {
+    parts.push(part);
+    loaded += part.length;
+    report(total ? Math.min(1, loaded / total) : 0);
+  }
+  report(1);
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
+
+async function* chunks(stream) {
+  const reader = stream.getReader(); // Safari does not loop over streams
+  for (let { done, value } = await reader.read(); !done; { done, value } = await reader.read()) yield value;
+}
+
+async function segment(file, stated) {
+  const picture = await readPicture(file);
+  const { width, height, planes, bits, pixelSizeUm, pixelSizeSource } = picture;
+  const seen = seenSize(picture, stated, model.pixelSizeUm);
+  if (seen.width * seen.height > MOST_SEEN_PX) {
+    throw new Error(
+      `At this scale the model would see ${seen.width} × ${seen.height} pixels, more than a browser's memory holds. ` +
+        "`cytoseed segment` takes images of any size.",
+    );
+  }
+  if (planes.length !== 1 && planes.length !== model.channels) {
+    throw new Error(`The image has ${planes.length} channels, the model takes ${model.channels}: save one of them.`);
+  }
+  const [image, channels] = [toBitmap(picture), planes.length];
+  const about = { image, width, height, channels, bits, pixelSizeUm, pixelSizeSource, factor: seen.factor };
+  postMessage({ kind: "picture", ...about }, [image]);
+  const start = performance.now();
+  const found = await run(planes, picture, seen);
+  const labels = rescaleLabels(found, seen, picture);
+  const isScaled = seen.factor !== 1; // which may split objects, or lose them
+  const count = isScaled ? wholeObjects(labels, width, height) : labels.reduce((most, id) => Math.max(most, id), 0);
+  const seconds = (performance.now() - start) / 1000;
+  const rows = measure(labels, width, count);
+  const rings = outlines(labels, width, height, count);
+  postMessage({ kind: "objects", labels, rows, rings, seconds }, [labels.buffer]);
+}
+
+/** Runs the model on planes (H,W) as they are stored; a grey image fills all its channels. */
+async function run(planes, from, to) {
+  const size = to.width * to.height;
+  const values = new Float32Array(model.channels * size);
+  const scaled = planes.map((plane) => rescale(model.isRaw ? plane : normalise(plane), from, to));
+  for (let channel = 0; channel < model.channels; channel++) {
+    values.set(scaled[channel % scaled.length], channel * size);
+  }
+  const image = new ort.Tensor("float32", values, [1, model.channels, to.height, to.width]);
+  const { labels } = await model.session.run({ image });
+  const found = labels.data.slice();
+  labels.dispose();
+  return found;
+}
+
+/** Tells a lack of memory from other errors; the runtime throws a bare number where it cannot even say that. */
+function isOfMemory(error) {
+  return !(error instanceof Error) || /bad_alloc|out of memory|memory access|allocat|array buffer/i.test(error.message);
+}

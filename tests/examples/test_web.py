@@ -1,0 +1,271 @@
+"""The page of examples/web, used in Chromium as a person uses it, beside Python: `make test-web` runs this."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import tifffile
+
+from cytoseed.deliver.onnx import to_onnx
+from cytoseed.learn.metrics import score
+from cytoseed.models.weights import Model, load_model
+from cytoseed.results.table import measure_objects
+from cytoseed.run.segment import segment
+from results.qupath_rules import assert_qupath_rules, filled, geometries_of
+from same import assert_same_objects
+from twenty import twenty_images
+
+WEB = Path(__file__).parents[2] / "examples" / "web"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def lacking() -> str | None:
+    """Tell why the page cannot be tried here."""
+    if "CYTOSEED_WEB" not in os.environ:
+        return "the page is tried by `make test-web`"
+    if shutil.which("node") is None:
+        return "Node is not installed"
+    if chromium() is None:
+        return "Chromium is not installed; CHROMIUM may say where it is"
+    if not (WEB / "node_modules" / "puppeteer-core").is_dir() or not (WEB / "site" / "model").is_dir():
+        return "the page is not built: `make test-web` does"
+    return None
+
+
+def chromium() -> str | None:
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+pytestmark = pytest.mark.skipif(lacking() is not None, reason=str(lacking()))
+
+
+@contextmanager
+def started(*command: str | Path, **settings: Any) -> Iterator[str]:
+    """Run a server that prints its address, until the end of the block."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **settings) as server:
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline()
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The page, from its own server: the runtime has several threads."""
+    with started("node", WEB / "serve.js", env={**os.environ, "PORT": "0"}) as words:
+        yield words.strip()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A folder, from a server that sends no headers of its own: one thread."""
+    with started(sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", cwd=folder) as words:
+        yield words.split("(")[1].split(")")[0]
+
+
+def drive(address: str, folder: Path, steps: Sequence[dict[str, Any]], elsewhere: str | None = None) -> dict[str, Any]:
+    """Use the page; files saved go to the folder."""
+    task = {"url": address, "chromium": chromium(), "folder": str(folder), "steps": steps, "elsewhere": elsewhere}
+    (folder / "task.json").write_text(json.dumps(task, default=str))
+    ran = subprocess.run(
+        ["node", WEB / "drive.js", folder / "task.json"], capture_output=True, text=True, check=False, timeout=900
+    )
+    assert ran.returncode == 0, ran.stderr
+    said: dict[str, Any] = json.loads(ran.stdout)
+    return said
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG of an image (3,H,W): grey where all channels are alike."""
+    is_grey = (pixels == pixels[:1]).all()
+    return imagecodecs.png_encode(pixels[0] if is_grey else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def labels_in(path: Path) -> np.ndarray:
+    labels = imagecodecs.png_decode(path.read_bytes())
+    assert labels.dtype == np.uint16
+    return labels
+
+
+@pytest.fixture(scope="module")
+def nuclei() -> Model:
+    return load_model("nuclei")
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    return [pixels for _, pixels in twenty_images()]
+
+
+class Visits(BaseHTTPRequestHandler):
+    """Another place, which must hear nothing."""
+
+    heard: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.heard.append(self.path)
+        self.send_response(204)
+        self.end_headers()
+
+
+@pytest.fixture(scope="module")
+def used(address, images, tmp_path_factory) -> tuple[dict[str, Any], Path]:
+    """What the page makes of twenty images, and the folder of what was saved."""
+    folder = tmp_path_factory.mktemp("web")
+    steps = []
+    for number, pixels in enumerate(images):
+        path = folder / f"{number}.png"
+        path.write_bytes(png(pixels))
+        steps.append({"image": path, "saves": ["labels", "geojson", "csv"] if number % 7 == 0 else ["labels"]})
+    steps[1]["drops"] = True
+    with ThreadingHTTPServer(("127.0.0.1", 0), Visits) as elsewhere:
+        thread = Thread(target=elsewhere.serve_forever)
+        thread.start()
+        said = drive(address, folder, steps, f"http://127.0.0.1:{elsewhere.server_port}/")
+        elsewhere.shutdown()
+        thread.join()
+    return said, folder
+
+
+def test_real_images_have_pythons_objects(used, images, nuclei):
+    said, folder = used
+    differing = 0
+    for number, (pixels, step) in enumerate(zip(images, said["steps"], strict=True)):
+        expected = segment(pixels, nuclei).labels
+        found = labels_in(folder / f"{number}.labels.png")
+        assert step["count"] == f"{expected.max():,}"
+        assert_same_objects(found, expected, iou=0.9)
+        differing += np.count_nonzero((found > 0) != (expected > 0))
+    assert differing <= 20  # border pixels, of 20 images; where this was written: none
+
+
+def test_nothing_leaves_the_browser(used, address):
+    said, _ = used
+    assert said["reached"] == {"page": False, "worker": False}
+    assert Visits.heard == []
+    assert len(said["requests"]) > 10
+    for request in said["requests"]:
+        assert request["url"].startswith((address, f"blob:{address}")), request
+        assert request["method"] == "GET"
+        assert not request["posts"]
+        assert len(request["url"]) < 200, "no pixels in it"
+
+
+def test_what_is_saved_belongs_together(used):
+    _, folder = used
+    saved = sorted(folder.glob("*.csv"))
+    assert len(saved) == 3
+    for path in saved:
+        labels = labels_in(path.with_suffix(".labels.png")).astype(np.int32)
+        collection = json.loads(path.with_suffix(".geojson").read_text())
+        assert_qupath_rules(collection)
+        np.testing.assert_array_equal(filled(geometries_of(collection["features"])["nuclei"], labels.shape), labels)
+        table = pd.read_csv(path)
+        expected = measure_objects(labels, (), (), None)[list(table.columns)]
+        pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+
+
+def test_other_files_and_scales(address, images, nuclei, tmp_path):
+    grey, coloured = images[0], next(pixels for pixels in images if (pixels != pixels[:1]).any())
+    tifffile.imwrite(tmp_path / "plain.tif", grey[0], compression="lzw", predictor=True)
+    tifffile.imwrite(tmp_path / "imagej.tif", grey[0], imagej=True, resolution=(4, 4), metadata={"unit": "um"})
+    colours = np.ascontiguousarray(coloured.transpose(1, 2, 0))
+    (tmp_path / "photo.jpg").write_bytes(imagecodecs.jpeg_encode(colours, level=95))
+    PIL.Image.fromarray(colours).save(tmp_path / "exact.webp", lossless=True)
+    alike = {"plain.tif": 1.0, "imagej.tif": 0.9, "photo.jpg": 0.9, "exact.webp": 1.0}
+    steps = [{"image": tmp_path / name, "saves": ["labels"]} for name in alike]
+    again = [{"scale": "size", "value": 0.8, "saves": ["csv"]}, {"scale": "diameter", "value": 25}]
+    said = drive(address, tmp_path, [*steps, *again])
+    assert "0.25 µm/px (ImageJ metadata)" in said["steps"][1]["facts"]
+    for name, least in alike.items():
+        expected = segment(colours if name == "exact.webp" else tmp_path / name, nuclei).labels
+        found = labels_in((tmp_path / name).with_suffix(".labels.png")).astype(np.int32)
+        assert found.max() > 5
+        assert score(found, expected).f1_mean >= least, name
+    assert "1.6 times as large" in said["steps"][4]["status"]
+    assert "0.68 times as large" in said["steps"][5]["status"]
+    table = pd.read_csv(tmp_path / "exact.csv")
+    np.testing.assert_allclose(table["area_um2"], 0.64 * table["area_px"])
+
+
+def test_mistakes_are_told(address, images, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.tif").write_bytes(b"")
+    (tmp_path / "good.png").write_bytes(png(images[0]))
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:400])
+    head = struct.pack(">IIBBBBB", 60_000, 50_000, 8, 0, 0, 0, 0)
+    vast = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "vast.png").write_bytes(vast[:16] + head + vast[29:])
+    tifffile.imwrite(tmp_path / "nan.tif", np.full((30, 40), np.nan, np.float32))
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((3, 30, 40), np.uint8), photometric="minisblack")
+    PIL.Image.new("L", (2000, 1500)).save(tmp_path / "wide.png")
+    asked = {
+        "text.png": "no image",
+        "empty.tif": "empty",
+        "cut.png": "cut short or damaged",
+        "vast.png": "60000 × 50000",
+        "nan.tif": "NaN",
+        "stack.tif": "several channels or planes",
+    }
+    steps: list[dict[str, Any]] = [{"image": tmp_path / name} for name in asked]
+    steps += [{"image": tmp_path / "good.png"}]
+    steps += [
+        {"scale": "size"},
+        {"scale": "size", "value": 90},
+        {"image": tmp_path / "wide.png", "value": 2.5, "scale": "size"},
+    ]
+    said = drive(address, tmp_path, steps)["steps"]
+    for step, told in zip(said, [*asked.values(), None, "State the scale", "absurdly", "10000 × 7500"], strict=True):
+        assert step["state"] == ("done" if told is None else "failed")
+        assert (told or "") in step["error"]
+        assert bool(step["error"]) == (told is not None)
+
+
+def test_a_plain_server_will_do(images, nuclei, tmp_path):
+    (tmp_path / "image.png").write_bytes(png(images[3]))
+    with served(WEB / "site") as plain:
+        said = drive(plain, tmp_path, [{"image": tmp_path / "image.png", "saves": ["labels"]}])
+    assert said["steps"][0]["state"] == "done"
+    assert_same_objects(labels_in(tmp_path / "image.labels.png"), segment(images[3], nuclei).labels, iou=0.9)
+
+
+def test_a_model_of_normalised_images_scales_as_python(images, nuclei, tmp_path):
+    """It is normalised at full resolution and then rescaled, which a model of raw images cannot be given."""
+    shutil.copytree(WEB / "site", tmp_path / "site")
+    to_onnx(nuclei, tmp_path / "site" / "model" / "nuclei.onnx", normalised=True)
+    chosen = images[::4]
+    steps = []
+    for number, pixels in enumerate(chosen):
+        (tmp_path / f"{number}.png").write_bytes(png(pixels))
+        scale = {} if number else {"scale": "size", "value": 0.35}
+        steps.append({"image": tmp_path / f"{number}.png", "saves": ["labels"], **scale})
+    with served(tmp_path / "site") as plain:
+        drive(plain, tmp_path, steps)
+    for number, pixels in enumerate(chosen):
+        found = labels_in(tmp_path / f"{number}.labels.png")
+        expected = segment(pixels, nuclei, pixel_size_um=0.35).labels
+        assert_same_objects(found, expected, iou=0.9)
+        assert np.count_nonzero((found > 0) != (expected > 0)) <= 0.001 * found.size
+
+
+def test_a_missing_model_is_told(images, tmp_path):
+    shutil.copytree(WEB / "site", tmp_path / "site", ignore=shutil.ignore_patterns("*.onnx"))
+    (tmp_path / "image.png").write_bytes(png(images[0]))
+    with served(tmp_path / "site") as plain:
+        said = drive(plain, tmp_path, [{"image": tmp_path / "image.png"}])
+    assert "cytoseed export nuclei --to onnx" in said["steps"][0]["error"]
