@@ -15,6 +15,8 @@ from typing import Any, Self
 
 NETWORKS = ("paper", "lite")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
+PRECISIONS = ("float32", "bfloat16")
 STAINS = ("haematoxylin", "eosin", "dab")
 NOMINAL_DIAMETER_UM = 8.5
 """Median diameter of a nucleus that images of unknown pixel size are scaled by."""
@@ -209,6 +211,10 @@ class SegmentOptions:
     """Test-time augmentation: see an image's eight flips and quarter turns, in eight times the time and memory."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `mps`; `auto` takes the fastest one present."""
+    runtime: str = "auto"
+    """What runs the network: `torch`, `onnxruntime` or `openvino` (these on a CPU); `auto` takes the fastest one."""
+    precision: str = "float32"
+    """`float32`, or `bfloat16` for the network: faster on a GPU or a CPU with AMX, and a few borders change."""
     peak_radius_px: int | None = None
     """See `ModelConfig.peak_radius_px`."""
     seed_threshold: float | None = None
@@ -261,6 +267,8 @@ class SegmentOptions:
             "left out where a stain is given: it takes red, green and blue",
         )
         _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
+        _require(self.runtime in RUNTIMES, "runtime", self.runtime, f"one of {', '.join(RUNTIMES)}")
+        _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
         _require_thresholds(self)
 
 

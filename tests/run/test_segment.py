@@ -7,6 +7,7 @@ import hypothesis
 import numpy as np
 import pytest
 import tifffile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
 from cytoseed.models.weights import Model, list_models, load_model, save_model
 from cytoseed.run.engine import Engine
-from cytoseed.run.segment import describe, segment
+from cytoseed.run.segment import describe, full_size_labels, segment
 from cytoseed.settings import SegmentOptions
 
 GREY = Model(bright_config(), bright_segmenter())
@@ -257,6 +258,18 @@ def test_two_targets_give_two_planes():
         result = segment(image, model, **settings)
         assert result.labels.shape == (2, *image.shape)
         assert [int(plane.max()) for plane in result.labels] == [truth.max()] * 2
+
+
+def test_a_nucleus_keeps_the_id_of_its_cell_where_labels_shrink():
+    labels = torch.zeros(2, 40, 60, dtype=torch.int32)
+    labels[1, 2:12, 2:12] = 1  # a cell without a nucleus
+    labels[1, 20:36, 4:20], labels[0, 24:32, 8:16] = 2, 2
+    labels[1, 20, 40] = 3  # gone at half the size
+    labels[1, 20:36, 42:58], labels[0, 24:32, 46:54] = 4, 4
+    nuclei, cells = full_size_labels(labels, 20, 30)
+    assert np.unique(cells).tolist() == [0, 1, 2, 3]
+    assert np.unique(nuclei).tolist() == [0, 2, 3]
+    assert (cells[nuclei > 0] == nuclei[nuclei > 0]).all()
 
 
 def test_the_description_is_that_of_the_run_and_plain(tmp_path):

@@ -45,7 +45,8 @@ def prepare_job(
     Raises
     ------
     FileNotFoundError, ModuleNotFoundError, ValueError
-        An unknown format, model or device; a format whose package is not installed; no shard such as `3/8`.
+        An unknown format, model, device or runtime; a format or runtime whose package is not installed; no shard such
+        as `3/8`.
     OSError
         A folder that cannot be made or written to.
     """
@@ -54,10 +55,11 @@ def prepare_job(
     from cytoseed.results.writers import check_formats
     from cytoseed.run.engine import choose_device
     from cytoseed.run.job import Shard
+    from cytoseed.run.runtimes import choose_runtime
 
     names = check_formats([name.strip() for name in formats])
     part = Shard.read(shard) if shard else None
-    choose_device(options.device)
+    choose_runtime(options.runtime, choose_device(options.device), options.precision)
     loaded = load_model(model)
     folder = folder_at(output)
     _require_writable(folder)
@@ -268,7 +270,7 @@ def write_example(folder: Path) -> Path:
     path = folder / "immunohistochemistry.png"
     beside = folder / f".{path.name}.{os.getpid()}.part"
     try:
-        picture = immunohistochemistry()  # type: ignore[no-untyped-call]
+        picture = immunohistochemistry()
         beside.write_bytes(imagecodecs.png_encode(picture))
         os.replace(beside, path)
     finally:

@@ -25,6 +25,7 @@ from cytoseed.learn.samples import Division, Sample
 from cytoseed.learn.validate import evaluate_model
 from cytoseed.models.weights import Model, in_half, keeps_half, save_model
 from cytoseed.run.engine import choose_device, keep_freed_memory
+from cytoseed.run.runtimes import bfloat16_pays
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -193,7 +194,7 @@ class _Run:
         self.optimizer = kind(
             self.model.parameters(), config.learning_rate, weight_decay=decay, fused=device.type == "cuda"
         )
-        self.half = config.precision == "bfloat16" or (config.precision == "auto" and _bfloat16_pays(device))
+        self.half = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_pays(device))
         self.step = 0
         self.best, self.best_step = math.nan, -1
         self.before: tuple[Figure, ...] = ()
@@ -317,13 +318,6 @@ class _Run:
         """Give, as JSON, what must be the same for a training to go on; memory and patience change no step."""
         steps = {name: value for name, value in self.config.to_dict().items() if name not in _FREE}
         return json.dumps([self.model_config.to_dict(), steps], sort_keys=True)
-
-
-def _bfloat16_pays(device: torch.device) -> bool:
-    """Tell whether matrix units for it are there: a GPU's, or those of a CPU with AMX (docs/experiments.md)."""
-    if device.type == "cpu":
-        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-    return device.type == "cuda"
 
 
 def _differences(there: str, here: str) -> Iterator[str]:

@@ -83,7 +83,7 @@ class Cluster:
             raise ValueError(f"patience_s is {patience_s}; it must be above 0, in seconds")
         self._workers, self._scheduler, self._patience_s = workers, scheduler, patience_s
         self._stack = ExitStack()
-        self._devices: dict[tuple[str, str], str] = {}
+        self._devices: dict[tuple[str, ...], str] = {}
 
     def __enter__(self) -> Self:
         require_dask()
@@ -178,9 +178,9 @@ class Cluster:
         Raises
         ------
         ValueError
-            A worker is not fit for the errand: it has not the model, or another version.
+            A worker is not fit for the errand: it has not the model, the device or the runtime, or another version.
         """
-        key = (errand.model, errand.device)
+        key = (errand.model, errand.device, errand.runtime, errand.precision)
         if key not in self._devices:
             self._require_workers()
             self._devices[key] = self._asked(errand)
@@ -241,7 +241,16 @@ class Cluster:
             raise ValueError(f"the {what} is held in memory, where workers cannot see it: give the path of a file")
         source = address_of_image(image)
         folder = os.path.abspath(model.folder)
-        return worker.Errand(source, dict(image.identity()), folder, model.config.sha256, __version__, options.device)
+        return worker.Errand(
+            source,
+            dict(image.identity()),
+            folder,
+            model.config.sha256,
+            __version__,
+            options.device,
+            options.runtime,
+            options.precision,
+        )
 
     def _asked(self, errand: worker.Errand) -> str:
         """Ask every worker whether it is fit for an errand, and for its device."""

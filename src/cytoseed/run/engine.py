@@ -1,4 +1,4 @@
-"""The one place that picks the device and runs the network on it."""
+"""The one place that picks the device and what runs the network on it, and makes a model ready for both."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cytoseed.core.model import Segmenter, Thresholds
 from cytoseed.models.weights import Model
+from cytoseed.run.runtimes import choose_runtime, ready_network
 from cytoseed.settings import DEVICES
 
-_BAND_PX = 128  # rows of the network's last layer at a time on a CPU: a multiple of its stride
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # names of mallopt(3)
 
 
@@ -46,11 +46,12 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 class Engine:
-    """A segmenter made ready for one device.
+    """A segmenter made ready for one device, with its network in one runtime and precision.
 
     Normalisation layers are folded into convolutions, and convolutions run on the memory layout that is
-    fastest there: on 2 CPU cores both together halve the time of the `lite` network. Everything is computed
-    in float32, without TF32, so that the objects are the same on every device but for rounding.
+    fastest there: on 2 CPU cores both together halve the time of the `lite` network. In float32, the default, it is
+    computed without TF32, so that the objects are the same on every device and in every runtime but for rounding.
+    bfloat16 is for the network alone.
 
     Parameters
     ----------
@@ -59,18 +60,35 @@ class Engine:
     device
         As `choose_device` gives it. On `mps` the network runs on the GPU and what follows it on the CPU:
         scatter reductions over integers are not all there. That path could not be tried on such a machine.
+    runtime, precision
+        As `choose_runtime` takes them.
+
+    Attributes
+    ----------
+    device : torch.device
+        The one given.
+    runtime : str
+        What runs the network: `torch`, `onnxruntime` or `openvino`.
+
+    Raises
+    ------
+    ModuleNotFoundError, ValueError
+        As `choose_runtime`; also if the network's ONNX file has to be made, and the extra `onnx` is not installed.
     """
 
-    def __init__(self, segmenter: Segmenter, device: torch.device) -> None:
+    def __init__(
+        self, segmenter: Segmenter, device: torch.device, runtime: str = "auto", precision: str = "float32"
+    ) -> None:
         self.device = device
-        self._backbone = copy.deepcopy(segmenter).eval()
+        self.runtime = choose_runtime(runtime, device, precision)
+        self._backbone = copy.deepcopy(segmenter).cpu().eval()
+        self._rest = copy.deepcopy(self._backbone) if device.type == "mps" else self._backbone
         self._backbone.network.fold()
+        ready = ready_network(self._backbone.network, device, self.runtime, precision)
+        self._backbone.add_module("network", ready)
         self._backbone.to(device)
-        if device.type == "cpu":
-            self._backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._backbone.network.band_px = _BAND_PX
+        if device.type == "cpu" and self.runtime == "torch":  # others keep their own, and would leave gaps in this
             keep_freed_memory()
-        self._rest = copy.deepcopy(segmenter).eval() if device.type == "mps" else self._backbone
 
     def labels(self, image: Tensor, thresholds: Thresholds, tta: bool = False) -> Tensor:
         """Segment one image in one piece.
@@ -147,15 +165,16 @@ class Engine:
     def _batch(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) where and as the network takes them."""
         batch = images.to(self.device)
-        return batch.contiguous(memory_format=torch.channels_last) if self.device.type == "cpu" else batch
+        packed = self.device.type == "cpu" and self.runtime == "torch"
+        return batch.contiguous(memory_format=torch.channels_last) if packed else batch
 
 
-_ENGINES: weakref.WeakKeyDictionary[Model, dict[str, Engine]] = weakref.WeakKeyDictionary()
+_ENGINES: weakref.WeakKeyDictionary[Model, dict[tuple[str, str, str], Engine]] = weakref.WeakKeyDictionary()
 
 
-def engine_for(model: Model, device: torch.device) -> Engine:
+def engine_for(model: Model, device: torch.device, runtime: str = "auto", precision: str = "float32") -> Engine:
     """
-    Give the engine of a model on a device, the same one as long as the model lives.
+    Give the engine of a model on a device, in a runtime and a precision; the same one as long as the model lives.
 
     Parameters
     ----------
@@ -163,11 +182,19 @@ def engine_for(model: Model, device: torch.device) -> Engine:
         Its weights are taken when the engine is first asked for; later changes to them are not seen.
     device
         As `choose_device` gives it.
+    runtime, precision
+        As `choose_runtime` takes them.
+
+    Raises
+    ------
+    ModuleNotFoundError, ValueError
+        As `Engine`.
     """
     own = _ENGINES.setdefault(model, {})
-    if str(device) not in own:
-        own[str(device)] = Engine(model.segmenter, device)
-    return own[str(device)]
+    key = (str(device), choose_runtime(runtime, device, precision), precision)
+    if key not in own:
+        own[key] = Engine(model.segmenter, device, runtime, precision)
+    return own[key]
 
 
 def _present_devices() -> list[str]:

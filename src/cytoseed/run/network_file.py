@@ -89,7 +89,7 @@ def make_network_file(network: UNet, about: dict[str, str] | None = None) -> byt
 def _channels(network: UNet) -> int:
     """Image channels that a network takes."""
     folded = int(getattr(network.fold_pixels, "downscale_factor", 1)) ** 2
-    return int(network.get_submodule("down.0.first.conv").in_channels) // folded  # type: ignore[call-overload]
+    return int(network.get_submodule("down.0.first.conv").in_channels) // folded  # type: ignore[arg-type]
 
 
 def _key(network: UNet) -> str:

@@ -97,6 +97,7 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         "diameter_px": options.diameter_px,
         "scale": factor,
         "tta": options.tta,
+        "precision": options.precision,
         **{name: getattr(config, name) if value is None else value for name, value in own.items()},
     }
     full_yx = (image.shape[1], image.shape[2])

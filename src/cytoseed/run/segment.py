@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cytoseed.core.pieces import whole_objects
+from cytoseed.core.pieces import whole_pieces, without_gaps
 from cytoseed.core.prepare import percentiles
 from cytoseed.core.scale import rescale_labels
 from cytoseed.images import Image, ImageFileError
@@ -27,6 +27,7 @@ from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.run.part import Clock, Subject
 from cytoseed.run.picture import Picture, opened
 from cytoseed.run.plan import Plan, check_values, choose_stain, make_plan, scale_notice, see
+from cytoseed.run.runtimes import choose_runtime, precision_notice
 from cytoseed.run.survey import survey, tile_grid, tile_settings
 from cytoseed.run.tiled import join_tiles, make_missing
 from cytoseed.run.tissue import LARGEST_COUNTED_PX
@@ -76,7 +77,10 @@ def segment(
         A setting that `SegmentOptions` has not, or an array of values that are no numbers.
     ValueError
         A file that cannot be read; NaN or infinite values; a number of channels that the model does not take;
-        a pixel size or diameter that makes the image absurdly large or small; a device that is not there.
+        a pixel size or diameter that makes the image absurdly large or small; a device that is not there, or on
+        which a runtime or precision is not.
+    ModuleNotFoundError
+        A runtime that is not installed.
     MemoryError
         The image, at the model's pixel size, takes more memory than there is.
     """
@@ -85,12 +89,13 @@ def segment(
     source = opened(image)
     plan = make_plan(source, ready.config, wishes)
     device = choose_device(wishes.device)
-    sentence = scale_notice(plan)
-    if notice is not None and sentence is not None:
-        notice(sentence)
+    choose_runtime(wishes.runtime, device, wishes.precision)
+    for sentence in (scale_notice(plan), precision_notice(wishes.precision, device)):
+        if notice is not None and sentence is not None:
+            notice(sentence)
     _require_room(source)
     pixels = source.read()
-    engine = engine_for(ready, device)
+    engine = engine_for(ready, device, wishes.runtime, wishes.precision)
     own: Mapping[str, Any] = {}
     with _memory_errors(plan):
         if is_large(source, plan, wishes):
@@ -124,8 +129,8 @@ def describe(image: Picture, config: ModelConfig, options: SegmentOptions | None
     Returns
     -------
     Mapping
-        Plain values that JSON keeps: what `segment` would give as `Segmentation.settings`. The device is not
-        among them: it does not change the objects.
+        Plain values that JSON keeps: what `segment` would give as `Segmentation.settings`. Device and runtime are
+        not among them: they do not change the objects.
 
     Raises
     ------
@@ -170,20 +175,20 @@ def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[n
     Parameters
     ----------
     labels : Tensor, shape (T, h, w), int32, on the CPU
-        0 is background, ids are 1..K.
+        0 is background, ids are 1..K over all targets: what belongs together has one id.
     height, width : int
         Of the input, 1 or more.
 
     Returns
     -------
     ndarray of int32, shape (T, height, width)
-        0 is background, ids are 1..K without gaps.
+        0 is background, ids are 1..K without gaps over all targets.
     """
     shrinks = height < labels.shape[1] or width < labels.shape[2]
     labels = rescale_labels(labels, height, width)
     if shrinks:  # objects may fall apart or vanish
         count = int(labels.max())
-        labels = torch.cat([whole_objects(target[None].long(), count, 0) for target in labels])
+        labels = without_gaps(torch.cat([whole_pieces(target[None].long(), count, 0) for target in labels]), count)
     result: NDArray[np.int32] = labels.numpy()
     return result
 

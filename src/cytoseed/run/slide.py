@@ -23,12 +23,13 @@ from cytoseed.results.segmentation import DEFAULT_FORMATS
 from cytoseed.results.slide import KeptObjects, SlideResult
 from cytoseed.results.store import Store, write_durably
 from cytoseed.run.crew import Crew, Here
-from cytoseed.run.engine import choose_device, engine_for
+from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.run.job import Begun, Existing, Job, Request, begin, decide, described, drop_damaged, read_begun
 from cytoseed.run.lock import locked
 from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Subject
 from cytoseed.run.picture import Picture, opened
 from cytoseed.run.plan import scale_notice
+from cytoseed.run.runtimes import precision_notice
 from cytoseed.run.survey import survey
 from cytoseed.run.tiled import Failure, Progress, batches_of, join_tiles, make_missing
 from cytoseed.run.tissue import overview
@@ -114,7 +115,7 @@ def segment_slide(
         Another run writes to it now.
     OSError
         The folder cannot be written to, or its disk is full: what was done is kept, and `resume` goes on.
-    FileNotFoundError, TypeError, ValueError
+    FileNotFoundError, ModuleNotFoundError, TypeError, ValueError
         As `segment`; a region or mask that does not suit the image; an image none of whose tiles can be read.
     """
     wishes = with_settings(options, settings)
@@ -148,9 +149,11 @@ def run_slide(request: Request, watch: Watcher | None = None, crew: Crew | None 
         job = decide(request)
         if job.was_there:
             return SlideRun(None, () if request.shard else request.files, was_there=True)
-        notice = scale_notice(job.plan)
-        if notice is not None:
-            told.notice(notice)
+        wishes = request.options
+        slow = precision_notice(wishes.precision, choose_device(wishes.device)) if crew is None else None
+        for notice in (scale_notice(job.plan), slow):
+            if notice is not None:
+                told.notice(notice)
         return _made(request, job, told, crew)
 
 
@@ -161,7 +164,7 @@ def _ignore(_: object) -> None:
 def _made(request: Request, job: Job, told: Watcher, crew: Crew | None) -> SlideRun:
     """Make the tiles that are missing, join them, and write the files."""
     clock, store = Clock(), request.store
-    makers = crew or Here(engine_for(request.model, choose_device(request.options.device)))
+    makers = crew or Here(_engine(request))
     with request.image.regions() as regions, clock("wall"):
         if job.goes_on:
             drop_damaged(store)
@@ -199,6 +202,12 @@ def _made(request: Request, job: Job, told: Watcher, crew: Crew | None) -> Slide
     for sentence in _notices(request, run, job.grid.margin_px):
         told.notice(sentence)
     return run
+
+
+def _engine(request: Request) -> Engine:
+    """Give what makes the tiles in this process."""
+    wishes = request.options
+    return engine_for(request.model, choose_device(wishes.device), wishes.runtime, wishes.precision)
 
 
 def _begin(request: Request, job: Job, regions: Regions, clock: Clock, batch: int) -> None:

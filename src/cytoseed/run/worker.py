@@ -16,6 +16,7 @@ from cytoseed.models.weights import Model, load_model
 from cytoseed.run.crew import Here
 from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.part import Clock, Subject
+from cytoseed.run.runtimes import choose_runtime
 from cytoseed.run.segment import segment
 from cytoseed.settings import SegmentOptions
 
@@ -37,6 +38,10 @@ class Errand(NamedTuple):
     """Of cytoseed."""
     device: str
     """As `SegmentOptions.device` names it."""
+    runtime: str
+    """As `SegmentOptions.runtime` names it."""
+    precision: str
+    """As `SegmentOptions.precision` names it."""
 
 
 class Parcel(NamedTuple):
@@ -67,10 +72,15 @@ def describe(errand: Errand) -> str:
     Raises
     ------
     FileNotFoundError, ValueError
-        It has another version of cytoseed, not the model, another model under its path, or no such device.
+        It has another version of cytoseed, not the model, another model under its path, or no such device or runtime.
     """
     _model(errand)
-    return choose_device(errand.device).type
+    device = choose_device(errand.device)
+    try:
+        choose_runtime(errand.runtime, device, errand.precision)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"cannot do this: {error}") from error
+    return device.type
 
 
 def make(
@@ -98,7 +108,7 @@ def make(
     """
     model, image = _model(errand), _image(errand)
     subject, clock = Subject(image, *rest), Clock()
-    crew = Here(engine_for(model, choose_device(errand.device)))
+    crew = Here(engine_for(model, choose_device(errand.device), errand.runtime, errand.precision))
     tiles = [[subject.grid.tile(number) for number in batch] for batch in batches]
     parcels = []
     with image.regions() as regions:

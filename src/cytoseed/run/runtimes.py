@@ -1,0 +1,212 @@
+"""What can run the network: PyTorch, ONNX Runtime, OpenVINO; in float32 or bfloat16.
+
+Each is a module that stands in for the network in a `Segmenter`: from the padded image to raw fields. What comes before
+and after it is PyTorch's in any case.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cytoseed.core.network import UNet
+from cytoseed.run.network_file import network_file
+from cytoseed.settings import PRECISIONS, RUNTIMES
+
+_BAND_PX = 128  # rows of the network's last layer at a time on a CPU: a multiple of its stride
+_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+_SESSIONS = 2  # kept by a network: one of all cores, and one of the single core that follows it in tiles
+
+_Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def choose_runtime(name: str, device: torch.device, precision: str = "float32") -> str:
+    """Pick what runs the network on a device, and see that it is there.
+
+    Parameters
+    ----------
+    name : {'auto', 'torch', 'onnxruntime', 'openvino'}
+        `auto` is `torch` everywhere: in float32 on two cores of a Xeon with AMX it takes 0.23 s for 1024 x 1024 px with
+        `lite`, ONNX Runtime 0.32 and OpenVINO 0.22; with `paper` 2.1, 1.9 and 1.9 s. It needs nothing more to be
+        installed.
+    device
+        As `choose_device` gives it.
+    precision : {'float32', 'bfloat16'}
+
+    Returns
+    -------
+    str
+        `torch`, `onnxruntime` or `openvino`.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The runtime is not installed.
+    ValueError
+        There is no such runtime or precision; the runtime does not run on the device, or not in the precision.
+    """
+    if name not in RUNTIMES:
+        raise ValueError(f"runtime is {name!r}; it must be one of {', '.join(RUNTIMES)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    chosen = _fastest() if name == "auto" else name
+    if chosen != "torch":
+        _require_cpu(chosen, device)
+        _require_installed(chosen)
+    if precision == "bfloat16" and chosen == "onnxruntime":
+        raise ValueError(
+            "precision is 'bfloat16', which ONNX Runtime has not on CPUs: give runtime torch or openvino, or "
+            "precision float32 (--runtime, --precision)"
+        )
+    if precision == "bfloat16" and device.type == "mps":
+        raise ValueError("precision is 'bfloat16', which is there on cpu and cuda, and device is 'mps': give float32")
+    return chosen
+
+
+def ready_network(network: UNet, device: torch.device, runtime: str, precision: str) -> nn.Module:
+    """Make a network ready to run.
+
+    Parameters
+    ----------
+    network : UNet
+        In eval mode, with normalisation folded, on the CPU; it may become part of the result.
+    device, runtime, precision
+        As `choose_runtime` was given and gave them.
+
+    Returns
+    -------
+    Module
+        From images (N,C,H,W) float32, H and W multiples of the network's stride, to raw fields (N,F,H,W) float32, on
+        the device. It uses as many cores as PyTorch does in the thread that calls it, and may be called by several.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The network's ONNX file has to be made, and the extra `onnx` is not installed.
+    """
+    if runtime == "onnxruntime":
+        return _Elsewhere(network, _onnxruntime_session)
+    if runtime == "openvino":
+        kind = "bf16" if precision == "bfloat16" else "f32"  # else OpenVINO takes bfloat16 wherever it is fast
+        return _Elsewhere(network, lambda content, threads: _openvino_session(content, threads, kind))
+    network.to(device)
+    if device.type == "cpu":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.band_px = _BAND_PX
+    return _Half(network) if precision == "bfloat16" else network
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Tell whether matrix units for bfloat16 are there: a GPU's, or those of a CPU with AMX (docs/experiments.md)."""
+    if device.type == "cpu":
+        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return device.type == "cuda"
+
+
+def precision_notice(precision: str, device: torch.device) -> str | None:
+    """Give the sentence to say where a precision does not do what it is chosen for; None where it does."""
+    if precision != "bfloat16" or bfloat16_pays(device):
+        return None
+    return "bfloat16 is fast on GPUs and on CPUs with AMX; this CPU has none, where float32 may take half as long"
+
+
+class _Half(nn.Module):
+    """The network in bfloat16."""
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.network = network.to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, image: Tensor) -> Tensor:
+        half = image.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        result: Tensor = self.network(half).to(torch.float32)
+        return result
+
+
+class _Elsewhere(nn.Module):
+    """The network in another runtime, on the CPU.
+
+    Parameters
+    ----------
+    network : UNet
+        Not kept.
+    session : callable
+        From an ONNX file and a number of threads to what runs it.
+    """
+
+    def __init__(self, network: UNet, session: Callable[[bytes, int], _Run]) -> None:
+        super().__init__()
+        content = network_file(network)
+        self._session = lru_cache(_SESSIONS)(lambda threads: session(content, threads))
+        self._one_at_a_time = threading.Lock()
+
+    def forward(self, image: Tensor) -> Tensor:
+        with self._one_at_a_time:
+            run = self._session(torch.get_num_threads())
+            return torch.from_numpy(run(image.contiguous().numpy()))
+
+
+def _onnxruntime_session(content: bytes, threads: int) -> _Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors alone
+    options.enable_mem_pattern = False  # it serves images of one size, and takes half as much memory again
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        fields: NDArray[np.float32] = session.run(None, {"image": image})[0]
+        return fields
+
+    return run
+
+
+def _openvino_session(content: bytes, threads: int, kind: str) -> _Run:
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": kind,
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # several processes would all have the same cores
+    }
+    compiled = core.compile_model(core.read_model(content), "CPU", settings)
+
+    def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        fields: NDArray[np.float32] = compiled(image)[0]
+        return fields
+
+    return run
+
+
+def _fastest() -> str:
+    """Runtime of `auto`: see `choose_runtime`."""
+    return "torch"
+
+
+def _require_cpu(runtime: str, device: torch.device) -> None:
+    if device.type != "cpu":
+        raise ValueError(
+            f"runtime is {runtime!r}, which runs on the CPU, and device is {device.type!r}: give device cpu, or "
+            f"runtime torch (--device cpu, --runtime torch)"
+        )
+
+
+def _require_installed(runtime: str) -> None:
+    import importlib
+
+    try:
+        importlib.import_module(runtime)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"runtime is {runtime!r}, which is not installed ({error}): pip install 'cytoseed[{_EXTRAS[runtime]}]'",
+            name=error.name,
+        ) from error

@@ -1,0 +1,185 @@
+"""A model as ONNX: any size, raw or normalised, what it says of itself; and the network alone."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from packed import small_model
+
+from cytoseed import __version__
+from cytoseed.core.prepare import normalise
+from cytoseed.deliver.onnx import network_to_onnx, to_onnx
+from cytoseed.models.weights import load_model
+from cytoseed.run.graph import trace
+from same import assert_same_objects
+from twenty import nuclei_onnx
+
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+SIZES = [(1, 1), (1, 40), (20, 20), (33, 1), (63, 150), (130, 97)]
+
+
+def session(path):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def discs(height, width, channels=1, seed=0):
+    """Raw values (C,H,W) as of 16 bits, in float32: discs of several brightnesses on an uneven ground, and noise."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    image = 900 + 3.0 * rows + rng.normal(0, 20, (height, width))
+    for _ in range(height * width // 400):
+        y, x, radius = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(2, 8)
+        image[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = rng.uniform(20_000, 60_000)
+    return np.repeat(np.round(image)[None], channels, axis=0).astype(np.float32)
+
+
+def labels_of(model, raw):
+    with torch.inference_mode():
+        return model.segmenter(normalise(torch.from_numpy(raw))[None]).numpy()
+
+
+@pytest.fixture(scope="module")
+def nuclei():
+    return load_model("nuclei")
+
+
+@pytest.fixture(scope="module")
+def from_raw():
+    return session(nuclei_onnx())
+
+
+@pytest.fixture(scope="module")
+def network(nuclei, tmp_path_factory):
+    return network_to_onnx(nuclei, tmp_path_factory.mktemp("onnx") / "nuclei.network.onnx")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_raw_images_of_any_size(from_raw, nuclei, size):
+    raw = discs(*size, channels=3)
+    raw[1] = 2 * raw[1] + 7  # each channel has percentiles of its own
+    before = raw.copy()
+    (found,) = from_raw.run(None, {"image": raw[None]})
+    assert found.dtype == np.int32
+    assert found.shape == (1, 1, *size)
+    assert_same_objects(found, labels_of(nuclei, raw), iou=0.9)
+    np.testing.assert_array_equal(raw, before)
+    assert size != (130, 97) or found.max() > 15
+
+
+def test_normalised_as_the_model_does_to_the_bit():
+    """Sizes at which a rank is rounded up, down and to even; one value more or less moves it."""
+
+    class Normalise(torch.nn.Module):
+        def forward(self, image):
+            return normalise(image[0])[None]
+
+    run = session(trace(Normalise(), torch.rand(1, 3, 50, 70), "normalised", {2: "height", 3: "width"}))
+    for seed, (height, width) in enumerate([(1, 500), (1, 501), (3, 167), (1, 1500), (1, 1501), (50, 50), (200, 300)]):
+        raw = np.random.default_rng(seed).normal(0, 900, (3, height, width)).astype(np.float32)
+        raw[0] = np.round(raw[0] / 500)
+        raw[1, 0, 0] = 1e9
+        (found,) = run.run(None, {"image": raw[None]})
+        np.testing.assert_array_equal(found[0], normalise(torch.from_numpy(raw)))
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, -3.5, 65535.0])
+def test_an_image_of_one_value_holds_nothing(from_raw, value):
+    assert from_raw.run(None, {"image": np.full((1, 3, 50, 60), value, np.float32)})[0].max() == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_another_number_of_channels_is_refused_by_the_runtime(from_raw, channels):
+    refusal = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
+    with pytest.raises(refusal, match=f"Got: {channels} Expected: 3"):
+        from_raw.run(None, {"image": np.zeros((1, channels, 30, 30), np.float32)})
+
+
+def test_nuclei_and_cells_from_normalised_values(pair_model, tmp_path):
+    run = session(to_onnx(pair_model, tmp_path / "pair.onnx", normalised=True))
+    about = run.get_modelmeta().custom_metadata_map
+    assert (about["targets"], about["input"], about["channels"]) == ("nuclei,cells", "normalised", "1")
+    assert (about["seed_threshold"], about["min_size_px"]) == ("0.3", "4")
+    assert [path.name for path in tmp_path.iterdir()] == ["pair.onnx"]  # what was written beside is gone
+    assert pair_model.segmenter.chunk_px > 0  # it stays as it is
+    for size in SIZES:
+        image = normalise(torch.from_numpy(discs(*size)))[None]
+        with torch.inference_mode():
+            wanted = pair_model.segmenter(image).numpy()
+        (found,) = run.run(None, {"image": image.numpy()})
+        assert found.shape == (1, 2, *size)
+        np.testing.assert_array_equal(found, wanted)
+    assert wanted[0, 0].max() > 10
+
+
+def test_the_file_says_what_it_is(from_raw, nuclei):
+    about = from_raw.get_modelmeta().custom_metadata_map
+    config = nuclei.config
+    assert config.sha256
+    assert about == {
+        "name": config.name,
+        "version": config.version,
+        "description": config.description,
+        "licence": config.licence,
+        "sha256": config.sha256,
+        "pixel_size_um": "0.5",
+        "channels": "3",
+        "targets": "nuclei",
+        "peak_radius_px": "4",
+        "seed_threshold": "0.5",
+        "mask_threshold": "0.0",
+        "agreement_iou": "0.5",
+        "min_size_px": "10",
+        "input": "raw",
+        "cytoseed": __version__,
+    }
+    (image,), (labels,) = from_raw.get_inputs(), from_raw.get_outputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(float)", [1, 3, "height", "width"])
+    assert (labels.name, labels.type, labels.shape) == ("labels", "tensor(int32)", [1, 1, "height", "width"])
+
+
+def test_the_network_alone(network, nuclei):
+    run = session(network)
+    about = run.get_modelmeta().custom_metadata_map
+    assert (about["name"], about["input"], about["stride"]) == ("nuclei", "normalised", "16")
+    assert run.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    assert run.get_outputs()[0].shape == ["batch", 9, "height", "width"]
+    for size in ((1, 16, 16), (3, 64, 112), (2, 320, 16)):
+        images = torch.rand(size[0], 3, *size[1:], generator=torch.Generator().manual_seed(size[1])) * 2 - 0.5
+        (found,) = run.run(None, {"image": images.numpy()})
+        with torch.inference_mode():
+            wanted = nuclei.segmenter.network(images)
+        torch.testing.assert_close(torch.from_numpy(found), wanted, atol=1e-4, rtol=1e-4)
+    assert any(name.endswith("running_mean") for name in nuclei.segmenter.state_dict())  # it stays as it is
+
+
+def test_both_files_are_sound_and_hold_no_word_of_this_machine(network):
+    import onnx
+
+    for path in (nuclei_onnx(), network):
+        onnx.checker.check_model(str(path), full_check=True)
+        content = path.read_bytes()
+        assert b"site-packages" not in content
+        assert b".py" not in content
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    for write in (to_onnx, network_to_onnx):
+        with pytest.raises(ModuleNotFoundError, match=rf"{package} is not installed: pip install 'cytoseed\[onnx\]'"):
+            write(small_model(), tmp_path / "file.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_openvino_takes_any_size_and_refuses_other_channels(nuclei):
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.Core().compile_model(nuclei_onnx(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for size in SIZES:
+        raw = discs(*size, channels=3, seed=1)
+        assert_same_objects(compiled(raw[None])[0], labels_of(nuclei, raw), iou=0.9)
+    with pytest.raises(RuntimeError):
+        compiled(np.zeros((1, 2, 30, 30), np.float32))
