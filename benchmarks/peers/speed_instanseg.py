@@ -1,0 +1,156 @@
+"""The published InstanSeg as its users run it, for benchmarks/speed.py: `eval_small_image` of instanseg-torch.
+
+That runs the exported TorchScript with its defaults. Runtime `python` is the other way, of the package's own test
+script: the network in eager mode and `postprocessing`, with its defaults. The network has the published widths and
+random weights, on which its time does not depend; as many channels in as the image has, and the paper's best embedding
+out, 4 + 4 dimensions. What follows it gets what the network of `nuclei-paper` gives for the image, in this package's
+terms, and the weights of its pixel classifier: so that it has the same nuclei to find.
+"""
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from speed_adapter import Request, Settings, Stopwatch, serve
+from torch import Tensor, nn
+
+WIDTHS = [256, 128, 64, 32]
+POSITIONAL, CONDITIONAL, SEEDS = 4, 4, 1
+PHI_WIDTH = 5
+
+WATCH = Stopwatch()
+"""One for the process: scripted code calls it by functions without arguments."""
+
+
+@torch.jit.ignore
+def _begin() -> None:
+    WATCH.begin()
+
+
+@torch.jit.ignore
+def _end() -> None:
+    WATCH.end()
+
+
+class Watched(nn.Module):
+    """A network that runs, is timed, and then gives the fields it was told."""
+
+    fields: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.fields = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _begin()
+        fields = self.network(x)
+        _end()
+        if self.fields.shape[0] > 0:
+            fields = self.fields
+        return fields
+
+
+class InstanSeg:
+    """instanseg-torch with a network for grey and one for RGB images, made when first needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        _declare_torchvision_operators()
+        torch.set_num_threads(settings.threads)
+        self.versions = {"instanseg-torch": version("instanseg-torch"), "torch": torch.__version__}
+        self.watch = WATCH
+        self._settings = settings
+        self._device = torch.device(settings.device)
+        if self._device.type == "cuda":
+            self.watch.wait = torch.cuda.synchronize
+        self._models: dict[int, Any] = {}
+        self._fields = torch.zeros(0)
+
+    def prepare(self, request: Request) -> None:
+        from instanseg.utils.tiling import _instanseg_padding
+
+        fields = torch.from_numpy(np.load(request.fields))
+        fields = fields[None] if fields.dim() == 3 else fields
+        fields[:, :POSITIONAL] *= 2  # 4 tanh(p) is 8 (sigmoid(2 p) - 0.5)
+        least = 32 if self._settings.runtime == "python" else 16
+        self._fields = _instanseg_padding(fields.to(self._device), extra_pad=0, min_dim=least)[0]
+        image = np.load(request.image, mmap_mode="r")
+        is_grey = image.ndim == (3 if request.batch else 2)
+        self._model(1 if is_grey else 3)
+
+    def segment(self, image: NDArray[Any]) -> NDArray[Any]:
+        model = self._ready(1 if image.ndim == 2 else 3)
+        if self._settings.runtime == "python":
+            return self._by_test_script(model, image)
+        labels = model.eval_small_image(image, return_image_tensor=False)
+        return np.asarray(labels[0, 0].cpu().numpy(), dtype=np.int32)
+
+    def segment_batch(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Segment a batch on the device, as `eval_medium_image` does with its tiles, without stitching them."""
+        from instanseg.utils.utils import percentile_normalize
+
+        planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+        batch = torch.from_numpy(planes.astype(np.float32)).to(self._device)
+        batch = torch.stack([percentile_normalize(image) for image in batch])
+        with torch.amp.autocast("cuda", enabled=self._device.type == "cuda"):
+            labels = self._ready(batch.shape[1]).instanseg(batch)
+        return np.asarray(labels[:, 0].cpu().numpy(), dtype=np.int32)
+
+    def _by_test_script(self, model: Any, image: NDArray[Any]) -> NDArray[Any]:
+        from instanseg.utils.augmentations import Augmentations
+        from instanseg.utils.tiling import _instanseg_padding, _recover_padding
+
+        network, method = model
+        planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        prepared, _ = Augmentations(dim_in=planes.shape[0], shape=None).to_tensor(planes.copy(), normalize=True)
+        padded, pad = _instanseg_padding(prepared, extra_pad=0, min_dim=32, ensure_square=False)
+        with torch.no_grad():
+            fields = _recover_padding(network(padded[None]), pad).squeeze(0)
+            # its limit of 2000 seeds would give an empty map of a crowded image; its test script raises it as well
+            labels = method.postprocessing(fields, window_size=128, max_seeds=10000, device=self._device)
+        return np.asarray(labels[0].cpu().numpy(), dtype=np.int32)
+
+    def _ready(self, channels: int) -> Any:
+        """Give the model of so many channels, whose network gives this image's fields."""
+        model = self._model(channels)
+        watched = model[0] if isinstance(model, tuple) else model.instanseg.fcn
+        watched.fields = self._fields
+        return model
+
+    def _model(self, channels: int) -> Any:
+        if channels not in self._models:
+            self._models[channels] = self._build(channels)
+        return self._models[channels]
+
+    def _build(self, channels: int) -> Any:
+        from instanseg.inference_class import InstanSeg as Inference
+        from instanseg.utils.loss.instanseg_loss import InstanSeg as Loss
+        from instanseg.utils.loss.instanseg_loss import InstanSeg_Torchscript
+        from instanseg.utils.models.InstanSeg_UNet import InstanSeg_UNet
+
+        torch.manual_seed(1)
+        dims = {"n_sigma": CONDITIONAL, "dim_coords": POSITIONAL, "dim_seeds": SEEDS}
+        network = InstanSeg_UNet(channels, [[POSITIONAL, CONDITIONAL, SEEDS]], layers=WIDTHS).eval()
+        method = Loss(window_size=128, device=self._device, **dims)
+        network = method.initialize_pixel_classifier(network, MLP_width=PHI_WIDTH)
+        with np.load(self._settings.phi) as weights:
+            network.pixel_classifier.load_state_dict({key: torch.from_numpy(weights[key]) for key in weights.files})
+        if self._settings.runtime == "python":
+            return Watched(network.to(self._device)), method
+        whole = InstanSeg_Torchscript(network, backbone_dim_in=channels, **dims)
+        whole.fcn = Watched(whole.fcn)
+        example = torch.rand(1, channels, 256, 256)
+        return Inference(torch.jit.script(whole, example), device=self._settings.device, verbosity=0)
+
+
+def _declare_torchvision_operators() -> None:
+    """Let torchvision's CUDA wheel, of which nothing is used, load beside a CPU torch."""
+    if torch.version.cuda is None:
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+if __name__ == "__main__":
+    serve(InstanSeg)
