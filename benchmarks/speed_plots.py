@@ -26,7 +26,7 @@ def plot_objects(ledger: Ledger, path: Path) -> bool:
     methods = [method for method in names(ledger.of("objects")) if fit_objects(ledger, method)]
     if not methods:
         return False
-    figure = Figure((10, 4), layout="constrained")
+    figure = Figure((10, 5), layout="constrained")
     whole, after = figure.subplots(1, 2)
     for method, colour in zip(methods, _COLOURS, strict=False):
         for panel, field in ((whole, "total_s"), (after, "post_s")):
@@ -39,7 +39,6 @@ def plot_objects(ledger: Ledger, path: Path) -> bool:
     for panel, title in ((whole, "image to labels"), (after, "post-processing")):
         _finish(panel, title, "nuclei in 1024 × 1024 px")
     whole.set_yscale("log")
-    after.set_yscale("log")
     figure.savefig(path, dpi=100)
     return True
 
@@ -52,7 +51,7 @@ def plot_sizes(ledger: Ledger, path: Path) -> bool:
     bool
         Whether there was anything to draw.
     """
-    figure = Figure((5.5, 4), layout="constrained")
+    figure = Figure((5.5, 5), layout="constrained")
     panel = figure.subplots()
     drawn = False
     for method, colour in zip(names(ledger.of("sizes")), _COLOURS, strict=False):
@@ -74,4 +73,4 @@ def plot_sizes(ledger: Ledger, path: Path) -> bool:
 def _finish(panel: Any, title: str, label: str) -> None:
     panel.set(title=title, xlabel=label, ylabel="s")
     panel.grid(color="#dddddd")
-    panel.legend(fontsize=7)
+    panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)

@@ -26,7 +26,7 @@ def to_onnx(model: Model, path: str | Path, normalised: bool = False) -> Path:
 
     Its input `image` is (1,C,H,W) float32 at the model's pixel size, with as many channels as the model has (a grey
     image is repeated; runtimes refuse any other number); H and W are 1 or more. Its output `labels` is (1,T,H,W) int32,
-    as `Segmenter.forward` gives it, with the model's own thresholds. All windows of an image are held in memory at once,
+    as `Segmenter.forward` gives it, with the model's own thresholds. All windows of an image are held in memory,
     so that it grows with the number of objects.
 
     The file's metadata says what it is, in texts by name: `name`, `version`, `description`, `licence` and `sha256` of
