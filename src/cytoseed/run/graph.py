@@ -27,7 +27,7 @@ def trace(
     ----------
     module : Module
         In eval mode, on the CPU, without loops that depend on data (`Segmenter.chunk_px` is 0). Not changed.
-    image : Tensor, float32
+    image : Tensor
         An example of its one input, called `image` in the graph; its free sides are special in no way.
     output : str
         Name of its one output, which has as many axes as the image.

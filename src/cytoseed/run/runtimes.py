@@ -159,6 +159,7 @@ def _onnxruntime_session(content: bytes, threads: int) -> _Run:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors alone
     options.enable_mem_pattern = False  # it serves images of one size, and takes half as much memory again
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave cores to other stages
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
