@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays, from_dtype
 
-from cytoseed.core.prepare import fit_channels, normalise, percentiles, percentiles_of_counts, scale_intensity
+from cytoseed.core.prepare import (
+    fit_channels,
+    normalise,
+    percentile_ranks,
+    percentiles,
+    percentiles_of_counts,
+    scale_intensity,
+)
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 60))
 real_types = st.sampled_from([np.uint8, np.int16, np.int32, np.float32, np.float64]).map(np.dtype)
@@ -47,6 +54,11 @@ def test_percentiles_are_values_at_the_nearest_rank(image):
     for channel, least, most in zip(image.astype(np.float32), low.tolist(), high.tolist(), strict=True):
         ends = ranked(channel, 0.001), ranked(channel, 0.999)
         assert (least, most) == (ends if ends[0] < ends[1] else (channel.min(), channel.max()))
+
+
+@given(st.one_of(st.integers(1, 10**13), st.integers(0, 10**9).map(lambda thousands: 1000 * thousands + 501)))
+def test_ranks_are_the_nearest_and_of_two_the_even(count):
+    assert percentile_ranks(count) == (1 + round(0.001 * (count - 1)), 1 + round(0.999 * (count - 1)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
