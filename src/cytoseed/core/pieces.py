@@ -29,12 +29,23 @@ def connect(first: Tensor, second: Tensor, count: int) -> Tensor:
     """
     root = torch.arange(count, device=first.device)
     for _ in range(12):  # a chain of 100 000 nodes needs 6 rounds in order and 11 shuffled
+        before = root
         here, there = root.index_select(0, first), root.index_select(0, second)
         root = root.scatter_reduce(0, torch.maximum(here, there), torch.minimum(here, there), "amin")
         root = root.index_select(0, root)
         root = root.index_select(0, root)
         root = root.index_select(0, root)
+        if _may_stop(root) and torch.equal(root, before):
+            break
     return root
+
+
+def _may_stop(values: Tensor) -> bool:
+    """Tell whether a loop may end by what it finds: not where that is waited for (a GPU), nor in a traced graph."""
+    may = values.device.type == "cpu"
+    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        may = may and not torch.compiler.is_compiling()
+    return may
 
 
 class Runs(NamedTuple):

@@ -176,6 +176,8 @@ class PixelClassifier(nn.Module):
         waiting = torch.arange(seeds.shape[0], device=seeds.device)
         parts: list[Maps] = []
         for turn, window in enumerate(windows):
+            if chunk_px > 0 and turn > 0 and waiting.shape[0] == 0:
+                break
             reach = window // 2
             cut: list[Tensor] = []
             for some in self._chunks(waiting, chunk_px, views.shape[0] * (window + 1) * (window + 1)):

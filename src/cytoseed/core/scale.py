@@ -79,6 +79,9 @@ def rescale_part(
             f"box {box_yxhw} needs {rows} x {columns} px from ({top}, {left}): read that, which part_needed gives"
         )
     channels, height, width = part.shape[0], box_yxhw[2], box_yxhw[3]
+    if step_yx == (1, 1):  # each pixel would have the weight 1, and its neighbours 0
+        down, right = box_yxhw[0] - origin_yx[0], box_yxhw[1] - origin_yx[1]
+        return part[:, down : down + height, right : right + width].clone()
     held = part[:, down : down + rows, right : right + columns].reshape(-1, columns)  # (C * rows, columns)
     of_rows = _taps(box_yxhw[0], height, source_yx[0], step_yx[0]).on(top, part.device)
     of_columns = _taps(box_yxhw[1], width, source_yx[1], step_yx[1]).on(left, part.device)

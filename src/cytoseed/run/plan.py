@@ -177,7 +177,7 @@ def scale_channel(channel: NDArray[Any], low: torch.Tensor, high: torch.Tensor) 
         return scale_intensity(torch.from_numpy(np.ascontiguousarray(channel, np.float32))[None], low, high)
     every = torch.arange(np.iinfo(channel.dtype).max + 1, dtype=torch.float32)
     table = scale_intensity(every[None, None], low, high).flatten().numpy()
-    return torch.from_numpy(table[channel])[None]
+    return torch.from_numpy(np.take(table, channel))[None]
 
 
 def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) -> str:

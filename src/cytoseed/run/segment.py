@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from cytoseed.core.pieces import whole_pieces, without_gaps
-from cytoseed.core.prepare import percentiles
 from cytoseed.core.scale import rescale_labels
 from cytoseed.images import Image, ImageFileError
 from cytoseed.models.weights import Model, load_model
@@ -30,7 +29,7 @@ from cytoseed.run.plan import Plan, check_values, choose_stain, make_plan, scale
 from cytoseed.run.runtimes import choose_runtime, precision_notice
 from cytoseed.run.survey import survey, tile_grid, tile_settings
 from cytoseed.run.tiled import join_tiles, make_missing
-from cytoseed.run.tissue import LARGEST_COUNTED_PX
+from cytoseed.run.tissue import LARGEST_COUNTED_PX, range_of_pixels
 from cytoseed.settings import ModelConfig, SegmentOptions, with_settings
 
 _LARGEST_WHOLE_PX = 1 << 23  # that the network sees at once: 3 GB
@@ -198,8 +197,7 @@ def _whole(image: Image, pixels: NDArray[Any], plan: Plan, channels: int) -> tor
     check_values(pixels)
     read = pixels[list(plan.channels)] if plan.level == 0 else image.read(None, plan.level, plan.channels)
     chosen = choose_stain(read, plan)
-    low, high = percentiles(torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32)))
-    return see(chosen, (0, 0), (low.numpy(), high.numpy()), plan, channels, (0, 0, *plan.size_yx))
+    return see(chosen, (0, 0), range_of_pixels(chosen), plan, channels, (0, 0, *plan.size_yx))
 
 
 def is_large(image: Image, plan: Plan, options: SegmentOptions) -> bool:

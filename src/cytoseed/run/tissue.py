@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cytoseed.core.prepare import percentile_ranks, percentiles_of_counts
+from cytoseed.core.prepare import percentile_ranks, percentiles, percentiles_of_counts
 from cytoseed.images import Box, Image, ImageFileError, Regions
 from cytoseed.run.plan import Plan, check_values, choose_stain
 
@@ -173,7 +173,7 @@ def intensity_range(
         boxes = list(_boxes((height, width), px_bytes))
     else:
         boxes = _samples(tissue, (height, width))
-    if plan.record["stain"] is None and image.dtype.kind in "biu" and image.dtype.itemsize <= 2:
+    if plan.record["stain"] is None and _is_counted(image.dtype):
         return _range_of_counts(_readable(regions, boxes, plan.level, plan.channels), len(plan.channels), image.dtype)
     together = plan.record["stain"] is not None  # a stain is told from all channels, else one is held at a time
     ends = []
@@ -188,6 +188,28 @@ def intensity_range(
         ends.append(_range_of_values(values[:count]))
     low, high = np.array(ends, np.float32).T
     return low, high
+
+
+def range_of_pixels(pixels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Find the percentiles of an image that is at hand: those of `core.prepare.percentiles`, in less time.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (C,h,w)
+        Any real type, finite.
+
+    Returns
+    -------
+    low, high : ndarray of float32, shape (C,)
+    """
+    if _is_counted(pixels.dtype):
+        return _range_of_counts([pixels], len(pixels), pixels.dtype)
+    low, high = percentiles(torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)))
+    return low.numpy(), high.numpy()
+
+
+def _is_counted(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biu" and dtype.itemsize <= 2
 
 
 def _range_of_counts(
