@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-NETWORKS = ("paper", "lite")
+NETWORKS = ("paper", "lite", "slim")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "bfloat16")
@@ -214,7 +214,7 @@ class SegmentOptions:
     runtime: str = "auto"
     """What runs the network: `torch`, `onnxruntime` or `openvino` (these on a CPU); `auto` takes the fastest one."""
     precision: str = "float32"
-    """`float32`, or `bfloat16` for the network: faster on a GPU or a CPU with AMX, and a few borders change."""
+    """`float32`, or `bfloat16` for the network: faster on a GPU or a CPU with units for it; a few borders change."""
     peak_radius_px: int | None = None
     """See `ModelConfig.peak_radius_px`."""
     seed_threshold: float | None = None
@@ -313,6 +313,8 @@ class TrainConfig:
     """Weight of the seed term, on the scale of 15 (d - 0.5)."""
     instance_weight: float = 1.5
     """Weight of the instance term."""
+    teacher_weight: float = 1.0
+    """Weight of how far the fields are from those of a teacher, where there is one."""
     max_seeds: int = 50
     """Most seeds drawn from one crop for the instance term (the paper's K)."""
     window_px: int = 64
@@ -332,7 +334,7 @@ class TrainConfig:
     patience: int = 0
     """Training stops after this many validations in a row without a better mean F1; 0: never before its end."""
     precision: str = "auto"
-    """`auto` (bfloat16 on CUDA and on CPUs with AMX, else float32), `float32` or `bfloat16`."""
+    """`auto` (bfloat16 on CUDA and on CPUs with AMX or AVX-512 BF16, else float32), `float32` or `bfloat16`."""
     compile: bool = False
     """Compile the network with `torch.compile`: pays on a GPU in long runs."""
     memory_gb: float = 4.0
@@ -366,7 +368,7 @@ class TrainConfig:
         )
         for name in ("nominal_scale_share", "synthetic_stain_share"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        for name in ("seed_weight", "instance_weight", "weight_decay"):
+        for name in ("seed_weight", "instance_weight", "teacher_weight", "weight_decay"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         low, high = self.scale_range
         _require(0 < low <= high, "scale_range", self.scale_range, "two numbers above 0, the smaller first")

@@ -43,7 +43,7 @@ def parameters(network: nn.Module) -> int:
 def test_the_paper_network_has_the_size_of_the_paper():
     network = build_network("paper", 3, 9)
     assert 3.7e6 <= parameters(network) <= 3.9e6
-    assert 35e9 <= count_flops(network, 3) <= 37e9
+    assert 34e9 <= count_flops(network, 3) <= 37e9
 
 
 def test_the_lite_network_is_cheap():
@@ -69,7 +69,7 @@ def test_counting_leaves_the_network_as_it_was():
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(ValueError, match="network is 'huge'; it must be one of paper, lite"):
+    with pytest.raises(ValueError, match="network is 'huge'; it must be one of paper, lite, slim"):
         build_network("huge", 3, 9)
 
 
@@ -85,6 +85,24 @@ def test_folding_changes_nothing_but_rounding(name):
     folded = network(image)
     network.fold()  # a second time there is nothing to do
     assert torch.equal(network(image), folded)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMES)
+def test_joining_changes_nothing_but_rounding(name):
+    """Edges too: sides of one stride hold little else."""
+    network = built(name)
+    images = [torch.rand(2, 3, *size) for size in ((64, 48), (STRIDE[name], STRIDE[name]))]
+    before = [network(image) for image in images]
+    network.join()
+    enlarging = [module for module in network.modules() if isinstance(module, nn.ConvTranspose2d)]
+    assert len(enlarging) == len(network.up)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    for image, fields in zip(images, before, strict=True):
+        torch.testing.assert_close(network(image), fields, atol=1e-4, rtol=0)
+    joined = network(images[0])
+    network.join()  # a second time there is nothing to do
+    assert torch.equal(network(images[0]), joined)
 
 
 @torch.no_grad()
@@ -161,13 +179,15 @@ def test_reach_is_how_far_an_input_pixel_goes(name, turned):
     assert furthest == REACH[name]
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("band_px", [16, 48, 1000])
-def test_the_last_layer_in_bands_is_the_last_layer(name, band_px):
-    torch.manual_seed(0)
-    network = build_network(name, 3, 9).eval()
+def test_the_first_level_in_bands_is_the_first_level(name, joined, band_px):
+    network = built(name)
+    if joined:
+        network.join()
     image = torch.randn(2, 3, 112, 64)
-    with torch.no_grad():
-        whole = network(image)
-        network.band_px = band_px
-        torch.testing.assert_close(network(image), whole, rtol=0, atol=1e-6)
+    whole = network(image)
+    network.band_px = band_px
+    torch.testing.assert_close(network(image), whole, rtol=0, atol=1e-5)

@@ -7,43 +7,77 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-STRIDE = {"paper": 8, "lite": 16}
+STRIDE = {"paper": 8, "lite": 16, "slim": 16}
 """Height and width that `UNet.forward` takes are multiples of this."""
 
-REACH = {"paper": 95, "lite": 104}
+REACH = {"paper": 95, "lite": 104, "slim": 104}
 """Radius in px beyond which an input pixel cannot change a field."""
 
 
 class _Conv(nn.Module):
-    """Convolution, batch normalisation, and ReLU where asked for."""
+    """Convolution, batch normalisation, and ReLU where asked for; of an image enlarged twice, where it grows.
 
-    def __init__(self, inputs: int, outputs: int, size: int, active: bool = True) -> None:
+    A 1x1 convolution grows afterwards: the same values, from a quarter of the pixels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int, active: bool = True, grows: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+        self.before: nn.Module = _Twice() if grows and size > 1 else nn.Identity()
+        self.conv: nn.Module = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
         self.active: nn.Module = nn.ReLU(inplace=True) if active else nn.Identity()
+        self.after: nn.Module = _Twice() if grows and size == 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.active(self.norm(self.conv(x)))
+        result: Tensor = self.after(self.active(self.norm(self.conv(self.before(x)))))
         return result
 
     def fold(self) -> None:
         """Fold the normalisation into the convolution; for inference only."""
         if isinstance(self.norm, nn.BatchNorm2d):
-            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)  # type: ignore[type-var]
             self.norm = nn.Identity()
+
+    def join(self) -> None:
+        """Make one of enlarging and convolving, once folded: a transposed convolution, with 4/9 of the products."""
+        if isinstance(self.before, _Twice) and isinstance(self.conv, nn.Conv2d):
+            joined = nn.ConvTranspose2d(self.conv.in_channels, self.conv.out_channels, 4, stride=2, padding=1)
+            joined.weight.data = _enlarged(self.conv.weight.data)
+            joined.bias = self.conv.bias
+            self.conv, self.before = joined, nn.Identity()
+
+
+class _Twice(nn.Module):
+    """Nearest neighbour: what `nn.Upsample(scale_factor=2)` does, and it alone.
+
+    Scripted, that takes every other mode with it, among them one that libtorch has had since 2026 only: QuPath's could
+    not open the file.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        enlarged: Tensor = torch._C._nn.upsample_nearest2d(x, None, [2.0, 2.0])
+        return enlarged
+
+
+def _enlarged(kernel: Tensor) -> Tensor:
+    """Kernel (I, O, 4, 4) of the transposed convolution that does what (O, I, 3, 3) does to an image enlarged twice.
+
+    A pixel of the small image is two of the large one, in each direction, which meet different weights.
+    """
+    padded = nn.functional.pad(kernel.flip(2, 3).transpose(0, 1), [1, 1, 1, 1])
+    return padded.unfold(2, 2, 1).unfold(3, 2, 1).sum((4, 5))
 
 
 class _Block(nn.Module):
     """Residual block of two or four 3x3 convolutions; a skip connection is summed after the first.
 
-    x -> c0 (+ skip) -> c1, + 1x1(x); with four: -> c2 -> c3, + itself.
+    x -> c0 (+ skip) -> c1, + 1x1(x); with four: -> c2 -> c3, + itself. Where it grows, x is enlarged twice before.
     """
 
-    def __init__(self, inputs: int, outputs: int, convolutions: int) -> None:
+    def __init__(self, inputs: int, outputs: int, convolutions: int, grows: bool = False) -> None:
         super().__init__()
-        self.project = _Conv(inputs, outputs, 1, active=False)
-        self.first = _Conv(inputs, outputs, 3)
+        self.project = _Conv(inputs, outputs, 1, active=False, grows=grows)
+        self.first = _Conv(inputs, outputs, 3, grows=grows)
         self.second = _Conv(outputs, outputs, 3)
         more = [_Conv(outputs, outputs, 3) for _ in range(convolutions - 2)]
         self.rest = nn.Sequential(*more)
@@ -91,12 +125,12 @@ class UNet(nn.Module):
         ins = [inputs * shuffle**2, *widths[:-1]]
         self.down = nn.ModuleList([_Block(i, o, convolutions) for i, o in zip(ins, widths, strict=True)])
         coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.up = nn.ModuleList([_Block(i, o, convolutions) for i, o in coarse_to_fine])
+        self.up = nn.ModuleList([_Block(i, o, convolutions, grows=True) for i, o in coarse_to_fine])
         self.pool = nn.MaxPool2d(2)
-        self.grow = nn.Upsample(scale_factor=2, mode="nearest")
         self.refine: nn.Module = _Refine(inputs, widths[0], detail, shuffle) if shuffle > 1 else _Unrefined()
         self.head = nn.Conv2d(detail if shuffle > 1 else widths[0], outputs, 1)
-        self.band_px = 0  # rows of the last layer computed at a time; 0: all, for training and exporters
+        self.widths, self.convolutions, self.shuffle = list(widths), convolutions, shuffle
+        self.band_px = 0  # rows of the first level computed at a time; 0: all, for training and exporters
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute the fields.
@@ -110,30 +144,48 @@ class UNet(nn.Module):
         -------
         Tensor, shape (N, outputs, H, W), not bounded
         """
-        x = self.fold_pixels(image)
-        skips: list[Tensor] = []
+        x = self._begin(self.fold_pixels(image))
+        skips = [x]
         for level, block in enumerate(self.down):
             if level > 0:
-                x = self.pool(x)
-            x = block(x)
-            skips.append(x)
+                x = block(self.pool(x))
+                skips.append(x)
         skips.pop()
-        for block in self.up:
-            x = block(self.grow(x), skips.pop())
-        if self.band_px > 0:
-            return self._in_bands(x, image)
-        fields: Tensor = self.head(self.refine(x, image))
-        return fields
+        for level, block in enumerate(self.up):
+            if level + 1 < len(self.up):
+                x = block(x, skips.pop())
+        return self._end(x, skips.pop(), image)
 
-    def _in_bands(self, x: Tensor, image: Tensor) -> Tensor:
-        """Compute the last layer band by band: what is held at full resolution is most of the memory."""
-        height, ratio = image.shape[2], image.shape[2] // x.shape[2]
-        fields = torch.empty([image.shape[0], self.head.out_channels, height, image.shape[3]], device=image.device)
+    def _begin(self, x: Tensor) -> Tensor:
+        """Compute the first level going down, band by band."""
+        height = x.shape[2]
+        if self.band_px == 0:
+            first_level: Tensor = self.down[0](x)
+            return first_level
+        size = [x.shape[0], self.widths[0], height, x.shape[3]]
+        level = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         for top in range(0, height, self.band_px):
             bottom = min(height, top + self.band_px)
-            first, last = max(0, top - 2 * ratio), min(height, bottom + 2 * ratio)  # two 3x3 layers see 2 px further
-            refined = self.refine(x[:, :, first // ratio : last // ratio], image[:, :, first:last])
-            fields[:, :, top:bottom] = self.head(refined[:, :, top - first : bottom - first])
+            first, last = max(0, top - self.convolutions), min(height, bottom + self.convolutions)
+            level[:, :, top:bottom] = self.down[0](x[:, :, first:last])[:, :, top - first : bottom - first]
+        return level
+
+    def _end(self, x: Tensor, skip: Tensor, image: Tensor) -> Tensor:
+        """Compute the first level going up, and what follows it, band by band: together most of the memory."""
+        height = image.shape[2]
+        if self.band_px == 0:
+            all_fields: Tensor = self.head(self.refine(self.up[-1](x, skip), image))
+            return all_fields
+        size = [image.shape[0], self.head.out_channels, height, image.shape[3]]
+        fields = torch.empty(size, dtype=x.dtype, device=x.device)
+        coarse, fine = height // x.shape[2], height // skip.shape[2]
+        halo = coarse * (1 + (1 + fine * self.convolutions) // coarse)  # `refine` sees 2 px around it
+        for top in range(0, height, self.band_px):
+            bottom = min(height, top + self.band_px)
+            first, last = max(0, top - halo), min(height, bottom + halo)
+            y = self.up[-1](x[:, :, first // coarse : last // coarse], skip[:, :, first // fine : last // fine])
+            y = self.refine(y, image[:, :, first:last])
+            fields[:, :, top:bottom] = self.head(y[:, :, top - first : bottom - first])
         return fields
 
     def fold(self) -> None:
@@ -144,6 +196,16 @@ class UNet(nn.Module):
         for module in list(self.modules()):
             if isinstance(module, _Conv):
                 module.fold()
+
+    def join(self) -> None:
+        """Fold, and make one of every enlarging and the convolution behind it: the same within rounding, faster.
+
+        For inference in PyTorch; other runtimes can be slower on transposed convolutions.
+        """
+        self.fold()
+        for module in list(self.modules()):
+            if isinstance(module, _Conv):
+                module.join()
 
 
 class _Refine(nn.Module):
@@ -189,6 +251,8 @@ def build_network(name: str, inputs: int, outputs: int) -> UNet:
         return UNet(inputs, outputs, (32, 64, 128, 256), 4)
     if name == "lite":
         return UNet(inputs, outputs, (24, 40, 80, 128), 2, shuffle=2, detail=16)
+    if name == "slim":
+        return UNet(inputs, outputs, (16, 32, 64, 128), 2, shuffle=2, detail=8)
     raise ValueError(f"network is {name!r}; it must be one of {', '.join(STRIDE)}")
 
 

@@ -264,7 +264,7 @@ def open_torchscript(path: str | Path) -> torch.jit.ScriptModule:
 
 
 def exported(model: Model) -> ExportedSegmenter:
-    """Copy a model as `to_torchscript` writes it: for inference, normalisation folded into the convolutions.
+    """Copy a model as `to_torchscript` writes it: for inference, all that can be folded into the convolutions folded.
 
     Parameters
     ----------
@@ -277,21 +277,8 @@ def exported(model: Model) -> ExportedSegmenter:
         On the CPU, not scripted.
     """
     segmenter = copy.deepcopy(model.segmenter).cpu().eval().requires_grad_(False)
-    segmenter.network.fold()
-    segmenter.network.add_module("grow", _Doubled())
+    segmenter.network.join()
     return ExportedSegmenter(segmenter, model.config.channels, model.config.pixel_size_um).eval()
-
-
-class _Doubled(nn.Module):
-    """What `nn.Upsample(scale_factor=2)` does, and it alone.
-
-    Scripted, that takes every other mode with it, among them one that libtorch has had since 2026 only: QuPath's could
-    not open the file.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        doubled: Tensor = torch._C._nn.upsample_nearest2d(x, None, [2.0, 2.0])
-        return doubled
 
 
 def _as_float(labels: Tensor) -> Tensor:

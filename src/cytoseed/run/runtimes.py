@@ -19,7 +19,7 @@ from cytoseed.core.network import UNet
 from cytoseed.run.network_file import network_file
 from cytoseed.settings import PRECISIONS, RUNTIMES
 
-_BAND_PX = 128  # rows of the network's last layer at a time on a CPU: a multiple of its stride
+_BAND_PX = 256  # rows of the network's first level at a time on a CPU: a multiple of its stride
 _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 _SESSIONS = 2  # kept by a network: one of all cores, and one of the single core that follows it in tiles
 
@@ -97,15 +97,17 @@ def ready_network(network: UNet, device: torch.device, runtime: str, precision: 
         return _Elsewhere(network, lambda content, threads: _openvino_session(content, threads, kind))
     network.to(device)
     if device.type == "cpu":
+        network.join()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.band_px = _BAND_PX
     return _Half(network) if precision == "bfloat16" else network
 
 
 def bfloat16_pays(device: torch.device) -> bool:
-    """Tell whether matrix units for bfloat16 are there: a GPU's, or those of a CPU with AMX (docs/experiments.md)."""
+    """Tell whether there are units for bfloat16: a GPU's, a CPU's AMX or AVX-512 BF16 (docs/experiments.md)."""
     if device.type == "cpu":
-        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+        units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(bool(getattr(torch.cpu, unit, lambda: False)()) for unit in units)
     return device.type == "cuda"
 
 
@@ -113,7 +115,10 @@ def precision_notice(precision: str, device: torch.device) -> str | None:
     """Give the sentence to say where a precision does not do what it is chosen for; None where it does."""
     if precision != "bfloat16" or bfloat16_pays(device):
         return None
-    return "bfloat16 is fast on GPUs and on CPUs with AMX; this CPU has none, where float32 may take half as long"
+    return (
+        "bfloat16 is fast on GPUs and on CPUs with AMX or AVX-512 BF16; this CPU has neither, and float32 may take "
+        "half as long"
+    )
 
 
 class _Half(nn.Module):
