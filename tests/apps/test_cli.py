@@ -118,6 +118,27 @@ def test_training_goes_on_from_a_model(run, training_data, tmp_path):
     assert float(now) >= float(was) > 0
 
 
+def test_a_lighter_network_is_made_of_another_and_taught_by_it(run, training_data, tmp_path):
+    wide, output = tmp_path / "wide", tmp_path / "light"
+    flags = ["--data", training_data, "--steps", 1, "--crop", 64, "--batch-size", 1, "--device", "cpu"]
+    first = run("train", "--output", wide, "--network", "lite", *flags)
+    assert first.exit_code == 0, first.output
+    flags += ["--teacher", wide / "last", "--teacher-weight", 2]
+    done = run("train", "--output", output, "--from", wide / "last", "--network", "slim", *flags)
+    assert done.exit_code == 0, done.output
+    config = json.loads((output / "last" / "config.json").read_text())
+    assert (config["network"], config["recipe"]["stages"][-1]["teacher_weight"]) == ("slim", 2)
+    assert len(config["recipe"]["stages"]) == 2
+
+
+def test_a_network_that_cannot_be_made_of_the_other_is_refused(run, training_data, tmp_path):
+    flags = ["--data", training_data, "--output", tmp_path / "out", "--from", "nuclei-paper", "--network", "slim"]
+    done = run("train", *flags)
+    assert done.exit_code == 2
+    assert "built differently" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_recipe(run, training_data, tmp_path):
     done = run("train", "--data", training_data, "--output", tmp_path / "trained", "--recipe", "best")
     assert done.exit_code == 2

@@ -14,6 +14,7 @@ import torch
 
 from cytoseed.core.model import Segmenter
 from cytoseed.learn import train as training
+from cytoseed.learn.distil import Taught
 from cytoseed.learn.journal import figures_of
 from cytoseed.learn.samples import Division, Sample
 from cytoseed.learn.train import Progress, train
@@ -285,6 +286,40 @@ def test_training_goes_on_from_the_weights_of_a_model(samples, tmp_path):
     }
     if done.best_step == 0:  # nothing was learnt from these images
         assert model.config.trained_on == notes
+
+
+def taught(**settings) -> Model:
+    torch.manual_seed(98)
+    config = dataclasses.replace(MODEL, name="teacher", **settings)
+    return Model(config, Segmenter(config).eval())
+
+
+def test_a_teacher_pulls_fields_towards_its_own(samples, tmp_path):
+    teacher = taught(network="slim")
+    before = {name: value.clone() for name, value in teacher.segmenter.state_dict().items()}
+    config = dataclasses.replace(CONFIG, steps=30, pretrain_steps=0, learning_rate=5e-3, validate_every=100)
+    config = dataclasses.replace(config, seed_weight=0.0, instance_weight=0.0, augment="minimal")
+    train(samples, Taught(MODEL, teacher), config, tmp_path / "out", "cpu")
+    losses = [line["loss"] for line in logged(tmp_path / "out") if "loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+    for name, value in teacher.segmenter.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_new_network_takes_over_its_teachers_classifiers(samples, tmp_path):
+    teacher = taught()
+    config = dataclasses.replace(CONFIG, steps=1, learning_rate=1e-9, average_decay=0.0, optimizer="adam")
+    train(samples, Taught(MODEL, teacher), config, tmp_path / "out", "cpu")
+    own = load_model(tmp_path / "out" / "last").segmenter
+    for name, value in teacher.segmenter.classifiers.state_dict().items():
+        torch.testing.assert_close(own.classifiers.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(own.network.head.weight, teacher.segmenter.network.head.weight, atol=1e-2)
+
+
+def test_a_teacher_of_other_fields_is_refused(samples, tmp_path):
+    with pytest.raises(ValueError, match=r"positional_dims is 2, and the teacher's 3"):
+        train(samples, Taught(MODEL, taught(positional_dims=3)), CONFIG, tmp_path / "out", "cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_configuration_names_the_data_of_its_own_training_only(samples, tmp_path):

@@ -356,8 +356,9 @@ def train(
         str, typer.Option("--from", help="Model to go on from, by name or folder, not from scratch.")
     ] = "",
     network: Annotated[
-        str, typer.Option(help="Backbone: lite, or paper (as in its recipe); a model to go on from has its own.")
+        str, typer.Option(help="Backbone: lite, slim, or paper (as in its recipe). Without it, that of --from.")
     ] = "",
+    teacher: Annotated[str, typer.Option(help="Model whose fields to learn from as well, by name or folder.")] = "",
     name: Annotated[str, typer.Option(help="Name of the model; without it, that of the output folder.")] = "",
     model_pixel_size: Annotated[
         float | None, typer.Option(metavar="µm", help="Pixel size that the model works at; 0.5, or the start's.")
@@ -373,15 +374,19 @@ def train(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.apps import learning
+        from cytoseed.learn.distil import Taught
+        from cytoseed.models.weights import load_model
         from cytoseed.run.engine import choose_device
 
         recipe = recipe or ("finetune" if start else "default")
         settings = learning.read_train_config(recipe, config, given)
         wanted: dict[str, Any] = {"name": name or output.resolve().name}
-        wanted["network"] = network or ("paper" if recipe == "paper" else "lite")
+        if network or not start:
+            wanted["network"] = network or ("paper" if recipe == "paper" else "lite")
         if model_pixel_size is not None:
             wanted["pixel_size_um"] = model_pixel_size
         model = learning.starting_model(start, wanted)
+        learner = Taught(model, load_model(teacher)) if teacher else model
         choose_device(device)
         samples = learning.gather_samples(data, dataset or ())
     with exit_on_mistake(FAILED):
@@ -389,7 +394,7 @@ def train(
 
         typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
         with learning.training_display(settings.steps) as report:
-            trained = learn(samples, model, settings, output, device, resume, report)
+            trained = learn(samples, learner, settings, output, device, resume, report)
         typer.echo(learning.compare_figures(trained))
         if trained.best_step == 0:
             typer.echo("no step was better than the model it went on from, so that is what was kept")

@@ -72,7 +72,8 @@ def starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model
     start
         Name or folder of the model to go on from; empty for a new network.
     wanted
-        Settings of `ModelConfig`, the name among them; the network is ignored where there is a model to go on from.
+        Settings of `ModelConfig`, the name among them. A network other than that of the model to go on from is filled
+        with its most telling channels.
 
     Raises
     ------
@@ -81,11 +82,13 @@ def starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model
     """
     if not start:
         return ModelConfig(**wanted)
+    from cytoseed.learn.distil import narrowed
     from cytoseed.models.weights import Model, load_model
 
     model = load_model(start)
-    changed = {key: value for key, value in wanted.items() if key != "network"}
-    changed |= {"description": f"Trained from {model.config.name}.", "figures": {}}
+    if wanted.get("network", model.config.network) != model.config.network:
+        model = narrowed(model, wanted["network"])
+    changed = {**wanted, "description": f"Trained from {model.config.name}.", "figures": {}}
     return Model(dataclasses.replace(model.config, **changed), model.segmenter)
 
 

@@ -155,9 +155,19 @@ class Bank:
             share = self._config.synthetic_stain_share
             if share > 0:
                 some = self._bright[chosen] & ~stained & (luck.sometimes(share) > 0)
-                image = torch.where(some[:, None, None, None], synthetic_section(image, labels, luck), image)
+                image = self._make_sections(image, labels, some, luck)
             image = _vary_intensity(image, stained, luck)
         return Batch(image.contiguous(), labels[:, None], distance[:, None])
+
+    def _make_sections(self, image: Tensor, labels: Tensor, some: Tensor, luck: Luck) -> Tensor:
+        """Colour some crops like stained sections; on a CPU the others are not even computed."""
+        if self._device.type != "cpu":  # there, finding out which ones they are would cost more
+            return torch.where(some[:, None, None, None], synthetic_section(image, labels, luck), image)
+        rows = some.nonzero()[:, 0]
+        if rows.shape[0] == 0:
+            return image
+        few = Luck(luck.generator, luck.device, rows.shape[0])
+        return image.index_copy(0, rows, synthetic_section(image[rows], labels[rows], few))
 
     def _place(self, chosen: Tensor, luck: Luck) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """Where each pixel of each crop lies in its image.

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cytoseed.core.model import Segmenter
 from cytoseed.learn.augment import Bank
+from cytoseed.learn.distil import Taught, teacher_loss
 from cytoseed.learn.journal import Description, Figure, Log, Since, figures_from_json, figures_of, figures_to_json
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.learn.samples import Division, Sample
@@ -31,6 +32,16 @@ from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 CHECKPOINT = "checkpoint.pt"
 BEST, LAST = "best", "last"
 _LOG_EVERY = 20
+_TAUGHT = (  # what a teacher must have in common with who learns from it
+    "channels",
+    "targets",
+    "positional_dims",
+    "conditional_dims",
+    "classifier_widths",
+    "grid_step",
+    "offset_limit",
+    "pixel_size_um",
+)
 _FREE = ("memory_gb", "patience", "compile")  # settings that may change when a training is resumed
 
 
@@ -66,7 +77,7 @@ class Trained(NamedTuple):
 
 def train(
     samples: Division,
-    model: ModelConfig | Model,
+    model: ModelConfig | Model | Taught,
     config: TrainConfig,
     output: str | Path,
     device: str = "auto",
@@ -83,9 +94,9 @@ def train(
     ----------
     samples : Division
         Images to learn from and images to choose the best weights by.
-    model : ModelConfig or Model
-        What to train: a configuration starts from random weights, a model from its own. Name, licence and thresholds
-        are saved with the weights.
+    model : ModelConfig or Model or Taught
+        What to train: a configuration starts from random weights, a model from its own; either may have a teacher.
+        Name, licence and thresholds are saved with the weights.
     config : TrainConfig
     output : str or Path
         Folder; made if missing.
@@ -104,24 +115,26 @@ def train(
     ------
     ValueError
         If there is nothing to learn from or to validate with, the model has two targets (a sample has the mask of
-        one), `output` holds another training and `resume` is False, or the checkpoint was made with other settings.
+        one), the teacher's fields are of another kind, `output` holds another training and `resume` is False, or the
+        checkpoint was made with other settings.
     """
     folder = Path(output)
-    _check(samples, model if isinstance(model, ModelConfig) else model.config)
+    start, teacher = model if isinstance(model, Taught) else (model, None)
+    _check(samples, start if isinstance(start, ModelConfig) else start.config, teacher)
     if (folder / CHECKPOINT).exists() and not resume:
         raise ValueError(
             f"output {str(folder)!r} holds a training already; go on with --resume (resume=True in Python), or give "
             f"another folder"
         )
-    run = _Run(model, config, choose_device(device), [sample.name for sample in samples.val])
+    run = _Run(start, config, choose_device(device), [sample.name for sample in samples.val], teacher)
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
-    description = Description(model, config, samples.train)
+    description = Description(start, config, samples.train)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with closing(Bank(samples.train, run.model_config, config, run.device, folder.parent)) as bank:
         folder.mkdir(parents=True, exist_ok=True)
         with closing(Log(folder, run.step)) as log:
-            if run.step == 0 and isinstance(model, Model):
+            if run.step == 0 and isinstance(start, Model):
                 log.write(run.take_start(samples.val, folder))
             _learn(run, bank, samples.val, log, progress, description, folder)
     return Trained(folder / BEST, run.best, run.best_step, run.before, run.after)
@@ -159,7 +172,7 @@ def _learn(
             since = Since()
 
 
-def _check(samples: Division, model: ModelConfig) -> None:
+def _check(samples: Division, model: ModelConfig, teacher: Model | None) -> None:
     if not samples.train or not samples.val:
         which = "train" if not samples.train else "val"
         raise ValueError(f"there are no samples with split {which!r}; training needs some of both, train and val")
@@ -168,13 +181,24 @@ def _check(samples: Division, model: ModelConfig) -> None:
             f"targets is {model.targets!r}; training takes one, as a sample has the mask of one: "
             f"('nuclei',) or ('cells',)"
         )
+    if teacher is None:
+        return
+    for name in _TAUGHT:
+        own, other = getattr(model, name), getattr(teacher.config, name)
+        if own != other:
+            raise ValueError(f"{name} is {own!r}, and the teacher's {other!r}: fields of another kind teach nothing")
 
 
 class _Run:
     """Everything that a step changes, and so all that a checkpoint holds."""
 
     def __init__(
-        self, model: ModelConfig | Model, config: TrainConfig, device: torch.device, judges: list[str]
+        self,
+        model: ModelConfig | Model,
+        config: TrainConfig,
+        device: torch.device,
+        judges: list[str],
+        teacher: Model | None,
     ) -> None:
         self.judges = judges  # names of the images to validate with
         torch.manual_seed(config.seed)
@@ -186,6 +210,9 @@ class _Run:
         self.model = Segmenter(self.model_config).to(device)
         if isinstance(model, Model):
             self.model.load_state_dict(model.segmenter.state_dict())
+        elif teacher is not None:
+            self.model.classifiers.load_state_dict(teacher.segmenter.classifiers.state_dict())
+        self.teacher = None if teacher is None else _ready_teacher(teacher, device)
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator(device).manual_seed(config.seed)
@@ -234,6 +261,10 @@ class _Run:
         seeds = TrainingSeeds(most, wider * config.window_px, self.generator)
         losses = batch_losses(self.model, fields, batch.labels, batch.distance, seeds, pretrain)
         total = config.seed_weight * losses.seed + config.instance_weight * losses.instance
+        if self.teacher is not None:
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                taught = self.teacher.fields(batch.image)
+            total = total + config.teacher_weight * teacher_loss(self.teacher, fields, taught, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm > 0:
@@ -318,6 +349,14 @@ class _Run:
         """Give, as JSON, what must be the same for a training to go on; memory and patience change no step."""
         steps = {name: value for name, value in self.config.to_dict().items() if name not in _FREE}
         return json.dumps([self.model_config.to_dict(), steps], sort_keys=True)
+
+
+def _ready_teacher(teacher: Model, device: torch.device) -> Segmenter:
+    """Copy a teacher onto the device, ready to run."""
+    ready = copy.deepcopy(teacher.segmenter).to(device).eval().requires_grad_(False)
+    ready.network.fold()
+    ready.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ready
 
 
 def _differences(there: str, here: str) -> Iterator[str]:
