@@ -120,11 +120,15 @@ class PixelClassifier(nn.Module):
         Tensor, shape (S, w, w), float
             Above 0 where a pixel rather belongs to the seed's object; -inf outside the image.
         """
-        side = 2 * reach + 1
         flat, inside = window_pixels([fields.shape[0], fields.shape[2], fields.shape[3]], seeds, reach)
+        return self._logits(fields, encoded, seeds, flat, view).masked_fill(~inside, -float("inf"))
+
+    def _logits(self, fields: Tensor, encoded: Tensor, seeds: Tensor, flat: Tensor, view: int) -> Tensor:
+        """Logits of the pixels of windows as `window_pixels` lists them, (S, w, w), also outside the image."""
+        side = flat.shape[2]
         at_seed = fields[seeds[:, 0], : self.positional_dims, seeds[:, 1], seeds[:, 2]]  # (S, Dp)
         of_seed = self.first.weight[:, : self.positional_dims] @ at_seed.t()  # (h, S)
-        of_place = turn_back(self._places(reach), view).flatten(1)  # (h, w * w)
+        of_place = turn_back(self._places(side // 2), view).flatten(1)  # (h, w * w)
         hidden = encoded.index_select(1, flat.flatten()).view(encoded.shape[0], -1, side * side)
         hidden = hidden.add_(of_place[:, None] - of_seed[:, :, None]).relu_().flatten(1)
         last = len(self.layers) - 1
@@ -132,7 +136,7 @@ class PixelClassifier(nn.Module):
             hidden = layer(hidden)
             if depth < last:
                 hidden = hidden.relu_()
-        return hidden.view(-1, side, side).masked_fill(~inside, -float("inf"))
+        return hidden.view(-1, side, side)
 
     def maps(
         self,
@@ -178,11 +182,12 @@ class PixelClassifier(nn.Module):
         for turn, window in enumerate(windows):
             if chunk_px > 0 and turn > 0 and waiting.shape[0] == 0:
                 break
-            reach = window // 2
             cut: list[Tensor] = []
             for some in self._chunks(waiting, chunk_px, views.shape[0] * (window + 1) * (window + 1)):
-                logits = self._median_logits(each, encoded, seeds.index_select(0, some), reach)
-                mask = logits >= threshold
+                chosen = seeds.index_select(0, some)
+                flat, inside = window_pixels(shape, chosen, window // 2)
+                logits = self._median_logits(each, encoded, chosen, flat)
+                mask = inside & (logits >= threshold)
                 piece = seed_piece(mask)
                 mask = piece if clean else mask
                 if turn + 1 < len(windows):
@@ -190,11 +195,10 @@ class PixelClassifier(nn.Module):
                     cut.append(some[reaches])
                     mask = mask & ~reaches[:, None, None]
                 place = mask.flatten().nonzero()[:, 0]
-                flat = window_pixels(shape, seeds.index_select(0, some), reach)[0].flatten()
                 which = place.div((window + 1) * (window + 1), rounding_mode="floor")
                 parts.append(
                     Maps(
-                        flat.index_select(0, place),
+                        flat.flatten().index_select(0, place),
                         some.index_select(0, which),
                         logits.flatten().index_select(0, place),
                     )
@@ -208,11 +212,11 @@ class PixelClassifier(nn.Module):
             torch.cat([part.logit for part in parts]),
         )
 
-    def _median_logits(self, views: list[Tensor], encoded: list[Tensor], seeds: Tensor, reach: int) -> Tensor:
+    def _median_logits(self, views: list[Tensor], encoded: list[Tensor], seeds: Tensor, flat: Tensor) -> Tensor:
         """Logits in the windows of seeds, (S, w, w): the median over views."""
         logits: list[Tensor] = []
         for view, fields in enumerate(views):
-            logits.append(self.forward(fields, encoded[view], seeds, reach, view))
+            logits.append(self._logits(fields, encoded[view], seeds, flat, view))
         return median(torch.stack(logits)) if len(logits) > 1 else logits[0]
 
     def _thin(self, waiting: Tensor, seed_map: Tensor, seeds: Tensor, cell: int) -> Tensor:

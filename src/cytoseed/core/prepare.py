@@ -78,9 +78,9 @@ def scale_intensity(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
     Tensor, shape (..., C, H, W), float32
     """
     span = (high - low)[..., None, None]
-    shifted = image.to(torch.float32) - low[..., None, None]
-    scaled = shifted / torch.where(span > 0, span, torch.ones_like(span))
-    return torch.where(span > 0, scaled, torch.zeros_like(scaled)).clamp(-0.5, 1.5)
+    scaled = image.to(torch.float32) - low[..., None, None]
+    scaled.div_(torch.where(span > 0, span, torch.full_like(span, float("inf"))))  # all become 0 where nothing differs
+    return scaled.clamp_(-0.5, 1.5)
 
 
 def normalise(image: Tensor) -> Tensor:
