@@ -82,7 +82,7 @@ class ModelConfig:
     """Licence of the weights."""
 
     network: str = "lite"
-    """Backbone: `paper` (3.8 M parameters, the paper's section 2.4), or ours for CPUs: `lite`, and the lighter `slim`."""
+    """Backbone: `paper` (3.8 M parameters, the paper's section 2.4), or ours: `lite`, and the lighter `slim`."""
     channels: int = 3
     """Image channels C that the network takes; a grey image fills them all."""
     targets: tuple[str, ...] = ("nuclei",)

@@ -94,7 +94,11 @@ def test_joining_changes_nothing_but_rounding(name):
     network = built(name)
     images = [torch.rand(2, 3, *size) for size in ((64, 48), (STRIDE[name], STRIDE[name]))]
     before = [network(image) for image in images]
+    network.requires_grad_(False)
+    luck = torch.get_rng_state()
     network.join()
+    assert torch.equal(torch.get_rng_state(), luck)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
     enlarging = [module for module in network.modules() if isinstance(module, nn.ConvTranspose2d)]
     assert len(enlarging) == len(network.up)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())

@@ -34,26 +34,43 @@ def unet(build: str, widths: tuple[int, ...], detail: int = 4) -> UNet:
 
 
 def silence(network: UNet, widths: tuple[int, ...], detail: int) -> None:
-    """Make the last channels of every level give 0, wherever they come from: all but so many."""
-    levels = {f"down.{level}": width for level, width in enumerate(widths)}
-    levels |= {f"up.{step}": width for step, width in enumerate(widths[-2::-1])}
-    levels |= {"refine.look": detail, "refine.last": detail}
+    """Make some channels of every level give 0, wherever they come from: all but so many."""
+    generator = torch.Generator().manual_seed(4)
+    silent: dict[tuple[str, int], torch.Tensor] = {}
+
+    def chosen(group: str, size: int, kept: int) -> torch.Tensor:
+        """The same channels for all that are summed."""
+        return silent.setdefault((group, size), torch.randperm(size, generator=generator)[kept:])
+
+    steps = len(network.up)
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d):
-            kept = next(width for level, width in levels.items() if name.startswith(f"{level}."))
-            module.weight.data[kept:] = 0
-            module.bias.data[kept:] = 0
-    if hasattr(network.refine, "spread"):
-        network.refine.spread.weight.data[4 * detail :] = 0
-        network.refine.spread.bias.data[4 * detail :] = 0
+            part, layer = name.split(".")[:2], name.split(".")[2]
+            if part[0] == "refine":
+                group, kept = "detail", detail
+            elif part[0] == "up" and layer == "first":  # where the skip is added
+                level = steps - 1 - int(part[1])
+                group, kept = f"down.{level}", widths[level]
+            else:
+                level = int(part[1]) if part[0] == "down" else steps - 1 - int(part[1])
+                inner = layer == "first" or (layer == "rest" and name.split(".")[3] == "0")
+                group, kept = f"{part[0]}.{part[1]}{layer if inner else ''}", widths[level]
+            gone = chosen(group, module.weight.shape[0], kept)
+            module.weight.data[gone] = 0
+            module.bias.data[gone] = 0
+    if network.shuffle > 1:
+        spread = network.refine.spread
+        rows = (4 * chosen("detail", spread.weight.shape[0] // 4, detail)[:, None] + torch.arange(4)).flatten()
+        spread.weight.data[rows] = 0
+        spread.bias.data[rows] = 0
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("build", BUILDS)
 def test_as_wide_it_is_the_same(build):
     wide, other = unet(build, (4, 6, 8)), unet(build, (4, 6, 8))
-    for parameter in other.parameters():
-        parameter.add_(1)
+    for value in (*other.parameters(), *other.buffers()):
+        value.add_(1)
     narrow(wide, other)
     image = torch.rand(1, 3, 32, 16)
     assert torch.equal(other(image), wide(image))
@@ -152,6 +169,7 @@ def test_what_is_far_counts_less_and_what_is_unknown_not_at_all(teacher):
 
 def test_it_pulls_at_the_learner_alone(teacher):
     fields, labels = scene()
+    teacher.requires_grad_(True)
     learner = (fields + 0.1).requires_grad_()
     teacher_loss(teacher, learner, fields, labels).backward()
     assert bool((learner.grad[0, 0, :, :6, :6] != 0).all())

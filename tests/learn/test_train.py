@@ -316,6 +316,30 @@ def test_a_new_network_takes_over_its_teachers_classifiers(samples, tmp_path):
     assert not torch.allclose(own.network.head.weight, teacher.segmenter.network.head.weight, atol=1e-2)
 
 
+def test_a_killed_training_goes_on_with_its_teacher_only(samples, tmp_path):
+    learner = Taught(MODEL, taught())
+    train(samples, learner, CONFIG, tmp_path / "whole", "cpu")
+    with pytest.raises(Killed):
+        train(samples, learner, CONFIG, tmp_path / "killed", "cpu", progress=killed_at(4))
+    for other in (MODEL, Taught(MODEL, Model(MODEL, Segmenter(MODEL).eval()))):
+        with pytest.raises(ValueError, match="was made with another teacher, or with none"):
+            train(samples, other, CONFIG, tmp_path / "killed", "cpu", resume=True)
+    train(samples, learner, CONFIG, tmp_path / "killed", "cpu", resume=True)
+    assert_same_training(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_teachers_data_and_licence_stay_behind_the_weights(samples, tmp_path):
+    note = DatasetNote("elsewhere", "CC-BY-NC-4.0", images=9)
+    teacher = taught(trained_on=(note,), licence="CC-BY-NC-4.0")
+    config = dataclasses.replace(CONFIG, steps=1)
+    train(samples, Taught(MODEL, teacher), config, tmp_path / "out", "cpu")
+    made = load_model(tmp_path / "out" / "last").config
+    assert note in made.trained_on
+    assert {one.name for one in made.trained_on} == {"elsewhere", "discs"}
+    assert made.licence == "CC-BY-NC-4.0"
+    assert made.stages[-1]["teacher"] == "teacher"
+
+
 def test_a_teacher_of_other_fields_is_refused(samples, tmp_path):
     with pytest.raises(ValueError, match=r"positional_dims is 2, and the teacher's 3"):
         train(samples, Taught(MODEL, taught(positional_dims=3)), CONFIG, tmp_path / "out", "cpu")

@@ -41,8 +41,12 @@ class _Conv(nn.Module):
     def join(self) -> None:
         """Make one of enlarging and convolving, once folded: a transposed convolution, with 4/9 of the products."""
         if isinstance(self.before, _Twice) and isinstance(self.conv, nn.Conv2d):
-            joined = nn.ConvTranspose2d(self.conv.in_channels, self.conv.out_channels, 4, stride=2, padding=1)
-            joined.weight.data = _enlarged(self.conv.weight.data)
+            sides = (self.conv.in_channels, self.conv.out_channels)
+            joined: nn.ConvTranspose2d = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+                nn.ConvTranspose2d, *sides, 4, stride=2, padding=1
+            )  # nothing is drawn at random
+            kernel = self.conv.weight
+            joined.weight = nn.Parameter(_enlarged(kernel.detach()), requires_grad=kernel.requires_grad)
             joined.bias = self.conv.bias
             self.conv, self.before = joined, nn.Identity()
 
@@ -130,7 +134,7 @@ class UNet(nn.Module):
         self.refine: nn.Module = _Refine(inputs, widths[0], detail, shuffle) if shuffle > 1 else _Unrefined()
         self.head = nn.Conv2d(detail if shuffle > 1 else widths[0], outputs, 1)
         self.widths, self.convolutions, self.shuffle = list(widths), convolutions, shuffle
-        self.band_px = 0  # rows of the first level computed at a time; 0: all, for training and exporters
+        self.band_px = 0  # rows computed at a time at the first level, going down and up; 0: all
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute the fields.
@@ -179,7 +183,8 @@ class UNet(nn.Module):
         size = [image.shape[0], self.head.out_channels, height, image.shape[3]]
         fields = torch.empty(size, dtype=x.dtype, device=x.device)
         coarse, fine = height // x.shape[2], height // skip.shape[2]
-        halo = coarse * (1 + (1 + fine * self.convolutions) // coarse)  # `refine` sees 2 px around it
+        halo = 2 + fine * self.convolutions  # what `refine` sees around it, and the block before it
+        halo += -halo % coarse
         for top in range(0, height, self.band_px):
             bottom = min(height, top + self.band_px)
             first, last = max(0, top - halo), min(height, bottom + halo)
@@ -268,10 +273,12 @@ def count_flops(network: nn.Module, channels: int, side: int = 256) -> int:
     """
     total = 0
 
-    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         if isinstance(module, nn.Conv2d):
             total += 2 * output[0].numel() * module.weight[0].numel()
+        elif isinstance(module, nn.ConvTranspose2d):
+            total += 2 * inputs[0][0].numel() * module.weight[0].numel()
 
     counted = copy.deepcopy(network).eval()  # neither hooks nor mode stay behind
     for module in counted.modules():

@@ -167,7 +167,8 @@ class Bank:
         if rows.shape[0] == 0:
             return image
         few = Luck(luck.generator, luck.device, rows.shape[0])
-        return image.index_copy(0, rows, synthetic_section(image[rows], labels[rows], few))
+        made = synthetic_section(image[rows], labels[rows], few, labels.roll(1, 0)[rows])
+        return image.index_copy(0, rows, made)
 
     def _place(self, chosen: Tensor, luck: Luck) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """Where each pixel of each crop lies in its image.

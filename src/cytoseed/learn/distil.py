@@ -26,7 +26,7 @@ class Taught(NamedTuple):
     model: ModelConfig | Model
     """A configuration starts from random weights and its teacher's pixel classifiers, a model from its own weights."""
     teacher: Model
-    """Its fields are what to come close to as well; they must mean the same."""
+    """Its fields are what to come close to as well: they must mean the same to both pixel classifiers."""
 
 
 def teacher_loss(teacher: Segmenter, fields: Tensor, taught: Tensor, labels: Tensor) -> Tensor:

@@ -124,11 +124,21 @@ class Log:
 class Description:
     """What is written into the configuration of the models that a training saves."""
 
-    def __init__(self, model: ModelConfig | Model, config: TrainConfig, samples: tuple[Sample, ...]) -> None:
+    def __init__(
+        self,
+        model: ModelConfig | Model,
+        config: TrainConfig,
+        samples: tuple[Sample, ...],
+        teacher: ModelConfig | None = None,
+    ) -> None:
         self._model_config = model if isinstance(model, ModelConfig) else model.config
         self._config = config
         known = {note.name: note for note in self._model_config.trained_on}
         notes = {} if isinstance(model, ModelConfig) else dict(known)  # the data behind the weights stay behind them
+        self._teacher = teacher
+        for note in () if teacher is None else teacher.trained_on:  # and so do those that its teacher learnt from
+            known.setdefault(note.name, note)
+            notes.setdefault(note.name, note)
         for name, own in groupby(sorted(samples, key=_dataset), key=_dataset):
             members = list(own)
             before = notes[name].images if name in notes else 0
@@ -143,9 +153,13 @@ class Description:
     def config(self, step: int, device: str, figures: Mapping[str, Any]) -> ModelConfig:
         """Complete the configuration with licence, data, recipe and validation figures."""
         stage = {**self._config.to_dict(), "step": step, "device": device}
+        licences = [self._model_config.licence, *(note.licence for note in self._notes)]
+        if self._teacher is not None:
+            stage["teacher"] = f"{self._teacher.name} {self._teacher.sha256 or ''}".strip()
+            licences.append(self._teacher.licence)
         return dataclasses.replace(
             self._model_config,
-            licence=strictest([self._model_config.licence, *(note.licence for note in self._notes)]),
+            licence=strictest(licences),
             trained_on=self._notes,
             recipe={"stages": [*self._stages, stage]},
             figures={"val": dict(figures)},

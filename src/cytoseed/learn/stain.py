@@ -81,7 +81,7 @@ def vary_stain(image: Tensor, palette: Tensor, stained: Tensor, luck: Luck) -> t
     return apply(image), apply(palette)
 
 
-def synthetic_section(image: Tensor, labels: Tensor, luck: Luck) -> Tensor:
+def synthetic_section(image: Tensor, labels: Tensor, luck: Luck, strange: Tensor | None = None) -> Tensor:
     """Make up a stained section from bright nuclei: haematoxylin in them, eosin or DAB in what lies around.
 
     Around the nuclei there are cells (the nuclei grown into each other), their membranes and a mottled ground; how
@@ -94,6 +94,9 @@ def synthetic_section(image: Tensor, labels: Tensor, luck: Luck) -> Tensor:
     labels : Tensor, shape (N, H, W), int
         Their ids, 0 for background, negative where unknown.
     luck : Luck
+    strange : Tensor, shape (N, H, W), int, optional
+        Ids in some other crop, whose cells are drawn now and then: membranes must not give nuclei away. Without it,
+        those of the crop before.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def synthetic_section(image: Tensor, labels: Tensor, luck: Luck) -> Tensor:
         return image
     nuclei = image.mean(1, keepdim=True).clamp(0, 1) ** _each(luck.between(0.4, 1.2))
     inside = torch.maximum(nuclei, 0.7 * F.avg_pool2d((labels > 0).float()[:, None], 3, 1, 1))
-    cells, membranes = _cells(labels, luck)
+    cells, membranes = _cells(labels, labels.roll(1, 0) if strange is None else strange, luck)
     ground = _mottle(luck, image.shape[2:])
     around = ground * _each(luck.sometimes(0.8) * luck.between(0.05, 1.2))
     around = around + cells * (0.4 + ground) * _each(luck.sometimes(0.6) * luck.between(0.1, 0.9))
@@ -129,9 +132,8 @@ def _each(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def _cells(labels: Tensor, luck: Luck) -> tuple[Tensor, Tensor]:
+def _cells(labels: Tensor, strange: Tensor, luck: Luck) -> tuple[Tensor, Tensor]:
     """Nuclei grown by 2 to 12 pixels, 0 or 1, and a soft line around each grown one; both (N, 1, H, W)."""
-    strange = labels.roll(1, 0)  # now and then another crop's cells: membranes must not give nuclei away
     grown = torch.where(_each(luck.sometimes(0.3))[:, 0] > 0, strange, labels).clamp(min=0).float()[:, None]
     reach = luck.integer(11) + 2
     for step in range(12):

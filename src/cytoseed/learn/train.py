@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -129,7 +130,7 @@ def train(
     run = _Run(start, config, choose_device(device), [sample.name for sample in samples.val], teacher)
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
-    description = Description(start, config, samples.train)
+    description = Description(start, config, samples.train, None if teacher is None else teacher.config)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with closing(Bank(samples.train, run.model_config, config, run.device, folder.parent)) as bank:
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,6 +214,7 @@ class _Run:
         elif teacher is not None:
             self.model.classifiers.load_state_dict(teacher.segmenter.classifiers.state_dict())
         self.teacher = None if teacher is None else _ready_teacher(teacher, device)
+        self.taught_by = "" if teacher is None else _digest(teacher.segmenter)
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator(device).manual_seed(config.seed)
@@ -313,6 +315,7 @@ class _Run:
             "settings": self._settings(),
             "device": self.device.type,
             "judges": self.judges,
+            "taught_by": self.taught_by,
         }
         beside = path.with_suffix(".partial")
         torch.save(state, beside)
@@ -330,6 +333,10 @@ class _Run:
             raise ValueError(
                 f"checkpoint {str(path)!r} was made with other images to validate with ({len(state['judges'])}, now "
                 f"{len(self.judges)}), so its best figure does not compare; give the same data, or another output"
+            )
+        if state.get("taught_by", "") != self.taught_by:
+            raise ValueError(
+                f"checkpoint {str(path)!r} was made with another teacher, or with none; resume with the same --teacher"
             )
         if state["settings"] != self._settings():
             differing = "; ".join(_differences(state["settings"], self._settings()))
@@ -354,9 +361,20 @@ class _Run:
 def _ready_teacher(teacher: Model, device: torch.device) -> Segmenter:
     """Copy a teacher onto the device, ready to run."""
     ready = copy.deepcopy(teacher.segmenter).to(device).eval().requires_grad_(False)
-    ready.network.fold()
+    if device.type == "cpu":
+        ready.network.join()
+    else:
+        ready.network.fold()
     ready.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ready
+
+
+def _digest(segmenter: Segmenter) -> str:
+    """Give a checksum of a segmenter's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(segmenter.state_dict().items()):
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _differences(there: str, here: str) -> Iterator[str]:

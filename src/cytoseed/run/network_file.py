@@ -19,7 +19,7 @@ from cytoseed.images.copies import cache_folder
 from cytoseed.run.graph import OPSET, trace
 
 _FOLDER = "networks"
-_FORMAT = 1  # to be raised where another file would be made of the same weights
+_FORMAT = 2  # to be raised where another file would be made of the same weights
 _STRIDE = 16  # the largest of all networks
 
 

@@ -19,7 +19,7 @@ from cytoseed.core.network import UNet
 from cytoseed.run.network_file import network_file
 from cytoseed.settings import PRECISIONS, RUNTIMES
 
-_BAND_PX = 256  # rows of the network's first level at a time on a CPU: a multiple of its stride
+_BAND_PX = 256  # rows at a time at the network's first level on a CPU: a multiple of its stride
 _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 _SESSIONS = 2  # kept by a network: one of all cores, and one of the single core that follows it in tiles
 
