@@ -43,7 +43,7 @@ from speed_tables import (
     table_tiles,
 )
 
-MODELS = ("nuclei", "nuclei-paper")
+MODELS = ("nuclei", "nuclei-slim", "nuclei-paper")
 CHOSEN = Chosen("nuclei, torch", "nuclei-paper, torch")
 """What `cytoseed segment` runs where nothing else is asked for."""
 SECTIONS = ("main", "single", "objects", "sizes", "memory", "tiles")
