@@ -88,12 +88,17 @@ class _Block(nn.Module):
         self.deep = len(more) > 0
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        result = self._mixed(x, skip)
+        if self.deep:
+            result = result + self.rest(result)
+        return result
+
+    def _mixed(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Half of the block, or all of it; what is between its convolutions is gone afterwards."""
         inner = self.first(x)
         if skip is not None:
             inner = inner + skip
         result: Tensor = self.project(x) + self.second(inner)
-        if self.deep:
-            result = result + self.rest(result)
         return result
 
 
