@@ -32,9 +32,8 @@ def choose_runtime(name: str, device: torch.device, precision: str = "float32") 
     Parameters
     ----------
     name : {'auto', 'torch', 'onnxruntime', 'openvino'}
-        `auto` is `torch` everywhere: in float32 on two cores of a Xeon with AMX it takes 0.23 s for 1024 x 1024 px with
-        `lite`, ONNX Runtime 0.32 and OpenVINO 0.22; with `paper` 2.1, 1.9 and 1.9 s. It needs nothing more to be
-        installed.
+        `auto` is `torch` everywhere: it needs nothing more to be installed, and in float32 no other was faster by more
+        than a tenth (docs/benchmarks.md).
     device
         As `choose_device` gives it.
     precision : {'float32', 'bfloat16'}
