@@ -43,7 +43,9 @@ def parameters(network: nn.Module) -> int:
 def test_the_paper_network_has_the_size_of_the_paper():
     network = build_network("paper", 3, 9)
     assert 3.7e6 <= parameters(network) <= 3.9e6
-    assert 34e9 <= count_flops(network, 3) <= 37e9
+    growing = zip((32, 64, 128), (256, 128, 64), (128, 64, 32), strict=True)  # coarse side, channels in and out
+    spared = sum(3 * 2 * side**2 * ins * outs for side, ins, outs in growing)  # the paper enlarges before 1x1
+    assert 35e9 <= count_flops(network, 3) + spared <= 37e9
 
 
 def test_the_lite_network_is_cheap():

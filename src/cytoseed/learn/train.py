@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from cytoseed.learn.journal import Description, Figure, Log, Since, figures_from
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.learn.samples import Division, Sample
 from cytoseed.learn.validate import evaluate_model
-from cytoseed.models.weights import Model, in_half, keeps_half, save_model
+from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
 from cytoseed.run.engine import choose_device, keep_freed_memory
 from cytoseed.run.runtimes import bfloat16_pays
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
@@ -214,7 +213,7 @@ class _Run:
         elif teacher is not None:
             self.model.classifiers.load_state_dict(teacher.segmenter.classifiers.state_dict())
         self.teacher = None if teacher is None else _ready_teacher(teacher, device)
-        self.taught_by = "" if teacher is None else _digest(teacher.segmenter)
+        self.taught_by = "" if teacher is None else checksum(teacher.segmenter)
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator(device).manual_seed(config.seed)
@@ -367,14 +366,6 @@ def _ready_teacher(teacher: Model, device: torch.device) -> Segmenter:
         ready.network.fold()
     ready.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ready
-
-
-def _digest(segmenter: Segmenter) -> str:
-    """Give a checksum of a segmenter's weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(segmenter.state_dict().items()):
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _differences(there: str, here: str) -> Iterator[str]:

@@ -114,6 +114,28 @@ def save_model(segmenter: Segmenter, config: ModelConfig, folder: str | os.PathL
     return place
 
 
+def checksum(module: torch.nn.Module, about: str = "") -> str:
+    """Name a module by its weights as they are in memory, stored or not.
+
+    Parameters
+    ----------
+    module
+        On any device.
+    about
+        What else the name is to depend on.
+
+    Returns
+    -------
+    str
+        A SHA-256, 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def in_half(segmenter: Segmenter) -> Segmenter:
     """Copy a segmenter with the values that `save_model` would keep in half precision."""
     rounded = copy.deepcopy(segmenter)

@@ -14,7 +14,8 @@ _SHARE = 0.5  # of what is free that a run may take
 _MOST_BYTES = 2_700_000_000  # larger tiles than this allows gain nothing
 _KEPT_BYTES = 2_300_000_000  # a process above this gives freed memory back
 _FIXED_BYTES = 700_000_000  # the program, its libraries, the model, the overview
-_BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # of a tile as the network sees it (benchmarks/slides.py)
+_BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # of a tile as the network sees it
+# `lite` by benchmarks/slides.py, `paper` by one image (docs/experiments.md), `slim` taken to be as `lite`
 
 
 def core_for(config: ModelConfig, halo_px: int, area_factor: float, tta: bool) -> int:

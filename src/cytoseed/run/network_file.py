@@ -16,6 +16,7 @@ import torch
 
 from cytoseed.core.network import UNet
 from cytoseed.images.copies import cache_folder
+from cytoseed.models.weights import checksum
 from cytoseed.run.graph import OPSET, trace
 
 _FOLDER = "networks"
@@ -94,11 +95,7 @@ def _channels(network: UNet) -> int:
 
 def _key(network: UNet) -> str:
     """Name a network: by its weights, and by what makes files of them."""
-    digest = hashlib.sha256(f"{_FORMAT} {OPSET} {torch.__version__}".encode())
-    for name, tensor in network.state_dict().items():
-        digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
+    return checksum(network, f"{_FORMAT} {OPSET} {torch.__version__}")[:32]
 
 
 def _find(folder: Path, key: str) -> bytes | None:
