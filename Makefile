@@ -8,8 +8,9 @@ STAMP := .venv/.installed
 demo: $(STAMP)
 	$(BIN)/python -m cytoseed demo --output demo
 
+# One process a core, and a file's tests in one process: they share what they export.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 # The page of examples/web in headless Chromium, on real images, beside Python.
 test-web: $(STAMP)
