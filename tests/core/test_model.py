@@ -93,3 +93,15 @@ def test_fields_do_not_depend_on_padding_to_the_stride():
         whole, cut = model.fields(image), model.fields(image[:, :, :150, :170])
     assert cut.shape[-2:] == (150, 170)
     torch.testing.assert_close(whole[..., :40, :60], cut[..., :40, :60], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["paper", "lite"])
+def test_fields_are_the_same_with_gradients_and_without(network):
+    """Without, they are computed in place."""
+    torch.manual_seed(0)
+    model = Segmenter(ModelConfig("x", channels=1, network=network, targets=("nuclei", "cells"))).eval()
+    image = torch.rand(2, 1, 40, 50)
+    with_gradients = model.fields(image)
+    assert with_gradients.requires_grad
+    with torch.no_grad():
+        assert torch.equal(model.fields(image), with_gradients)

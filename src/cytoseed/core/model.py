@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from cytoseed.core.merge import agreeing_seeds, paint, sure_objects
 from cytoseed.core.network import STRIDE, build_network
 from cytoseed.core.pair import pair_nuclei
-from cytoseed.core.pieces import whole_objects
+from cytoseed.core.pieces import is_traced, whole_objects
 from cytoseed.core.pixels import Maps, PixelClassifier
 from cytoseed.core.seeds import find_seeds
 from cytoseed.core.views import VIEWS, turn, turn_back
@@ -120,9 +120,13 @@ class Segmenter(nn.Module):
         raw = raw.contiguous().view(-1, self.targets, self.field_count, height, width)
         dims = [self.positional_dims, self.field_count - self.positional_dims - 1, 1]
         positional, conditional, seed_map = torch.split(raw, dims, dim=2)
-        positional = self.offset_limit * torch.tanh(positional)
-        seed_map = seed_map / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
-        return torch.cat([positional, conditional, seed_map], dim=2)
+        if raw.requires_grad or is_traced():
+            positional = self.offset_limit * torch.tanh(positional)
+            seed_map = seed_map / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
+            return torch.cat([positional, conditional, seed_map], dim=2)
+        positional.tanh_().mul_(self.offset_limit)  # the same, in place
+        seed_map.div_(15).add_(0.5)
+        return raw
 
     def _padded(self, image: Tensor) -> Tensor:
         """Repeat the last row and column until height and width are multiples of the stride."""

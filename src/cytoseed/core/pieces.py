@@ -42,10 +42,12 @@ def connect(first: Tensor, second: Tensor, count: int) -> Tensor:
 
 def _may_stop(values: Tensor) -> bool:
     """Tell whether a loop may end by what it finds: not where that is waited for (a GPU), nor in a traced graph."""
-    may = values.device.type == "cpu"
-    if not torch.jit.is_scripting():  # type: ignore[attr-defined]
-        may = may and not torch.compiler.is_compiling()
-    return may
+    return values.device.type == "cpu" and not is_traced()
+
+
+def is_traced() -> bool:
+    """Tell whether an exporter runs the code to write down what it does."""
+    return False if torch.jit.is_scripting() else torch.compiler.is_compiling()  # type: ignore[attr-defined]
 
 
 class Runs(NamedTuple):
