@@ -95,7 +95,7 @@ def test_fields_do_not_depend_on_padding_to_the_stride():
     torch.testing.assert_close(whole[..., :40, :60], cut[..., :40, :60], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("network", ["paper", "lite"])
+@pytest.mark.parametrize("network", ["paper", "lite", "slim"])
 def test_fields_are_the_same_with_gradients_and_without(network):
     """Without, they are computed in place."""
     torch.manual_seed(0)

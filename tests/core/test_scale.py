@@ -203,6 +203,16 @@ def test_an_output_may_reach_beyond_a_level_cut_to_whole_pixels():
     assert torch.equal(part, found[..., 245:])
 
 
+@pytest.mark.parametrize("box", [(0, 0, 100, 100), (99, 0, 1, 1), (40, 90, 8, 10)])
+def test_an_output_may_reach_beyond_at_the_same_scale(box):
+    """A box counts as at the edge up to one px beyond it."""
+    source = torch.rand(1, 99, 99)
+    found = rescale_part(source, (0, 0), (99, 99), (1.0, 1.0), box)
+    top, left, height, width = box
+    edge = torch.nn.functional.pad(source, [0, 1, 0, 1], mode="replicate")
+    assert torch.equal(found, edge[:, top : top + height, left : left + width])
+
+
 @given(labels_images, st.integers(1, 20), st.integers(1, 20))
 def test_each_new_pixel_has_the_label_at_its_centre(labels, new_height, new_width):
     result = rescale_labels(torch.from_numpy(labels), new_height, new_width)

@@ -86,6 +86,23 @@ def test_a_folder_is_replaced_whole(bright, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bright-0.1.0", "bright-0.1.0.zip"]
 
 
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_whatever_has_the_folders_name_is_replaced(bright, tmp_path, kind):
+    place, elsewhere = tmp_path / "out" / "bright-0.1.0", tmp_path / "elsewhere"
+    place.parent.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("")
+    if kind == "file":
+        place.write_text("")
+    else:
+        place.symlink_to(elsewhere)
+    export_model(bright, "qupath", tmp_path / "out", overwrite=True)
+    assert (place / "instanseg.pt").exists()
+    assert not place.is_symlink()
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
+    assert sorted(path.name for path in place.parent.iterdir()) == ["bright-0.1.0", "bright-0.1.0.zip"]
+
+
 def test_an_unknown_target_names_the_known(bright, tmp_path):
     with pytest.raises(ValueError, match=r"target is 'fiji'; .*qupath, onnx, torchscript, bioimageio"):
         export_model(bright, "fiji", tmp_path)

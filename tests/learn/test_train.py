@@ -284,8 +284,15 @@ def test_training_goes_on_from_the_weights_of_a_model(samples, tmp_path):
         notes[0],
         dataclasses.replace(notes[1], images=2),
     }
-    if done.best_step == 0:  # nothing was learnt from these images
-        assert model.config.trained_on == notes
+
+
+def test_the_start_is_said_to_have_learnt_nothing_new(samples, tmp_path):
+    """Where it stays the best: a learning rate that wrecks the weights."""
+    start = load_model("nuclei")
+    config = dataclasses.replace(CONFIG, steps=2, learning_rate=10.0, average_decay=0.0, validate_every=2)
+    done = train(samples, start, config, tmp_path / "out", "cpu")
+    assert done.best_step == 0
+    assert load_model(done.folder).config.trained_on == start.config.trained_on
 
 
 def taught(**settings) -> Model:
@@ -397,6 +404,17 @@ def test_resuming_with_more_memory_or_patience_is_allowed(samples, undisturbed, 
 def test_resuming_with_other_images_to_validate_with_is_refused(samples, undisturbed):
     with pytest.raises(ValueError, match=r"other images to validate with \(1, now 2\)"):
         train(samples._replace(val=samples.train), MODEL, CONFIG, undisturbed, "cpu", resume=True)
+
+
+@pytest.mark.parametrize("change", [{"dataset": "others"}, {"licence": "CC-BY-NC-4.0"}])
+def test_resuming_with_other_images_to_learn_from_is_refused(samples, tmp_path, change):
+    """The models it saves name what they learnt from, and under which licence."""
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train(samples, MODEL, CONFIG, folder, "cpu", progress=killed_at(4))
+    others = samples._replace(train=tuple(dataclasses.replace(one, **change) for one in samples.train))
+    with pytest.raises(ValueError, match=r"other images to learn from \(2, now 2\), or under other licences"):
+        train(others, MODEL, CONFIG, folder, "cpu", resume=True)
 
 
 def test_what_is_validated_is_what_is_saved(samples, undisturbed):

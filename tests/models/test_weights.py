@@ -85,6 +85,22 @@ def test_saving_leaves_two_files_and_replaces_the_old(segmenter, folder):
     assert load_model(folder).config.version == "2.0"
 
 
+def test_a_default_of_double_precision_changes_nothing():
+    """It is the whole process's, and another package may set it."""
+    model = load_model("nuclei")
+    image = torch.rand(1, 3, 150, 150)
+    with torch.no_grad():
+        wanted = model.segmenter(image)
+        torch.set_default_dtype(torch.float64)
+        try:
+            again = load_model("nuclei")
+            assert all(value.dtype == torch.float32 for value in again.segmenter.parameters())
+            assert torch.equal(model.segmenter(image), wanted)
+            assert torch.equal(again.segmenter(image), wanted)
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
 def test_found_by_name_in_the_folders_of_the_variable(folder, monkeypatch):
     monkeypatch.setenv("CYTOSEED_MODELS", str(folder.parent))
     assert load_model("tiny").config.name == "tiny"

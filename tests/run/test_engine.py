@@ -1,10 +1,14 @@
 """The engine gives what the segmenter itself gives, on the device asked for."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from cytoseed.core.model import Segmenter
-from cytoseed.run.engine import Engine, choose_device
+from cytoseed.models.weights import Model
+from cytoseed.run.engine import Engine, _as_chosen, choose_device, engine_for
 from cytoseed.settings import ModelConfig
 
 CPU = torch.device("cpu")
@@ -83,6 +87,42 @@ def test_thresholds_decide():
     segmenter = make_segmenter()
     none = segmenter.thresholds._replace(min_size_px=10**6)
     assert Engine(segmenter, CPU).labels(torch.rand(1, 40, 40), none).max() == 0
+
+
+def test_a_callers_autocast_does_not_reach_in():
+    segmenter = make_segmenter()
+    engine = Engine(segmenter, CPU)
+    image = torch.rand(1, 1, 80, 90)
+    views = engine.views(image)
+    labels = engine.labels_of_views(views, segmenter.thresholds)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(engine.views(image), views)
+        assert torch.equal(engine.labels_of_views(views, segmenter.thresholds), labels)
+
+
+def test_tf32_is_off_and_a_users_other_choices_stay():
+    cudnn = torch.backends.cudnn
+    chosen = ("enabled", "benchmark", "deterministic")
+    before = [getattr(cudnn, name) for name in chosen]
+    with cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=True):
+        with _as_chosen(torch.device("cuda")):
+            assert not cudnn.allow_tf32
+            assert all(getattr(cudnn, name) for name in chosen)
+        assert cudnn.allow_tf32
+        assert all(getattr(cudnn, name) for name in chosen)
+    assert [getattr(cudnn, name) for name in chosen] == before
+
+
+def test_threads_that_ask_at_once_get_one_engine():
+    model = Model(ModelConfig("tiny", channels=1), make_segmenter())
+    start = threading.Barrier(4)
+
+    def ask(_):
+        start.wait()
+        return engine_for(model, CPU)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(map(id, pool.map(ask, range(4))))) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")

@@ -84,6 +84,25 @@ def test_what_fails_is_tried_again_and_the_rest_goes_on(step, times):
     assert maker.calls.count(("finish", 2)) == 1
 
 
+def threads_of_a_new_thread() -> int:
+    told = []
+    thread = threading.Thread(target=lambda: told.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return told[0]
+
+
+def test_threads_to_come_have_all_cores_again():
+    """What a stage chooses for itself becomes PyTorch's default for new threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        list(make_tiles(Pretender(), batches(1, 1)))
+        assert torch.get_num_threads() == threads_of_a_new_thread() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_giving_up_early_stops_the_threads():
     before = threading.active_count()
     tiles = make_tiles(Pretender(), batches(*[1] * 10))

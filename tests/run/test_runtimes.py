@@ -189,10 +189,9 @@ def test_where_bfloat16_is_slow_it_is_said(monkeypatch, tmp_path):
         segment(image, GREY, half, told.append)
         watch = Watcher(told.append, lambda _: None)
         segment_slide(image, tmp_path / str(pays), GREY, half, formats=("table",), watch=watch)
-        said = [text for text in told if "bfloat16 is fast on GPUs and on CPUs with AMX or AVX-512 BF16" in text]
+        said = [text for text in told if "on CPUs with AMX or AVX-512 BF16; this CPU has no units" in text]
         assert len(said) == (0 if pays else 2)
     assert precision_notice("float32", CPU) is None
-    assert bfloat16_pays(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("units", [(), ("amx_tile",), ("avx512_bf16",)])
@@ -200,6 +199,15 @@ def test_a_cpu_needs_units_for_bfloat16(monkeypatch, units):
     for unit in ("amx_tile", "avx512_bf16"):
         monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda there=unit in units: there)
     assert bfloat16_pays(CPU) == bool(units)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_gpu_needs_units_for_bfloat16(monkeypatch, there):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: there or including_emulation)
+    assert bfloat16_pays(cuda) == there
+    notice = precision_notice("bfloat16", cuda)
+    assert notice is None if there else "this GPU has no units" in str(notice)
 
 
 def test_as_many_cores_as_torch_has_when_it_is_run(monkeypatch):

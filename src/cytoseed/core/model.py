@@ -120,11 +120,11 @@ class Segmenter(nn.Module):
         raw = raw.contiguous().view(-1, self.targets, self.field_count, height, width)
         dims = [self.positional_dims, self.field_count - self.positional_dims - 1, 1]
         positional, conditional, seed_map = torch.split(raw, dims, dim=2)
-        if raw.requires_grad or is_traced():
+        if raw.requires_grad or raw.device.type == "mps" or is_traced():
             positional = self.offset_limit * torch.tanh(positional)
             seed_map = seed_map / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
             return torch.cat([positional, conditional, seed_map], dim=2)
-        positional.tanh_().mul_(self.offset_limit)  # the same, in place
+        positional.tanh_().mul_(self.offset_limit)  # the same, in place; of such parts not tried on mps
         seed_map.div_(15).add_(0.5)
         return raw
 

@@ -229,7 +229,9 @@ class PixelClassifier(nn.Module):
         rows, columns = seed_map.shape[1] // cell + 1, seed_map.shape[2] // cell + 1
         place = (image * rows + row // cell) * columns + column // cell
         height = seed_map[image, row, column]
-        highest = torch.full([seed_map.shape[0] * rows * columns], -float("inf"), device=height.device)
+        highest = torch.full(
+            [seed_map.shape[0] * rows * columns], -float("inf"), dtype=height.dtype, device=height.device
+        )
         fits = height >= highest.scatter_reduce(0, place, height, "amax")[place]
         waiting, place = waiting[fits], place[fits]
         none = seeds.shape[0]

@@ -79,7 +79,8 @@ def rescale_part(
             f"box {box_yxhw} needs {rows} x {columns} px from ({top}, {left}): read that, which part_needed gives"
         )
     channels, height, width = part.shape[0], box_yxhw[2], box_yxhw[3]
-    if step_yx == (1, 1):  # each pixel would have the weight 1, and its neighbours 0
+    beyond = box_yxhw[0] + height > source_yx[0] or box_yxhw[1] + width > source_yx[1]
+    if step_yx == (1, 1) and not beyond:  # each pixel would have the weight 1, and its neighbours 0
         down, right = box_yxhw[0] - origin_yx[0], box_yxhw[1] - origin_yx[1]
         return part[:, down : down + height, right : right + width].clone()
     held = part[:, down : down + rows, right : right + columns].reshape(-1, columns)  # (C * rows, columns)

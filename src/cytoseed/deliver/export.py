@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -122,14 +122,11 @@ def _require_room(place: Path, names: Sequence[str], overwrite: bool) -> None:
 
 
 def _put(source: Path, place: Path) -> None:
-    """Move a file or folder into place; a folder that is there already is taken away only then."""
-    if not place.is_dir():
-        os.replace(source, place)
-        return
-    old = source.with_name(f"{source.name}.old")  # in the staging folder, which is removed
-    os.replace(place, old)
+    """Move a file or folder into place; what is there already goes into the staging folder, and away with it."""
+    if source.is_dir() or (place.is_dir() and not place.is_symlink()):
+        with suppress(FileNotFoundError):
+            os.replace(place, source.with_name(f"{source.name}.old"))
     os.replace(source, place)
-    shutil.rmtree(old)
 
 
 def _write_torchscript(model: Model, folder: Path) -> None:

@@ -22,7 +22,7 @@ def to_qupath(model: Model, folder: str | os.PathLike[str]) -> Path:
     """Write a model for QuPath into `folder/NAME-VERSION`, and the same files into `folder/NAME-VERSION.zip`.
 
     The folder holds `instanseg.pt` (`torchscript.ExportedSegmenter`), `rdf.yaml`, `NAME_README.md`, `cover.png`, and
-    tensors to test with and to look at. The same model gives the same bytes.
+    tensors to test with and to look at. The same model gives the same bytes, as the first of its process.
 
     Parameters
     ----------

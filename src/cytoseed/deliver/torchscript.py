@@ -224,7 +224,8 @@ def to_torchscript(model: Model, path: str | Path) -> Path:
     ----------
     model : Model
     path : str or Path
-        File to write; it appears whole or not at all. The same model gives the same bytes with the same PyTorch.
+        File to write; it appears whole or not at all. As the first of its process, the same
+        model gives the same bytes with the same PyTorch (which numbers the classes that it scripts).
 
     Returns
     -------

@@ -85,7 +85,7 @@ def narrowed(model: Model, network: str) -> Model:
     ValueError
         As `narrow`, or if the name is unknown.
     """
-    config = dataclasses.replace(model.config, network=network)
+    config = dataclasses.replace(model.config, network=network, sha256="")
     segmenter = Segmenter(config).eval()
     narrow(model.segmenter.network, segmenter.network)
     segmenter.classifiers.load_state_dict(model.segmenter.classifiers.state_dict())

@@ -116,7 +116,7 @@ def train(
     ValueError
         If there is nothing to learn from or to validate with, the model has two targets (a sample has the mask of
         one), the teacher's fields are of another kind, `output` holds another training and `resume` is False, or the
-        checkpoint was made with other settings.
+        checkpoint was made with other settings or images.
     """
     folder = Path(output)
     start, teacher = model if isinstance(model, Taught) else (model, None)
@@ -126,7 +126,7 @@ def train(
             f"output {str(folder)!r} holds a training already; go on with --resume (resume=True in Python), or give "
             f"another folder"
         )
-    run = _Run(start, config, choose_device(device), [sample.name for sample in samples.val], teacher)
+    run = _Run(start, config, choose_device(device), samples, teacher)
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
     description = Description(start, config, samples.train, None if teacher is None else teacher.config)
@@ -197,10 +197,11 @@ class _Run:
         model: ModelConfig | Model,
         config: TrainConfig,
         device: torch.device,
-        judges: list[str],
+        samples: Division,
         teacher: Model | None,
     ) -> None:
-        self.judges = judges  # names of the images to validate with
+        self.judges = [sample.name for sample in samples.val]  # images to validate with
+        self.lessons = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train)
         torch.manual_seed(config.seed)
         if device.type == "cpu":
             keep_freed_memory()
@@ -314,6 +315,7 @@ class _Run:
             "settings": self._settings(),
             "device": self.device.type,
             "judges": self.judges,
+            "lessons": self.lessons,
             "taught_by": self.taught_by,
         }
         beside = path.with_suffix(".partial")
@@ -332,6 +334,11 @@ class _Run:
             raise ValueError(
                 f"checkpoint {str(path)!r} was made with other images to validate with ({len(state['judges'])}, now "
                 f"{len(self.judges)}), so its best figure does not compare; give the same data, or another output"
+            )
+        if state.get("lessons", self.lessons) != self.lessons:
+            raise ValueError(
+                f"checkpoint {str(path)!r} was made with other images to learn from ({len(state['lessons'])}, now "
+                f"{len(self.lessons)}), or under other licences; give the same data, or another output"
             )
         if state.get("taught_by", "") != self.taught_by:
             raise ValueError(

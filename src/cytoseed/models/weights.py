@@ -72,7 +72,7 @@ def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
     folder = _find(name_or_folder)
     config = read_config(folder)
     weights = _read_weights(folder / WEIGHTS_FILE, config.sha256)
-    segmenter = Segmenter(config)
+    segmenter = Segmenter(config).float()
     _check_fit(folder / WEIGHTS_FILE, weights, segmenter.state_dict())
     segmenter.load_state_dict(weights)
     return Model(config, segmenter.eval(), folder)

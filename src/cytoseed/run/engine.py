@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import ctypes
 import sys
+import threading
 import weakref
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -125,7 +127,7 @@ class Engine:
         Tensor, shape (V, N, T, F, H, W), float32, on the device
             V is 8 with test-time augmentation, else 1.
         """
-        with _whole_float32(self.device):
+        with _as_chosen(self.device):
             batch = self._batch(images)
             return self._backbone.views(batch) if tta else self._backbone.fields(batch)[None]
 
@@ -146,7 +148,8 @@ class Engine:
             As `labels`.
         """
         seen = views if self._rest is self._backbone else views.cpu()
-        return self._rest.labels_of_views(seen, thresholds)[0].cpu()
+        with torch.autocast(seen.device.type, enabled=False):
+            return self._rest.labels_of_views(seen, thresholds)[0].cpu()
 
     def fields(self, image: Tensor) -> Tensor:
         """Run the network alone.
@@ -169,6 +172,7 @@ class Engine:
         return batch.contiguous(memory_format=torch.channels_last) if packed else batch
 
 
+_ONE_AT_A_TIME = threading.RLock()
 _ENGINES: weakref.WeakKeyDictionary[Model, dict[tuple[str, str, str], Engine]] = weakref.WeakKeyDictionary()
 
 
@@ -190,11 +194,12 @@ def engine_for(model: Model, device: torch.device, runtime: str = "auto", precis
     ModuleNotFoundError, ValueError
         As `Engine`.
     """
-    own = _ENGINES.setdefault(model, {})
     key = (str(device), choose_runtime(runtime, device, precision), precision)
-    if key not in own:
-        own[key] = Engine(model.segmenter, device, runtime, precision)
-    return own[key]
+    with _ONE_AT_A_TIME:
+        own = _ENGINES.setdefault(model, {})
+        if key not in own:
+            own[key] = Engine(model.segmenter, device, runtime, precision)
+        return own[key]
 
 
 def _present_devices() -> list[str]:
@@ -212,7 +217,7 @@ def keep_freed_memory() -> None:
 
     By default glibc maps and unmaps every block above 32 MiB, and the kernel clears it page by page each time: on two
     cores that is 40 % of the time of the `lite` network on a 1024 x 1024 image. What is freed
-    is given back only when the process ends. Elsewhere than on Linux with glibc nothing is done.
+    is given back when the process ends, or by `memory.give_back`. Elsewhere than on Linux with glibc nothing is done.
     """
     if sys.platform != "linux":
         return
@@ -224,8 +229,18 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TOP_PAD, 64 << 20)
 
 
-def _whole_float32(device: torch.device) -> AbstractContextManager[None]:
-    """Switch off TF32, cuDNN's default, which keeps 10 bits of a convolution's factors."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+@contextmanager
+def _as_chosen(device: torch.device) -> Iterator[None]:
+    """Compute as precisely as was chosen: without a caller's autocast, and on CUDA without TF32.
+
+    TF32, cuDNN's default, keeps 10 bits of a convolution's factors. It is switched for the whole process, so threads
+    take turns.
+    """
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        cudnn = torch.backends.cudnn
+        kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        with _ONE_AT_A_TIME, cudnn.flags(**kept, allow_tf32=False):
+            yield

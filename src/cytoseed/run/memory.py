@@ -13,6 +13,7 @@ _CORES_PX = (2048, 1536, 1280, 1024, 768, 512, 256)
 _SHARE = 0.5  # of what is free that a run may take
 _MOST_BYTES = 2_700_000_000  # larger tiles than this allows gain nothing
 _KEPT_BYTES = 2_300_000_000  # a process above this gives freed memory back
+_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")  # Linux's, in either version of its control groups
 _FIXED_BYTES = 700_000_000  # the program, its libraries, the model, the overview
 _BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # of a tile as the network sees it
 # `lite` by benchmarks/slides.py, `paper` by one image (docs/experiments.md), `slim` taken to be as `lite`
@@ -59,7 +60,7 @@ def give_back() -> None:
     if sys.platform != "linux":
         return
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        pages = int((_PROC / "self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError):
         return
     libc = ctypes.CDLL(None)
@@ -69,7 +70,7 @@ def give_back() -> None:
 
 def _free_of_machine() -> float:
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = (_PROC / "meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return float("inf")
     for line in lines:
@@ -79,13 +80,34 @@ def _free_of_machine() -> float:
 
 
 def _free_of_group() -> float:
-    """Room left under the limit of the control group, in either version of Linux's interface."""
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return float(Path(limit).read_text(encoding="ascii")) - float(Path(used).read_text(encoding="ascii"))
-        except (OSError, ValueError):  # not there, or "max"
+    """Room left under the limits of this process's control group and of those around it; inf where there is none."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return float("inf")
+    room = float("inf")
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, names = _CGROUP, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            root, names = _CGROUP / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
             continue
-    return float("inf")
+        group = Path(path.lstrip("/"))  # as seen from outside, in some containers: then it is not there
+        for place in (root / group, *(root / outer for outer in group.parents)):
+            room = min(room, _room_in(place, *names))
+    return room
+
+
+def _room_in(group: Path, limit: str, used: str, cached: str) -> float:
+    """Room under the limit of one control group; what the kernel keeps of files that were read is room as well."""
+    try:
+        room = float((group / limit).read_text(encoding="ascii")) - float((group / used).read_text(encoding="ascii"))
+    except (OSError, ValueError):  # not there, or "max"
+        return float("inf")
+    try:
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        return room + float(statistics.get(cached, 0))
+    except (OSError, ValueError):
+        return room

@@ -56,6 +56,7 @@ def make_tiles(maker: Maker, batches: Sequence[Sequence[Tile]]) -> Iterator[Made
     Made
         One for each tile, as soon as it is done. What fails is tried once more, alone, before it is given up.
     """
+    cores = torch.get_num_threads()
     stop = threading.Event()
     places = threading.Semaphore(_IN_FLIGHT)
     read: _Channel[_Batch] = _Channel(stop)
@@ -78,6 +79,7 @@ def make_tiles(maker: Maker, batches: Sequence[Sequence[Tile]]) -> Iterator[Made
         stop.set()
         for thread in threads:
             thread.join()
+        torch.set_num_threads(cores)  # what a stage chose for itself is otherwise the default of all threads to come
 
 
 class _Channel(Generic[_T]):

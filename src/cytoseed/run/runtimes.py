@@ -107,7 +107,7 @@ def bfloat16_pays(device: torch.device) -> bool:
     if device.type == "cpu":
         units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         return any(bool(getattr(torch.cpu, unit, lambda: False)()) for unit in units)
-    return device.type == "cuda"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def precision_notice(precision: str, device: torch.device) -> str | None:
@@ -115,8 +115,8 @@ def precision_notice(precision: str, device: torch.device) -> str | None:
     if precision != "bfloat16" or bfloat16_pays(device):
         return None
     return (
-        "bfloat16 is fast on GPUs and on CPUs with AMX or AVX-512 BF16; this CPU has neither, and float32 may take "
-        "half as long"
+        "bfloat16 is fast on NVIDIA GPUs since Ampere and on CPUs with AMX or AVX-512 BF16; this "
+        f"{'CPU' if device.type == 'cpu' else 'GPU'} has no units for it, and float32 may take half as long"
     )
 
 
