@@ -44,7 +44,7 @@ from speed_tables import (
 )
 
 MODELS = ("nuclei", "nuclei-slim", "nuclei-paper")
-CHOSEN = Chosen("nuclei, torch", "nuclei-paper, torch")
+CHOSEN = Chosen("nuclei, torch", "nuclei-slim, torch", "nuclei-paper, torch")
 """What `cytoseed segment` runs where nothing else is asked for."""
 SECTIONS = ("main", "single", "objects", "sizes", "memory", "tiles")
 TILE_PX = 512

@@ -22,9 +22,10 @@ MIDDLE = "600"
 
 
 class Chosen(NamedTuple):
-    """Rows that stand for our two networks where targets are judged and lines are drawn."""
+    """Rows that stand for our three networks where targets are judged and lines are drawn."""
 
     lite: str
+    slim: str
     paper: str
 
 
@@ -147,11 +148,11 @@ def judge(ledger: Ledger, chosen: Chosen) -> list[Target]:
     ----------
     ledger : Ledger
     chosen : Chosen
-        Rows that stand for `nuclei` and `nuclei-paper`.
+        Rows that stand for `nuclei`, `nuclei-slim` and `nuclei-paper`.
     """
     targets = [
-        _ratio_target(ledger, chosen.lite, STARDIST, 0.25),
-        _ratio_target(ledger, chosen.lite, INSTANSEG, 0.06),
+        *(_ratio_target(ledger, method, STARDIST, 0.25) for method in (chosen.lite, chosen.slim)),
+        *(_ratio_target(ledger, method, INSTANSEG, 0.06) for method in (chosen.lite, chosen.slim)),
         _ratio_target(ledger, chosen.paper, INSTANSEG, 0.5),
     ]
     for method in chosen:
@@ -159,7 +160,7 @@ def judge(ledger: Ledger, chosen: Chosen) -> list[Target]:
         targets += [_memory_target(ledger, method, peer) for peer in (STARDIST, INSTANSEG)]
         for what, fit in (("nuclei", fit_objects(ledger, method)), ("pixels", fit_sizes(ledger, method))):
             targets.append(_line_target(method, what, fit))
-    return [*targets, *_accuracy_targets(ledger)]
+    return [*targets, *_accuracy_targets(ledger, chosen)]
 
 
 def fit_objects(ledger: Ledger, method: str) -> Fit | None:
@@ -252,10 +253,14 @@ def _line_target(method: str, what: str, fit: Fit | None) -> Target:
     return Target(aim, text, fits)
 
 
-def _accuracy_targets(ledger: Ledger) -> list[Target]:
+def _accuracy_targets(ledger: Ledger, chosen: Chosen) -> list[Target]:
+    """Judge what other runtimes and precisions lose, each beside its model's first row, and the lighter network."""
     targets = []
+    first = {}
     for row in ledger.accuracy:
-        base = next(other for other in ledger.accuracy if other["baseline"] == row["baseline"])
+        base = first.setdefault(row["baseline"], row)
+        if row["method"] == chosen.slim:
+            base = next((other for other in ledger.accuracy if other["method"] == chosen.lite), row)
         if row is not base:
             lost = row["f1_mean"] - base["f1_mean"]
             aim = f"{row['method']}: mean F1 no more than 0.005 below {base['method']}"
