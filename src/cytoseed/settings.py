@@ -204,7 +204,7 @@ class SegmentOptions:
     diameter_px: float | None = None
     """Typical diameter of a nucleus in the image's pixels, for images of unknown pixel size."""
     channels: tuple[str, ...] = ()
-    """Channels to use, by number from 0 or by name, in the model's order; empty: all of them."""
+    """Channels to use, by number from 0 or by name, in the model's order; without it, all of them."""
     stain: str | None = None
     """Use what one stain alone shows of an RGB image: `haematoxylin`, for nuclei beside DAB; `eosin` or `dab`."""
     tta: bool = False
@@ -322,7 +322,7 @@ class TrainConfig:
     augment: str = "full"
     """`full`, or `minimal`: the paper's flips, quarter turns and crops."""
     scale_range: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest random scale, two numbers."""
+    """Smallest and largest random scale."""
     nominal_scale_share: float = 0.5
     """Share of crops of unknown pixel size that are first scaled to nuclei of 8.5 µm; the others keep their scale."""
     synthetic_stain_share: float = 0.0

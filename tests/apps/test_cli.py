@@ -167,6 +167,20 @@ def test_a_broken_training_configuration(run, training_data, tmp_path, text, mes
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("0.5,2", "folder 'nowhere' does not exist"),
+        ("2, 0.5", r"scale_range is (2.0, 0.5); it must be two numbers above 0"),
+        ("0.5,x", "is no list of numbers with commas"),
+    ],
+)
+def test_several_numbers_have_commas_between(run, tmp_path, given, message):
+    done = run("train", "--data", "nowhere", "--output", tmp_path / "trained", "--scale-range", given)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
 def test_thresholds_are_chosen_on_what_the_training_set_aside(run, training_data, tmp_path):
     flags = ["--steps", 1, "--crop", 64, "--batch-size", 1, "--device", "cpu"]
     trained = run("train", "--data", training_data, "--output", tmp_path / "mine", "--from", "nuclei", *flags)

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -78,6 +78,8 @@ def _flag(
         spelling += f"/--no-{name.replace('_', '-')}"
     if text is None:
         text, default = of_model.get(entry.name, ""), "the model's"
+    if _is_list(hint):
+        text += " With commas between."
     option = typer.Option(
         spelling, help=text, metavar=_UNITS.get(unit), show_default=default or False, callback=_split_of(hint)
     )
@@ -88,22 +90,22 @@ def _flag(
 
 
 def _is_list(hint: Any) -> bool:
-    return hint in (tuple[str, ...], tuple[int, ...])
+    return get_origin(hint) is tuple
 
 
-def _split_of(hint: Any) -> Callable[[str | None], tuple[str | int, ...] | None] | None:
+def _split_of(hint: Any) -> Callable[[str | None], tuple[Any, ...] | None] | None:
     """Make the callback that takes a list with commas apart, where the field is one."""
+    kinds = {int: "whole number", float: "number"}
 
-    def split(value: str | None) -> tuple[str | int, ...] | None:
+    def split(value: str | None) -> tuple[Any, ...] | None:
         if value is None:
             return None
         parts = tuple(part.strip() for part in value.split(",") if part.strip())
-        if hint == tuple[str, ...]:
-            return parts
+        kind = get_args(hint)[0]
         try:
-            return tuple(int(part) for part in parts)
+            return tuple(kind(part) for part in parts)
         except ValueError:
-            raise typer.BadParameter(f"{value!r} is no list of whole numbers with commas between") from None
+            raise typer.BadParameter(f"{value!r} is no list of {kinds[kind]}s with commas between") from None
 
     return split if _is_list(hint) else None
 
