@@ -47,6 +47,9 @@ def test_the_first_layer_shortcut_equals_the_plain_mlp(n, height, width, dp, de,
     with torch.no_grad():
         logits = classifier(fields, classifier.encode(fields), seeds, reach)
         torch.testing.assert_close(logits, plain_logits(classifier, fields, seeds, reach))
+    with_gradients = classifier(fields, classifier.encode(fields), seeds, reach)  # windows read pixel by pixel
+    assert with_gradients.requires_grad
+    torch.testing.assert_close(with_gradients.detach(), logits)
 
 
 def test_windows_at_a_corner_are_defined():

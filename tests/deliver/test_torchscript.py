@@ -25,13 +25,14 @@ from same import assert_same_objects
 
 OPERATORS = """
 RaiseException __and__ __contains__ __derive_index __is__ __isnot__ __not__ __or__ __range_length add add_ addmm
-all amax amin any append arange bitwise_not cat clamp clamp_ clone contiguous conv2d conv_transpose2d copy_ cpu
-cummax cumsum detach device dim div div_ dtype empty eq equal expand flatten flip floor floor_divide floordiv
-format full full_like ge get gt index index_select isfinite item join keys le len list log log1p lt masked_fill
-matmul max max_pool2d maximum mean min minimum mul mul_ narrow ne neg nonzero numel ones_like pad pixel_shuffle
-pixel_unshuffle pop relu relu_ remainder repeat repeat_interleave requires_grad reshape roll rot90 round scatter
-scatter_add scatter_reduce select size slice sort split stack sub t tanh tanh_ tensor to topk transpose type
-unbind unsqueeze upsample_nearest2d view where zeros zeros_like
+all amax amin any append arange as_strided baddbmm bitwise_not cat clamp clamp_ clone contiguous conv2d
+conv_transpose2d copy_ cpu cummax cumsum detach device dim div div_ dtype empty eq equal expand flatten flip
+floor floor_divide floordiv format full full_like ge get gt index index_copy_ index_select is_contiguous
+isfinite item join keys le len list log log1p lt masked_fill matmul max max_pool2d maximum mean min minimum mul
+mul_ narrow ne neg nonzero numel ones_like pad pixel_shuffle pixel_unshuffle pop relu relu_ remainder repeat
+repeat_interleave requires_grad reshape roll rot90 round scatter scatter_add scatter_reduce select size slice
+sort split stack sub t tanh tanh_ tensor to topk transpose type unbind unsqueeze upsample_nearest2d view where
+zeros zeros_like
 """
 
 
