@@ -124,7 +124,7 @@ class Segmenter(nn.Module):
             positional = self.offset_limit * torch.tanh(positional)
             seed_map = seed_map / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
             return torch.cat([positional, conditional, seed_map], dim=2)
-        positional.tanh_().mul_(self.offset_limit)  # the same, in place; of such parts not tried on mps
+        positional.tanh_().mul_(self.offset_limit)  # the same, in place: not on mps, where that was never tried
         seed_map.div_(15).add_(0.5)
         return raw
 

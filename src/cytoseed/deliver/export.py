@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from cytoseed.deliver.check import Agreement, check_files
 from cytoseed.models.weights import Model
+from cytoseed.results.folder import put
 from cytoseed.settings import ModelConfig
 
 
@@ -82,7 +82,7 @@ def export_model(model: Model, target: str, folder: str | os.PathLike[str], over
         chosen.write(model, Path(staging))
         agreement = check_files(model, Path(staging))
         for name in names:
-            _put(Path(staging) / name, place / name)
+            put(Path(staging) / name, place / name)
     return Exported(tuple(place / name for name in names), agreement)
 
 
@@ -119,14 +119,6 @@ def _require_room(place: Path, names: Sequence[str], overwrite: bool) -> None:
     there = [name for name in names if (place / name).exists()]
     if there and not overwrite:
         raise FileExistsError(f"{place / there[0]} is there already; give --overwrite to replace it, or another folder")
-
-
-def _put(source: Path, place: Path) -> None:
-    """Move a file or folder into place; what is there already goes into the staging folder, and away with it."""
-    if source.is_dir() or (place.is_dir() and not place.is_symlink()):
-        with suppress(FileNotFoundError):
-            os.replace(place, source.with_name(f"{source.name}.old"))
-    os.replace(source, place)
 
 
 def _write_torchscript(model: Model, folder: Path) -> None:

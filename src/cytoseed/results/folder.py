@@ -83,12 +83,12 @@ def move(change: Change, record_path: Path, staging: Path) -> None:
     folder = record_path.parent
     for name, record in (("before", change.before), ("after", change.after)):
         (staging / name).write_bytes(record)
-    _put(staging / "before", record_path)
+    put(staging / "before", record_path)
     for name in change.removed:
         _take_away(folder / name, staging)
     for name in change.written:
-        _put(staging / name, folder / name)
-    _put(staging / "after", record_path)
+        put(staging / name, folder / name)
+    put(staging / "after", record_path)
 
 
 def is_from_writing(error: OSError, places: Sequence[Path], record_path: Path, staging: Path | None) -> bool:
@@ -122,8 +122,16 @@ def unwritable(folder: Path, error: OSError) -> OSError:
     return told
 
 
-def _put(staged: Path, place: Path) -> None:
-    """Move a file or folder to its place. A folder cannot take the place of another at once: that goes away first."""
+def put(staged: Path, place: Path) -> None:
+    """Move a file or folder to its place. A folder cannot take the place of another at once: that goes away first.
+
+    Parameters
+    ----------
+    staged : path
+        In a folder that is removed in the end: what cannot be replaced at once goes there.
+    place : path
+        Whatever is there is replaced; a link itself, not what it leads to.
+    """
     if is_far(place):
         upload(staged, place)
         return

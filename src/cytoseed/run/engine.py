@@ -172,7 +172,7 @@ class Engine:
         return batch.contiguous(memory_format=torch.channels_last) if packed else batch
 
 
-_ONE_AT_A_TIME = threading.RLock()
+_MAKING, _SWITCHING = threading.Lock(), threading.Lock()  # engines; what cuDNN does in the whole process
 _ENGINES: weakref.WeakKeyDictionary[Model, dict[tuple[str, str, str], Engine]] = weakref.WeakKeyDictionary()
 
 
@@ -195,7 +195,7 @@ def engine_for(model: Model, device: torch.device, runtime: str = "auto", precis
         As `Engine`.
     """
     key = (str(device), choose_runtime(runtime, device, precision), precision)
-    with _ONE_AT_A_TIME:
+    with _MAKING:
         own = _ENGINES.setdefault(model, {})
         if key not in own:
             own[key] = Engine(model.segmenter, device, runtime, precision)
@@ -242,5 +242,5 @@ def _as_chosen(device: torch.device) -> Iterator[None]:
             return
         cudnn = torch.backends.cudnn
         kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-        with _ONE_AT_A_TIME, cudnn.flags(**kept, allow_tf32=False):
+        with _SWITCHING, cudnn.flags(**kept, allow_tf32=False):
             yield
