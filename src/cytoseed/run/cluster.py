@@ -22,8 +22,8 @@ import numpy as np
 from cytoseed import __version__
 from cytoseed.images import Image, Regions
 from cytoseed.models.weights import Model, load_model
+from cytoseed.paths import as_path
 from cytoseed.results.objects import Objects
-from cytoseed.results.place import folder_at
 from cytoseed.results.segmentation import DEFAULT_FORMATS, Segmentation
 from cytoseed.run import worker
 from cytoseed.run.connect import START_S, address_of, connected, local_scheduler, local_workers, require_dask
@@ -136,7 +136,7 @@ class Cluster:
         """
         wishes = with_settings(options, settings)
         ready = model if isinstance(model, Model) else load_model(model)
-        return self.run(Request(opened(image), folder_at(output), ready, wishes, tuple(formats), existing), watch)
+        return self.run(Request(opened(image), as_path(output), ready, wishes, tuple(formats), existing), watch)
 
     def run(self, request: Request, watch: Watcher | None = None) -> SlideRun:
         """Do what `cytoseed.run.slide.run_slide` does."""
