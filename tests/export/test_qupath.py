@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from cytoseed.export.description import CLIP, package_name
 from hypothesis import given
 from hypothesis import strategies as st
 from java_rules import ANY_CHANNELS, read_as_qupath
@@ -14,7 +15,6 @@ from packed import small_model
 
 from cytoseed.export import description, zipped
 from cytoseed.export.card import write_card
-from cytoseed.export.description import CLIP, package_name
 from cytoseed.export.qupath import to_qupath
 from cytoseed.export.sample import draw_cover, make_sample, preprocess
 from cytoseed.export.torchscript import open_torchscript

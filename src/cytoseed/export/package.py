@@ -139,9 +139,7 @@ _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 TARGETS = {
     "qupath": Target(_write_qupath, _package_names),
-    "onnx": Target(
-        _write_onnx, lambda config: (f"{config.name}.onnx", f"{config.name}.network.onnx"), _ONNX, "onnx"
-    ),
+    "onnx": Target(_write_onnx, lambda config: (f"{config.name}.onnx", f"{config.name}.network.onnx"), _ONNX, "onnx"),
     "torchscript": Target(_write_torchscript, lambda config: (f"{config.name}.pt",)),
     "bioimageio": Target(_write_bioimageio, _package_names, (*_ONNX, "bioimageio.core"), "bioimageio,onnx"),
 }
