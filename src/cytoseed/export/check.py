@@ -62,7 +62,7 @@ def _labels(model: Model, raw: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 def _torchscript(path: Path) -> Run:
-    """Function of a TorchScript file: from raw images (C,H,W) to labels (T,H,W)."""
+    """Open a TorchScript file as a function from raw images (C,H,W) to labels (T,H,W)."""
     module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
 
     def run(raw: NDArray[np.float32]) -> NDArray[Any]:
@@ -74,7 +74,7 @@ def _torchscript(path: Path) -> Run:
 
 
 def _onnx(path: Path) -> Run:
-    """Function of an ONNX file: from raw images (C,H,W) to labels (T,H,W), or to fields if it is the network alone."""
+    """Open an ONNX file as a function from raw images (C,H,W) to labels (T,H,W), or to the fields of the network."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -104,7 +104,7 @@ def readme_file(config: ModelConfig) -> str:
 
 
 def summary(config: ModelConfig) -> str:
-    """Description of a model, or a sentence made of its targets."""
+    """Return the description of a model, by default a sentence with its targets."""
     return config.description or f"Finds {' and '.join(config.targets)} in microscopy images."
 
 
@@ -122,7 +122,7 @@ def _space(name: str, config: ModelConfig, size: Mapping[str, Any]) -> dict[str,
 
 
 def _normalisation() -> list[dict[str, Any]]:
-    """Steps of `core.prepare.normalise`, except that readers interpolate percentiles."""
+    """List the steps of `core.prepare.normalise`, except that readers interpolate percentiles."""
     low, high = PERCENTILES
     scale = {"axes": ["y", "x"], "min_percentile": low, "max_percentile": high, "eps": EPS}
     return [
