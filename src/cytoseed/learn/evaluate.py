@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from cytoseed.learn.annotations import read_mask
 from cytoseed.learn.metrics import ImageScore, pool, score
 from cytoseed.learn.samples import MASK_SUFFIXES, Sample, read_table
-from cytoseed.paths import write_bytes
+from cytoseed.paths import atomic_file
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -126,11 +125,10 @@ class Evaluation:
 
     def write_csv(self, path: str | Path) -> None:
         """Write `to_rows` with a header line."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(Row._fields)
-        writer.writerows(self.to_rows())
-        write_bytes(Path(path), text.getvalue().encode())
+        with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as lines:
+            writer = csv.writer(lines)
+            writer.writerow(Row._fields)
+            writer.writerows(self.to_rows())
 
 
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:
