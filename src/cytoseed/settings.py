@@ -132,8 +132,8 @@ class ModelConfig:
         _require(self.targets in allowed, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
         _require(self.positional_dims >= 2, "positional_dims", self.positional_dims, "2 or more")
         _require(self.conditional_dims >= 0, "conditional_dims", self.conditional_dims, "0 or more")
-        widths = self.classifier_widths
-        _require(len(widths) >= 1 and min(widths) >= 1, "classifier_widths", widths, "one or more widths of 1 or more")
+        widths, is_given = self.classifier_widths, min(self.classifier_widths, default=0) >= 1
+        _require(is_given, "classifier_widths", widths, "one or more widths of 1 or more")
         for name in ("grid_step", "offset_limit", "pixel_size_um"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _require_thresholds(self)
@@ -176,11 +176,10 @@ def _require_window(side: int) -> None:
 def _require_thresholds(values: ModelConfig | SegmentOptions) -> None:
     """Refuse thresholds outside their range; `None` is the model's own value."""
     peak, seed = values.peak_radius_px, values.seed_threshold
-    agree, smallest = values.agreement_iou, values.min_size_px
+    lowest, agree, smallest = values.mask_threshold, values.agreement_iou, values.min_size_px
     _require(peak is None or peak >= 1, "peak_radius_px", peak, "1 or more")
     _require(seed is None or 0 <= seed <= 1, "seed_threshold", seed, "from 0 to 1")
     _require(agree is None or 0 < agree <= 1, "agreement_iou", agree, "above 0 and at most 1")
-    lowest = values.mask_threshold
     _require(lowest is None or math.isfinite(lowest), "mask_threshold", lowest, "a finite number")
     _require(smallest is None or smallest >= 0, "min_size_px", smallest, "0 or more")
 
@@ -226,9 +225,8 @@ class SegmentOptions:
         """Check all values; American spellings of stains become the British ones."""
         object.__setattr__(self, "stain", _SPELLINGS.get(self.stain or "", self.stain))
         side, margin, region = self.tile_size_px, self.margin_px, self.region
-        _require(
-            side is None or (side >= 128 and side % 64 == 0), "tile_size_px", side, "a multiple of 64, 128 or more"
-        )
+        fits = side is None or (side >= 128 and side % 64 == 0)
+        _require(fits, "tile_size_px", side, "a multiple of 64, 128 or more")
         _require(margin >= 64 and margin % 64 == 0, "margin_px", margin, "a multiple of 64, 64 or more")
         is_box = not region or (len(region) == 4 and min(region) >= 0 and min(region[2:]) > 0)
         _require(is_box, "region", region, "x, y, width and height in whole pixels: 0 or more, and sides of 1 or more")
@@ -314,9 +312,8 @@ class TrainConfig:
         """Check all values."""
         for name in ("steps", "batch_size", "max_seeds", "validate_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("pretrain_steps", "clip_norm", "patience", "memory_gb", "weight_decay"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("seed_weight", "instance_weight", "teacher_weight"):
+        weights = ("seed_weight", "instance_weight", "teacher_weight", "weight_decay")
+        for name in ("pretrain_steps", "clip_norm", "patience", "memory_gb", *weights):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("nominal_scale_share", "synthetic_stain_share"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
