@@ -19,11 +19,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cytoseed.learn.evaluate import Evaluation, evaluate_samples
-from cytoseed.learn.journal import figures_of, figures_to_json
+from cytoseed.learn.annotations import read_mask
+from cytoseed.learn.evaluate import Evaluation, accuracies_to_json, evaluate_model, evaluate_samples
 from cytoseed.learn.metrics import ImageScore
-from cytoseed.learn.samples import Sample, find_samples, read_mask
-from cytoseed.learn.validate import evaluate_model
+from cytoseed.learn.samples import Sample, find_samples
 from cytoseed.models.weights import CONFIG_FILE, load_model
 from cytoseed.settings import SegmentOptions
 
@@ -70,17 +69,15 @@ def methods(old: str, method: str, result: Evaluation) -> str:
 
 
 def read_page(key: str) -> str:
-    """Give what stands between the marks of `key` on the page."""
+    """Text between the marks of `key` on the page."""
     found = re.search(f"<!-- {key} -->\n(.*?)\n?<!-- /{key} -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return found[1] if found else ""
 
 
 def write_page(key: str, text: str) -> None:
-    """Replace what stands between the marks of `key` on the page."""
+    """Replace the text between the marks of `key`; a page without them stays as it is."""
     start, end = f"<!-- {key} -->", f"<!-- /{key} -->"
     page = PAGE.read_text(encoding="utf-8")
-    if start not in page:
-        page += f"\n{start}\n{end}\n"
     page = re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}\n{end}", page, flags=re.DOTALL)
     PAGE.write_text(page, encoding="utf-8")
 
@@ -89,7 +86,7 @@ def record(name: str, split: str, result: Evaluation) -> None:
     """Write a bundled model's figures into its configuration."""
     path = MODELS / name / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["figures"][split] = figures_to_json(figures_of(result))
+    config["figures"][split] = accuracies_to_json(result.accuracies)
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

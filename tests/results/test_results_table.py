@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from cytoseed.learn.samples import find_samples, read_mask
+from cytoseed.learn.annotations import read_mask
+from cytoseed.learn.samples import find_samples
 from cytoseed.results import Segmentation, hull, intensity, shape
 from cytoseed.results import table as measuring
 from cytoseed.results.formats.csv import write_table
