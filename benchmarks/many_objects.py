@@ -27,7 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cytoseed.results import WRITERS, Block
-from cytoseed.results.table import measure_objects
+from cytoseed.results.measure.table import measure_objects
 
 _PITCH_PX = 32  # from one object to the next
 _ACROSS = 40  # objects of a block, to each side

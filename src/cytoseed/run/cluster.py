@@ -22,9 +22,9 @@ import numpy as np
 from cytoseed import __version__
 from cytoseed.images import Image, Regions
 from cytoseed.models.weights import Model, load_model
+from cytoseed.results import DEFAULT_FORMATS, Result
 from cytoseed.results.objects import Objects
 from cytoseed.results.place import folder_at
-from cytoseed.results.segmentation import DEFAULT_FORMATS, Segmentation
 from cytoseed.run import worker
 from cytoseed.run.connect import START_S, address_of, connected, local_scheduler, local_workers, require_dask
 from cytoseed.run.crew import batch_on
@@ -145,7 +145,7 @@ class Cluster:
 
     def segment(
         self, image: Image, model: Model, options: SegmentOptions, notice: Callable[[str], object] | None = None
-    ) -> Segmentation:
+    ) -> Result:
         """Do what `cytoseed.segment` does, on a worker.
 
         Parameters
@@ -162,7 +162,7 @@ class Cluster:
         if notice is not None:
             for sentence in found.notices:
                 notice(sentence)
-        return Segmentation(
+        return Result.from_labels(
             labels=np.frombuffer(zlib.decompress(found.labels), np.int32).reshape(found.shape),
             image=image.read(),
             targets=model.config.targets,
