@@ -406,10 +406,12 @@ def test_an_error_while_writing_leaves_everything_as_it_was(
     image = write_image(tmp_path / "image.zarr", version)
     before = tree(image)
 
+    labels = both.labels
+
     def fail(_: Result, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
         if box_yxhw[0]:
             raise OSError("the slide is gone")
-        return both.labels[:, : box_yxhw[2], : box_yxhw[3]]
+        return labels[:, : box_yxhw[2], : box_yxhw[3]]
 
     monkeypatch.setattr(Result, "labels_in", fail)
     with pytest.raises(OSError, match="the slide is gone"):
