@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.paths import as_path, same_file
 from cytoseed.results.blocks import Block, join_parts, pack_block
 from cytoseed.results.contents import LabelImage, Parts
 from cytoseed.results.facts import input_of, stem_of
 from cytoseed.results.measure.stains import stains_of
 from cytoseed.results.objects import Objects
-from cytoseed.results.place import folder_at, is_one
 from cytoseed.results.record import Record
 from cytoseed.results.save import save
 from cytoseed.results.store import StitchedObjects, Store
@@ -238,9 +238,9 @@ class Result(ResultView):
         OSError
             If the folder cannot be written to.
         """
-        place = folder_at(folder)
+        place = as_path(folder)
         own = place / f"{stem_of(self.source)}{WRITERS['objects'].suffix}"
-        is_there = self.path is not None and is_one(own, self.path)
+        is_there = self.path is not None and same_file(own, self.path)
         return save(self, place, formats, overwrite, record=self.record, keep=(own.name,) if is_there else ())
 
 

@@ -173,8 +173,8 @@ def _thumbnail(
     given: ImageLike | None, result: Result, was_at: str | None, largest_px: int
 ) -> tuple[NDArray[Any], float]:
     """Show the image as it was shown when the result was made."""
+    from cytoseed.images.overview import thumbnail
     from cytoseed.run.picture import opened
-    from cytoseed.run.slide import look
 
     image = _found(result, was_at) if given is None else opened(given)
     if image.shape != result.shape:
@@ -182,7 +182,7 @@ def _thumbnail(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
             f"image of {result.shape}; give that one"
         )
-    return (image.read(), 1.0) if result.was_in_memory else look(image, largest_px)
+    return (image.read(), 1.0) if result.was_in_memory else thumbnail(image, largest_px)
 
 
 def _found(result: Result, was_at: str | None) -> Image:

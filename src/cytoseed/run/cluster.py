@@ -22,11 +22,11 @@ import numpy as np
 from cytoseed import __version__
 from cytoseed.images import Image, Regions
 from cytoseed.models.weights import Model, load_model
+from cytoseed.paths import as_path
 from cytoseed.results import DEFAULT_FORMATS, Result
 from cytoseed.results.objects import Objects
-from cytoseed.results.place import folder_at
 from cytoseed.run import worker
-from cytoseed.run.connect import START_S, address_of, connected, local_scheduler, local_workers, require_dask
+from cytoseed.run.connect import START_S, address_of, connected, local_scheduler, local_workers, own_keys, require_dask
 from cytoseed.run.crew import batch_on
 from cytoseed.run.job import Existing, Request
 from cytoseed.run.part import Clock, Subject
@@ -62,7 +62,7 @@ class Cluster:
     ValueError
         Both or neither are given, or a number below 1.
     ModuleNotFoundError
-        Dask is not installed.
+        Dask is not installed, or cryptography, by which only this process can use the workers that it starts.
     FileNotFoundError
         There is no such scheduler file.
     TimeoutError
@@ -88,14 +88,12 @@ class Cluster:
     def __enter__(self) -> Self:
         require_dask()
         with ExitStack() as stack:
-            if self._workers is not None:
-                address = stack.enter_context(local_scheduler())
-            else:
-                address = address_of(self._scheduler or "")
-            self._client = stack.enter_context(connected(address, self._patience_s))
+            keys = own_keys() if self._workers is not None else None
+            address = stack.enter_context(local_scheduler(keys)) if keys else address_of(self._scheduler or "")
+            self._client = stack.enter_context(connected(address, self._patience_s, keys))
             self._address = address
-            if self._workers is not None:
-                stack.enter_context(local_workers(self._client, address, self._workers))
+            if self._workers is not None and keys:
+                stack.enter_context(local_workers(self._client, address, self._workers, keys))
             self._require_workers()
             self._stack = stack.pop_all()
         return self
@@ -136,7 +134,7 @@ class Cluster:
         """
         wishes = with_settings(options, settings)
         ready = model if isinstance(model, Model) else load_model(model)
-        return self.run(Request(opened(image), folder_at(output), ready, wishes, tuple(formats), existing), watch)
+        return self.run(Request(opened(image), as_path(output), ready, wishes, tuple(formats), existing), watch)
 
     def run(self, request: Request, watch: Watcher | None = None) -> SlideRun:
         """Do what `cytoseed.run.slide.run_slide` does."""

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed.security import Security
 
 START_S = 120.0
 """Within so many seconds processes on this machine start."""
 
+_HERE_ONLY = "127.0.0.1:0"  # where a process tells by HTTP how it is: any free port, not seen from other machines
 _INSTALL = "pip install 'cytoseed[cluster]'"
 
 
@@ -54,14 +56,14 @@ def address_of(scheduler: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def connected(address: str, patience_s: float) -> Iterator[Client]:
-    """Connect to a scheduler."""
+def connected(address: str, patience_s: float, security: Security | None = None) -> Iterator[Client]:
+    """Connect to a scheduler; `security` has the keys, and without it Dask's configuration."""
     from distributed import Client
 
     try:
         with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop of its own, as notebooks do
-            thread.submit(asyncio.run, _asked(address, patience_s)).result()
-        client = Client(address, timeout=patience_s, set_as_default=False)
+            thread.submit(asyncio.run, _asked(address, patience_s, security)).result()
+        client = Client(address, timeout=patience_s, set_as_default=False, security=security)
     except (OSError, ValueError, TimeoutError) as error:
         cause = " ".join(str(error).split()) or "it is silent"
         raise TimeoutError(
@@ -72,37 +74,61 @@ def connected(address: str, patience_s: float) -> Iterator[Client]:
         yield client
 
 
-async def _asked(address: str, patience_s: float) -> None:
+async def _asked(address: str, patience_s: float, security: Security | None) -> None:
     """Ask what is at an address who it is: where that is silent, Dask's own client would wait for ever."""
     from distributed.core import rpc
     from distributed.security import Security
 
-    there = rpc(address, timeout=patience_s, connection_args=Security().get_connection_args("client"))
+    there = rpc(address, timeout=patience_s, connection_args=(security or Security()).get_connection_args("client"))
     try:
         await asyncio.wait_for(there.identity(), patience_s)
     finally:
         await there.close_rpc()
 
 
+def own_keys() -> Security:
+    """Make the keys of a cluster on this machine: only who has them may give it work, whoever else is logged in here.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        What makes them is not installed.
+    """
+    from distributed.security import Security
+
+    try:
+        keys: Security = Security.temporary()
+    except ImportError as error:
+        raise ModuleNotFoundError(f"workers need the package cryptography: {_INSTALL}") from error
+    return keys
+
+
 @contextmanager
-def local_scheduler() -> Iterator[str]:
+def local_scheduler(security: Security) -> Iterator[str]:
     """Run a scheduler in this process, which ends with it."""
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=0, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
+        n_workers=0,
+        processes=True,
+        dashboard_address=_HERE_ONLY,
+        host="127.0.0.1",
+        silence_logs=50,
+        security=security,
+        protocol="tls://",
     ) as scheduler:
         yield str(scheduler.scheduler_address)
 
 
 @contextmanager
-def local_workers(client: Client, address: str, count: int) -> Iterator[None]:
+def local_workers(client: Client, address: str, count: int, security: Security) -> Iterator[None]:
     """Start workers on this machine as commands of their own: the script that asks for them is not run again."""
     cores = max(1, (os.cpu_count() or 1) // count)
     with tempfile.TemporaryDirectory(prefix="cytoseed-workers-", ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
         command += ["--nthreads", str(cores), "--nworkers", str(count), "--memory-limit", "0", "--no-dashboard"]
         command += ["--death-timeout", "30", "--local-directory", folder, "--host", "127.0.0.1"]
+        command += ["--dashboard-address", _HERE_ONLY, *_key_options(security, Path(folder))]
         log = Path(folder) / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
@@ -116,6 +142,16 @@ def local_workers(client: Client, address: str, count: int) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _key_options(security: Security, folder: Path) -> list[str]:
+    """Write a worker's keys into a folder that only this user may read; give the options that name them."""
+    options = []
+    for option, name in (("ca-file", "tls_ca_file"), ("cert", "tls_worker_cert"), ("key", "tls_worker_key")):
+        file = folder / f"{name}.pem"
+        file.write_text(getattr(security, name), encoding="ascii")
+        options += [f"--tls-{option}", str(file)]
+    return options
 
 
 def _await_workers(client: Client, process: subprocess.Popen[bytes], count: int, log: Path) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 
 from cytoseed.images import Image
 from cytoseed.models.weights import Model
+from cytoseed.paths import require_writable
 from cytoseed.results.facts import stem_of
-from cytoseed.results.place import require_writable
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
 from cytoseed.results.record import Record, compare, differences, read_record
 from cytoseed.results.store import SUFFIX, Store

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from cytoseed.core.network import UNet
-from cytoseed.images.copies import cache_folder
 from cytoseed.models.weights import checksum
+from cytoseed.paths import cache_folder
 from cytoseed.run.graph import OPSET, trace
 
 _FOLDER = "networks"

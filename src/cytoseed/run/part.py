@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cytoseed.core.pieces import whole_pieces
+from cytoseed.core.pieces import keep_largest_fill_holes
 from cytoseed.core.scale import part_needed, rescale_labels_part
 from cytoseed.core.seeds import highest_points
 from cytoseed.images import Image, Regions
@@ -191,7 +191,7 @@ class Maker:
         box = self._subject.plan.full_box(tile.seen_yxhw)
         full = rescale_labels_part(kept[None], tile.seen_yxhw[:2], small_yx, full_yx, box)
         if full_yx[0] < small_yx[0] or full_yx[1] < small_yx[1]:  # shrunk objects may fall apart
-            full = whole_pieces(full.long(), int(chosen.sum()), 0).to(torch.int32)
+            full = keep_largest_fill_holes(full.long(), int(chosen.sum()), 0).to(torch.int32)
         return full[0].numpy(), box
 
     def _boxes(self, tile: Tile, labels: torch.Tensor, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from cytoseed.models.weights import load_model
-from cytoseed.results.place import folder_at, names_in, remove_tree
+from cytoseed.paths import as_path, list_names, lock, remove
 from cytoseed.results.record import differences
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.run.job import Request
-from cytoseed.run.lock import locked
 from cytoseed.run.picture import opened
 from cytoseed.run.slide import SlideRun, Watcher, run_slide
 from cytoseed.settings import SegmentOptions
@@ -36,8 +35,8 @@ def find_shards(output: str | os.PathLike[str]) -> dict[str, dict[tuple[int, int
         By the stem of their image: by number and how many there are to be, where each keeps its tiles.
     """
     found: dict[str, dict[tuple[int, int], Store]] = {}
-    folder = folder_at(output)
-    for name in names_in(folder):
+    folder = as_path(output)
+    for name in list_names(folder):
         match = _NAME.fullmatch(name)
         if match is not None:
             found.setdefault(match[1], {})[int(match[2]), int(match[3])] = Store(folder / name)
@@ -74,7 +73,7 @@ def merge(
     ValueError
         A shard has not ended, or was made otherwise than another.
     """
-    folder = folder_at(output)
+    folder = as_path(output)
     shards = find_shards(folder).get(stem, {})
     if not shards:
         raise FileNotFoundError(f"{folder} holds no shard of {stem!r}; cytoseed segment --shard 1/8 makes one")
@@ -83,7 +82,7 @@ def merge(
     first = next(iter(runs.values()))
     if not _holds_all(store, first):
         _require_complete(folder, stem, shards, runs)
-        with locked(store.path):
+        with lock(store.path):
             _gather(store, list(shards.values()), first)
     asked = first["asked"]
     options: dict[str, Any] = {
@@ -101,7 +100,7 @@ def merge(
         raise ValueError(f"image is {image}, whose results are called {request.stem!r}; it must be that of {stem!r}")
     run = run_slide(request, watch)
     for shard in shards.values():
-        remove_tree(shard.path)
+        remove(shard.path)
     return run
 
 

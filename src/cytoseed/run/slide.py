@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from cytoseed.images import Image, ImageFileError, Regions
 from cytoseed.models.weights import Model, load_model
+from cytoseed.paths import as_path, is_remote, lock, write_bytes
 from cytoseed.results import DEFAULT_FORMATS, Result
-from cytoseed.results.place import folder_at, is_far
 from cytoseed.results.save import save
-from cytoseed.results.store import Store, write_durably
+from cytoseed.results.store import Store
 from cytoseed.run.crew import Crew, Here
 from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.run.job import Begun, Existing, Job, Request, begin, decide, described, drop_damaged, read_begun
-from cytoseed.run.lock import locked
 from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Subject
 from cytoseed.run.picture import Picture, opened
 from cytoseed.run.plan import scale_notice
@@ -119,7 +118,7 @@ def segment_slide(
     """
     wishes = with_settings(options, settings)
     ready = model if isinstance(model, Model) else load_model(model)
-    return run_slide(Request(opened(image), folder_at(output), ready, wishes, tuple(formats), existing), watch)
+    return run_slide(Request(opened(image), as_path(output), ready, wishes, tuple(formats), existing), watch)
 
 
 def run_slide(request: Request, watch: Watcher | None = None, crew: Crew | None = None) -> SlideRun:
@@ -144,7 +143,7 @@ def run_slide(request: Request, watch: Watcher | None = None, crew: Crew | None 
         As `segment_slide`.
     """
     told = watch or Watcher(_ignore, _ignore)
-    with _told_full(request.store), locked(request.store.path):
+    with _told_full(request.store), lock(request.store.path):
         job = decide(request)
         if job.was_there:
             return SlideRun(None, () if request.shard else request.files, was_there=True)
@@ -197,7 +196,7 @@ def _made(request: Request, job: Job, told: Watcher, crew: Crew | None) -> Slide
                 store.change(overwrites=False)  # its files are written: what comes beside them now is not its own
     run = run._replace(seconds={part: round(seconds, 3) for part, seconds in clock.seconds.items()})
     with contextlib.suppress(OSError):  # no part of the result
-        write_durably(store.path / "timings.json", _times(run).encode())
+        write_bytes(store.path / "timings.json", _times(run).encode())
     for sentence in _notices(request, run, job.grid.margin_px):
         told.notice(sentence)
     return run
@@ -238,7 +237,7 @@ def _written(request: Request, job: Job, begun: Begun, failures: Sequence[Failur
         thumbnail=lambda largest_px: look(request.image, largest_px),
         failed=tuple(f"{_words(failure.box_yxhw)}: {failure.cause}" for failure in failures),
     )
-    staging = None if is_far(request.output) else request.store.path / "staging"
+    staging = None if is_remote(request.output) else request.store.path / "staging"
     files = save(result, request.output, request.formats, job.overwrite, staging=staging)
     return _counted(request, job, failures)._replace(result=result, files=files)
 

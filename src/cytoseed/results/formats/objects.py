@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cytoseed.paths import is_url
 from cytoseed.results.blocks import Part, pack_block
 from cytoseed.results.objects import around
-from cytoseed.url import is_url
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,18 +6,18 @@ those that make no sense.
 
 import copy
 import io
-import os
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cytoseed.core.model import Choices, Segmenter, Thresholds
+from cytoseed.core.model import PostprocessOptions, Segmenter, Thresholds
 from cytoseed.core.prepare import fit_channels, normalise, scale_intensity
-from cytoseed.deliver.archive import write_archive
-from cytoseed.deliver.options import agreement, check_names, logit, placed_seeds, share, switch, whole_number
+from cytoseed.export.archive import write_archive
+from cytoseed.export.options import agreement, check_names, logit, placed_seeds, share, switch, whole_number
 from cytoseed.models.weights import Model
+from cytoseed.paths import atomic_file
 
 _BOTH_TARGETS = torch.tensor([1, 1])
 _FIND_SEEDS = torch.tensor([])
@@ -134,7 +134,7 @@ class ExportedSegmenter(nn.Module):
         )
         seeds = given.get("precomputed_seeds", precomputed_seeds)
         wanted = given.get("target_segmentation", target_segmentation)
-        choices = Choices(
+        options = PostprocessOptions(
             share(given, "mean_threshold", mean_threshold, 0.0),
             2 * whole_number(given, "window_size", window_size, reach, 4, max(1024, reach)),
             switch(given, "cleanup_fragments", cleanup_fragments),
@@ -142,7 +142,7 @@ class ExportedSegmenter(nn.Module):
             self._wanted(wanted),
             placed_seeds(seeds, image.shape[0], height, width),
         )
-        return _as_float(self.segmenter.labels(self._fields(image), thresholds, choices)).to(x.device)
+        return _as_float(self.segmenter.labels(self._fields(image), thresholds, options)).to(x.device)
 
     @torch.jit.export
     def normalise(self, image: Tensor) -> Tensor:
@@ -233,16 +233,12 @@ def to_torchscript(model: Model, path: str | Path) -> Path:
         The file.
     """
     place = Path(path)
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and QuPath's only door
         saved = io.BytesIO()
         torch.jit.save(torch.jit.script(exported(model)), saved)
-    try:
+    with atomic_file(place) as beside:
         write_archive(saved, beside)
-        os.replace(beside, place)
-    finally:
-        beside.unlink(missing_ok=True)
     return place
 
 
