@@ -274,7 +274,7 @@ def _legend(figure: Figure, errors: Errors) -> None:
 def _read_rgb(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Image as RGB (H, W, 3), or twice as large, as in the overlays of `segment`."""
     from cytoseed.images import open_image
-    from cytoseed.results import Segmentation
+    from cytoseed.results import Result
     from cytoseed.results.formats.overlay import draw_overlay
 
     image = open_image(path)
@@ -284,7 +284,7 @@ def _read_rgb(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
             f"{path} has {pixels.shape[1:]} pixels and its labels have {shape}; give the image they are of"
         )
     no_objects = np.zeros(shape, np.int32)
-    return draw_overlay(Segmentation(labels=no_objects, image=pixels, channel_names=image.channel_names))
+    return draw_overlay(Result.from_labels(no_objects, pixels, channel_names=image.channel_names))
 
 
 def _plain_background(true: NDArray[np.int32]) -> NDArray[np.uint8]:
