@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pieced import Nothing, Pieced, changed
 from test_results_blocks import scattered
 
-from cytoseed.results import Result, annotated, geoparquet
+from cytoseed.results import Result
+from cytoseed.results.formats import geoparquet
 from cytoseed.results.formats.anndata import write_anndata
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.writers import check_formats
@@ -35,7 +36,6 @@ def tools() -> types.SimpleNamespace:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotated, "_MOST_ROWS", 12)
     monkeypatch.setattr(geoparquet, "_ROWS", 12)
 
 

@@ -23,8 +23,8 @@ from pieced import Nothing, Pieced, changed, pixels_of, planes_of
 from cytoseed.results import WRITERS, Block, Result, ResultView, blocks, open_result
 from cytoseed.results.blocks import pack_block
 from cytoseed.results.contents import Parts
-from cytoseed.results.formats import objects as form
-from cytoseed.results.formats.objects import write_objects
+from cytoseed.results.formats import objects_zip as form
+from cytoseed.results.formats.objects_zip import write_objects
 from cytoseed.results.objects import join_objects, pack_masks
 
 KINDS: dict[str, Callable[[Result], ResultView]] = {

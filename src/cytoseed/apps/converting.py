@@ -166,7 +166,7 @@ def list_formats() -> tuple[FormatLine, ...]:
 def _results_at(name: str) -> list[Path]:
     """Find the stored results that one input names, sorted; at least one."""
     from cytoseed.images import is_url
-    from cytoseed.results.formats.objects import SUFFIX
+    from cytoseed.results.formats.objects_zip import SUFFIX
 
     if is_url(name):
         raise ValueError(f"{name}: stored results are read from this machine only; copy it, then convert the copy")

@@ -20,7 +20,7 @@ from cytoseed.images import Image, open_image
 from cytoseed.results.blocks import Part
 from cytoseed.results.contents import Parts
 from cytoseed.results.facts import input_of
-from cytoseed.results.formats.objects import FACTS, FORMAT, SUFFIX, part_names
+from cytoseed.results.formats.objects_zip import FACTS, FORMAT, SUFFIX, part_names
 from cytoseed.results.objects import Objects
 from cytoseed.results.result import Result
 
