@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from cytoseed.core.pieces import connect, seed_piece, whole_objects
+from cytoseed.core.pieces import connected_components, seed_piece, whole_objects
 
 labels_images = st.tuples(st.integers(1, 3), st.integers(1, 14), st.integers(1, 14)).flatmap(
     lambda shape: arrays(np.int64, shape, elements=st.integers(0, 4))
@@ -50,7 +50,7 @@ def test_whole_objects_equal_scipy_object_by_object(labels, min_size):
 
 
 @given(st.integers(1, 40), st.data())
-def test_connect_finds_the_components_of_a_graph(count, data):
+def test_connected_components_finds_the_components_of_a_graph(count, data):
     nodes = st.integers(0, count - 1)
     edges = data.draw(st.lists(st.tuples(nodes, nodes), max_size=60))
     first, second = (torch.tensor([e[k] for e in edges], dtype=torch.int64) for k in (0, 1))
@@ -60,14 +60,14 @@ def test_connect_finds_the_components_of_a_graph(count, data):
         for node in union:
             groups[node] = union
     expected = [min(groups[node]) for node in range(count)]
-    assert connect(first, second, count).tolist() == expected
+    assert connected_components(first, second, count).tolist() == expected
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_connect_follows_a_long_chain(shuffled):
+def test_connected_components_follows_a_long_chain(shuffled):
     count = 100_000
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)) if shuffled else torch.arange(count)
-    assert connect(order[:-1], order[1:], count).max() == 0
+    assert connected_components(order[:-1], order[1:], count).max() == 0
 
 
 @given(arrays(np.bool_, st.tuples(st.integers(1, 4), st.just(9), st.just(9))))

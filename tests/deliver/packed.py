@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from bright import bright_config, bright_segmenter
-from cytoseed.core.model import Choices, Segmenter
+from cytoseed.core.model import PostprocessOptions, Segmenter
 from cytoseed.models.weights import Model
 
 
@@ -26,10 +26,10 @@ def discs(height: int, width: int, *places: tuple[float, ...]) -> torch.Tensor:
     return image[None, None]
 
 
-def wanted(model, image: torch.Tensor, choices: Choices | None = None, **changed: float) -> torch.Tensor:
+def wanted(model, image: torch.Tensor, options: PostprocessOptions | None = None, **changed: float) -> torch.Tensor:
     segmenter = model.segmenter
     with torch.inference_mode():
-        return segmenter.labels(segmenter.fields(image), segmenter.thresholds._replace(**changed), choices)
+        return segmenter.labels(segmenter.fields(image), segmenter.thresholds._replace(**changed), options)
 
 
 def args(**options: object) -> dict[str, torch.Tensor]:

@@ -82,7 +82,7 @@ def test_seeds_whose_maps_agree_enough_are_one(grey, grey_model):
 
 def test_mean_threshold_acts(grey, grey_model):
     image = discs(70, 90, *THREE)
-    chosen = grey_model.segmenter.usual._replace(mean_threshold=0.8)
+    chosen = grey_model.segmenter.default_options._replace(mean_threshold=0.8)
     found = grey(image, args(mean_threshold=0.8))
     assert count(found) == 2
     assert torch.equal(found, wanted(grey_model, image, chosen))
@@ -95,8 +95,8 @@ def test_window_size_acts(grey, grey_model):
     found = grey(image, args(window_size=50))
     assert count(found) == 1
     assert count(grey(image)) == 2
-    assert torch.equal(found, wanted(grey_model, image, grey_model.segmenter.usual._replace(window_px=100)))
-    small = wanted(grey_model, image, grey_model.segmenter.usual._replace(window_px=8))
+    assert torch.equal(found, wanted(grey_model, image, grey_model.segmenter.default_options._replace(window_px=100)))
+    small = wanted(grey_model, image, grey_model.segmenter.default_options._replace(window_px=8))
     assert torch.equal(grey(image, args(window_size=4)), small)
 
 
@@ -104,7 +104,7 @@ def test_cleanup_acts(grey, grey_model):
     image = ring()
     whole, holed = grey(image), grey(image, args(cleanup_fragments=False))
     assert (whole > 0).sum() - (holed > 0).sum() == 16
-    assert torch.equal(holed, wanted(grey_model, image, grey_model.segmenter.usual._replace(clean=False)))
+    assert torch.equal(holed, wanted(grey_model, image, grey_model.segmenter.default_options._replace(clean=False)))
     assert torch.equal(grey(image, args(cleanup_fragments=True)), whole)
 
 
@@ -121,7 +121,7 @@ def test_nuclei_and_cells(pair, pair_model):
 
     apart = pair(image, args(resolve_cell_and_nucleus=False))
     assert [count(plane) for plane in apart[0]] == [2, 3]
-    assert torch.equal(apart, wanted(pair_model, image, pair_model.segmenter.usual._replace(paired=False)))
+    assert torch.equal(apart, wanted(pair_model, image, pair_model.segmenter.default_options._replace(paired=False)))
 
     for picked, planes in (([1, 0], [0]), ([0, 1], [1]), ([1, 1], [0, 1])):
         for shape in ((2,), (1, 2)):
@@ -146,7 +146,7 @@ def test_seeds_given(grey, grey_model, dtype, shape):
     found = grey(image, args(precomputed_seeds=seeds.to(dtype).view(shape)))
     assert count(found) == 2
     placed = torch.tensor([[0, 15, 70], [0, 50, 41]])
-    assert torch.equal(found, wanted(grey_model, image, grey_model.segmenter.usual._replace(seeds=placed)))
+    assert torch.equal(found, wanted(grey_model, image, grey_model.segmenter.default_options._replace(seeds=placed)))
     assert torch.equal(found, grey(image, precomputed_seeds=seeds.to(dtype).view(shape)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from written import assert_regions, attempt, halves, noise
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from cytoseed.images import ImageFileError, is_image_folder, open_image
+from remote import put
 
 UM = "micrometer"
 VERSIONS = pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -280,3 +282,40 @@ def test_which_folders_are_images(tmp_path: Path, version: str) -> None:
     (tmp_path / "file").write_text(json.dumps({"multiscales": [{}]}))
     assert not is_image_folder(tmp_path / "file")
     assert not is_image_folder(tmp_path / "nowhere")
+
+
+class _Code:
+    """What touches a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize(
+    ("version", "changed"),
+    [
+        ("0.4", {"compressor": {"id": "pickle"}}),
+        ("0.4", {"compressor": None, "filters": [{"id": "delta", "dtype": "|u1"}, {"id": "pickle", "protocol": 5}]}),
+        ("0.5", {"codecs": [{"name": "pickle"}]}),
+        ("0.5", {"codecs": ["bytes", "numcodecs.pickle"]}),
+        ("0.5", {"codecs": [{"name": "sharding_indexed", "configuration": {"codecs": [{"name": "pickle"}]}}]}),
+        ("0.5", {"codecs": [{"name": "sharding_indexed", "configuration": {"index_codecs": ["pickle"]}}]}),
+    ],
+)
+def test_a_codec_that_may_run_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, changed: dict[str, Any], far: bool
+) -> None:
+    monkeypatch.setattr("numcodecs.pickles.ALLOW_UNSAFE_PICKLE_DECODE", True)  # what older numcodecs did
+    folder = write(tmp_path / "image.zarr", [noise(1, 20, 30)], version, chunks=32)
+    for chunk in [file for file in folder.rglob("*") if file.is_file() and is_chunk(file, "0", "0", "0")]:
+        chunk.write_bytes(pickle.dumps(_Code(tmp_path / "ran")))
+    file = folder / "s0" / ("zarr.json" if version == "0.5" else ".zarray")
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    place = put(folder, f"memory://{tmp_path.name}/image.zarr") if far else folder
+    with pytest.raises(ImageFileError, match=rf"image\.zarr/s0/{file.name}: .*codec '.*pickle'.*write the image anew"):
+        open_image(place).read()
+    assert not (tmp_path / "ran").exists()

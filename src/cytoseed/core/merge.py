@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cytoseed.core.pieces import connect
+from cytoseed.core.pieces import connected_components
 from cytoseed.core.pixels import Maps
 
 
@@ -45,7 +45,7 @@ def agreeing_seeds(maps: Maps, count: int, threshold: float, pixels: int) -> Ten
         others.append(torch.maximum(here, there))
     one, other, common = count_pairs(torch.cat(ones), torch.cat(others), count)
     agree = common >= threshold * (area[one] + area[other] - common)
-    return connect(one[agree], other[agree], count)
+    return connected_components(one[agree], other[agree], count)
 
 
 def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

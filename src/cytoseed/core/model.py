@@ -26,8 +26,8 @@ class Thresholds(NamedTuple):
     min_size_px: int
 
 
-class Choices(NamedTuple):
-    """What a caller may choose beyond thresholds; `Segmenter.usual` is what happens where nothing is chosen."""
+class PostprocessOptions(NamedTuple):
+    """Postprocessing options beyond the thresholds; `Segmenter.default_options` holds the defaults."""
 
     mean_threshold: float
     """Objects whose seed map has a lower mean over their pixels are left out; 0: none is."""
@@ -81,10 +81,10 @@ class Segmenter(nn.Module):
         )
 
     @property
-    def usual(self) -> Choices:
-        """What is chosen where nothing else is said."""
+    def default_options(self) -> PostprocessOptions:
+        """Postprocessing with no option changed."""
         none = torch.zeros([0, 3], dtype=torch.int64)
-        return Choices(0.0, 0, True, True, [True for _ in range(self.targets)], none)
+        return PostprocessOptions(0.0, 0, True, True, [True for _ in range(self.targets)], none)
 
     def forward(self, image: Tensor) -> Tensor:
         """Segment a batch of images with the model's own thresholds.
@@ -155,7 +155,7 @@ class Segmenter(nn.Module):
             views[view] = turn_back(self.fields(turn(padded, view)), view)[..., :height, :width]
         return views
 
-    def labels(self, fields: Tensor, thresholds: Thresholds, choices: Choices | None = None) -> Tensor:
+    def labels(self, fields: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None) -> Tensor:
         """From fields to labels.
 
         Parameters
@@ -163,17 +163,19 @@ class Segmenter(nn.Module):
         fields : Tensor, shape (N, T, F, H, W), float32
             What `fields` returned.
         thresholds : Thresholds
-        choices : Choices, optional
-            Without them, `usual`.
+        options : PostprocessOptions, optional
+            Without them, `default_options`.
 
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
             As `labels_of_views`.
         """
-        return self.labels_of_views(fields[None], thresholds, choices)
+        return self.labels_of_views(fields[None], thresholds, options)
 
-    def labels_of_views(self, views: Tensor, thresholds: Thresholds, choices: Choices | None = None) -> Tensor:
+    def labels_of_views(
+        self, views: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None
+    ) -> Tensor:
         """From the fields of several views to labels: seeds of the mean seed map, the median of their logits.
 
         Parameters
@@ -181,15 +183,15 @@ class Segmenter(nn.Module):
         views : Tensor, shape (V, N, T, F, H, W), float32
             What `views` returned, or the fields of one view.
         thresholds : Thresholds
-        choices : Choices, optional
-            Without them, `usual`.
+        options : PostprocessOptions, optional
+            Without them, `default_options`.
 
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
             As for `forward`; T is the number of targets wanted.
         """
-        chosen = self.usual if choices is None else choices
+        chosen = self.default_options if options is None else options
         windows = self.windows if chosen.window_px == 0 else self._windows_from(chosen.window_px)
         labels: list[Tensor] = []
         highest = 0  # that an object's number can be
@@ -218,7 +220,7 @@ class Segmenter(nn.Module):
         return windows
 
 
-def _objects(maps: Maps, seed_map: Tensor, count: int, thresholds: Thresholds, chosen: Choices) -> Tensor:
+def _objects(maps: Maps, seed_map: Tensor, count: int, thresholds: Thresholds, chosen: PostprocessOptions) -> Tensor:
     """Labels (N, H, W) of the maps of so many seeds."""
     owner = agreeing_seeds(maps, count, thresholds.agreement_iou, seed_map.numel())
     painted = paint(maps, owner + 1, seed_map.numel()).view(seed_map.shape)

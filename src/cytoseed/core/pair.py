@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cytoseed.core.merge import count_pairs
-from cytoseed.core.pieces import whole_pieces, without_gaps
+from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 
 
 def pair_nuclei(labels: Tensor, count: int) -> Tensor:
@@ -35,11 +35,11 @@ def pair_nuclei(labels: Tensor, count: int) -> Tensor:
     nuclei, cells = labels[0].to(torch.int64), labels[1].to(torch.int64)
     cell_of = _cells_of(nuclei.flatten(), cells.flatten(), count)
     wanted = cell_of[nuclei]  # the cell of each pixel's nucleus
-    cells = whole_pieces(torch.where(cells == 0, wanted, cells)[None], count, 0)
-    nuclei = whole_pieces(torch.where((wanted == 0) | (wanted == cells[0]), nuclei, 0)[None], count, 0)
+    cells = keep_largest_fill_holes(torch.where(cells == 0, wanted, cells)[None], count, 0)
+    nuclei = keep_largest_fill_holes(torch.where((wanted == 0) | (wanted == cells[0]), nuclei, 0)[None], count, 0)
     shared = cell_of[nuclei]
     alone = torch.where(nuclei > 0, nuclei + count, 0)
-    return without_gaps(torch.cat([torch.where(shared > 0, shared, alone), cells]), 2 * count)
+    return relabel_sequential(torch.cat([torch.where(shared > 0, shared, alone), cells]), 2 * count)
 
 
 def _cells_of(nuclei: Tensor, cells: Tensor, count: int) -> Tensor:

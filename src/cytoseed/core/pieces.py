@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def connect(first: Tensor, second: Tensor, count: int) -> Tensor:
+def connected_components(first: Tensor, second: Tensor, count: int) -> Tensor:
     """Find the connected groups of a graph, by a fixed number of hooking and pointer-jumping rounds.
 
     Parameters
@@ -120,7 +120,7 @@ def seed_piece(mask: Tensor) -> Tensor:
     run = _number(starts)
     begin = F.pad(starts.flatten().nonzero()[:, 0], [1, 0])  # where each run does; there is no run 0
     upper, lower = _meeting(run, meets)
-    piece = connect(upper, lower, begin.shape[0])
+    piece = connected_components(upper, lower, begin.shape[0])
     middle = side // 2
     of_seed = piece.index_select(0, torch.where(mask[:, middle, middle], run[:, middle, middle], 0))  # (S,)
     of_seed = F.pad(of_seed, [0, 1])  # there may be no windows
@@ -146,16 +146,16 @@ def whole_objects(labels: Tensor, count: int, min_size: int, clean: bool = True)
     Returns
     -------
     Tensor, shape (N, H, W), int32
-        What `whole_pieces` makes of them. Ids are 1 to K in each image, in the order of the numbers given.
+        What `keep_largest_fill_holes` makes of them. Ids are 1 to K in each image, in the order of the numbers given.
     """
     if clean:
         run, label = _whole(labels, count, min_size)
-        by_pixel = _by_pixel(without_gaps(label, count), run)  # 1..K over all images
+        by_pixel = _by_pixel(relabel_sequential(label, count), run)  # 1..K over all images
     else:
         flat = labels.flatten()
         area = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
         area = area.scatter_add(0, flat, torch.ones_like(flat))
-        by_pixel = without_gaps(torch.where(_by_pixel(area >= min_size, labels), labels, 0), count)
+        by_pixel = relabel_sequential(torch.where(_by_pixel(area >= min_size, labels), labels, 0), count)
     if labels.shape[0] == 1:
         return by_pixel
     highest = by_pixel.flatten(1).amax(1)
@@ -164,7 +164,7 @@ def whole_objects(labels: Tensor, count: int, min_size: int, clean: bool = True)
     return torch.where(by_pixel > 0, by_pixel - before[:, None, None], 0).to(torch.int32)
 
 
-def whole_pieces(labels: Tensor, count: int, min_size: int) -> Tensor:
+def keep_largest_fill_holes(labels: Tensor, count: int, min_size: int) -> Tensor:
     """Make every object one piece without holes.
 
     Parameters
@@ -184,7 +184,7 @@ def whole_pieces(labels: Tensor, count: int, min_size: int) -> Tensor:
     return _by_pixel(label, run)
 
 
-def without_gaps(labels: Tensor, count: int) -> Tensor:
+def relabel_sequential(labels: Tensor, count: int) -> Tensor:
     """Give objects numbers from 1 without gaps, in the order of those they have.
 
     Parameters
@@ -230,7 +230,7 @@ def _touching(runs: Runs) -> tuple[Tensor, Tensor]:
 def _pieces(one: Tensor, other: Tensor, label: Tensor) -> Tensor:
     """First run of the connected piece of each run: of the pairs that touch, those of equal label belong together."""
     same = (label.index_select(0, one) == label.index_select(0, other)).nonzero()[:, 0]
-    return connect(one.index_select(0, same), other.index_select(0, same), label.shape[0])
+    return connected_components(one.index_select(0, same), other.index_select(0, same), label.shape[0])
 
 
 def _largest_pieces(runs: Runs, piece: Tensor, count: int, min_size: int) -> Tensor:

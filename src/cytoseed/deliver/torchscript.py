@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cytoseed.core.model import Choices, Segmenter, Thresholds
+from cytoseed.core.model import PostprocessOptions, Segmenter, Thresholds
 from cytoseed.core.prepare import fit_channels, normalise, scale_intensity
 from cytoseed.deliver.archive import write_archive
 from cytoseed.deliver.options import agreement, check_names, logit, placed_seeds, share, switch, whole_number
@@ -134,7 +134,7 @@ class ExportedSegmenter(nn.Module):
         )
         seeds = given.get("precomputed_seeds", precomputed_seeds)
         wanted = given.get("target_segmentation", target_segmentation)
-        choices = Choices(
+        options = PostprocessOptions(
             share(given, "mean_threshold", mean_threshold, 0.0),
             2 * whole_number(given, "window_size", window_size, reach, 4, max(1024, reach)),
             switch(given, "cleanup_fragments", cleanup_fragments),
@@ -142,7 +142,7 @@ class ExportedSegmenter(nn.Module):
             self._wanted(wanted),
             placed_seeds(seeds, image.shape[0], height, width),
         )
-        return _as_float(self.segmenter.labels(self._fields(image), thresholds, choices)).to(x.device)
+        return _as_float(self.segmenter.labels(self._fields(image), thresholds, options)).to(x.device)
 
     @torch.jit.export
     def normalise(self, image: Tensor) -> Tensor:

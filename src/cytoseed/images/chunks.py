@@ -13,6 +13,7 @@ from zarr.abc.store import ByteRequest, RangeByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, WrapperStore
 
+from cytoseed.images.codecs import ARRAY_FILES, require_known_codecs
 from cytoseed.images.errors import cut_short
 from cytoseed.images.network import SILENCE_S, network_errors
 from cytoseed.images.remote import Remote
@@ -37,6 +38,8 @@ def open_far_array(folder: Remote, blosc_bytes: Any) -> Any | None:
 
     Raises
     ------
+    ImageFileError
+        If it is stored with a codec that is not opened.
     OSError
         If the store does not answer, or does not let it be read. Reads from the array raise it too.
     """
@@ -88,7 +91,10 @@ class _Store(WrapperStore[FsspecStore]):
         url = str(self.folder / key)
         with network_errors(url):
             value = await asyncio.wait_for(self._store.get(key, prototype, byte_range), SILENCE_S)
-        if key.rpartition("/")[2] in _METADATA:
+        name = key.rpartition("/")[2]
+        if name in _METADATA:
+            if name in ARRAY_FILES and value is not None:
+                require_known_codecs(self.folder / key, value.to_bytes())
             return value
         if value is None:
             self.missed += 1

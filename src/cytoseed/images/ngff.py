@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.codecs import ARRAY_FILES, require_known_codecs
 from cytoseed.images.errors import ImageFileError, cut_short, foreign_errors
 from cytoseed.images.image import Image, numbered_names
 from cytoseed.images.regions import Box, Layout, Regions, channel_runs
@@ -267,7 +268,13 @@ def _open_array(folder: Place) -> Any | None:
         return open_far_array(folder, _stated_bytes)
     import zarr
 
-    return zarr.open_array(str(folder), mode="r") if is_zarr_folder(folder) else None
+    if not is_zarr_folder(folder):
+        return None
+    for file in (folder / name for name in ARRAY_FILES):
+        text = _text(file)
+        if text is not None:
+            require_known_codecs(file, text)
+    return zarr.open_array(str(folder), mode="r")
 
 
 def _require_flat(path: Place, levels: Sequence[Any], axes: tuple[_Axis, ...]) -> None:

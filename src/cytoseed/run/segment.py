@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cytoseed.core.pieces import whole_pieces, without_gaps
+from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 from cytoseed.core.scale import rescale_labels
 from cytoseed.images import Image, ImageFileError
 from cytoseed.models.weights import Model, load_model
@@ -187,7 +187,9 @@ def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[n
     labels = rescale_labels(labels, height, width)
     if shrinks:  # objects may fall apart or vanish
         count = int(labels.max())
-        labels = without_gaps(torch.cat([whole_pieces(target[None].long(), count, 0) for target in labels]), count)
+        labels = relabel_sequential(
+            torch.cat([keep_largest_fill_holes(target[None].long(), count, 0) for target in labels]), count
+        )
     result: NDArray[np.int32] = labels.numpy()
     return result
 

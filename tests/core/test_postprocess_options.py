@@ -1,4 +1,4 @@
-"""What a caller may choose beyond thresholds: each choice acts, and the usual ones are what happens."""
+"""Postprocessing options: each one acts, and the defaults are what `labels` does without options."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_without_choices_the_usual_ones_are_taken():
     fields = bright_fields(model, image)
     assert model.labels(fields, model.thresholds).max() > 1
     assert torch.equal(
-        model.labels(fields, model.thresholds), model.labels(fields, model.thresholds, choices=model.usual)
+        model.labels(fields, model.thresholds), model.labels(fields, model.thresholds, options=model.default_options)
     )
 
 
@@ -46,9 +46,9 @@ def test_objects_of_a_low_mean_are_left_out():
     fields = ideal_fields(labels, model)
     fields[0, 0, 2][labels == 2] += 0.3
     for threshold, count in [(0.0, 2), (0.3, 2), (0.5, 1), (0.9, 0)]:
-        found = model.labels(fields, model.thresholds, model.usual._replace(mean_threshold=threshold))
+        found = model.labels(fields, model.thresholds, model.default_options._replace(mean_threshold=threshold))
         assert found.max() == count
-    low = model.labels(fields, model.thresholds, model.usual._replace(mean_threshold=0.5))[0, 0]
+    low = model.labels(fields, model.thresholds, model.default_options._replace(mean_threshold=0.5))[0, 0]
     assert torch.equal(low > 0, labels == 2)
 
 
@@ -62,7 +62,7 @@ def test_what_is_not_cleaned_keeps_its_pieces_and_holes():
     thresholds = model.thresholds._replace(seed_threshold=1.2)
     fields = bright_fields(model, image)
     cleaned = model.labels(fields, thresholds)[0, 0] > 0
-    as_they_are = model.labels(fields, thresholds, model.usual._replace(clean=False))[0, 0] > 0
+    as_they_are = model.labels(fields, thresholds, model.default_options._replace(clean=False))[0, 0] > 0
     wanted = torch.zeros(60, 60, dtype=torch.bool)
     wanted[10:22, 10:22] = True
     assert torch.equal(cleaned, wanted)
@@ -78,7 +78,7 @@ def test_objects_smaller_than_the_smallest_are_left_out_cleaned_or_not(clean):
         found = model.labels(
             bright_fields(model, image),
             model.thresholds._replace(min_size_px=smallest),
-            model.usual._replace(clean=clean),
+            model.default_options._replace(clean=clean),
         )
         assert found.max() == count
 
@@ -88,12 +88,12 @@ def test_targets_that_are_not_wanted_are_left_out():
     with torch.no_grad():
         model.classifiers[1].layers[0].bias.fill_(-0.1)  # cells are wider
     image = torch.nn.functional.avg_pool2d(torch.rand(1, 1, 60, 70), 5, 1, 2)[0, 0] * 1.6
-    fields, usual = bright_fields(model, image), model.usual
-    apart = model.labels(fields, model.thresholds, usual._replace(paired=False))
+    fields, options = bright_fields(model, image), model.default_options
+    apart = model.labels(fields, model.thresholds, options._replace(paired=False))
     assert not torch.equal(apart[0, 0] > 0, apart[0, 1] > 0)
     for target in (0, 1):
         wanted = [index == target for index in (0, 1)]
-        alone = model.labels(fields, model.thresholds, usual._replace(targets=wanted))
+        alone = model.labels(fields, model.thresholds, options._replace(targets=wanted))
         assert alone.shape == (1, 1, 60, 70)
         assert torch.equal(alone[:, 0], apart[:, target])
 
@@ -107,7 +107,7 @@ def test_unpaired_targets_are_numbered_each_by_itself():
     paired = model.labels(fields, model.thresholds)[0]
     assert paired[1].unique().tolist() == [0, 1, 2, 3]
     assert paired[0].unique().tolist() == [0, 2, 3]
-    apart = model.labels(fields, model.thresholds, model.usual._replace(paired=False))[0]
+    apart = model.labels(fields, model.thresholds, model.default_options._replace(paired=False))[0]
     assert apart[0].unique().tolist() == [0, 1, 2]
 
 
@@ -116,11 +116,12 @@ def test_given_seeds_take_the_place_of_those_found():
     labels[5:25, 5:25], labels[30:50, 30:50] = 1, 2
     model = ideal_segmenter()
     fields = ideal_fields(labels, model)
-    one = model.usual._replace(seeds=torch.tensor([[0, 31, 33]]))
+    one = model.default_options._replace(seeds=torch.tensor([[0, 31, 33]]))
     found = model.labels(fields, model.thresholds, one)[0, 0]
     assert found.max() == 1
     assert torch.equal(found > 0, labels == 2)
-    none = model.usual._replace(seeds=torch.tensor([[0, 55, 2]]))  # on the ground, where no map holds its seed
+    background = torch.tensor([[0, 55, 2]])  # where no map holds its seed
+    none = model.default_options._replace(seeds=background)
     assert not (model.labels(fields, model.thresholds, none)[0, 0] > 0)[labels > 0].any()
 
 
@@ -130,7 +131,7 @@ def test_the_first_window_changes_nothing_up_to_the_largest(window):
     labels[5:14, 5:14], labels[20:120, 30:130] = 1, 2
     model = ideal_segmenter()
     fields = ideal_fields(labels, model)
-    found = model.labels(fields, model.thresholds, model.usual._replace(window_px=window))[0, 0]
+    found = model.labels(fields, model.thresholds, model.default_options._replace(window_px=window))[0, 0]
     assert torch.equal(found.long(), labels)
 
 
@@ -140,5 +141,5 @@ def test_a_larger_first_window_holds_objects_beyond_the_largest():
     model = ideal_segmenter(max_window_px=64)
     fields = ideal_fields(labels, model)
     assert (model.labels(fields, model.thresholds) > 0).sum() < (labels > 0).sum()
-    wide = model.usual._replace(window_px=200)
+    wide = model.default_options._replace(window_px=200)
     assert torch.equal(model.labels(fields, model.thresholds, wide)[0, 0].long(), labels)
