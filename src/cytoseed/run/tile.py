@@ -84,6 +84,20 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
 
 
+def read_tile(context: SlideContext, regions: Regions, tile: Tile, clock: Clock) -> TileInput:
+    """Read a tile's pixels, and normalise and rescale them for the network."""
+    plan = context.plan
+    top, left, height, width = part_needed(tile.input_yxhw, plan.level_yx, plan.step_yx)
+    with clock("read"):
+        pixels = regions.read((top, left, height, width), plan.level, plan.channels)
+    with clock("prepare"):
+        check_values(pixels)
+        selected = select_stain(pixels, plan)
+        limits = pixel_limits(selected) if context.limits is None else context.limits
+        tensor = prepare_input(selected, (top, left), limits, plan, context.channels, tile.input_yxhw)
+    return TileInput(pixels, (top, left), tensor)
+
+
 class TileProcessor:
     """Processes tiles in three stages, each of which may run in a thread of its own: `read`, `fields`, `objects`."""
 
@@ -95,17 +109,8 @@ class TileProcessor:
         self._network_lock = threading.Lock()
 
     def read(self, tile: Tile) -> TileInput:
-        """Read a tile's pixels and normalise and rescale them for the network."""
-        plan, context = self._context.plan, self._context
-        top, left, height, width = part_needed(tile.input_yxhw, plan.level_yx, plan.step_yx)
-        with self._clock("read"):
-            pixels = self._regions.read((top, left, height, width), plan.level, plan.channels)
-        with self._clock("prepare"):
-            check_values(pixels)
-            selected = select_stain(pixels, plan)
-            limits = pixel_limits(selected) if context.limits is None else context.limits
-            tensor = prepare_input(selected, (top, left), limits, plan, context.channels, tile.input_yxhw)
-        return TileInput(pixels, (top, left), tensor)
+        """Read a tile's pixels and prepare them for the network."""
+        return read_tile(self._context, self._regions, tile, self._clock)
 
     def fields(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Run the network on inputs (C, h, w) of equal size: (V, N, T, F, h, w)."""
