@@ -12,8 +12,8 @@ from skimage import data
 from bright import bright_segmenter
 from cytoseed.core.prepare import normalise
 from cytoseed.core.views import turn, turn_back
-from cytoseed.deliver.onnx import to_onnx
-from cytoseed.deliver.torchscript import to_torchscript
+from cytoseed.export.onnx import to_onnx
+from cytoseed.export.torchscript import to_torchscript
 from cytoseed.images.stain import unmix
 from cytoseed.learn.metrics import THRESHOLDS, score
 from cytoseed.models.weights import Model, load_model

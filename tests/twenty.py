@@ -63,7 +63,7 @@ def bundled_images() -> list[tuple[str, np.ndarray]]:
 def nuclei_onnx() -> Path:
     """The bundled model as ONNX, from raw images: made once for all tests of a run, since that takes 40 s."""
     pytest.importorskip("onnxscript")
-    from cytoseed.deliver.onnx import to_onnx
+    from cytoseed.export.onnx import to_onnx
     from cytoseed.models.weights import load_model
 
     folder = tempfile.mkdtemp(prefix="cytoseed-tests-")

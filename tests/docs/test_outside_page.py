@@ -7,7 +7,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from cytoseed.deliver.onnx import _about
+from cytoseed.export.onnx import _about
 from cytoseed.settings import ModelConfig
 
 TEXT = (Path(__file__).parents[2] / "docs" / "outside-python.md").read_text(encoding="utf-8")

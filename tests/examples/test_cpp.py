@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bright import bright_config, bright_segmenter
-from cytoseed.deliver.torchscript import to_torchscript
+from cytoseed.export.torchscript import to_torchscript
 from cytoseed.models.weights import Model, load_model
 from cytoseed.run.segment import segment
 from same import assert_same_objects

@@ -20,7 +20,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from cytoseed.deliver.onnx import to_onnx
+from cytoseed.export.onnx import to_onnx
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results.table import measure_objects

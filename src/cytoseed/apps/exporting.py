@@ -21,7 +21,7 @@ class ExportJob(NamedTuple):
 
     def run(self) -> list[str]:
         """Pack the model; give a line for each file or folder, and one that says how it was checked."""
-        from cytoseed.deliver.export import export_model
+        from cytoseed.export.package import export_model
         from cytoseed.settings import is_non_commercial
 
         if is_non_commercial(self.model.config.licence):
@@ -44,7 +44,7 @@ def prepare_export(model: str, target: str, folder: Path, overwrite: bool) -> Ex
     FileNotFoundError, ModuleNotFoundError, ValueError
         No such model or target, or a package that the target needs is not installed.
     """
-    from cytoseed.deliver.export import find_target
+    from cytoseed.export.package import find_target
     from cytoseed.models.weights import load_model
 
     find_target(target)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.deliver.card import write_card
-from cytoseed.deliver.description import RDF_FILE, describe, package_name, readme_file
-from cytoseed.deliver.package import hashes, put_package
-from cytoseed.deliver.sample import draw_cover, encode_tensors, make_sample
+from cytoseed.export.card import write_card
+from cytoseed.export.description import RDF_FILE, describe, package_name, readme_file
+from cytoseed.export.sample import draw_cover, encode_tensors, make_sample
+from cytoseed.export.zipped import hashes, put_package
 from cytoseed.models.weights import Model
 
 TORCHSCRIPT_FILE = "instanseg.pt"
@@ -51,7 +51,7 @@ def shared_files(model: Model, name: str) -> dict[str, bytes]:
     """Make all files of a package that are not `rdf.yaml`: contents by name, of TorchScript and what goes with it."""
     import torch
 
-    from cytoseed.deliver.torchscript import open_torchscript, to_torchscript
+    from cytoseed.export.torchscript import open_torchscript, to_torchscript
 
     with tempfile.TemporaryDirectory(prefix="cytoseed-") as place:
         written = to_torchscript(model, Path(place) / TORCHSCRIPT_FILE)

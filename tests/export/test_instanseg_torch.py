@@ -16,7 +16,7 @@ from skimage import data
 from bright import bright_config, bright_segmenter
 from cytoseed.core.model import Thresholds
 from cytoseed.core.prepare import normalise
-from cytoseed.deliver.torchscript import to_torchscript
+from cytoseed.export.torchscript import to_torchscript
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model, load_model
 from same import assert_same_objects

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from cytoseed.deliver.check import Agreement, check_files
+from cytoseed.export.check import Agreement, check_files
 from cytoseed.models.weights import Model
 from cytoseed.results.folder import put
 from cytoseed.settings import ModelConfig
@@ -122,13 +122,13 @@ def _require_room(place: Path, names: Sequence[str], overwrite: bool) -> None:
 
 
 def _write_torchscript(model: Model, folder: Path) -> None:
-    from cytoseed.deliver.torchscript import to_torchscript
+    from cytoseed.export.torchscript import to_torchscript
 
     to_torchscript(model, folder / _torchscript_names(model.config)[0])
 
 
 def _write_onnx(model: Model, folder: Path) -> None:
-    from cytoseed.deliver.onnx import network_to_onnx, to_onnx
+    from cytoseed.export.onnx import network_to_onnx, to_onnx
 
     whole, network = _onnx_names(model.config)
     network_to_onnx(model, folder / network)
@@ -136,13 +136,13 @@ def _write_onnx(model: Model, folder: Path) -> None:
 
 
 def _write_qupath(model: Model, folder: Path) -> None:
-    from cytoseed.deliver.qupath import to_qupath
+    from cytoseed.export.qupath import to_qupath
 
     to_qupath(model, folder)
 
 
 def _write_bioimageio(model: Model, folder: Path) -> None:
-    from cytoseed.deliver.bioimageio import to_bioimageio
+    from cytoseed.export.bioimageio import to_bioimageio
 
     to_bioimageio(model, folder)
 
@@ -156,7 +156,7 @@ def _onnx_names(config: ModelConfig) -> tuple[str, ...]:
 
 
 def _package_names(config: ModelConfig) -> tuple[str, ...]:
-    from cytoseed.deliver.description import package_name
+    from cytoseed.export.description import package_name
 
     package = package_name(config)
     return (package, f"{package}.zip")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from cytoseed.core.model import PostprocessOptions, Segmenter, Thresholds
 from cytoseed.core.prepare import fit_channels, normalise, scale_intensity
-from cytoseed.deliver.archive import write_archive
-from cytoseed.deliver.options import agreement, check_names, logit, placed_seeds, share, switch, whole_number
+from cytoseed.export.archive import write_archive
+from cytoseed.export.options import agreement, check_names, logit, placed_seeds, share, switch, whole_number
 from cytoseed.models.weights import Model
 
 _BOTH_TARGETS = torch.tensor([1, 1])

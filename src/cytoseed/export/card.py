@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cytoseed.deliver.description import is_for_research
+from cytoseed.export.description import is_for_research
 from cytoseed.settings import DatasetNote, ModelConfig
 
 _SAMPLE = (

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cytoseed.deliver.description import RDF_FILE
+from cytoseed.export.description import RDF_FILE
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same files make the same zip
 

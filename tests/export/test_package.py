@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from bright import bright_config, bright_segmenter
 from cytoseed.apps import exporting
 from cytoseed.apps.cli import app
-from cytoseed.deliver import export
-from cytoseed.deliver.export import TARGETS, export_model
+from cytoseed.export import package
+from cytoseed.export.package import TARGETS, export_model
 from cytoseed.models.weights import Model, save_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript
@@ -48,7 +48,7 @@ def test_a_file_that_finds_other_objects_is_refused_and_nothing_is_lost(bright, 
     before = (tmp_path / "bright.pt").read_bytes()
     wrong = TARGETS["torchscript"]._replace(write=lambda model, folder: real(other_than(model), folder))
     real = TARGETS["torchscript"].write
-    monkeypatch.setitem(export.TARGETS, "torchscript", wrong)
+    monkeypatch.setitem(package.TARGETS, "torchscript", wrong)
     with pytest.raises(RuntimeError, match=r"bright\.pt on a section: finds \d+ objects"):
         export_model(bright, "torchscript", tmp_path, overwrite=True)
     assert (tmp_path / "bright.pt").read_bytes() == before
@@ -56,7 +56,7 @@ def test_a_file_that_finds_other_objects_is_refused_and_nothing_is_lost(bright, 
 
 
 def test_a_target_that_writes_nothing_to_check_is_refused(bright, tmp_path, monkeypatch):
-    monkeypatch.setitem(export.TARGETS, "torchscript", TARGETS["torchscript"]._replace(write=lambda *_: None))
+    monkeypatch.setitem(package.TARGETS, "torchscript", TARGETS["torchscript"]._replace(write=lambda *_: None))
     with pytest.raises(RuntimeError, match="nothing"):
         export_model(bright, "torchscript", tmp_path)
 
@@ -109,7 +109,7 @@ def test_an_unknown_target_names_the_known(bright, tmp_path):
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(bright, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(package, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(ModuleNotFoundError, match=r"'onnx' needs the package onnxscript.*cytoseed\[onnx\]"):
         export_model(bright, "onnx", tmp_path / "none")
     assert not (tmp_path / "none").exists()

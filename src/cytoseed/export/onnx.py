@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from cytoseed import __version__
 from cytoseed.core.model import Segmenter
 from cytoseed.core.prepare import normalise
+from cytoseed.export.graph import require_exporter, trace
 from cytoseed.models.weights import Model
-from cytoseed.run.graph import require_exporter, trace
 from cytoseed.run.network_file import make_network_file
 from cytoseed.settings import ModelConfig
 

@@ -18,8 +18,8 @@ from packed import args, count, discs, small_model, wanted
 from skimage import data
 
 from cytoseed.core import prepare
-from cytoseed.deliver import torchscript
-from cytoseed.deliver.torchscript import exported, open_torchscript, to_torchscript
+from cytoseed.export import torchscript
+from cytoseed.export.torchscript import exported, open_torchscript, to_torchscript
 from cytoseed.models.weights import load_model
 from same import assert_same_objects
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.deliver.description import CLIP, EPS, PERCENTILES
+from cytoseed.export.description import CLIP, EPS, PERCENTILES
 from cytoseed.settings import ModelConfig
 
 Segment = Callable[[NDArray[np.float32]], NDArray[np.float32]]

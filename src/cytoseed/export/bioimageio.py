@@ -9,14 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cytoseed.deliver.description import RDF_FILE, describe, package_name
-from cytoseed.deliver.package import hashes, put_package
-from cytoseed.deliver.qupath import shared_files, torchscript_entry
+from cytoseed.export.description import RDF_FILE, describe, package_name
+from cytoseed.export.qupath import shared_files, torchscript_entry
+from cytoseed.export.zipped import hashes, put_package
 from cytoseed.models.weights import Model
 from cytoseed.settings import ModelConfig
 
 if TYPE_CHECKING:
-    from cytoseed.deliver.torchscript import ExportedSegmenter
+    from cytoseed.export.torchscript import ExportedSegmenter
 
 ONNX_FILE = "model.onnx"
 STATE_FILE = "weights.pth"
@@ -50,7 +50,7 @@ def to_bioimageio(model: Model, folder: str | os.PathLike[str]) -> Path:
     """
     name = package_name(model.config)
     _require_extras()
-    from cytoseed.deliver.onnx import to_onnx
+    from cytoseed.export.onnx import to_onnx
 
     files = shared_files(model, name)
     with tempfile.TemporaryDirectory(prefix="cytoseed-") as place:
@@ -75,7 +75,7 @@ def build_segmenter(**config: Any) -> ExportedSegmenter:
         With random weights.
     """
     from cytoseed.core.model import Segmenter
-    from cytoseed.deliver.torchscript import ExportedSegmenter
+    from cytoseed.export.torchscript import ExportedSegmenter
 
     checked = ModelConfig.from_dict(config)
     return ExportedSegmenter(Segmenter(checked), checked.channels, checked.pixel_size_um)

@@ -9,9 +9,9 @@ import torch
 import yaml
 from java_rules import read_as_qupath
 
-from cytoseed.deliver import bioimageio
-from cytoseed.deliver.bioimageio import build_segmenter, to_bioimageio
-from cytoseed.deliver.sample import preprocess
+from cytoseed.export import bioimageio
+from cytoseed.export.bioimageio import build_segmenter, to_bioimageio
+from cytoseed.export.sample import preprocess
 from same import assert_same_objects
 
 for _name in ("bioimageio.core", "onnx", "onnxruntime", "onnxscript"):

@@ -9,9 +9,9 @@ from packed import small_model
 
 from cytoseed import __version__
 from cytoseed.core.prepare import normalise
-from cytoseed.deliver.onnx import network_to_onnx, to_onnx
+from cytoseed.export.graph import trace
+from cytoseed.export.onnx import network_to_onnx, to_onnx
 from cytoseed.models.weights import load_model
-from cytoseed.run.graph import trace
 from same import assert_same_objects
 from twenty import nuclei_onnx
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from java_rules import ANY_CHANNELS, read_as_qupath
 from packed import small_model
 
-from cytoseed.deliver import description, package
-from cytoseed.deliver.card import write_card
-from cytoseed.deliver.description import CLIP, package_name
-from cytoseed.deliver.qupath import to_qupath
-from cytoseed.deliver.sample import draw_cover, make_sample, preprocess
-from cytoseed.deliver.torchscript import open_torchscript
+from cytoseed.export import description, zipped
+from cytoseed.export.card import write_card
+from cytoseed.export.description import CLIP, package_name
+from cytoseed.export.qupath import to_qupath
+from cytoseed.export.sample import draw_cover, make_sample, preprocess
+from cytoseed.export.torchscript import open_torchscript
 from cytoseed.models.weights import Model, load_model
 from cytoseed.settings import DatasetNote, ModelConfig
 from same import assert_same_objects
@@ -153,7 +153,7 @@ def test_the_same_model_gives_the_same_bytes_and_leaves_other_files(grey_model, 
 
 def test_the_description_is_written_last(grey_model, tmp_path, monkeypatch):
     """QuPath looks for it: a folder whose writing broke off has none, or the old one."""
-    real, names = package.os.replace, []
+    real, names = zipped.os.replace, []
 
     def replace(source: object, place: object) -> None:
         names.append(str(place).rpartition("/")[2])
@@ -161,7 +161,7 @@ def test_the_description_is_written_last(grey_model, tmp_path, monkeypatch):
             raise OSError("no room")
         real(source, place)
 
-    monkeypatch.setattr(package.os, "replace", replace)
+    monkeypatch.setattr(zipped.os, "replace", replace)
     with pytest.raises(OSError, match="no room"):
         to_qupath(grey_model, tmp_path)
     left = {path.name for path in (tmp_path / "bright-0.1.0").iterdir()}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from packed import small_model
 
-from cytoseed.deliver.torchscript import open_torchscript, to_torchscript
+from cytoseed.export.torchscript import open_torchscript, to_torchscript
 from cytoseed.models.weights import Model
 
 

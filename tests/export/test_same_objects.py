@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cytoseed.core.prepare import normalise
-from cytoseed.deliver.torchscript import to_torchscript
+from cytoseed.export.torchscript import to_torchscript
 from cytoseed.models.weights import Model, load_model
 from cytoseed.run.engine import Engine
 from same import assert_same_objects
