@@ -19,7 +19,8 @@ from bright import bright_config, bright_segmenter
 from cytoseed.apps.cli import app
 from cytoseed.models.weights import load_model, save_model
 from cytoseed.run.cluster import Cluster
-from cytoseed.run.slide import Watcher, segment_slide
+from cytoseed.run.slide import Callbacks
+from runs import run
 from scenes import contents, write_discs
 
 TILES = {"tile_size_px": 128}
@@ -43,7 +44,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(place):
     """What one process writes."""
-    segment_slide(place / "scene.tif", place / "one", place / "bright", formats=FORMATS, **TILES)
+    run(place / "scene.tif", place / "one", place / "bright", formats=FORMATS, **TILES)
     return contents(place / "one")
 
 
@@ -60,18 +61,19 @@ def nannies(cluster):
 
 def test_two_workers_write_the_files_of_one_process(place, expected, cluster, tmp_path):
     told = []
-    run = cluster.segment_slide(
+    report = run(
         place / "scene.tif",
         tmp_path,
         place / "bright",
         formats=FORMATS,
-        watch=Watcher(lambda _: None, told.append),
+        callbacks=Callbacks(progress=told.append),
+        cluster=cluster,
         **TILES,
     )
     assert contents(tmp_path) == expected
-    assert run.result.count > 300
-    assert told[-1].done == told[-1].total == run.tiles == 30
-    assert {"network", "objects", "measure", "read"} <= set(run.seconds)
+    assert report.result.count > 300
+    assert told[-1].done == told[-1].total == report.tiles == 30
+    assert {"network", "objects", "measure", "read"} <= set(report.seconds)
 
 
 def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_path):
@@ -87,12 +89,14 @@ def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_p
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        run = cluster.segment_slide(place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, **TILES)
+        report = run(
+            place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, cluster=cluster, **TILES
+        )
     finally:
         stop.set()
         thread.join()
     assert killed
-    assert not run.failures
+    assert not report.failures
     assert contents(tmp_path) == expected
 
 
@@ -105,9 +109,10 @@ def test_a_worker_that_joins_midway_takes_its_share(place, expected, tmp_path):
                 joined.append(start_worker(cluster._address, tmp_path))
 
         try:
-            watch = Watcher(lambda _: None, join)
-            cluster.segment_slide(
-                place / "scene.tif", tmp_path / "out", place / "bright", formats=FORMATS, watch=watch, **TILES
+            watch = Callbacks(lambda _: None, join)
+            run(
+                cluster=cluster,
+                place / "scene.tif", tmp_path / "out", place / "bright", formats=FORMATS, callbacks=watch, **TILES
             )
         finally:
             for process in joined:
@@ -173,7 +178,7 @@ def test_workers_that_are_not_fit_are_refused(place, tmp_path, preload, message)
         try:
             wait_for(lambda: cluster.size == 2)
             with pytest.raises(ValueError, match=rf"^worker tcp://.*{message}"):
-                cluster.segment_slide(place / "scene.tif", tmp_path / "out", place / "bright", **TILES)
+                run(place / "scene.tif", tmp_path / "out", place / "bright", cluster=cluster, **TILES)
         finally:
             other.terminate()
             other.wait()
@@ -184,12 +189,12 @@ def test_workers_without_the_model_or_with_another_image_are_refused(place, clus
     gone = load_model(place / "bright")
     object.__setattr__(gone, "folder", tmp_path / "gone")
     with pytest.raises(ValueError, match=r"^worker tcp://.* there is no model"):
-        cluster.segment_slide(place / "scene.tif", tmp_path / "out", gone, **TILES)
+        run(place / "scene.tif", tmp_path / "out", gone, cluster=cluster, **TILES)
     with pytest.raises(ValueError, match="the image is held in memory"):
-        cluster.segment_slide(np.zeros((64, 64), np.uint8), tmp_path / "out", place / "bright")
+        run(np.zeros((64, 64), np.uint8), tmp_path / "out", place / "bright", cluster=cluster)
     memory = type(gone)(gone.config, gone.segmenter)
     with pytest.raises(ValueError, match="the model is held in memory"):
-        cluster.segment_slide(place / "scene.tif", tmp_path / "out", memory, **TILES)
+        run(place / "scene.tif", tmp_path / "out", memory, cluster=cluster, **TILES)
 
 
 def test_small_images_are_shared_among_workers(place, tmp_path):
@@ -215,7 +220,7 @@ def test_the_calling_script_is_not_run_again(place, tmp_path):
 print("once")
 from cytoseed.run.cluster import Cluster
 with Cluster(workers=2) as cluster:
-    cluster.segment_slide({str(place / "scene.tif")!r}, {str(tmp_path / "out")!r}, {str(place / "bright")!r},
+    cluster.run({str(place / "scene.tif")!r}, {str(tmp_path / "out")!r}, {str(place / "bright")!r},
                           formats=["table"], tile_size_px=256)
 """
     )

@@ -20,7 +20,7 @@ from cytoseed.learn.samples import Division, Sample
 from cytoseed.learn.train import Progress, train
 from cytoseed.learn.validate import evaluate_model
 from cytoseed.models.weights import Model, load_model
-from cytoseed.run.segment import segment
+from cytoseed.run.api import segment
 from cytoseed.settings import DatasetNote, ModelConfig, SegmentOptions, TrainConfig
 
 MODEL = ModelConfig("tiny", positional_dims=2, conditional_dims=1, classifier_widths=(3,))

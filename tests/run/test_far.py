@@ -27,7 +27,7 @@ def place(tmp_path):
 
 def tiled(place, output, existing="refuse", formats=FORMATS, **settings):
     settings = {"tile_size_px": 128, **settings}
-    return segment_slide(place / "scene.tif", output, place / "bright", formats=formats, existing=existing, **settings)
+    return run(place / "scene.tif", output, place / "bright", formats=formats, existing=existing, **settings)
 
 
 def files(folder):
@@ -49,7 +49,7 @@ def test_the_files_are_those_of_a_disk(place, bucket):  # noqa: F811
     assert str(run.files[1]) == f"{there}/scene.geojson"
     assert files(there) == files(place / "here")
     assert len(files(there)) > len(FORMATS)
-    assert tiled(place, there).was_there
+    assert tiled(place, there).already_done
     with pytest.raises(FileExistsError, match=r"s3://.*made otherwise"):
         tiled(place, there, seed_threshold=0.6)
 
@@ -105,7 +105,7 @@ def test_a_kill_between_two_files_is_seen(place, bucket, monkeypatch):  # noqa: 
         with pytest.raises(KeyboardInterrupt):
             tiled(place, bucket, "overwrite", seed_threshold=0.6)
     assert b"pending" in files(bucket)["scene.cytoseed.json"]
-    assert not tiled(place, bucket, "resume", seed_threshold=0.6).was_there
+    assert not tiled(place, bucket, "resume", seed_threshold=0.6).already_done
     tiled(place, place / "here", seed_threshold=0.6)
     assert files(bucket) == files(place / "here")
 

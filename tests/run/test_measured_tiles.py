@@ -19,8 +19,7 @@ from cytoseed.results.table import measure_objects
 from cytoseed.run.area import read_area
 from cytoseed.run.part import Subject, measured_again
 from cytoseed.run.plan import make_plan
-from cytoseed.run.segment import segment
-from cytoseed.run.slide import segment_slide
+from cytoseed.run.api import segment
 from cytoseed.run.stitch import Trimmed
 from cytoseed.run.survey import Limits, Survey, survey, tile_grid
 from cytoseed.run.tiles import Grid
@@ -49,7 +48,7 @@ def brightfield(height: int = 270, width: int = 260) -> NDArray[np.uint8]:
 def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare the tables of tiles and of one pass; give both, in the order of the tiles' ids."""
     whole = segment(image, model, **options)
-    run = segment_slide(
+    run = run(
         image, folder, model, formats=["table", "labels"], skip_background=False, tile_size_px=CORE, **options
     )
     assert run.result is not None
@@ -103,7 +102,7 @@ def test_of_one_channel_of_a_brightfield_picture(tmp_path: Path) -> None:
 
 def test_of_a_brightfield_picture_at_another_scale(tmp_path: Path) -> None:
     whole = segment(brightfield(), RGB, pixel_size_um=0.4)
-    run = segment_slide(
+    run = run(
         brightfield(), tmp_path, RGB, skip_background=False, tile_size_px=CORE, pixel_size_um=0.4, formats=["table"]
     )
     assert run.result is not None
@@ -129,7 +128,7 @@ def test_of_other_pictures(dtype: Any, tmp_path: Path) -> None:
 
 def test_files_of_tiles_hold_the_table(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", brightfield(), tile=(64, 64), photometric="rgb")
-    run = segment_slide(
+    run = run(
         tmp_path / "a.tif",
         tmp_path / "out",
         RGB,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -22,6 +22,9 @@ from cytoseed.run.tile import Clock, SlideContext, read_tile
 from cytoseed.run.tiles import single_tile
 from cytoseed.settings import ModelConfig, SegmentOptions, with_settings
 
+if TYPE_CHECKING:
+    from cytoseed.run.cluster import Cluster
+
 
 def segment(
     image: ImageLike,
@@ -32,6 +35,7 @@ def segment(
     formats: Sequence[str] = DEFAULT_FORMATS,
     existing: Existing = "refuse",
     callbacks: Callbacks | None = None,
+    cluster: Cluster | None = None,
     **settings: Any,
 ) -> Result:
     """Find every object in an image of any size.
@@ -59,6 +63,8 @@ def segment(
         Results made differently are refused, unless `overwrite`.
     callbacks : Callbacks, optional
         Functions that receive warnings, such as an unknown pixel size, and progress.
+    cluster : cytoseed.run.cluster.Cluster, optional
+        Workers that process the image; by default this process does.
     **settings
         Fields of `SegmentOptions`, such as `pixel_size_um=0.25`; they override those of `options`.
 
@@ -90,10 +96,11 @@ def segment(
     resolved = with_settings(options, settings)
     loaded = model if isinstance(model, Model) else load_model(model)
     opened = as_image(image)
+    request = Request(opened, as_path("." if output is None else output), loaded, resolved, tuple(formats), existing)
+    executor = None if cluster is None else cluster.executor(request)
     if output is None:
-        return run_in_memory(Request(opened, as_path("."), loaded, resolved, ()), callbacks)
-    request = Request(opened, as_path(output), loaded, resolved, tuple(formats), existing)
-    report = run_to_files(request, callbacks)
+        return run_in_memory(request._replace(formats=()), callbacks, executor)
+    report = run_to_files(request, callbacks, executor)
     return report.result or _existing_result(request)
 
 

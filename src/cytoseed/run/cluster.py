@@ -25,9 +25,8 @@ from cytoseed.models.weights import Model
 from cytoseed.results.objects import Objects
 from cytoseed.run import worker
 from cytoseed.run.dask_client import START_S, connect, local_scheduler, local_workers, scheduler_address, temporary_keys
-from cytoseed.run.executor import batch_size
+from cytoseed.run.executor import Executor, batch_size
 from cytoseed.run.resume import Request
-from cytoseed.run.slide import Callbacks, RunReport, run_to_files
 from cytoseed.run.tile import Clock, SlideContext, TileResult
 from cytoseed.run.tiles import Tile
 from cytoseed.settings import SegmentOptions
@@ -101,19 +100,18 @@ class Cluster:
         """Number of workers now."""
         return len(self._client.nthreads())
 
-    def run(self, request: Request, callbacks: Callbacks | None = None) -> RunReport:
-        """Do what `run_to_files` does, with the same objects, ids and files, on the workers.
+    def executor(self, request: Request) -> Executor:
+        """Executor that processes a request's tiles on the workers, with the objects, ids and files of one process.
 
         Raises
         ------
-        TimeoutError
-            There has been no worker for too long: finished tiles are kept, and `existing='resume'` continues.
         ValueError
-            Also: a worker without the model or the image, or with another version of cytoseed; image or model held
-            in memory.
+            Image or model are held in memory, where workers cannot see them. While it runs also: a worker without
+            the model or the image, or with another version of cytoseed.
+        TimeoutError
+            While it runs: there has been no worker for too long; finished tiles are kept, and `resume` continues.
         """
-        task = _task(request.image, request.model, request.options)
-        return run_to_files(request, callbacks, _ClusterExecutor(self, task))
+        return _ClusterExecutor(self, _task(request.image, request.model, request.options))
 
     def device_for(self, task: worker.WorkerTask) -> str:
         """Kind of device on which the workers run a model; `cpu` where they differ.

@@ -1,4 +1,4 @@
-"""To a scheduler of Dask: one that runs elsewhere, or one of this process with workers on this machine."""
+"""Connections to Dask schedulers: one that runs elsewhere, or one of this process with workers on this machine."""
 
 from __future__ import annotations
 
@@ -17,29 +17,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed.security import Security
 
 START_S = 120.0
-"""Within so many seconds processes on this machine start."""
+"""Time within which processes on this machine start."""
 
+_LOOPBACK = "127.0.0.1"
+_ANY_LOOPBACK_PORT = f"{_LOOPBACK}:0"
 _INSTALL = "pip install 'cytoseed[cluster]'"
 
 
-def require_dask() -> None:
-    """Refuse to go on where Dask is not installed.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        With what to do.
-    """
-    try:
-        import distributed  # noqa: F401 - only whether it is there
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}") from error
-
-
-def address_of(scheduler: str | os.PathLike[str]) -> str:
-    """Take a scheduler's address from its file, where it is not an address itself."""
+def scheduler_address(scheduler: str | os.PathLike[str]) -> str:
+    """Address of a scheduler, given as such or by its scheduler file."""
     text = os.fspath(scheduler)
     if "://" in text or (":" in text and not Path(text).exists()):
         return text
@@ -54,14 +43,15 @@ def address_of(scheduler: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def connected(address: str, patience_s: float) -> Iterator[Client]:
-    """Connect to a scheduler."""
+def connect(address: str, patience_s: float, security: Security | None = None) -> Iterator[Client]:
+    """Connect to a scheduler, with the given keys or those of Dask's configuration."""
+    _require_dask()
     from distributed import Client
 
     try:
         with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop of its own, as notebooks do
-            thread.submit(asyncio.run, _asked(address, patience_s)).result()
-        client = Client(address, timeout=patience_s, set_as_default=False)
+            thread.submit(asyncio.run, _ping(address, patience_s, security)).result()
+        client = Client(address, timeout=patience_s, set_as_default=False, security=security)
     except (OSError, ValueError, TimeoutError) as error:
         cause = " ".join(str(error).split()) or "it is silent"
         raise TimeoutError(
@@ -72,37 +62,56 @@ def connected(address: str, patience_s: float) -> Iterator[Client]:
         yield client
 
 
-async def _asked(address: str, patience_s: float) -> None:
-    """Ask what is at an address who it is: where that is silent, Dask's own client would wait for ever."""
+async def _ping(address: str, patience_s: float, security: Security | None) -> None:
+    """Ask an address for its identity: where it is silent, Dask's own client would wait for ever."""
     from distributed.core import rpc
     from distributed.security import Security
 
-    there = rpc(address, timeout=patience_s, connection_args=Security().get_connection_args("client"))
+    there = rpc(address, timeout=patience_s, connection_args=(security or Security()).get_connection_args("client"))
     try:
         await asyncio.wait_for(there.identity(), patience_s)
     finally:
         await there.close_rpc()
 
 
+def temporary_keys() -> Security:
+    """TLS keys for a cluster on this machine, so that other users of the machine cannot give it work."""
+    _require_dask()
+    from distributed.security import Security
+
+    try:
+        keys: Security = Security.temporary()
+    except ImportError as error:
+        raise ModuleNotFoundError(f"workers need the package cryptography: {_INSTALL}") from error
+    return keys
+
+
 @contextmanager
-def local_scheduler() -> Iterator[str]:
-    """Run a scheduler in this process, which ends with it."""
+def local_scheduler(security: Security) -> Iterator[str]:
+    """Run a scheduler in this process, reachable from this machine only; yields its address."""
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=0, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
+        n_workers=0,
+        processes=True,
+        dashboard_address=_ANY_LOOPBACK_PORT,
+        host=_LOOPBACK,
+        silence_logs=50,
+        security=security,
+        protocol="tls://",
     ) as scheduler:
         yield str(scheduler.scheduler_address)
 
 
 @contextmanager
-def local_workers(client: Client, address: str, count: int) -> Iterator[None]:
+def local_workers(client: Client, address: str, count: int, security: Security) -> Iterator[None]:
     """Start workers on this machine as commands of their own: the script that asks for them is not run again."""
     cores = max(1, (os.cpu_count() or 1) // count)
     with tempfile.TemporaryDirectory(prefix="cytoseed-workers-", ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
         command += ["--nthreads", str(cores), "--nworkers", str(count), "--memory-limit", "0", "--no-dashboard"]
-        command += ["--death-timeout", "30", "--local-directory", folder, "--host", "127.0.0.1"]
+        command += ["--death-timeout", "30", "--local-directory", folder, "--host", _LOOPBACK]
+        command += ["--dashboard-address", _ANY_LOOPBACK_PORT, *key_options(security, Path(folder))]
         log = Path(folder) / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
@@ -118,11 +127,28 @@ def local_workers(client: Client, address: str, count: int) -> Iterator[None]:
                 process.wait()
 
 
+def key_options(security: Security, folder: Path) -> list[str]:
+    """Write a worker's keys into a folder that only this user may read, and return the options that name them."""
+    options = []
+    for option, name in (("ca-file", "tls_ca_file"), ("cert", "tls_worker_cert"), ("key", "tls_worker_key")):
+        file = folder / f"{name}.pem"
+        file.write_text(getattr(security, name), encoding="ascii")
+        options += [f"--tls-{option}", str(file)]
+    return options
+
+
+def _require_dask() -> None:
+    try:
+        import distributed  # noqa: F401 - only checks that it is installed
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}") from error
+
+
 def _await_workers(client: Client, process: subprocess.Popen[bytes], count: int, log: Path) -> None:
     """Wait until workers have started."""
     deadline = time.monotonic() + START_S
     while len(client.nthreads()) < count:
         if process.poll() is not None or time.monotonic() > deadline:
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-            raise ChildProcessError(f"workers did not start on this machine: {' '.join(said) or 'they said nothing'}")
+            tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+            raise ChildProcessError(f"workers did not start on this machine: {' '.join(tail) or 'no message'}")
         time.sleep(0.1)
