@@ -220,7 +220,7 @@ def test_the_calling_script_is_not_run_again(place, tmp_path):
 print("once")
 from cytoseed.run.cluster import Cluster
 with Cluster(workers=2) as cluster:
-    cluster.run({str(place / "scene.tif")!r}, {str(tmp_path / "out")!r}, {str(place / "bright")!r},
+    cytoseed.segment({str(place / "scene.tif")!r}, {str(place / "bright")!r}, output={str(tmp_path / "out")!r}, cluster=cluster,
                           formats=["table"], tile_size_px=256)
 """
     )
