@@ -1,5 +1,6 @@
 """Workers, shards and one process: the same objects, ids and files, whatever dies on the way."""
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from bright import bright_config, bright_segmenter
 from cytoseed.apps.cli import app
 from cytoseed.models.weights import load_model, save_model
 from cytoseed.run.cluster import Cluster
+from cytoseed.run.dask_client import connect, key_options, temporary_keys
 from cytoseed.run.slide import Callbacks
 from runs import run
 from scenes import contents, write_discs
@@ -106,19 +108,31 @@ def test_a_worker_that_joins_midway_takes_its_share(place, expected, tmp_path):
 
         def join(_):
             if not joined:
-                joined.append(start_worker(cluster._address, tmp_path))
+                joined.append(start_worker(cluster._address, tmp_path, *keys_of(cluster, tmp_path)))
 
         try:
             watch = Callbacks(lambda _: None, join)
-            run(
-                cluster=cluster,
-                place / "scene.tif", tmp_path / "out", place / "bright", formats=FORMATS, callbacks=watch, **TILES
-            )
+            more = {"callbacks": watch, "cluster": cluster, **TILES}
+            run(place / "scene.tif", tmp_path / "out", place / "bright", formats=FORMATS, **more)
         finally:
             for process in joined:
                 process.terminate()
                 process.wait()
     assert contents(tmp_path / "out") == expected
+
+
+def test_workers_on_this_machine_serve_this_process_only(cluster):
+    nanny = next(iter(cluster._client.scheduler_info()["workers"].values()))["nanny"]
+    for own in (cluster._address, *cluster._client.nthreads(), nanny):
+        for scheme in ("tls", "tcp"):
+            other = temporary_keys() if scheme == "tls" else None
+            address = f"{scheme}://{own.partition('://')[2]}"
+            with pytest.raises(TimeoutError, match="no Dask scheduler answered"), connect(address, 2, other):
+                pass
+    assert cluster._client.submit(os.getpid, pure=False).result(30)  # they still work
+    processes = {os.getpid()} | {process for pid in nannies(cluster).values() for process in (pid, parent_of(pid))}
+    assert len(processes) > 2
+    assert {host for process in processes for host in listening(process)} == {"127.0.0.1"}
 
 
 def test_a_remote_scheduler_by_its_file(place, expected, tmp_path):
@@ -174,10 +188,10 @@ def test_a_scheduler_file_that_is_not_there_or_something_else(tmp_path):
 def test_workers_that_are_not_fit_are_refused(place, tmp_path, preload, message):
     (tmp_path / "odd.py").write_text(preload)
     with Cluster(workers=1) as cluster:
-        other = start_worker(cluster._address, tmp_path, "--preload", tmp_path / "odd.py")
+        other = start_worker(cluster._address, tmp_path, "--preload", tmp_path / "odd.py", *keys_of(cluster, tmp_path))
         try:
             wait_for(lambda: cluster.size == 2)
-            with pytest.raises(ValueError, match=rf"^worker tcp://.*{message}"):
+            with pytest.raises(ValueError, match=rf"^worker tls://.*{message}"):
                 run(place / "scene.tif", tmp_path / "out", place / "bright", cluster=cluster, **TILES)
         finally:
             other.terminate()
@@ -188,7 +202,7 @@ def test_workers_that_are_not_fit_are_refused(place, tmp_path, preload, message)
 def test_workers_without_the_model_or_with_another_image_are_refused(place, cluster, tmp_path):
     gone = load_model(place / "bright")
     object.__setattr__(gone, "folder", tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"^worker tcp://.* there is no model"):
+    with pytest.raises(ValueError, match=r"^worker tls://.* there is no model"):
         run(place / "scene.tif", tmp_path / "out", gone, cluster=cluster, **TILES)
     with pytest.raises(ValueError, match="the image is held in memory"):
         run(np.zeros((64, 64), np.uint8), tmp_path / "out", place / "bright", cluster=cluster)
@@ -218,6 +232,7 @@ def test_the_calling_script_is_not_run_again(place, tmp_path):
     script.write_text(
         f"""
 print("once")
+import cytoseed
 from cytoseed.run.cluster import Cluster
 with Cluster(workers=2) as cluster:
     cytoseed.segment({str(place / "scene.tif")!r}, {str(place / "bright")!r}, output={str(tmp_path / "out")!r}, cluster=cluster,
@@ -253,6 +268,31 @@ def start_worker(address, folder, *flags):
         "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--memory-limit", "0",
         "--local-directory", Path(folder) / "worker", *flags,
     )  # fmt: skip
+
+
+def parent_of(process):
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def listening(process):
+    """Addresses at which a process takes connections."""
+    sockets = set()
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            sockets.add(os.readlink(link))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                host = bytes.fromhex(fields[1].partition(":")[0])
+                found.append(socket.inet_ntop(socket.AF_INET, host[::-1]) if len(host) == 4 else host.hex())
+    return found
+
+
+def keys_of(cluster, folder):
+    """Options by which a worker joins those that were started here."""
+    return key_options(cluster._client.security, folder)
 
 
 def wait_for(condition):
