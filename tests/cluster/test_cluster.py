@@ -91,9 +91,7 @@ def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_p
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        report = run(
-            place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, cluster=cluster, **TILES
-        )
+        report = run(place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, cluster=cluster, **TILES)
     finally:
         stop.set()
         thread.join()

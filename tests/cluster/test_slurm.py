@@ -45,9 +45,7 @@ def test_the_job_that_dask_jobqueue_submits(place):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=place)
         try:
             with Cluster(scheduler=jobs.scheduler_address) as cluster:
-                cluster.run(
-                    place / "scene.tif", place / "node", place / "bright", formats=["table"], tile_size_px=128
-                )
+                cluster.run(place / "scene.tif", place / "node", place / "bright", formats=["table"], tile_size_px=128)
         finally:
             process.terminate()
             process.wait()

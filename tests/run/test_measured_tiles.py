@@ -48,9 +48,7 @@ def brightfield(height: int = 270, width: int = 260) -> NDArray[np.uint8]:
 def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare the tables of tiles and of one pass; give both, in the order of the tiles' ids."""
     whole = segment(image, model, **options)
-    run = run(
-        image, folder, model, formats=["table", "labels"], skip_background=False, tile_size_px=CORE, **options
-    )
+    run = run(image, folder, model, formats=["table", "labels"], skip_background=False, tile_size_px=CORE, **options)
     assert run.result is not None
     labels = run.result.labels_in((0, 0, *run.result.shape[1:]))[0]
     table = pd.concat([block.table for block in run.result.blocks()], ignore_index=True)

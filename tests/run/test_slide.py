@@ -114,9 +114,7 @@ def test_an_object_too_large_is_left_out_and_told_of_never_cut(tmp_path):
     image[150:160, 50:850] = rough(10, 800)
     image[100:110, 100:110] = 200
     told = []
-    run = run(
-        image, tmp_path, GREY, formats=["labels"], callbacks=Callbacks(told.append), margin_px=64, **TILES
-    )
+    run = run(image, tmp_path, GREY, formats=["labels"], callbacks=Callbacks(told.append), margin_px=64, **TILES)
     assert run.result.count == 1
     assert any("--margin" in text and "left out" in text and "x 50" in text for text in told)
     enough = run(image, tmp_path / "enough", GREY, formats=["labels"], margin_px=896, tile_size_px=512)

@@ -121,5 +121,3 @@ def _spread(places: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
             halves += [part for part in np.array_split(group[order], 2) if len(part)]
         groups = halves
     return [group[np.argmin(((group - group.mean(0)) ** 2).sum(1))] for group in groups]
-
-

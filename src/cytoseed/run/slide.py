@@ -84,9 +84,7 @@ def run_to_files(request: Request, callbacks: Callbacks | None = None, executor:
         return run(request, job, calls, executor or _local_executor(request))
 
 
-def run_in_memory(
-    request: Request, callbacks: Callbacks | None = None, executor: Executor | None = None
-) -> Result:
+def run_in_memory(request: Request, callbacks: Callbacks | None = None, executor: Executor | None = None) -> Result:
     """Segment an image without an output folder; tiles of a large one live in a temporary folder."""
     calls, job = callbacks or Callbacks(), new_job(request)
     _notify(request, job, calls, executor)

@@ -93,5 +93,3 @@ def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
 def _sorted(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sorted values; of many, about a million spread evenly."""
     return np.sort(values[:: max(1, len(values) >> 20)])
-
-
