@@ -70,17 +70,15 @@ def methods(old: str, method: str, result: Evaluation) -> str:
 
 
 def read_page(key: str) -> str:
-    """Give what stands between the marks of `key` on the page."""
+    """Text between the marks of `key` on the page."""
     found = re.search(f"<!-- {key} -->\n(.*?)\n?<!-- /{key} -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return found[1] if found else ""
 
 
 def write_page(key: str, text: str) -> None:
-    """Replace what stands between the marks of `key` on the page."""
+    """Replace the text between the marks of `key`; a page without them stays as it is."""
     start, end = f"<!-- {key} -->", f"<!-- /{key} -->"
     page = PAGE.read_text(encoding="utf-8")
-    if start not in page:
-        page += f"\n{start}\n{end}\n"
     page = re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}\n{end}", page, flags=re.DOTALL)
     PAGE.write_text(page, encoding="utf-8")
 

@@ -1,8 +1,7 @@
-"""Every setting of cytoseed, with its default and its meaning, in one place and free of torch.
+"""All settings of cytoseed, with their defaults, ranges and help texts; imports no torch.
 
-The command line's flags, the configuration saved beside a model's weights and the tests read these classes.
-Thresholds have their defaults in `ModelConfig` alone; in `SegmentOptions` an option left `None` means the
-model's.
+Command-line flags and a model's `config.json` are made from these classes. The defaults of thresholds are in
+`ModelConfig`; in `SegmentOptions`, `None` means the model's own value.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "bfloat16")
 STAINS = ("haematoxylin", "eosin", "dab")
+_SPELLINGS = {"hematoxylin": "haematoxylin"}
 NOMINAL_DIAMETER_UM = 8.5
-"""Median diameter of a nucleus that images of unknown pixel size are scaled by."""
+"""Median diameter of a nucleus, by which images of unknown pixel size are scaled."""
 
 
 def _known_keys_only(cls: type, values: Mapping[str, Any]) -> None:
@@ -35,7 +35,7 @@ def _require(condition: bool, name: str, value: object, allowed: str) -> None:
 
 
 def _require_type(name: str, value: object, like: object) -> None:
-    """Refuse a value of another type than a setting's default; whole numbers do where numbers are wanted."""
+    """Refuse a value whose type differs from the default's; a whole number may stand for a float."""
     if isinstance(like, tuple):
         numbers = isinstance(value, tuple) and all(type(part) in (int, float) for part in value)
         _require(numbers and len(value) == len(like), name, value, f"{len(like)} numbers")  # type: ignore[arg-type]
@@ -47,130 +47,116 @@ def _require_type(name: str, value: object, like: object) -> None:
 
 @dataclass(frozen=True)
 class DatasetNote:
-    """One source of training images, as a model's configuration names it."""
+    """A data set that a model was trained on."""
 
     name: str
     """Short name of the data set."""
     licence: str
-    """Licence of the images and masks."""
+    """Licence of its images and masks."""
     source: str = ""
     """Where it was published."""
     images: int = 0
-    """How many images of it the weights were trained on."""
+    """Number of its images used in training."""
 
 
 def is_non_commercial(licence: str) -> bool:
-    """Tell whether a licence, an SPDX identifier or a sentence, allows no commercial use."""
+    """Whether a licence (an SPDX identifier or a sentence) forbids commercial use."""
     words = licence.lower().replace("-", " ").replace("_", " ").replace(",", " ").split()
     return "nc" in words or "noncommercial" in words or ("non" in words and "commercial" in words)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a model is: its architecture, its scale, its thresholds, and where its weights come from.
+    """Architecture, scale and thresholds of a model, and where its weights come from.
 
-    Saved as `config.json` beside `model.safetensors`. Symbols are the paper's (arXiv 2408.15954).
+    Saved as `config.json` beside `model.safetensors`. Symbols are those of the paper (arXiv 2408.15954).
     """
 
     name: str
-    """Name of the model; also the name of its folder."""
+    """Name of the model and of its folder."""
     version: str = "0.1.0"
     """Version of the weights."""
     description: str = ""
-    """One sentence for `cytoseed models`."""
+    """One sentence, shown by `cytoseed models`."""
     licence: str = "Apache-2.0"
     """Licence of the weights."""
 
     network: str = "lite"
-    """Backbone: `paper` (3.8 M parameters, the paper's section 2.4), or ours: `lite`, and the lighter `slim`."""
+    """Backbone: `paper` (3.8 M parameters, section 2.4 of the paper), `lite`, or the lighter `slim`."""
     channels: int = 3
-    """Image channels C that the network takes; a grey image fills them all."""
+    """Number of image channels C; a grey image is copied to all of them."""
     targets: tuple[str, ...] = ("nuclei",)
-    """What the label channels show, in order: `nuclei`, or `nuclei` and `cells`."""
+    """Objects in each label channel: `nuclei`, `cells`, or `nuclei` and `cells`."""
     positional_dims: int = 4
-    """Dp, channels of the positional embedding P (2 or more: the first two are x and y)."""
+    """Dp, number of channels of the positional embedding P: 2 or more, the first two are x and y."""
     conditional_dims: int = 4
-    """De, channels of the conditional embedding E (0 or more)."""
+    """De, number of channels of the conditional embedding E: 0 or more."""
     classifier_widths: tuple[int, ...] = (5, 5)
     """Widths of the hidden layers of the pixel classifier phi."""
     grid_step: float = 0.25
-    """Units of the coordinate grid O to a pixel."""
+    """Step of the coordinate grid O from one pixel to the next."""
     offset_limit: float = 4.0
-    """Largest offset, in units, that P may add to a coordinate."""
+    """Largest offset that P adds to a coordinate, in units of the grid."""
     pixel_size_um: float = 0.5
-    """Pixel size, in µm, that images are rescaled to where their own is known."""
+    """Pixel size in µm to which images of known pixel size are rescaled."""
 
     peak_radius_px: int = 4
-    """A seed is the maximum of the seed map within this many pixels, in rows and in columns."""
+    """Candidate objects whose centres are closer than this become one: higher values give fewer objects."""
     seed_threshold: float = 0.5
-    """Lowest value of the seed map S, 0 to 1, at which a maximum is a seed."""
+    """How sure the model must be, 0 to 1, that there is an object: higher values give fewer objects."""
     mask_threshold: float = 0.0
-    """Lowest logit of phi at which a pixel belongs to a seed's object."""
+    """Where outlines are drawn: higher values give smaller objects. A log-odds: 0 is a probability of 0.5."""
     agreement_iou: float = 0.5
-    """Two seeds whose maps agree with at least this IoU (0 to 1) are one object."""
+    """Overlap (IoU, 0 to 1) at which two candidates are merged: higher values merge fewer objects."""
     min_size_px: int = 10
-    """Objects of fewer pixels, at the model's pixel size, are left out."""
+    """Smaller objects are left out; the area in pixels at the model's pixel size."""
     window_px: int = 32
-    """Window around a seed in which phi is evaluated first; it reaches half of this to each side of the seed."""
+    """Side of the window around a seed in which the pixel classifier phi is evaluated first."""
     max_window_px: int = 512
-    """A map that reaches its window's edge is made again in a window twice as wide, until at least this wide."""
+    """Objects that reach the edge of their window get windows twice as wide, up to at least this side."""
 
     trained_on: tuple[DatasetNote, ...] = ()
-    """The data sets behind the weights, with their licences."""
+    """Data sets used in training, with their licences."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    """The training settings, and how long on what machine."""
+    """Training settings, duration and machine."""
     figures: Mapping[str, Any] = field(default_factory=dict)
-    """Measured accuracy: set and modality -> figure -> value."""
+    """Measured accuracy: data set and modality -> figure -> value."""
     sha256: str = ""
-    """Checksum of the weights' file."""
+    """Checksum of the file of weights."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no model can have."""
+        """Check all values."""
         _require(self.network in NETWORKS, "network", self.network, f"one of {', '.join(NETWORKS)}")
         _require(self.channels >= 1, "channels", self.channels, "1 or more")
-        _require(
-            self.targets in (("nuclei",), ("cells",), ("nuclei", "cells")),
-            "targets",
-            self.targets,
-            "('nuclei',), ('cells',) or ('nuclei', 'cells')",
-        )
+        allowed = (("nuclei",), ("cells",), ("nuclei", "cells"))
+        _require(self.targets in allowed, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
         _require(self.positional_dims >= 2, "positional_dims", self.positional_dims, "2 or more")
         _require(self.conditional_dims >= 0, "conditional_dims", self.conditional_dims, "0 or more")
-        _require(
-            len(self.classifier_widths) >= 1 and min(self.classifier_widths) >= 1,
-            "classifier_widths",
-            self.classifier_widths,
-            "one or more widths of 1 or more",
-        )
-        _require(self.grid_step > 0, "grid_step", self.grid_step, "above 0")
-        _require(self.offset_limit > 0, "offset_limit", self.offset_limit, "above 0")
-        _require(self.pixel_size_um > 0, "pixel_size_um", self.pixel_size_um, "above 0")
+        widths, is_given = self.classifier_widths, min(self.classifier_widths, default=0) >= 1
+        _require(is_given, "classifier_widths", widths, "one or more widths of 1 or more")
+        for name in ("grid_step", "offset_limit", "pixel_size_um"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         _require_thresholds(self)
-        _require(
-            self.window_px >= 8 and self.window_px % 2 == 0,
-            "window_px",
-            self.window_px,
-            "an even number, 8 or more",
-        )
+        _require_window(self.window_px)
         _require(self.max_window_px >= self.window_px, "max_window_px", self.max_window_px, "at least window_px")
 
     @property
     def stages(self) -> list[Any]:
-        """What the weights went through, one entry a training or choice of thresholds, the first one first."""
+        """Trainings and threshold searches of these weights, oldest first."""
         return list(self.recipe.get("stages", [self.recipe] if self.recipe else []))
 
     @property
     def diameter_px(self) -> float:
-        """Median diameter of a nucleus as the model likes to see it: 8.5 µm, 17 px at 0.5 µm a pixel."""
+        """Median diameter of a nucleus at the model's pixel size: 8.5 µm are 17 px at 0.5 µm per pixel."""
         return NOMINAL_DIAMETER_UM / self.pixel_size_um
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `config.json` holds them."""
+        """Plain values for `config.json`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` gave; an unknown key raises `ValueError`."""
+        """Inverse of `to_dict`; raises `ValueError` for an unknown key."""
         _known_keys_only(cls, values)
         plain = dict(values)
         for key in ("targets", "classifier_widths"):
@@ -183,89 +169,75 @@ class ModelConfig:
         return cls(**plain)
 
 
+def _require_window(side: int) -> None:
+    _require(side >= 8 and side % 2 == 0, "window_px", side, "an even number, 8 or more")
+
+
 def _require_thresholds(values: ModelConfig | SegmentOptions) -> None:
-    """Refuse thresholds outside their range; `None` stands for the model's own."""
+    """Refuse thresholds outside their range; `None` is the model's own value."""
     peak, seed = values.peak_radius_px, values.seed_threshold
-    agree, smallest = values.agreement_iou, values.min_size_px
+    lowest, agree, smallest = values.mask_threshold, values.agreement_iou, values.min_size_px
     _require(peak is None or peak >= 1, "peak_radius_px", peak, "1 or more")
     _require(seed is None or 0 <= seed <= 1, "seed_threshold", seed, "from 0 to 1")
     _require(agree is None or 0 < agree <= 1, "agreement_iou", agree, "above 0 and at most 1")
-    lowest = values.mask_threshold
     _require(lowest is None or math.isfinite(lowest), "mask_threshold", lowest, "a finite number")
     _require(smallest is None or smallest >= 0, "min_size_px", smallest, "0 or more")
 
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """How one image is segmented. A threshold left `None` is the model's."""
+    """How an image is segmented. Thresholds that are `None` are the model's."""
 
     pixel_size_um: float | None = None
-    """Pixel size of the image in µm; without it, what the file says."""
+    """Pixel size of the image in µm; by default the one stored in the file."""
     diameter_px: float | None = None
-    """Typical diameter of a nucleus in the image's pixels, for images of unknown pixel size."""
+    """Typical diameter of a nucleus in pixels, for images whose pixel size is unknown."""
     channels: tuple[str, ...] = ()
-    """Channels to use, by number from 0 or by name, in the model's order; without it, all of them."""
+    """Channels to segment, by name or by number from 0, for instance `DAPI`; by default all."""
     stain: str | None = None
-    """Use what one stain alone shows of an RGB image: `haematoxylin`, for nuclei beside DAB; `eosin` or `dab`."""
+    """Segment a single stain of an RGB image: `hematoxylin` (for nuclei beside DAB), `eosin` or `dab`."""
     tta: bool = False
-    """Test-time augmentation: see an image's eight flips and quarter turns, in eight times the time and memory."""
+    """Test-time augmentation: a little more accurate, with eight times the run time and more memory."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `mps`; `auto` takes the fastest one present."""
+    """Processor: `cpu`, `cuda` (NVIDIA GPU), `mps` (Apple GPU), or `auto` for the fastest one present."""
     runtime: str = "auto"
-    """What runs the network: `torch`, `onnxruntime` or `openvino` (these on a CPU); `auto` takes the fastest one."""
+    """Library that runs the network: `torch`, or on a CPU `onnxruntime` or `openvino`; `auto` for the fastest."""
     precision: str = "float32"
-    """`float32`, or `bfloat16` for the network: faster on a GPU or a CPU with units for it; a few borders change."""
+    """`float32`, or `bfloat16`: faster on most GPUs and recent CPUs; a few border pixels change."""
+    # thresholds: documented in `ModelConfig`
     peak_radius_px: int | None = None
-    """See `ModelConfig.peak_radius_px`."""
     seed_threshold: float | None = None
-    """See `ModelConfig.seed_threshold`."""
     mask_threshold: float | None = None
-    """See `ModelConfig.mask_threshold`."""
     agreement_iou: float | None = None
-    """See `ModelConfig.agreement_iou`."""
     min_size_px: int | None = None
-    """See `ModelConfig.min_size_px`."""
     region: tuple[int, ...] = ()
-    """Only objects in this box: x,y,width,height in pixels of the image, as QuPath shows them."""
+    """Segment only this box: x,y,width,height in pixels of the image, as QuPath shows them."""
     mask: str | None = None
-    """Only objects in this area: a GeoJSON of QuPath, or a picture in which 0 is outside."""
+    """Segment only this area: a GeoJSON file from QuPath, or an image in which 0 is outside."""
     tile_size_px: int | None = None
-    """Side of the tiles of a large image, at the model's pixel size, a multiple of 64; else what memory allows."""
+    """Side of the tiles of a large image: a multiple of 64, at the model's pixel size; by default as memory allows."""
     margin_px: int = 64
-    """How far objects are followed beyond their tile, at the model's pixel size, a multiple of 64; 256 where that is
-    not enough."""
+    """How far objects may reach beyond their tile: a multiple of 64, at the model's pixel size. Up to 256 if needed."""
     skip_background: bool = True
-    """Leave out those tiles of a large image in which there is nothing but glass or darkness."""
+    """Skip tiles of a large image that show only empty glass or a dark background."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no run can have."""
-        side, margin = self.tile_size_px, self.margin_px
-        _require(
-            side is None or (side >= 128 and side % 64 == 0), "tile_size_px", side, "a multiple of 64, 128 or more"
-        )
+        """Check all values; American spellings of stains become the British ones."""
+        object.__setattr__(self, "stain", _SPELLINGS.get(self.stain or "", self.stain))
+        side, margin, region = self.tile_size_px, self.margin_px, self.region
+        fits = side is None or (side >= 128 and side % 64 == 0)
+        _require(fits, "tile_size_px", side, "a multiple of 64, 128 or more")
         _require(margin >= 64 and margin % 64 == 0, "margin_px", margin, "a multiple of 64, 64 or more")
-        _require(
-            not self.region or (len(self.region) == 4 and min(self.region) >= 0 and min(self.region[2:]) > 0),
-            "region",
-            self.region,
-            "x, y, width and height in whole pixels: 0 or more, and sides of 1 or more",
-        )
+        is_box = not region or (len(region) == 4 and min(region) >= 0 and min(region[2:]) > 0)
+        _require(is_box, "region", region, "x, y, width and height in whole pixels: 0 or more, and sides of 1 or more")
         size, diameter = self.pixel_size_um, self.diameter_px
         _require(size is None or 0 < size < 1000, "pixel_size_um", size, "above 0 and below 1000, in µm")
         _require(diameter is None or 0 < diameter < math.inf, "diameter_px", diameter, "above 0, in pixels")
-        _require(
-            size is None or diameter is None,
-            "diameter_px",
-            diameter,
-            "left out where pixel_size_um is given: each alone sets the scale",
-        )
+        remedy = "left out where pixel_size_um is given: each alone sets the scale"
+        _require(size is None or diameter is None, "diameter_px", diameter, remedy)
         _require(self.stain is None or self.stain in STAINS, "stain", self.stain, f"one of {', '.join(STAINS)}")
-        _require(
-            self.stain is None or not self.channels,
-            "channels",
-            self.channels,
-            "left out where a stain is given: it takes red, green and blue",
-        )
+        remedy = "left out where a stain is given: stains are computed from red, green and blue"
+        _require(self.stain is None or not self.channels, "channels", self.channels, remedy)
         _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
         _require(self.runtime in RUNTIMES, "runtime", self.runtime, f"one of {', '.join(RUNTIMES)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
@@ -273,13 +245,7 @@ class SegmentOptions:
 
 
 def with_settings(options: SegmentOptions | None, settings: Mapping[str, Any]) -> SegmentOptions:
-    """Give options in which some settings are others; without options, the defaults.
-
-    Raises
-    ------
-    TypeError
-        If there is no such setting.
-    """
+    """Options with some settings replaced; raises `TypeError` for a setting that does not exist."""
     allowed = [entry.name for entry in dataclasses.fields(SegmentOptions)]
     unknown = sorted(set(settings) - set(allowed))
     if unknown:
@@ -289,97 +255,87 @@ def with_settings(options: SegmentOptions | None, settings: Mapping[str, Any]) -
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained: the paper's sections 2.5 and 2.6, and what `docs/experiments.md` found better."""
+    """How a model is trained: sections 2.5 and 2.6 of the paper, with the improvements of `docs/experiments.md`."""
 
     steps: int = 4000
-    """Optimiser steps, pre-training included."""
+    """Number of training steps, pre-training included."""
     pretrain_steps: int = 400
-    """First steps, with binary cross-entropy for the seeds and Dice for the instances."""
+    """Number of first steps, with simpler losses: binary cross-entropy for seeds, Dice for instances."""
     batch_size: int = 6
-    """Crops to a step."""
+    """Image crops per step."""
     crop_px: int = 256
-    """Side of a crop; a multiple of 32."""
+    """Side of an image crop: a multiple of 32."""
     optimizer: str = "adamw"
-    """`adamw` with a warm-up and a cosine decay, or `adam` at a fixed rate (the paper's)."""
+    """`adamw` with warm-up and cosine decay, or `adam` with a fixed learning rate, as in the paper."""
     learning_rate: float = 2e-3
     """Highest learning rate."""
     weight_decay: float = 1e-4
-    """Decoupled weight decay of `adamw`."""
+    """Weight decay of `adamw`."""
     clip_norm: float = 5.0
-    """Gradients are scaled down to this norm at most; 0 leaves them as they are."""
+    """Largest norm of the gradients; 0 for no limit."""
     average_decay: float = 0.998
-    """Decay of the running average of weights that is validated and saved; 0 switches it off."""
+    """Decay of the running average of the weights, which is validated and saved; 0 for no average."""
     seed_weight: float = 1.0
-    """Weight of the seed term, on the scale of 15 (d - 0.5)."""
+    """Weight of the seed term in the loss."""
     instance_weight: float = 1.5
-    """Weight of the instance term."""
+    """Weight of the instance term in the loss."""
     teacher_weight: float = 1.0
-    """Weight of how far the fields are from those of a teacher, where there is one."""
+    """Weight of the difference from the teacher's output in the loss, with `--teacher`."""
     max_seeds: int = 50
-    """Most seeds drawn from one crop for the instance term (the paper's K)."""
+    """Largest number of seeds drawn per crop for the instance term (K in the paper)."""
     window_px: int = 64
-    """Windows of the instance term; every fourth batch takes them twice as wide, around a quarter of the seeds."""
+    """Side of the windows of the instance term; in every fourth batch twice as wide, with a quarter of the seeds."""
     augment: str = "full"
-    """`full`, or `minimal`: the paper's flips, quarter turns and crops."""
+    """Augmentation: `full`, or `minimal` (flips, quarter turns and crops, as in the paper)."""
     scale_range: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest random scale."""
+    """Smallest and largest random scale factor."""
     nominal_scale_share: float = 0.5
-    """Share of crops of unknown pixel size that are first scaled to nuclei of 8.5 µm; the others keep their scale."""
+    """Share of crops of unknown pixel size that are first rescaled so that nuclei measure 8.5 µm."""
     synthetic_stain_share: float = 0.0
-    """Share of grey crops that are coloured like a stained section, the nuclei dark on a mottled ground."""
+    """Share of grey crops that are recoloured to look like a stained tissue section."""
     balance: str = "modality"
-    """`modality`: a kind of image is drawn as the square root of its number of objects; `image`: each image alike."""
+    """`modality` (draw kinds of images by the square root of their numbers of objects) or `image` (all alike)."""
     validate_every: int = 500
-    """Steps between validations on whole images."""
+    """Number of steps between validations on whole images."""
     patience: int = 0
-    """Training stops after this many validations in a row without a better mean F1; 0: never before its end."""
+    """Stop after this many validations without a better mean F1; 0 to train to the end."""
     precision: str = "auto"
-    """`auto` (bfloat16 on CUDA and on CPUs with AMX or AVX-512 BF16, else float32), `float32` or `bfloat16`."""
+    """`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA and on CPUs with AMX or AVX-512 BF16."""
     compile: bool = False
-    """Compile the network with `torch.compile`: pays on a GPU in long runs."""
+    """Compile the network with `torch.compile`: worthwhile for long runs on a GPU."""
     memory_gb: float = 4.0
-    """Training images that take more than this many GB stay on disk; on a GPU, more than half of its memory."""
+    """Read training images from disk if they take more than this many GB (on a GPU, more than half of its memory)."""
     seed: int = 0
-    """Seed of every random draw."""
+    """Seed of the random numbers."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can have."""
+        """Check all values."""
         for name in ("steps", "batch_size", "max_seeds", "validate_every"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        for name in ("pretrain_steps", "clip_norm", "patience", "memory_gb"):
+        weights = ("seed_weight", "instance_weight", "teacher_weight", "weight_decay")
+        for name in ("pretrain_steps", "clip_norm", "patience", "memory_gb", *weights):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("nominal_scale_share", "synthetic_stain_share"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _require(self.crop_px % 32 == 0 and self.crop_px > 0, "crop_px", self.crop_px, "a positive multiple of 32")
-        _require(
-            self.window_px >= 8 and self.window_px % 2 == 0,
-            "window_px",
-            self.window_px,
-            "an even number, 8 or more",
-        )
+        _require_window(self.window_px)
         _require(0 <= self.average_decay < 1, "average_decay", self.average_decay, "at least 0, below 1")
         _require(self.optimizer in ("adamw", "adam"), "optimizer", self.optimizer, "adamw or adam")
         _require(self.augment in ("full", "minimal"), "augment", self.augment, "full or minimal")
         _require(self.balance in ("modality", "image"), "balance", self.balance, "modality or image")
-        _require(
-            self.precision in ("auto", "float32", "bfloat16"),
-            "precision",
-            self.precision,
-            "auto, float32 or bfloat16",
-        )
-        for name in ("nominal_scale_share", "synthetic_stain_share"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        for name in ("seed_weight", "instance_weight", "teacher_weight", "weight_decay"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        allowed = ("auto", *PRECISIONS)
+        _require(self.precision in allowed, "precision", self.precision, "auto, float32 or bfloat16")
         low, high = self.scale_range
         _require(0 < low <= high, "scale_range", self.scale_range, "two numbers above 0, the smaller first")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as a checkpoint and a log hold them."""
+        """Plain values for checkpoints and logs."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` gave; an unknown key raises `ValueError`."""
+        """Inverse of `to_dict`; raises `ValueError` for an unknown key."""
         _known_keys_only(cls, values)
         plain = dict(values)
         if isinstance(plain.get("scale_range"), list):
@@ -416,4 +372,4 @@ RECIPES = {
         patience=5,
     ),
 }
-"""Named training settings: ours; the paper's (sections 2.5 and 2.6); and for going on from a model on a few images."""
+"""Named training settings: the default, the paper's (sections 2.5 and 2.6), and those for fine-tuning on few images."""

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cytoseed.apps.cli import app
+from cytoseed.paths import as_path, is_remote, list_names
 from cytoseed.results import Segmentation
-from cytoseed.results.place import folder_at, is_far, names_in
 from remote import bucket, s3_server  # noqa: F401 - fixtures
 
 FORMATS = ("labels", "table", "ngff", "rois", "objects")
@@ -73,19 +73,19 @@ def test_a_stored_result_is_converted_to_a_url(result, bucket, tmp_path):  # noq
 
 
 def test_what_a_user_may_name(tmp_path):
-    assert folder_at(str(tmp_path)) == folder_at(tmp_path) == folder_at(f"file://{tmp_path}") == tmp_path
-    assert not is_far(folder_at("C:/results"))
-    assert is_far(folder_at("memory://results"))
-    assert str(folder_at(folder_at("memory://results")) / "a") == "memory://results/a"
-    assert names_in(folder_at("memory://there/is/none")) == []
+    assert as_path(str(tmp_path)) == as_path(tmp_path) == as_path(f"file://{tmp_path}") == tmp_path
+    assert not is_remote(as_path("C:/results"))
+    assert is_remote(as_path("memory://results"))
+    assert str(as_path(as_path("memory://results")) / "a") == "memory://results/a"
+    assert list_names(as_path("memory://there/is/none")) == []
     with pytest.raises(ValueError, match="s3://bucket/folder"):
-        folder_at("nonsense://results")
+        as_path("nonsense://results")
 
 
 def test_what_others_write_meanwhile_is_seen(bucket):  # noqa: F811
-    folder = folder_at(f"{bucket}/tiles")
+    folder = as_path(f"{bucket}/tiles")
     other = fsspec.filesystem("s3")
     for number in range(3):
-        assert names_in(folder) == [f"{name}.npz" for name in range(number)]
+        assert list_names(folder) == [f"{name}.npz" for name in range(number)]
         other.pipe_file(f"{bucket}/tiles/{number}.npz", b"1")
         assert (folder / f"{number}.npz").exists()

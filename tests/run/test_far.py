@@ -92,16 +92,16 @@ def test_a_run_that_is_stopped_goes_on_from_another_machine(place, bucket, monke
 def test_a_kill_between_two_files_is_seen(place, bucket, monkeypatch):  # noqa: F811
     tiled(place, bucket)
     with monkeypatch.context() as patch:
-        from cytoseed.results import folder
+        from cytoseed import paths
 
-        honest = folder.upload
+        honest = paths._upload
 
         def upload(staged, target):
             if target.name == "scene.geojson":
                 raise KeyboardInterrupt
             honest(staged, target)
 
-        patch.setattr(folder, "upload", upload)
+        patch.setattr(paths, "_upload", upload)
         with pytest.raises(KeyboardInterrupt):
             tiled(place, bucket, "overwrite", seed_threshold=0.6)
     assert b"pending" in files(bucket)["scene.cytoseed.json"]

@@ -119,7 +119,7 @@ def test_a_merge_that_is_stopped_is_begun_anew(place, monkeypatch):
         removed.extend([path] if ".shard-" in str(path) else [])
         honest(path, **flags)
 
-    monkeypatch.setattr("cytoseed.results.place.shutil.rmtree", remove)
+    monkeypatch.setattr("cytoseed.paths.shutil.rmtree", remove)
     with pytest.raises(KeyboardInterrupt):
         merge(place / "parts", "scene")
     monkeypatch.undo()

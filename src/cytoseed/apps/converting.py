@@ -54,7 +54,7 @@ def prepare_conversion(
         An unknown format or none; one image for several results.
     """
     from cytoseed.images import is_url
-    from cytoseed.results.place import folder_at, require_writable
+    from cytoseed.paths import as_path, require_writable
     from cytoseed.results.writers import check_formats
 
     if not formats and into is None:
@@ -66,7 +66,7 @@ def prepare_conversion(
             raise ValueError(f"{flag} is the image of one result, and {len(paths)} are given; convert them one by one")
         if place is not None and not is_url(place) and not Path(place).exists():
             raise FileNotFoundError(f"{flag} is {str(place)!r}; there is no such file or folder")
-    folder = None if output is None else folder_at(output)
+    folder = None if output is None else as_path(output)
     if folder is not None:
         require_writable(folder)
     return ConvertJob(paths, names, folder, image, into, overwrite)
@@ -112,7 +112,7 @@ class ConvertJob(NamedTuple):
 
     def _converted(self, path: Path) -> Iterator[str]:
         """Convert one result; tell of each thing that is made in a line."""
-        from cytoseed.results.place import is_one
+        from cytoseed.paths import same_file
         from cytoseed.run.reopen import open_result
 
         with open_result(path, self.image) as result:
@@ -121,7 +121,7 @@ class ConvertJob(NamedTuple):
                 missing = self._missing(result, folder)
                 files = result.save(folder, self.formats, self.overwrite)
                 of_formats = zip(self.formats, files, strict=False)  # the record comes last
-                made = [str(file) for name, file in of_formats if name in missing and not is_one(file, path)]
+                made = [str(file) for name, file in of_formats if name in missing and not same_file(file, path)]
                 yield f"{path.name}: {'-> ' + ', '.join(made) if made else 'already there'}"
             if self.into is not None:
                 from cytoseed.results.into import write_into

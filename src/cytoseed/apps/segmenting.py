@@ -51,7 +51,7 @@ def prepare_job(
         A folder that cannot be made or written to.
     """
     from cytoseed.models.weights import load_model
-    from cytoseed.results.place import folder_at
+    from cytoseed.paths import as_path
     from cytoseed.results.writers import check_formats
     from cytoseed.run.engine import choose_device
     from cytoseed.run.job import Shard
@@ -61,7 +61,7 @@ def prepare_job(
     part = Shard.read(shard) if shard else None
     choose_runtime(options.runtime, choose_device(options.device), options.precision)
     loaded = load_model(model)
-    folder = folder_at(output)
+    folder = as_path(output)
     _require_writable(folder)
     return SegmentJob(loaded, options, folder, names, existing, part)
 
@@ -267,22 +267,18 @@ def write_example(folder: Path) -> Path:
     import imagecodecs
     from skimage.data import immunohistochemistry
 
+    from cytoseed.paths import write_bytes
+
     path = folder / "immunohistochemistry.png"
-    beside = folder / f".{path.name}.{os.getpid()}.part"
-    try:
-        picture = immunohistochemistry()
-        beside.write_bytes(imagecodecs.png_encode(picture))
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))
     return path
 
 
 def _require_writable(folder: Path) -> None:
     """Make the folder; refuse one that takes no files."""
-    from cytoseed.results.place import is_far, require_writable
+    from cytoseed.paths import is_remote, require_writable
 
-    if is_far(folder):
+    if is_remote(folder):
         require_writable(folder)
         return
     try:

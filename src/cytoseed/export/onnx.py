@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import uuid
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from cytoseed.core.model import Segmenter
 from cytoseed.core.prepare import normalise
 from cytoseed.export.graph import require_exporter, trace
 from cytoseed.models.weights import Model
+from cytoseed.paths import write_bytes
 from cytoseed.run.network_file import make_network_file
 from cytoseed.settings import ModelConfig
 
@@ -115,12 +114,7 @@ def _about(config: ModelConfig, kind: str) -> dict[str, str]:
 
 
 def _write(content: bytes, path: str | Path) -> Path:
-    """Write a file beside its place and rename it into it."""
+    """Write a file and give its path."""
     place = Path(path)
-    beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, place)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(place, content)
     return place

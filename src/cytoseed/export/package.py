@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cytoseed.export.check import Agreement, check_files
 from cytoseed.models.weights import Model
-from cytoseed.results.folder import put
+from cytoseed.paths import replace
 from cytoseed.settings import ModelConfig
 
 
@@ -82,7 +82,7 @@ def export_model(model: Model, target: str, folder: str | os.PathLike[str], over
         chosen.write(model, Path(staging))
         agreement = check_files(model, Path(staging))
         for name in names:
-            put(Path(staging) / name, place / name)
+            replace(Path(staging) / name, place / name)
     return Exported(tuple(place / name for name in names), agreement)
 
 

@@ -6,7 +6,6 @@ those that make no sense.
 
 import copy
 import io
-import os
 import warnings
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cytoseed.core.prepare import fit_channels, normalise, scale_intensity
 from cytoseed.export.archive import write_archive
 from cytoseed.export.options import agreement, check_names, logit, placed_seeds, share, switch, whole_number
 from cytoseed.models.weights import Model
+from cytoseed.paths import atomic_file
 
 _BOTH_TARGETS = torch.tensor([1, 1])
 _FIND_SEEDS = torch.tensor([])
@@ -233,16 +233,12 @@ def to_torchscript(model: Model, path: str | Path) -> Path:
         The file.
     """
     place = Path(path)
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and QuPath's only door
         saved = io.BytesIO()
         torch.jit.save(torch.jit.script(exported(model)), saved)
-    try:
+    with atomic_file(place) as beside:
         write_archive(saved, beside)
-        os.replace(beside, place)
-    finally:
-        beside.unlink(missing_ok=True)
     return place
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cytoseed.export.description import RDF_FILE
+from cytoseed.paths import write_bytes
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same files make the same zip
 
@@ -38,26 +39,17 @@ def put_package(files: Mapping[str, bytes], folder: str | os.PathLike[str], name
     place.mkdir(parents=True, exist_ok=True)
     order = sorted(files, key=lambda file: (file == RDF_FILE, file))
     for file in order:
-        _write_whole(place / file, files[file])
+        write_bytes(place / file, files[file])
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as archive:
         for file in sorted(files):
             entry = zipfile.ZipInfo(file, _LONG_AGO)
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, files[file], zipfile.ZIP_DEFLATED, 6)
-    _write_whole(place.with_name(f"{name}.zip"), zipped.getvalue())
+    write_bytes(place.with_name(f"{name}.zip"), zipped.getvalue())
     return place
 
 
 def hashes(files: Mapping[str, bytes]) -> dict[str, str]:
     """Give the SHA-256 of each file, of contents by name."""
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

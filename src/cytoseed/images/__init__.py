@@ -2,7 +2,6 @@
 
 from cytoseed.images.arrays import array_channel_names, as_image, check_pixels, image_of
 from cytoseed.images.channels import choose_channels
-from cytoseed.images.copies import cache_folder
 from cytoseed.images.errors import ImageFileError
 from cytoseed.images.image import Image
 from cytoseed.images.listing import list_images
@@ -10,6 +9,7 @@ from cytoseed.images.ngff import is_image_folder
 from cytoseed.images.readers import open_image
 from cytoseed.images.regions import Box, Regions
 from cytoseed.images.remote import Remote
+from cytoseed.paths import cache_folder
 from cytoseed.url import is_url
 
 __all__ = [

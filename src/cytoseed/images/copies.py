@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,33 +18,12 @@ from typing import NamedTuple
 
 from cytoseed.images.blocks import REQUEST_BYTES
 from cytoseed.images.remote import Remote
+from cytoseed.paths import CACHE_VARIABLE, cache_folder
 from cytoseed.url import split_url
-
-CACHE_VARIABLE = "CYTOSEED_CACHE"
 
 _FOLDER = "slides"
 _SPARE_BYTES = 1 << 26  # left free, for what others write meanwhile
 _AT_ONCE_BYTES = 4 * REQUEST_BYTES
-
-
-def cache_folder() -> Path:
-    """Tell where copies of slides at URLs are kept that can only be read from a disk.
-
-    Returns
-    -------
-    Path
-        What the variable CYTOSEED_CACHE of the environment says, else `cytoseed` in the folder that the system has for
-        such files. It need not exist. What is in it may be deleted while no image is in use; it is made again.
-    """
-    told = os.environ.get(CACHE_VARIABLE)
-    if told:
-        return Path(told).expanduser()
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "cytoseed" / "cache"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "cytoseed"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "cytoseed"
 
 
 def local_copy(remote: Remote) -> Path:

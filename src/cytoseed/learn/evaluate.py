@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from cytoseed.learn.metrics import ImageScore, pool, score
 from cytoseed.learn.samples import MASK_SUFFIXES, Sample, read_mask
+from cytoseed.paths import atomic_file
 
 _HEADER = ("", "images", "objects", "F1@0.5", "mean F1", "AP", "PQ", "AJI", "Dice")
 
@@ -99,16 +99,10 @@ class Evaluation:
 
     def write_csv(self, path: str | Path) -> None:
         """Write `to_rows` with a header line; an existing file is replaced, whole or not at all."""
-        target = Path(path)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with beside.open("w", encoding="utf-8", newline="") as lines:
-                writer = csv.writer(lines)
-                writer.writerow(Row._fields)
-                writer.writerows(self.to_rows())
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with atomic_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as lines:
+            writer = csv.writer(lines)
+            writer.writerow(Row._fields)
+            writer.writerows(self.to_rows())
 
 
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -19,6 +18,7 @@ from cytoseed.learn.evaluate import Evaluation
 from cytoseed.learn.metrics import ImageScore
 from cytoseed.learn.samples import Sample
 from cytoseed.models.weights import Model
+from cytoseed.paths import write_bytes
 from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig, is_non_commercial
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ class Log:
     def __init__(self, folder: Path, step: int) -> None:
         path = folder / LOG
         old = path.read_text().split("\n")[:-1] if step > 0 and path.exists() else []  # a kill may leave half a line
-        beside = path.with_suffix(".partial")
-        beside.write_text("".join(line + "\n" for line in old if json.loads(line)["step"] <= step))
-        os.replace(beside, path)
+        write_bytes(path, ("".join(line + "\n" for line in old if json.loads(line)["step"] <= step)).encode())
         self._file = path.open("a")
         self._board: SummaryWriter | None = None
         try:

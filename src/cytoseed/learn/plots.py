@@ -15,6 +15,7 @@ from cytoseed.learn.evaluate import Evaluation, ScoredImage
 from cytoseed.learn.metrics import THRESHOLDS, ImageScore, pool
 from cytoseed.learn.pictures import draw_errors, shortened
 from cytoseed.learn.samples import IMAGE_SUFFIXES
+from cytoseed.paths import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,12 +209,8 @@ def _pictures(folder: Path, wanted: Sequence[ScoredImage]) -> dict[str, Path]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    beside = path.with_name(f".{os.getpid()}.part")
-    try:
+    with atomic_file(path) as beside:
         figure.savefig(beside, format="png", facecolor=figure.get_facecolor())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

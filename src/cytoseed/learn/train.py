@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -25,6 +24,7 @@ from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.learn.samples import Division, Sample
 from cytoseed.learn.validate import evaluate_model
 from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
+from cytoseed.paths import atomic_file
 from cytoseed.run.engine import choose_device, keep_freed_memory
 from cytoseed.run.runtimes import bfloat16_pays
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
@@ -318,9 +318,8 @@ class _Run:
             "lessons": self.lessons,
             "taught_by": self.taught_by,
         }
-        beside = path.with_suffix(".partial")
-        torch.save(state, beside)
-        os.replace(beside, path)
+        with atomic_file(path) as beside:
+            torch.save(state, beside)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint, whose settings must be the same."""

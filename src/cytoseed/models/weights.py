@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cytoseed.paths import write_bytes
 from cytoseed.settings import ModelConfig
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ def save_model(segmenter: Segmenter, config: ModelConfig, folder: str | os.PathL
     weights = save(tensors)
     checked = dataclasses.replace(config, sha256=hashlib.sha256(weights).hexdigest())
     text = json.dumps(checked.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    _write_whole(place / WEIGHTS_FILE, weights)
-    _write_whole(place / CONFIG_FILE, text.encode())
+    write_bytes(place / WEIGHTS_FILE, weights)
+    write_bytes(place / CONFIG_FILE, text.encode())
     return place
 
 
@@ -263,12 +264,3 @@ def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     plain = plain.float()
     fits = plain.numel() == 0 or bool(plain.abs().amax() <= torch.finfo(torch.float16).max)
     return plain.half() if half and plain.ndim >= 2 and fits else plain
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

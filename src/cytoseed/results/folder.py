@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from cytoseed.results.place import is_far, remove_tree, upload
+from cytoseed.paths import is_remote, replace, set_aside
 
 _LEFT_BEHIND_S = (
     3600  # a folder of half-written files that nothing was added to for so long is of a run that was killed
@@ -44,7 +44,7 @@ def staging_for(record_path: Path, given: Path | None) -> Iterator[Path]:
         is far away, one of this machine.
     """
     folder = record_path.parent
-    if is_far(folder):
+    if is_remote(folder):
         with tempfile.TemporaryDirectory(prefix="cytoseed-") as here:
             try:
                 yield Path(here)
@@ -83,12 +83,12 @@ def move(change: Change, record_path: Path, staging: Path) -> None:
     folder = record_path.parent
     for name, record in (("before", change.before), ("after", change.after)):
         (staging / name).write_bytes(record)
-    put(staging / "before", record_path)
+    replace(staging / "before", record_path)
     for name in change.removed:
-        _take_away(folder / name, staging)
+        set_aside(folder / name, staging)
     for name in change.written:
-        put(staging / name, folder / name)
-    put(staging / "after", record_path)
+        replace(staging / name, folder / name)
+    replace(staging / "after", record_path)
 
 
 def is_from_writing(error: OSError, places: Sequence[Path], record_path: Path, staging: Path | None) -> bool:
@@ -120,33 +120,6 @@ def unwritable(folder: Path, error: OSError) -> OSError:
     )
     told.errno = error.errno
     return told
-
-
-def put(staged: Path, place: Path) -> None:
-    """Move a file or folder to its place. A folder cannot take the place of another at once: that goes away first.
-
-    Parameters
-    ----------
-    staged : path
-        In a folder that is removed in the end: what cannot be replaced at once goes there.
-    place : path
-        Whatever is there is replaced; a link itself, not what it leads to.
-    """
-    if is_far(place):
-        upload(staged, place)
-        return
-    if staged.is_dir() or (place.is_dir() and not place.is_symlink()):
-        _take_away(place, staged.parent)
-    os.replace(staged, place)
-
-
-def _take_away(place: Path, staging: Path) -> None:
-    """Remove a file or folder at once, however many files a folder has: they are deleted later, with the staging."""
-    if is_far(place):
-        remove_tree(place)
-        return
-    with suppress(FileNotFoundError):
-        os.replace(place, staging / f"old {place.name}")
 
 
 def _remove_left_behind(staging: Path, prefix: str) -> None:

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cytoseed.paths import write_bytes
 from cytoseed.results.formats.ngff import Frame, namespaced, write_label_images
 from cytoseed.results.pyramid import level_of
-from cytoseed.results.store import write_durably
 
 if TYPE_CHECKING:
     from cytoseed.results.result import Result
@@ -321,4 +321,4 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    write_durably(file, json.dumps(values, indent=2).encode())
+    write_bytes(file, json.dumps(values, indent=2).encode())

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cytoseed.paths import is_remote, require_writable, same_file
 from cytoseed.results.folder import Change, is_from_writing, move, staging_for, unwritable
-from cytoseed.results.place import is_far, is_one, require_writable
 from cytoseed.results.record import SUFFIX, OldRecord, Record, compare, read_record, stem_of
 from cytoseed.results.writers import WRITERS, check_formats, paths_of, refusals
 
@@ -95,7 +95,7 @@ def save(
 
 def _refuse_image(path: Path, source: str) -> None:
     """See that no result is written over the image it comes from."""
-    is_it = str(path) == source if is_far(path) else is_one(path, Path(source))
+    is_it = str(path) == source if is_remote(path) else same_file(path, Path(source))
     if is_it:
         raise ValueError(
             f"{path}: is the image itself, and a result would be called the same; choose another folder for the results"
@@ -128,6 +128,6 @@ def _write(result: Result, change: Change, names: Mapping[str, str], record_path
     except OSError as error:
         folder, stem = record_path.parent, record_path.name.removesuffix(SUFFIX)
         places = tuple(paths_of(folder, stem, tuple(WRITERS)).values())
-        if is_far(folder) or not is_from_writing(error, places, record_path, staging):
+        if is_remote(folder) or not is_from_writing(error, places, record_path, staging):
             raise
         raise unwritable(folder, error) from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.place import folder_at
+from cytoseed.paths import as_path
 from cytoseed.results.record import fingerprint, input_of
 from cytoseed.results.reduced import centres, fitted, reduce_image
 from cytoseed.results.result import Block, Box
@@ -191,4 +191,4 @@ class Segmentation:
         """
         from cytoseed.results.save import save
 
-        return save(self, folder_at(folder), formats, overwrite)
+        return save(self, as_path(folder), formats, overwrite)

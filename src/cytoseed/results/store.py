@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.paths import is_remote, list_names, read_bytes, remove, write_bytes
 from cytoseed.results.objects import Objects
-from cytoseed.results.place import is_far, names_in, read_whole, remove_tree, write_whole
 
 SUFFIX = ".cytoseed"
 """Ending of the folder's name, after the stem of the image."""
@@ -63,7 +62,7 @@ class Store:
             If the file is damaged.
         """
         try:
-            found = json.loads(read_whole(self.path / _RUN).decode())
+            found = json.loads(read_bytes(self.path / _RUN).decode())
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -83,8 +82,8 @@ class Store:
         self._write_run(run)  # first: a kill after it leaves tiles that belong to nothing, and no doubt whose run it is
         (self.path / _TODO).unlink(missing_ok=True)
         (self.path / _KEPT).unlink(missing_ok=True)
-        remove_tree(self.path / _TILES)
-        if not is_far(self.path):
+        remove(self.path / _TILES)
+        if not is_remote(self.path):
             (self.path / _TILES).mkdir(parents=True)
 
     def begin(self, run: Mapping[str, Any], todo: NDArray[np.int64]) -> None:
@@ -99,7 +98,7 @@ class Store:
         """
         buffer = io.BytesIO()
         np.save(buffer, todo)
-        write_durably(self.path / _TODO, buffer.getvalue())
+        write_bytes(self.path / _TODO, buffer.getvalue())
         self._write_run(run)
 
     def change(self, **facts: Any) -> None:
@@ -115,19 +114,19 @@ class Store:
             If they are not there or damaged.
         """
         try:
-            found: NDArray[np.int64] = np.load(io.BytesIO(read_whole(self.path / _TODO)), allow_pickle=False)
+            found: NDArray[np.int64] = np.load(io.BytesIO(read_bytes(self.path / _TODO)), allow_pickle=False)
         except (FileNotFoundError, EOFError, ValueError) as error:  # not what a store far away says of itself
             raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start anew with --overwrite") from error
         return found
 
     def done(self) -> set[int]:
         """List the tiles whose objects are there."""
-        named = (name.partition(".") for name in names_in(self.path / _TILES))
+        named = (name.partition(".") for name in list_names(self.path / _TILES))
         return {int(stem) for stem, _, ending in named if ending == "npz" and stem.isdecimal()}
 
     def write(self, tile: int, objects: Objects) -> None:
         """Keep the objects of a tile, durably: after this they survive a kill and a loss of power."""
-        write_durably(self._tile(tile), objects.to_bytes())
+        write_bytes(self._tile(tile), objects.to_bytes())
 
     def read(self, tile: int) -> Objects:
         """Read the objects of a tile.
@@ -140,7 +139,7 @@ class Store:
             If its file is damaged.
         """
         try:
-            return Objects.from_bytes(read_whole(self._tile(tile)))
+            return Objects.from_bytes(read_bytes(self._tile(tile)))
         except ValueError as error:
             raise ValueError(f"{self._tile(tile)}: {error}; --resume makes this tile again") from error
 
@@ -154,12 +153,12 @@ class Store:
         buffer = io.BytesIO()
         arrays = {name: getattr(kept, name) for name in Kept._fields if name != "changed"}
         np.savez_compressed(buffer, changed=np.frombuffer(kept.changed.to_bytes(), np.uint8), **arrays)
-        write_durably(self.path / _KEPT, buffer.getvalue())
+        write_bytes(self.path / _KEPT, buffer.getvalue())
 
     def kept(self) -> Kept | None:
         """Read what stitching decided; None where that is not there, or damaged: it can be made again."""
         try:
-            with np.load(io.BytesIO(read_whole(self.path / _KEPT)), allow_pickle=False) as archive:
+            with np.load(io.BytesIO(read_bytes(self.path / _KEPT)), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in Kept._fields}
             return Kept(**{**arrays, "changed": Objects.from_bytes(arrays["changed"].tobytes())})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -170,45 +169,10 @@ class Store:
         (self.path / _KEPT).unlink(missing_ok=True)
 
     def _write_run(self, run: Mapping[str, Any]) -> None:
-        if not is_far(self.path):
+        if not is_remote(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
-        write_durably(self.path / _RUN, text.encode("utf-8", "backslashreplace"))
+        write_bytes(self.path / _RUN, text.encode("utf-8", "backslashreplace"))
 
     def _tile(self, tile: int) -> Path:
         return self.path / _TILES / f"{tile:08d}.npz"
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and see it to the disk.
-
-    Raises
-    ------
-    OSError
-        If there is no room or no permission; what was there stays, and nothing is left beside it.
-    """
-    if is_far(path):
-        write_whole(path, data)
-        return
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """See a folder's list of names to the disk; Windows does so by itself."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

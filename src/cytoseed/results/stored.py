@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.paths import as_path, same_file
 from cytoseed.results.formats.objects import FACTS, FORMAT, SUFFIX, part_names
 from cytoseed.results.objects import Objects, join_objects
 from cytoseed.results.parts import Part, Parts, block_of
-from cytoseed.results.place import folder_at, is_one
 from cytoseed.results.record import Record, stem_of
 from cytoseed.results.reduced import centres, fitted, reduce_image
 from cytoseed.results.result import Block, Box
@@ -185,9 +185,9 @@ class StoredResult:
         """
         from cytoseed.results.save import save
 
-        place = folder_at(folder)
+        place = as_path(folder)
         own = place / f"{stem_of(self.source)}{SUFFIX}"
-        is_there = is_one(own, self.path)
+        is_there = same_file(own, self.path)
         return save(self, place, formats, overwrite, record=self.record, keep=(own.name,) if is_there else ())
 
     def _joined(self, parts: range) -> Part:

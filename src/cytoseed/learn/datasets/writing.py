@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cytoseed.paths import write_bytes
 
 COLUMNS = ("dataset", "stem", "field", "split", "modality", "pixel_size_um", "licence")
 """Columns of samples.csv; others that a table has already are kept."""
@@ -130,7 +131,5 @@ def _replace(path: Path, data: bytes) -> bool:
     if path.is_file() and path.read_bytes() == data:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(data)
-    os.replace(beside, path)
+    write_bytes(path, data)
     return True

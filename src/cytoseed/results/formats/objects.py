@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cytoseed.paths import is_url
 from cytoseed.results.writer import Writer
-from cytoseed.url import is_url
 
 if TYPE_CHECKING:
     import pandas as pd

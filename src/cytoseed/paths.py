@@ -1,0 +1,442 @@
+"""Local paths and URLs: one way to read, write, copy and lock files on a disk, in a bucket or on the web.
+
+A URL is a `UPath` of universal_pathlib, which has the interface of `pathlib.Path` and is annotated as one here.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+CACHE_VARIABLE = "CYTOSEED_CACHE"
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: C:/ is a disk
+_LOCAL, _WEB = ("file", "local"), ("http", "https")
+_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "oci")  # have no real folders
+_SECRETS = re.compile(r"(?<=://)[^/@:]*:[^/@]*@|\?.*|(?<=.)::[a-z0-9+.-]+://.*")
+_VERSIONS = (
+    *("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "LastModified", "Last-Modified"),
+    *("last_modified", "mtime", "updated", "modified", "created"),
+)
+_SILENCE_S = 60.0
+_SPARE_BYTES = 1 << 26  # left free on the disk of the cache
+_NO_RIGHTS = ("Credential", "ProfileNotFound", "UnauthorizedSSO", "TokenRetrieval", "RefreshError", "Authentication")
+_CREDENTIALS = (
+    "check the rights, and the credentials that fsspec finds in the environment or its configuration (for s3://, "
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for a public bucket FSSPEC_S3='{\"anon\": true}'; "
+    "for gs://, GOOGLE_APPLICATION_CREDENTIALS; for az://, AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY)"
+)
+
+
+def is_url(path: object) -> bool:
+    """Whether a text is a URL such as `s3://bucket/slide.tif`, or a chain of them as fsspec takes it."""
+    return isinstance(path, str) and _URL.match(path) is not None
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Path of a file or folder: a `Path`, or for a URL a `UPath`, which has the same interface.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        A URL whose package is not installed.
+    ValueError
+        A URL whose protocol is unknown.
+    """
+    text = str(path)
+    if not is_url(text):
+        return Path(path)
+    parts = urlsplit(text)
+    if parts.scheme in _LOCAL:
+        return Path(url2pathname(parts.netloc + parts.path))
+    try:
+        from upath import UPath
+
+        bare = text.rstrip("/")
+        url = bare if isinstance(path, str) and not bare.endswith(":") else path
+        place: Any = UPath(url, **_options(parts.scheme, getattr(path, "storage_options", {})))
+        place.fs  # noqa: B018 - made now, where its package may be missing
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"{display(text)}: this URL needs packages that are not installed ({error}): pip install 'cytoseed[cloud]' "
+            f"brings what S3 and the web need; other stores need their own, such as gcsfs for gs:// and adlfs for az://"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{display(text)}: no such kind of URL ({error}); give one like s3://bucket/folder") from error
+    return cast(Path, place)
+
+
+def _options(protocol: str, given: Any) -> dict[str, Any]:
+    """Options of fsspec's file system that differ from its defaults."""
+    if protocol in _BUCKETS:
+        return {"use_listings_cache": False}  # others may write there too
+    if protocol in _WEB:
+        from aiohttp import ClientTimeout
+        from fsspec.config import conf
+
+        if "client_kwargs" not in {**conf.get(protocol, {}), **given}:  # its own limit is 5 minutes per file
+            return {"client_kwargs": {"timeout": ClientTimeout(None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)}}
+    return {}
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path is reached by a URL."""
+    return not isinstance(path, Path)
+
+
+def display(path: str | os.PathLike[str]) -> str:
+    """Text of a path or URL for messages and files: without passwords and signatures."""
+    text = str(path)
+    return _SECRETS.sub("", text) if is_url(text) else text
+
+
+def file_name(path: Path) -> str:
+    """Last part of a path, for a URL without its query."""
+    return PurePosixPath(display(path)).name if is_remote(path) else path.name
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Whether two paths lead to one existing file."""
+    if is_remote(path) or is_remote(other):
+        return str(path) == str(other) and path.exists()
+    return path.exists() and other.exists() and path.samefile(other)
+
+
+def require_writable(folder: Path) -> None:
+    """Write and remove a small file in a remote folder; a local folder is not checked.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written to.
+    """
+    if is_remote(folder):
+        probe = folder / f".cytoseed-{uuid.uuid4().hex}"
+        write_bytes(probe, b"")
+        with storage_errors(folder, writing=True):
+            probe.unlink()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file."""
+    if not is_remote(path):
+        return path.read_bytes()
+    far = cast(Any, path)
+    with storage_errors(path):
+        data: bytes = far.fs.cat_file(far.path)
+    return data
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing, durably; a remote one in a single request. Missing buckets are not made."""
+    if is_remote(path):
+        far = cast(Any, path)
+        with storage_errors(path.parent, writing=True):
+            _make_parents(far)
+            far.fs.pipe_file(far.path, data)
+        return
+    with atomic_file(path) as beside:
+        beside.write_bytes(data)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Temporary path to write a file to: at the end it is flushed to disk and renamed; after an error it is removed."""
+    place = as_path(path)
+    if is_remote(place):
+        with tempfile.TemporaryDirectory(prefix="cytoseed-") as folder:
+            yield (beside := Path(folder) / file_name(place))
+            replace(beside, place)
+        return
+    beside = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, place)
+        _flush_folder(place.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush a folder's names to disk; Windows does so by itself."""
+    if os.name != "nt":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def list_names(folder: Path) -> list[str]:
+    """Sorted names of what is directly in a folder; empty where there is no folder."""
+    if not is_remote(folder):
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    far = cast(Any, folder)
+    with suppress(FileNotFoundError), storage_errors(folder):
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in far.fs.ls(far.path, detail=False)})
+    return []
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with its content; nothing where there is none."""
+    if is_remote(path):
+        far = cast(Any, path)
+        with suppress(FileNotFoundError), storage_errors(path, writing=True):
+            far.fs.rm(far.path, recursive=True)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace(staged: Path, place: Path) -> None:
+    """Move a local file or folder to its place, or upload it, in place of what is there.
+
+    A folder that is replaced is moved beside `staged`, into a folder that the caller removes.
+    """
+    if is_remote(place):
+        _upload(staged, cast(Any, place))
+        return
+    if staged.is_dir() or (place.is_dir() and not place.is_symlink()):
+        set_aside(place, staged.parent)
+    os.replace(staged, place)
+
+
+def set_aside(path: Path, folder: Path) -> None:
+    """Remove a file or folder at once, by moving it into a folder that is removed later; a remote one is deleted."""
+    if is_remote(path):
+        remove(path)
+        return
+    with suppress(FileNotFoundError):
+        os.replace(path, folder / f"old {path.name}")
+
+
+def _upload(staged: Path, far: Any) -> None:
+    """Copy a local file or folder to a store; of a folder that fails, a part may be there."""
+    if not staged.is_dir():
+        with storage_errors(far.parent, writing=True):
+            _make_parents(far)
+            far.fs.put_file(str(staged), far.path)
+        return
+    remove(far)
+    files = sorted(file for file in staged.rglob("*") if file.is_file())
+    places = [far / file.relative_to(staged).as_posix() for file in files]
+    with storage_errors(far.parent, writing=True):
+        for one in {one.parent: one for one in places}.values():
+            _make_parents(one)
+        far.fs.put([str(file) for file in files], [one.path for one in places])
+
+
+def _make_parents(far: Any) -> None:
+    """Make the folders above a file, in a store that has folders: elsewhere a bucket would be made."""
+    if far.protocol not in _BUCKETS:
+        far.fs.makedirs(far.parent.path, exist_ok=True)
+
+
+@contextmanager
+def lock(folder: Path, *, begun: str = "run.json") -> Iterator[None]:
+    """Keep other processes out of a folder, which is made; a remote folder is not locked.
+
+    At the end the folder is removed if it holds no file of the name `begun`.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds the lock.
+    OSError
+        The folder cannot be made or written to, or its file system has no locks.
+    """
+    if is_remote(folder):
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / "owner"
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            try:
+                yield
+            finally:
+                owner.unlink(missing_ok=True)
+                if not (folder / begun).exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+    except NotImplementedError as error:
+        raise OSError(f"{folder}: files on this disk cannot be locked ({error}); give a folder on another") from error
+    except Timeout:
+        who = owner.read_text(encoding="utf-8") if owner.exists() else "an unknown process"
+        raise BlockingIOError(
+            f"{folder} is being written to by another run ({who}); wait for it, or give another folder"
+        ) from None
+
+
+def cache_folder() -> Path:
+    """Folder of local copies of remote files: $CYTOSEED_CACHE, else `cytoseed` in the system's cache folder.
+
+    It need not exist. Its content may be deleted while no image is in use; it is made again.
+    """
+    from platformdirs import user_cache_path
+
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given).expanduser() if given else user_cache_path("cytoseed", appauthor=False)
+
+
+def local_copy(url: str | os.PathLike[str], beside: Sequence[str] = ()) -> Path:
+    """Copy of a remote file in the cache folder, made now unless there is one of the same version.
+
+    Parameters
+    ----------
+    url : str or path
+    beside : sequence of str
+        Names of files and folders beside it that belong to it; those that do not exist are left out.
+
+    Returns
+    -------
+    Path
+        The copy, under the file's own name. It appears whole or not at all.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read, changed meanwhile, or the disk has no room.
+    """
+    from filelock import FileLock
+
+    far: Any = as_path(url)
+    files = _remote_files(far, beside)
+    folder = cache_folder() / "slides" / _cache_key(far, files)
+    copy = folder / file_name(far)
+    has_version = all(map(_version, files.values()))
+    _make_cache(far, folder.parent)
+    lock_file = FileLock(folder.with_name(f"{folder.name}.lock"))
+    with suppress(NotImplementedError, OSError):  # on a disk without locks each process makes its own copy
+        lock_file.acquire()
+    try:
+        if not (has_version and copy.is_file()):
+            with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as made:
+                _download(far, files, beside, Path(made) / folder.name)
+                replace(Path(made) / folder.name, folder)
+    finally:
+        lock_file.release()
+    return copy
+
+
+def _remote_files(far: Any, beside: Sequence[str]) -> dict[Any, dict[str, Any]]:
+    """Facts that the store has of a file and of all files that belong to it."""
+    with storage_errors(far):
+        found = {far: far.fs.info(far.path)}
+    for name in beside:
+        other = far.parent / name
+        if ".." in name.split("/") or name.startswith("/"):
+            raise OSError(f"{display(far)}: refers to {name!r}, which is in another folder; copy all to this machine")
+        with suppress(FileNotFoundError), storage_errors(other):
+            inside = far.fs.find(other.path, detail=True)
+            for path, info in inside.items():
+                rest = path[path.index(other.path.strip("/")) + len(other.path.strip("/")) :].strip("/")
+                found[other / rest if rest else other] = info
+    return found
+
+
+def _cache_key(far: Any, files: dict[Any, dict[str, Any]]) -> str:
+    """Name of the folder for one version of a file."""
+    digest = hashlib.sha256(display(far).encode("utf-8", "surrogateescape"))
+    for path, info in files.items():
+        known = f"\n{file_name(path)}\0{info.get('size')}\0{_version(info)}"
+        digest.update(known.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _version(info: dict[str, Any]) -> str:
+    """Checksum or time of a remote file; empty where the store tells neither."""
+    return next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
+
+
+def _download(far: Any, files: dict[Any, dict[str, Any]], beside: Sequence[str], folder: Path) -> None:
+    """Copy all files into a new folder; refuse parts, and files that change meanwhile."""
+    size = sum(info.get("size") or 0 for info in files.values())
+    if shutil.disk_usage(folder.parent).free < size + _SPARE_BYTES:
+        raise _no_room(far, size, folder.parent.parent)
+    root = far.parent.path.rstrip("/")
+    for path, info in files.items():
+        target = folder / (file_name(far) if path is far else path.path[len(root) :].lstrip("/"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with storage_errors(path):
+                far.fs.get_file(path.path, str(target))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _no_room(far, size, folder.parent.parent) from error
+            raise
+        if info.get("size") not in (None, target.stat().st_size):
+            raise OSError(f"{display(path)}: gave {target.stat().st_size} bytes of {info['size']}; open it again")
+    if _cache_key(far, _remote_files(far, beside)) != folder.name:
+        raise OSError(f"{display(far)}: changed while it was copied; open it again")
+
+
+def _make_cache(far: Any, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"{display(far)}: has to be copied to this machine, and {folder} cannot be made ({error.strerror}); set "
+            f"{CACHE_VARIABLE} to another folder"
+        ) from error
+
+
+def _no_room(far: Any, size: int, folder: Path) -> OSError:
+    free = shutil.disk_usage(folder).free
+    return OSError(
+        f"{display(far)}: has to be copied to this machine, which needs {size / 1e6:.0f} MB in {folder}, where "
+        f"{free / 1e6:.0f} MB are free; make room, or set {CACHE_VARIABLE} to a folder on another disk"
+    )
+
+
+@contextmanager
+def storage_errors(path: Path, writing: bool = False) -> Iterator[None]:
+    """Map errors of fsspec and the libraries behind it to OSError subclasses that name the URL and the remedy.
+
+    Errors of local paths, and errors mapped already, pass through.
+    """
+    try:
+        yield
+    except (MemoryError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if not is_remote(path) or str(error).startswith(f"{display(path)}: "):
+            raise
+        raise _mapped(display(path), error, writing) from error
+
+
+def _mapped(url: str, error: Exception, writing: bool) -> OSError:
+    cause = error.__cause__  # fsspec says of whatever happens by HTTP that there is no file
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        error = cause if isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp") else error
+    text, kind = " ".join(str(error).split()) or type(error).__name__, type(error).__name__
+    status, done = getattr(error, "status", None), "written to" if writing else "read"
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        remedy = ", and make the bucket first" if writing else ""
+        return FileNotFoundError(f"{url}: there is no such file or folder ({text}); check the address{remedy}")
+    if isinstance(error, PermissionError) or status in (401, 403, 407) or any(name in kind for name in _NO_RIGHTS):
+        return PermissionError(f"{url}: may not be {done} ({text}); {_CREDENTIALS}")
+    if isinstance(error, TimeoutError) or "Timeout" in kind:
+        return TimeoutError(f"{url}: gave no answer in time ({text}); check the address and the network")
+    if isinstance(error, ConnectionError) or "Connect" in kind:
+        return ConnectionError(f"{url}: cannot be {done}, no connection ({text}); check the address and the network")
+    mapped = OSError(f"{url}: cannot be {done} ({kind}: {text}); check the address and the network, and try again")
+    mapped.errno = getattr(error, "errno", None)
+    return mapped
