@@ -12,6 +12,7 @@ from cytoseed.apps.cli import app
 from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
 from cytoseed.run.shards import find_shards
+from runs import run
 from remote import bucket, put, s3_server  # noqa: F401 - fixtures
 from scenes import write_discs
 
@@ -45,8 +46,8 @@ def test_the_files_are_those_of_a_disk(place, bucket):  # noqa: F811
     there = f"{bucket}/deep/results"
     tiled(place, place / "here")
     run = tiled(place, there)
-    assert run.result is not None
-    assert str(run.files[1]) == f"{there}/scene.geojson"
+    assert report.result is not None
+    assert str(report.files[1]) == f"{there}/scene.geojson"
     assert files(there) == files(place / "here")
     assert len(files(there)) > len(FORMATS)
     assert tiled(place, there).already_done

@@ -15,6 +15,7 @@ from cytoseed.models.weights import Model
 from cytoseed.results import WRITERS
 from cytoseed.run.reopen import open_result
 from cytoseed.run.api import segment
+from runs import run
 
 GREY = Model(bright_config(), bright_segmenter())
 FORMATS = [name for name in WRITERS if name not in ("spatialdata", "anndata")]  # slow to import, and tested elsewhere

@@ -114,8 +114,8 @@ def test_an_object_too_large_is_left_out_and_told_of_never_cut(tmp_path):
     image[150:160, 50:850] = rough(10, 800)
     image[100:110, 100:110] = 200
     told = []
-    run = run(image, tmp_path, GREY, formats=["labels"], callbacks=Callbacks(told.append), margin_px=64, **TILES)
-    assert run.result.count == 1
+    report = run(image, tmp_path, GREY, formats=["labels"], callbacks=Callbacks(told.append), margin_px=64, **TILES)
+    assert report.result.count == 1
     assert any("--margin" in text and "left out" in text and "x 50" in text for text in told)
     enough = run(image, tmp_path / "enough", GREY, formats=["labels"], margin_px=896, tile_size_px=512)
     assert enough.result.count == 2
@@ -137,16 +137,16 @@ def test_no_object_has_a_straight_edge_along_a_tile_border():
 
 
 def test_files_are_those_of_the_whole_image(path, tmp_path):
-    run = run(path, tmp_path / "tiles", GREY, skip_background=False, **TILES)
+    report = run(path, tmp_path / "tiles", GREY, skip_background=False, **TILES)
     whole = segment(path, GREY)
-    assert {file.name for file in run.files} == set(FILES)
+    assert {file.name for file in report.files} == set(FILES)
     labels = tifffile.imread(tmp_path / "tiles" / "scene.labels.tif")
     assert_same_objects(labels, whole.labels)
-    assert run.result.count == len(run.result) == whole.count == labels.max()
+    assert report.result.count == len(report.result) == whole.count == labels.max()
     order = whole.labels[labels > 0], labels[labels > 0]
     number = dict(zip(*map(np.ndarray.tolist, order), strict=True))
     table = {row.pop("id"): row for row in whole.table.drop(columns="touches_tile_edge").to_dict("records")}
-    for block in run.result.blocks():
+    for block in report.result.blocks():
         for row in block.table.drop(columns="touches_tile_edge").to_dict("records"):
             own = row.pop("id")
             (match,) = (theirs for theirs, ours in number.items() if ours == own)
@@ -156,8 +156,8 @@ def test_files_are_those_of_the_whole_image(path, tmp_path):
 
 
 def test_the_overlay_of_a_large_image_shows_every_object(path, tmp_path):
-    run = run(path, tmp_path, GREY, formats=["labels"], **TILES)
-    picture, labels = run.result.overview(250)
+    report = run(path, tmp_path, GREY, formats=["labels"], **TILES)
+    picture, labels = report.result.overview(250)
     assert picture.shape == (1, 250, 210)
     full = tifffile.imread(tmp_path / "scene.labels.tif")
     np.testing.assert_array_equal(labels[0], full[1::2, 1::2])
@@ -167,8 +167,8 @@ def test_the_second_run_does_nothing_and_a_missing_format_is_added(path, tmp_pat
     run(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
     before = files_of(tmp_path / "out")
     monkeypatch.setattr(TileProcessor, "read", None)
-    run = run(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
-    assert run.already_done
+    report = run(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
+    assert report.already_done
     assert files_of(tmp_path / "out") == before
     more = run(path, tmp_path / "out", GREY, **TILES)
     assert not more.already_done
@@ -205,15 +205,15 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(path, tmp_p
         run(path, tmp_path / "two", GREY, **TILES)
     with monkeypatch.context() as patch:
         written = stop_after(99, patch)
-        run = run(path, tmp_path / "two", GREY, existing="resume", **TILES)
+        report = run(path, tmp_path / "two", GREY, existing="resume", **TILES)
         assert len(written) == 16 - tiles
-    assert not run.already_done
+    assert not report.already_done
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
 
 
 def test_resume_begins_where_nothing_is(path, tmp_path):
-    run = run(path, tmp_path / "out", GREY, existing="resume", **TILES)
-    assert run.result.count == scene()[1]
+    report = run(path, tmp_path / "out", GREY, existing="resume", **TILES)
+    assert report.result.count == scene()[1]
     assert run(path, tmp_path / "out", GREY, existing="resume", **TILES).already_done
 
 
@@ -233,8 +233,8 @@ def test_other_settings_and_inputs_are_refused_with_the_difference(path, tmp_pat
     tifffile.imwrite(path, scene(seed=1)[0], tile=(64, 64))
     with pytest.raises(FileExistsError, match="sha256"):
         run(path, out, GREY, formats=["table"], existing="resume", **TILES)
-    run = run(path, out, GREY, formats=["table"], existing="overwrite", **TILES)
-    assert run.result.count == scene(seed=1)[1]
+    report = run(path, out, GREY, formats=["table"], existing="overwrite", **TILES)
+    assert report.result.count == scene(seed=1)[1]
 
 
 def test_an_overwriting_run_that_was_stopped_goes_on_too(path, tmp_path, monkeypatch):
@@ -284,15 +284,15 @@ def test_a_complete_result_needs_its_tiles_no_more(path, tmp_path, monkeypatch):
     run(path, out, GREY)
     shutil.rmtree(out / "scene.cytoseed")
     monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 256)
-    run = run(path, out, GREY)
-    assert run.already_done
-    assert {file.name for file in run.files} == set(FILES)
+    report = run(path, out, GREY)
+    assert report.already_done
+    assert {file.name for file in report.files} == set(FILES)
 
 
 def test_the_overlay_shows_a_slide_in_its_colours(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
-    run = run(image, tmp_path, RGB, formats=["labels"], **TILES)
-    picture, _ = run.result.overview(4096)
+    report = run(image, tmp_path, RGB, formats=["labels"], **TILES)
+    picture, _ = report.result.overview(4096)
     np.testing.assert_array_equal(picture, np.moveaxis(image, -1, 0))
     assert picture.dtype == np.uint8
 
@@ -302,8 +302,8 @@ def test_where_all_is_background_it_says_so(tmp_path):
     image[:300, :300] += scene(300, 300)[0].astype(np.uint16) * 20
     told = []
     watch = Callbacks(told.append, lambda _: None)
-    run = run(image, tmp_path, GREY, callbacks=watch, region=(700, 700, 100, 100), **TILES)
-    assert (run.tiles, run.result.count) == (0, 0)
+    report = run(image, tmp_path, GREY, callbacks=watch, region=(700, 700, 100, 100), **TILES)
+    assert (report.tiles, report.result.count) == (0, 0)
     assert any("--no-skip-background" in text for text in told)
     assert set(files_of(tmp_path)) == {name.replace("scene", "array") for name in FILES}
 
@@ -332,16 +332,16 @@ def test_a_tile_that_fails_is_listed_and_tried_again_by_resume(path, tmp_path, m
     told = []
     with monkeypatch.context() as patch:
         patch.setattr(TileProcessor, "read", failing)
-        run = run(path, tmp_path / "out", GREY, callbacks=Callbacks(told.append), **TILES)
-    (failure,) = run.failures
+        report = run(path, tmp_path / "out", GREY, callbacks=Callbacks(told.append), **TILES)
+    (failure,) = report.failures
     assert failure.box_yxhw == (128, 128, 128, 128)
     assert any("the scanner dreamt" in text and "--resume" in text for text in told)
-    assert run.result.count < scene()[1]
+    assert report.result.count < scene()[1]
     assert "failed_tiles" in json.loads((tmp_path / "out" / "scene.cytoseed.json").read_text())
     with pytest.raises(FileExistsError, match=r"1 tiles to go"):
         run(path, tmp_path / "out", GREY, **TILES)
-    run = run(path, tmp_path / "out", GREY, existing="resume", **TILES)
-    assert not run.failures
+    report = run(path, tmp_path / "out", GREY, existing="resume", **TILES)
+    assert not report.failures
     assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
 
 
@@ -408,21 +408,21 @@ def test_a_dead_process_keeps_no_lock(tmp_path):
     assert ready.wait(60)
     process.kill()
     process.join()
-    run = run(scene()[0], tmp_path, GREY, formats=["table"], existing="resume", **TILES)
-    assert run.result.count == scene()[1]
+    report = run(scene()[0], tmp_path, GREY, formats=["table"], existing="resume", **TILES)
+    assert report.result.count == scene()[1]
 
 
 def test_only_what_is_wanted(path, tmp_path):
     image, _ = scene()
     everything = segment(image, GREY, skip_background=False, **TILES)
-    run = run(path, tmp_path / "out", GREY, region=(100, 50, 120, 200), **TILES)
+    report = run(path, tmp_path / "out", GREY, region=(100, 50, 120, 200), **TILES)
     kept = tifffile.imread(tmp_path / "out" / "scene.labels.tif")
     assert kept.shape == image.shape
     peaks = [np.argwhere(everything.labels == number).mean(0) for number in range(1, everything.count + 1)]
     inside = sum(50 <= y < 250 and 100 <= x < 220 for y, x in peaks)
-    assert abs(run.result.count - inside) <= 6  # those on the edge belong where their highest point is
-    assert run.tiles == 4
-    assert run.skipped == 12
+    assert abs(report.result.count - inside) <= 6  # those on the edge belong where their highest point is
+    assert report.tiles == 4
+    assert report.skipped == 12
     again = segment(image, GREY, region=(100, 50, 120, 200), **TILES)
     assert_same_objects(again.labels, kept)
     outline = {"type": "Polygon", "coordinates": [[[100, 50], [220, 50], [220, 250], [100, 250], [100, 50]]]}
@@ -435,11 +435,11 @@ def test_background_is_skipped_and_nothing_lost(tmp_path):
     image = np.random.default_rng(0).normal(100, 3, (1400, 1400)).astype(np.uint16)
     truth, count = scene(400, 400)
     image[700:1100, 500:900] += truth.astype(np.uint16) * 20
-    run = run(image, tmp_path, GREY, formats=["labels"], **TILES)
+    report = run(image, tmp_path, GREY, formats=["labels"], **TILES)
     everything = segment(image, GREY, skip_background=False, **TILES)
-    assert run.result.count == everything.count >= count
-    assert 16 < run.tiles < 90
-    assert run.tiles + run.skipped == 121
+    assert report.result.count == everything.count >= count
+    assert 16 < report.tiles < 90
+    assert report.tiles + report.skipped == 121
 
 
 def test_a_dask_array_is_read_tile_by_tile(tmp_path):
@@ -447,8 +447,8 @@ def test_a_dask_array_is_read_tile_by_tile(tmp_path):
 
     image, _ = scene()
     lazy = da.from_array(image, chunks=(100, 100))
-    run = run(lazy, tmp_path, GREY, formats=["labels"], **TILES)
-    assert_same_objects(run.result.labels_in((0, 0, *image.shape))[0], segment(image, GREY, **TILES).labels)
+    report = run(lazy, tmp_path, GREY, formats=["labels"], **TILES)
+    assert_same_objects(report.result.labels_in((0, 0, *image.shape))[0], segment(image, GREY, **TILES).labels)
 
 
 def test_a_pyramid_is_read_where_it_is_fine_enough(tmp_path):
@@ -494,9 +494,9 @@ def test_a_cut_slide_gives_what_can_be_read(tmp_path):
     with pytest.raises(ImageFileError):
         segment(path, GREY)
     told = []
-    run = run(path, tmp_path / "out", GREY, callbacks=Callbacks(told.append), **TILES)
-    assert run.failures
-    assert 0 < run.result.count < count
+    report = run(path, tmp_path / "out", GREY, callbacks=Callbacks(told.append), **TILES)
+    assert report.failures
+    assert 0 < report.result.count < count
     assert any("could not be made" in text for text in told)
 
 

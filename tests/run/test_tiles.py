@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytoseed.run.tiles import GRAIN_PX, Grid
+from cytoseed.report.tiles import GRAIN_PX, Grid
 
 GRIDS = st.builds(
     Grid,
