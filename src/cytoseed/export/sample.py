@@ -61,13 +61,13 @@ def draw_cover(sample: Sample) -> bytes:
     """Draw the sample image beside itself with the outlines of what was found: PNG, 1024 x 512 px."""
     import imagecodecs
 
-    from cytoseed.results import Segmentation
+    from cytoseed.results import Result
     from cytoseed.results.formats.overlay import draw_overlay
 
     planes = sample.labels[0].astype(np.int32)
     found = planes[0] if len(planes) == 1 else planes
     targets = ("nuclei", "cells")[: len(planes)]  # names do not show in the drawing
-    halves = [draw_overlay(Segmentation(ids, image=sample.picture, targets=targets)) for ids in (0 * found, found)]
+    halves = [draw_overlay(Result.from_labels(ids, sample.picture, targets=targets)) for ids in (0 * found, found)]
     return bytes(imagecodecs.png_encode(np.concatenate(halves, axis=1), level=9))
 
 

@@ -191,7 +191,7 @@ def _legend(figure: Figure, errors: Errors) -> None:
 def _shown(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Show an image as the overlays of `segment` do, (H, W, 3), or twice as large."""
     from cytoseed.images import open_image
-    from cytoseed.results import Segmentation
+    from cytoseed.results import Result
     from cytoseed.results.formats.overlay import draw_overlay
 
     opened = open_image(path)
@@ -201,7 +201,7 @@ def _shown(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
             f"{path} has {pixels.shape[1:]} pixels and its labels have {shape}; give the image they are of"
         )
     nothing = np.zeros(shape, np.int32)
-    return draw_overlay(Segmentation(labels=nothing, image=pixels, channel_names=opened.channel_names))
+    return draw_overlay(Result.from_labels(nothing, pixels, channel_names=opened.channel_names))
 
 
 def _plain_ground(true: NDArray[np.int32]) -> NDArray[np.uint8]:

@@ -11,8 +11,7 @@ import torch
 from cytoseed.images import ImageLike, as_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.paths import as_path
-from cytoseed.results import DEFAULT_FORMATS, Result, open_result
-from cytoseed.results.formats.objects import SUFFIX as RESULT_SUFFIX
+from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, open_result
 from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.executor import memory_errors
 from cytoseed.run.plan import make_plan
@@ -126,7 +125,7 @@ def network_image(image: ImageLike, config: ModelConfig, options: SegmentOptions
 
 def _existing_result(request: Request) -> Result:
     """Result whose files all exist already: from its stored form, else computed again in memory."""
-    stored = request.output / f"{request.stem}{RESULT_SUFFIX}"
+    stored = request.output / f"{request.stem}{WRITERS['objects'].suffix}"
     if stored.exists():
         return open_result(stored, request.image)
     return run_in_memory(request)

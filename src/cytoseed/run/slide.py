@@ -143,7 +143,7 @@ def _single_result(request: Request, job: Job, executor: Executor, clock: Clock)
         pixel_size_um=job.plan.pixel_size_um,
         source=request.image.source,
         settings=job.record.settings,
-        input=job.record.input,
+        find_input=request.image.identity,
     )
 
 

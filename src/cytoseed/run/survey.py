@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cytoseed.images import Image, Regions
 from cytoseed.images.overview import Overview, overview
-from cytoseed.results.stain import may_be_stained, stains_of
+from cytoseed.results.measure.stains import may_be_stained, stains_of
 from cytoseed.run.normalisation import Limits, intensity_limits
 from cytoseed.run.plan import Plan
 from cytoseed.run.tiles import Box

@@ -1,20 +1,61 @@
-"""Label images with their measurements as packed objects, all of them at once."""
+"""Blocks of a result: a crop of the label image with its table, to packed objects and back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.objects import Objects, numbers_of
-from cytoseed.results.parts import Part
-from cytoseed.results.result import Block
-from cytoseed.results.runs import Runs, find_runs, portions
+from cytoseed.results.measure.runs import Runs, find_runs, portions
+from cytoseed.results.objects import Objects, around, join_objects, numbers_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Part: TypeAlias = tuple[Objects, NDArray[np.int64]]
+"""Objects, and the id (K,) of each."""
 
 _PART_PX = 1 << 25  # of the boxes of one part's objects: a byte each while they are packed
 _OBJECT_PX = 1 << 12  # counts on top for each object, so that a part has 8192 of them at most
+
+
+class Block(NamedTuple):
+    """Some of a result's objects, of consecutive ids; each is whole and in exactly one block.
+
+    A cell and the nucleus of its id are in the same block.
+    """
+
+    top: int
+    """Row of the crop's first pixel in the image."""
+    left: int
+    """Column of the crop's first pixel in the image."""
+    labels: NDArray[np.int32]
+    """Labels (T,h,w) of the crop, one plane per target: ids of this block's objects, else 0, also where objects of
+    other blocks lie."""
+    table: pd.DataFrame
+    """Measurements, one row per object: see `cytoseed.results.measure.table`."""
+
+
+def block_of(part: Part, targets: Sequence[str]) -> Block:
+    """Block of packed objects, in the smallest crop around them; of two targets, the table names each object's."""
+    objects, ids = part
+    box = around(objects.box_yxhw)
+    labels = np.zeros((len(targets), *box[2:]), np.int32)
+    objects.paint(labels, box, ids)
+    table = objects.table()
+    if len(targets) > 1:
+        table.insert(0, "target", [targets[target] for target in objects.target])
+    table.insert(0, "id", ids.astype(np.int32))
+    return Block(box[0], box[1], labels, table)
+
+
+def join_parts(parts: Sequence[Part]) -> Part:
+    """Parts, at least one, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return join_objects([objects for objects, _ in parts]), np.concatenate([ids for _, ids in parts])
 
 
 def pack_block(block: Block, targets: Sequence[str]) -> Iterator[Part]:

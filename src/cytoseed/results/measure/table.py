@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.intensity import STATISTICS, measure_values, values_at
-from cytoseed.results.runs import find_runs
-from cytoseed.results.shape import Shapes, measure_shapes
-from cytoseed.results.stain import stain_density
+from cytoseed.results.measure.intensity import STATISTICS, measure_values, values_at
+from cytoseed.results.measure.runs import find_runs
+from cytoseed.results.measure.shape import Shapes, measure_shapes
+from cytoseed.results.measure.stains import stain_density
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cytoseed.results.result import Box, Result
-    from cytoseed.results.segmentation import Segmentation
+    from cytoseed.results.objects import Box
+    from cytoseed.results.view import ResultView
 
 _LARGE = 100_000  # objects
 
@@ -36,27 +36,22 @@ class Frame(NamedTuple):
     """Box, in the image, of the tile that looks for the objects; all of the image where there is one pass."""
 
 
-def measure(result: Segmentation) -> pd.DataFrame:
-    """Measure every object.
-
-    Parameters
-    ----------
-    result : Segmentation
-        Labels, image and pixel size.
-
-    Returns
-    -------
-    DataFrame, one row an object, by target and id
-        The columns of `measure_objects`; where there are two targets, `target` stands behind `id`.
-    """
+def measure_planes(
+    planes: NDArray[np.int32],
+    image: NDArray[Any],
+    targets: Sequence[str],
+    names: Sequence[str],
+    pixel_size_um: float | None,
+    stains: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Measurements of all objects of label planes (T,H,W), by target and id; of two targets, `target` follows `id`."""
     import pandas as pd
 
-    channels, names, side = result.image, result.channel_names, result.pixel_size_um
-    planes = []
-    for target, labels in zip(result.targets, result.planes, strict=True):
-        columns = _columns(labels, channels, names, side, result.stains, None)
-        planes.append(_frame_of(columns if len(result.targets) == 1 else _with_target(columns, target)))
-    return planes[0] if len(planes) == 1 else pd.concat(planes, ignore_index=True)
+    tables = []
+    for target, labels in zip(targets, planes, strict=True):
+        columns = _columns(labels, image, names, pixel_size_um, stains, None)
+        tables.append(_frame_of(columns if len(targets) == 1 else _with_target(columns, target)))
+    return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
 
 
 def measure_objects(
@@ -198,7 +193,7 @@ def _value_columns(name: str, values: NDArray[Any], area: NDArray[np.int64]) -> 
     return {f"{statistic}_{name}": of_all for statistic, of_all in measured}
 
 
-def empty_table(result: Result) -> pd.DataFrame:
+def empty_table(result: ResultView) -> pd.DataFrame:
     """Make a table with the columns that objects of this result would have."""
     nothing = np.zeros((0, 0), np.uint8)
     names = result.channel_names

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.runs import portions
+from cytoseed.results.measure.runs import portions
 
 _PERCENTS = (5, 25, 50, 75, 95)
 _PIXELS_AT_ONCE = 1 << 16  # what a processor's cache holds; bounds the memory, too

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.hull import count_hull_pixels
-from cytoseed.results.runs import Runs
+from cytoseed.results.measure.hull import count_hull_pixels
+from cytoseed.results.measure.runs import Runs
 
 _STRIP_PX = 1 << 20  # as much of the image as is looked at in one go for the borders
 

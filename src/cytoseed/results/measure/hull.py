@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.runs import Runs, portions
+from cytoseed.results.measure.runs import Runs, portions
 
 _ROWS_AT_ONCE = 1 << 17  # bounds the memory, whatever the number and height of the objects
 
