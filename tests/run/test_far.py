@@ -7,13 +7,12 @@ import s3fs
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed import segment_slide
 from cytoseed.apps.cli import app
 from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
 from cytoseed.run.shards import find_shards
-from runs import run
 from remote import bucket, put, s3_server  # noqa: F401 - fixtures
+from runs import run
 from scenes import write_discs
 
 FORMATS = ("labels", "geojson", "table", "overlay", "objects", "ngff")

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from cytoseed.run.network_file import network_file
+from cytoseed.run.runtimes import bfloat16_pays, choose_runtime, precision_notice
 
 from bright import bright_config, bright_segmenter
 from cytoseed.models.weights import Model, load_model, save_model
 from cytoseed.run import runtimes, worker
-from cytoseed.run.engine import Engine, engine_for
-from cytoseed.run.network_file import network_file
-from cytoseed.run.runtimes import bfloat16_pays, choose_runtime, precision_notice
 from cytoseed.run.api import describe, segment
+from cytoseed.run.engine import Engine, engine_for
 from cytoseed.run.slide import Callbacks
 from cytoseed.settings import SegmentOptions
 from runs import run

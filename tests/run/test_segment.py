@@ -15,8 +15,8 @@ import cytoseed
 from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
 from cytoseed.models.weights import Model, list_models, load_model, save_model
-from cytoseed.run.engine import Engine
 from cytoseed.run.api import describe, segment
+from cytoseed.run.engine import Engine
 from cytoseed.run.tile import full_size_labels
 from cytoseed.settings import SegmentOptions
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 import cytoseed
 from bright import bright_config, bright_segmenter
-from cytoseed.images import ImageFileError, image_of, open_image
+from cytoseed.images import ImageFileError, as_image, open_image
 from cytoseed.models.weights import Model
 from cytoseed.results.store import Store
-from cytoseed.run.tile import TileProcessor
 from cytoseed.run.api import segment
 from cytoseed.run.slide import Callbacks
+from cytoseed.run.tile import TileProcessor
 from runs import run
 from same import assert_same_objects
 
@@ -521,7 +521,7 @@ def test_an_image_too_large_for_memory_names_the_other_door():
             raise AssertionError
 
     with pytest.raises(ValueError, match="segment_slide"):
-        segment(image_of(Endless()), GREY)
+        segment(as_image(Endless()), GREY)
     assert cytoseed.segment_slide is segment_slide
 
 
