@@ -54,6 +54,8 @@ class RunReport(NamedTuple):
     """Tiles that could not be processed: `existing="resume"` tries them again."""
     seconds: Mapping[str, float] = MappingProxyType({})
     """Seconds per stage; stages run side by side, `wall` is the whole."""
+    is_tiled: bool = False
+    """False for an image that was segmented as one tile in memory."""
     tiles: int = 1
     """Tiles that were to be processed."""
     skipped: int = 0
@@ -209,6 +211,7 @@ def _counts(request: Request, job: Job, failures: Sequence[Failure]) -> RunRepor
     return RunReport(
         result=None,
         failures=tuple(failures),
+        is_tiled=True,
         tiles=len(todo),
         skipped=plan.grid.tiles - (request.store.run() or {}).get("tiles", len(todo)),
         input_px=sum(height * width for _, _, height, width in map(plan.full_box, cores)),
