@@ -20,7 +20,8 @@ from pieced import changed, pixels_of
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from cytoseed.learn.samples import find_samples, read_mask
+from cytoseed.learn.annotations import read_mask
+from cytoseed.learn.samples import find_samples
 from cytoseed.results import Result
 from cytoseed.results.formats.csv import write_table
 from cytoseed.results.measure import hull, intensity, shape

@@ -98,7 +98,7 @@ def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) ->
     pixels, source
         See `input_of`.
     settings : mapping
-        What `Segmentation.settings` holds.
+        What `Result.settings` holds.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def save(
     record: Record | None = None,
     keep: Sequence[str] = (),
 ) -> tuple[Path, ...]:
-    """Write a result into a folder as `Segmentation.save` does, holding only parts of it at a time.
+    """Write a result into a folder as `Result.save` does, holding only parts of it at a time.
 
     Parameters
     ----------

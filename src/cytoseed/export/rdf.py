@@ -1,7 +1,7 @@
-"""What `rdf.yaml` says of a model: as bioimage.io defines it, and within that as QuPath's reader expects it.
+"""`rdf.yaml`, the description of a model as bioimage.io defines it and QuPath's reader expects it.
 
-QuPath's reader (Java) asks more than the definition: every size is written out, offsets too, texts are in quotes, and
-numbers with an exponent have a point.
+QuPath's reader (Java) is stricter than the definition: sizes and offsets must be explicit, strings quoted, and numbers
+with an exponent need a decimal point.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cytoseed.settings import ModelConfig, is_non_commercial
+from cytoseed.settings import ModelConfig
 
-FORMAT_VERSION = "0.5.4"  # the lowest that knows all that is said, so that older readers can read it too
+FORMAT_VERSION = "0.5.4"  # the lowest with all fields used here, so that older readers can read it too
 RDF_FILE = "rdf.yaml"
 PERCENTILES = (0.1, 99.9)
 EPS = 1e-6
@@ -29,18 +29,12 @@ _PAPER_DOI = "10.48550/arXiv.2408.15954"
 
 
 def package_name(config: ModelConfig) -> str:
-    """Give the name of a model's package, `<name>-<version>`.
-
-    Raises
-    ------
-    ValueError
-        A name, version or licence that bioimage.io does not know how to write.
-    """
-    wrong = f"model {config.name!r} cannot be described as bioimage.io does:"
+    """Name of a model's package, `<name>-<version>`; `ValueError` if bioimage.io does not allow name or licence."""
+    wrong = f"model {config.name!r} cannot be described for bioimage.io:"
     remedy = "change it in the model's config.json"
     if not _NAME.fullmatch(config.name):
         raise ValueError(
-            f"{wrong} its name may hold 5 to 128 letters without accents, digits, spaces, brackets and any of _ - +; "
+            f"{wrong} its name must have 5 to 128 letters without accents, digits, spaces, brackets or any of _ - +; "
             f"{remedy}"
         )
     if not _VERSION.fullmatch(config.version):
@@ -53,33 +47,18 @@ def package_name(config: ModelConfig) -> str:
     return f"{config.name}-{config.version}"
 
 
-def describe(config: ModelConfig, weights: Mapping[str, Any], hashes: Mapping[str, str], any_channels: bool) -> str:
-    """Write `rdf.yaml` of a package that holds `NAME_README.md`, `cover.png` and the tensors of `sample.Sample`.
+def rdf_yaml(config: ModelConfig, weights: Mapping[str, Any], hashes: Mapping[str, str], any_channels: bool) -> str:
+    """Text of `rdf.yaml`, from the entries of weights by format and the SHA-256 of files by name.
 
-    Parameters
-    ----------
-    config : ModelConfig
-        The model's.
-    weights : mapping
-        Weights' entries by their format, as bioimage.io defines them.
-    hashes : mapping
-        SHA-256 of each file of the package, by its name.
-    any_channels : bool
-        Say that any number of channels is taken, as QuPath needs it of a model that takes one or several.
-
-    Returns
-    -------
-    str
-        YAML.
+    `any_channels` declares any number of channels, as QuPath needs it for a model that takes one or several.
     """
-    whole = " and ".join(config.targets)
     sizes = {"min": 32, "step": 1}
     content = {
         "type": "model",
         "format_version": FORMAT_VERSION,
         "name": config.name,
         "version": config.version,
-        "description": (config.description or f"Finds {whole} in microscopy images.")[:512],
+        "description": summary(config)[:512],
         "license": config.licence,
         "authors": [{"name": "cytoseed"}],
         "cite": [{"text": _PAPER, "doi": _PAPER_DOI}],
@@ -120,13 +99,13 @@ def describe(config: ModelConfig, weights: Mapping[str, Any], hashes: Mapping[st
 
 
 def readme_file(config: ModelConfig) -> str:
-    """Give the name of the package's description for people, where QuPath looks for it."""
+    """Name of a package's README, where QuPath looks for it."""
     return f"{config.name}_README.md"
 
 
-def is_for_research(config: ModelConfig) -> bool:
-    """Tell whether a licence, of the weights or of what they were trained on, allows no commercial use."""
-    return any(is_non_commercial(licence) for licence in (config.licence, *(n.licence for n in config.trained_on)))
+def summary(config: ModelConfig) -> str:
+    """Return the description of a model, by default a sentence with its targets."""
+    return config.description or f"Finds {' and '.join(config.targets)} in microscopy images."
 
 
 def _channels(config: ModelConfig, any_channels: bool) -> dict[str, Any]:
@@ -143,7 +122,7 @@ def _space(name: str, config: ModelConfig, size: Mapping[str, Any]) -> dict[str,
 
 
 def _normalisation() -> list[dict[str, Any]]:
-    """Say what `core.prepare.normalise` does, but that percentiles are interpolated."""
+    """List the steps of `core.prepare.normalise`, except that readers interpolate percentiles."""
     low, high = PERCENTILES
     scale = {"axes": ["y", "x"], "min_percentile": low, "max_percentile": high, "eps": EPS}
     return [
@@ -162,12 +141,12 @@ def _tensors(which: str, hashes: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _tolerance() -> dict[str, Any]:
-    """Say that rounding may move single pixels at the edge of objects; a label itself is right or wrong."""
+    """Tolerance for rounding, which may move single pixels at the edges of objects."""
     return {"relative_tolerance": 0.0, "absolute_tolerance": 0.0, "mismatched_elements_per_million": 1000}
 
 
 def _lines(value: Any, depth: int) -> list[str]:
-    """Write plain values as YAML, a key or an entry to a line."""
+    """Lines of YAML for mappings, sequences and scalars, one key or entry per line."""
     indent = "  " * depth
     lines: list[str] = []
     entries = value.items() if isinstance(value, Mapping) else [(None, entry) for entry in value]
@@ -186,18 +165,18 @@ def _lines(value: Any, depth: int) -> list[str]:
 
 
 def _scalar(value: str | float | bool | None) -> str:
-    """Write one value; a text in quotes, so that no reader takes it for something else."""
+    """YAML of one value; strings are quoted, so that no reader takes them for another type."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'"{"".join(_letter(letter) for letter in value)}"'
+        return f'"{"".join(_escape(letter) for letter in value)}"'
     text = repr(value)
     return text.replace("e", ".0e") if "e" in text and "." not in text else text
 
 
-def _letter(letter: str) -> str:
+def _escape(letter: str) -> str:
     if letter in '"\\':
         return f"\\{letter}"
     return letter if letter.isprintable() else f"\\U{ord(letter):08x}"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cytoseed.learn.errors import find_errors
+from cytoseed.learn.error_map import find_errors
 from cytoseed.learn.metrics import score
 
 

@@ -1,4 +1,4 @@
-"""Training pixels of any amount: in memory while they fit, else mapped from a file that is read where a crop lies."""
+"""Training pixels: in memory if they fit, else in a memory-mapped temporary file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,11 @@ from torch import Tensor
 _TORCH = {"float16": torch.float16, "int32": torch.int32}
 
 
-class Store:
-    """One flat array, filled piece by piece, then read by position.
+class PixelStore:
+    """One array (positions, columns) of float16 or int32: append to it, seal it, then take values by position.
 
-    Pieces go to a file without a name, which the system deletes when the store is closed or the process ends, so that
-    filling takes no memory.
-
-    Parameters
-    ----------
-    folder : Path, optional
-        Where the file lies; without it, the system's folder for temporary files.
-    columns : int
-        Values of one position.
-    dtype : {'float16', 'int32'}
+    Appended values go to an unnamed file in `folder`, so that filling takes no memory; the system deletes it when the
+    store is closed or the process ends.
     """
 
     def __init__(self, folder: Path | None, columns: int, dtype: str) -> None:
@@ -39,15 +31,15 @@ class Store:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of what was appended."""
+        """Bytes appended so far."""
         return self._file.tell()
 
     def append(self, values: NDArray[Any]) -> None:
-        """Add positions, (P, columns), after those that are there."""
+        """Append values, (P, columns)."""
         self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
 
     def seal(self, device: torch.device | None) -> None:
-        """End the filling: hold everything on a device, or, without one, leave it in the file."""
+        """End appending: move everything to a device, or leave it in the file if device is None."""
         self._file.flush()
         self._map = mmap.mmap(self._file.fileno(), 0)
         values = torch.frombuffer(self._map, dtype=_TORCH[self._dtype]).view(self._shape)
@@ -62,12 +54,12 @@ class Store:
         """Values at positions, (*index.shape, columns), on the index's device."""
         taken = self._values[index.to(self._values.device)].to(index.device)
         if self._map is not None and hasattr(self._map, "madvise"):
-            # Pages that were read count as the process's memory until it says that it can do without them.
+            # Pages that were read count as memory of the process until they are released.
             self._map.madvise(mmap.MADV_DONTNEED)
         return taken
 
     def close(self, keep_values: bool = False) -> None:
-        """Delete the file; with `keep_values` only what is in memory stays readable."""
+        """Delete the file; `keep_values` keeps what is in memory readable."""
         if not keep_values:
             self._values = self._values.new_empty(0, self._shape[1])
         if self._map is not None:
