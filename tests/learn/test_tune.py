@@ -236,7 +236,7 @@ def models_folder(tmp_path):
 def run_command():
     from typer.testing import CliRunner
 
-    from cytoseed.apps.cli import app
+    from cytoseed.cli.main import app
 
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 

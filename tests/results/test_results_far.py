@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.paths import as_path, is_remote, list_names
 from cytoseed.results import Segmentation
 from remote import bucket, s3_server  # noqa: F401 - fixtures

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cytoseed.apps.console import MISTAKES, complain, remark
+from cytoseed.cli.console import MISTAKES, complain, remark
 
 if TYPE_CHECKING:
     from cytoseed.results.stored import StoredResult

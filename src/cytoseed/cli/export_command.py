@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cytoseed.apps.console import remark
+from cytoseed.cli.console import remark
 
 if TYPE_CHECKING:
     from cytoseed.models.weights import Model

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cytoseed import __version__
-from cytoseed.apps.console import FAILED, MISUSED, complain, exit_on_mistake
-from cytoseed.apps.datasets import datasets_app
-from cytoseed.apps.flags import settings_flags
+from cytoseed.cli.console import FAILED, MISUSED, complain, exit_on_mistake
+from cytoseed.cli.datasets_command import datasets_app
+from cytoseed.cli.flags import settings_flags
 from cytoseed.settings import SegmentOptions, TrainConfig
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def segment(
     what is done is kept in the folder STEM.cytoseed: with --resume a run that was stopped goes on.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps.inputs import find_images
-        from cytoseed.apps.segmenting import prepare_job
+        from cytoseed.cli.inputs import find_images
+        from cytoseed.cli.segment_images import prepare_job
 
         if overwrite and resume:
             raise ValueError("--overwrite starts anew and --resume goes on with what is there: give one of them")
@@ -127,7 +127,7 @@ def merge(
 ) -> None:
     """Join what `cytoseed segment --shard` made in parts, and write the files that one run would have written."""
     with exit_on_mistake(FAILED):
-        from cytoseed.apps.merging import merge_all
+        from cytoseed.cli.merge_command import merge_all
 
         failed = merge_all(output, image)
     if failed:
@@ -158,7 +158,7 @@ def convert(
     They are those that `segment` would have written. What is there already is left as it is.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps.converting import prepare_conversion
+        from cytoseed.cli.convert_command import prepare_conversion
 
         job = prepare_conversion(results, formats, output, image, into, overwrite)
     with exit_on_mistake(FAILED):
@@ -174,7 +174,7 @@ def show_formats() -> None:
         from rich.console import Console
         from rich.padding import Padding
 
-        from cytoseed.apps.converting import list_formats
+        from cytoseed.cli.convert_command import list_formats
 
         console = Console(highlight=False, markup=False)
         for line in list_formats():
@@ -197,7 +197,7 @@ def export(
     reopened and compared with the model before it is put into place.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps.exporting import prepare_export
+        from cytoseed.cli.export_command import prepare_export
 
         job = prepare_export(model, target, output, overwrite)
     with exit_on_mistake(FAILED):
@@ -212,7 +212,7 @@ def demo(
 ) -> None:
     """Segment an example that comes with scikit-image: a section stained with haematoxylin and, in brown, DAB."""
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps.segmenting import prepare_job, write_example
+        from cytoseed.cli.segment_images import prepare_job, write_example
 
         options = SegmentOptions(stain="haematoxylin")
         job = prepare_job(model, options, output, ["labels", "geojson", "table", "overlay", "objects"], "overwrite")
@@ -292,7 +292,7 @@ def evaluate(
     With --plot also draw the figures, and the worst images with what was found, missed, false, split and merged.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps.evaluating import check_plots
+        from cytoseed.cli.evaluate_command import check_plots
         from cytoseed.learn.evaluate import evaluate_folders
 
         check_plots(plot, images)
@@ -325,7 +325,7 @@ def tune(
     clearly gains.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps import tuning
+        from cytoseed.cli import tune_command as tuning
         from cytoseed.models.weights import load_model
         from cytoseed.run.engine import choose_device
 
@@ -373,7 +373,7 @@ def train(
     With --from, the model is scored on the validation images before and after, and what is kept is never worse.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.apps import learning
+        from cytoseed.cli import train_command as learning
         from cytoseed.learn.distil import Taught
         from cytoseed.models.weights import load_model
         from cytoseed.run.engine import choose_device

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.models.weights import list_models
 from scenes import RESULTS, names
 
@@ -224,7 +224,7 @@ def test_help_in_a_process_of_its_own():
 def test_the_package_and_the_command_line_are_light():
     heavy = ("torch", "scipy", "skimage", "cv2", "pandas", "tifffile", "imagecodecs", "numpy")
     code = (
-        "import sys, cytoseed, cytoseed.apps.cli, cytoseed.__main__;"
+        "import sys, cytoseed, cytoseed.cli.main, cytoseed.__main__;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

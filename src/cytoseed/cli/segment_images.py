@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from cytoseed.apps.console import MISTAKES, Remarks, complain, remark
+from cytoseed.cli.console import MISTAKES, Remarks, complain, remark
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:

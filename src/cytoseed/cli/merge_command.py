@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cytoseed.apps.console import MISTAKES, Remarks, complain
+from cytoseed.cli.console import MISTAKES, Remarks, complain
 
 
 def merge_all(output: str, image: str | None = None) -> int:

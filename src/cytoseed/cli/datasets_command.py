@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cytoseed.apps.console import FAILED, MISUSED, exit_on_mistake, remark
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, remark
 from cytoseed.settings import is_non_commercial
 
 if TYPE_CHECKING:

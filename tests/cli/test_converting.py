@@ -195,7 +195,7 @@ def test_formats_are_listed(run):
 def test_conversion_does_without_torch(stored):
     """Nothing is segmented: tables of a thousand results need not wait for it."""
     code = (
-        "import sys; from cytoseed.apps.cli import app\n"
+        "import sys; from cytoseed.cli.main import app\n"
         f"try: app(['convert', {str(stored)!r}, '--format', 'table'])\n"
         "except SystemExit: print('torch' in sys.modules)"
     )

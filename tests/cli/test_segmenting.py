@@ -10,8 +10,8 @@ import tifffile
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
-from cytoseed.apps import segmenting
-from cytoseed.apps.console import complain, remark
+from cytoseed.cli import segment_images as segmenting
+from cytoseed.cli.console import complain, remark
 from cytoseed.run.engine import Engine
 from scenes import RESULTS, names, write_image
 
