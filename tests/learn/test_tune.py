@@ -223,7 +223,7 @@ def test_the_command_takes_all_images_where_none_is_marked(run_command, models_f
     table.write_text(table.read_text().replace(",test,", ",,"))
     done = run_command("tune", *flags)
     assert done.exit_code == 0
-    assert "that there are, since the data mark none" in done.stdout
+    assert "in the data, since none is marked as val" in done.stdout
 
 
 @pytest.fixture

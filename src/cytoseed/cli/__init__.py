@@ -1,1 +1,1 @@
-"""The programs that people use."""
+"""The command line: one file per command, all of them registered in `main`."""

@@ -1,12 +1,13 @@
-"""Command-line flags made from the settings' classes, so that each setting is documented in one place."""
+"""Command-line flags made from the settings classes, so that each setting is documented once."""
 
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -16,107 +17,110 @@ import typer
 from cytoseed.settings import RECIPES, ModelConfig
 
 _UNITS = {"um": "µm", "px": "px"}
+_LISTS = {"channels": "A,B,...", "region": "X,Y,W,H", "scale_range": "LOW,HIGH"}
 
 
-def settings_flags(settings: type, leave_out: Iterable[str] = ()) -> Callable[[Callable[..., None]], Any]:
-    """Give a command one flag for each field of a settings class.
+def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Callable[[Callable[..., None]], Any]:
+    """Add a flag for each field of a settings class to a command, and sort all its flags into panels of `--help`.
 
     Parameters
     ----------
     settings
-        A dataclass of `cytoseed.settings`. Field `min_size_px` becomes `--min-size`, in px, with the field's
-        documentation as its help; a tuple is given as one text, with commas.
-    leave_out
-        Fields without a flag.
+        A dataclass of `cytoseed.settings`. Field `min_size_px` becomes `--min-size`, in px; its documentation becomes
+        the help. A tuple is given as one text, with commas.
+    panels
+        Title of each panel, with the names of its fields and of the command's own options, in order.
 
     Returns
     -------
     Callable
-        Decorator of a command that takes what was given as the keyword argument `given`, a dictionary from
-        field to value; flags that were not given are not in it.
+        Decorator of a command with a parameter `given`, a dictionary of the fields whose flags were given.
     """
-    kept = [entry for entry in fields(settings) if entry.name not in set(leave_out)]
     hints = get_type_hints(settings)
-    described, of_model = _documentation(settings), _documentation(ModelConfig)
+    texts = _documentation(settings)
+    panel_of = {name: title for title, names in panels.items() for name in names}
+    order = list(panel_of)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        flags = [
-            _flag(entry, _default(settings, entry), hints[entry.name], described.get(entry.name), of_model)
-            for entry in kept
-        ]
-        names = [flag.name for flag in flags]
+        flags = {entry.name: _flag(settings, entry, hints[entry.name], texts) for entry in fields(settings)}
+        own = dict(inspect.signature(command, eval_str=True).parameters)
+        del own["given"]
+        every = [_in_panel(entry, panel_of.get(name)) for name, entry in {**own, **flags}.items()]
+        every.sort(key=lambda entry: order.index(entry.name) if entry.name in order else -1)
 
         @functools.wraps(command)
         def with_flags(**values: Any) -> None:
-            given = {name: values.pop(name) for name in names}
+            given = {name: values.pop(name) for name in flags}
             command(**values, given={name: value for name, value in given.items() if value is not None})
 
-        signature = inspect.Signature([p for p in own if p.name != "given"] + flags)
-        with_flags.__signature__ = signature  # type: ignore[attr-defined]
-        with_flags.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        with_flags.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        with_flags.__annotations__ = {entry.name: entry.annotation for entry in every}
         return with_flags
 
     return decorate
 
 
+def _in_panel(parameter: inspect.Parameter, title: str | None) -> inspect.Parameter:
+    """Copy of a parameter whose option is in a panel."""
+    kind, option = get_args(parameter.annotation)
+    option = copy.copy(option)
+    option.rich_help_panel = title
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option])
+
+
 def _default(settings: type, entry: Field[Any]) -> str:
-    """Show a field's default; where another recipe for training has another, that one as well."""
+    """Default of a field as text, and those of other training recipes where they differ."""
+    if isinstance(entry.default, bool):
+        return "on" if entry.default else "off"
     default = "" if entry.default in (None, (), MISSING) else str(entry.default)
     others = {name: str(getattr(recipe, entry.name)) for name, recipe in RECIPES.items() if settings is type(recipe)}
     return "; ".join([default, *(f"{name} {value}" for name, value in others.items() if value != default)])
 
 
-def _flag(
-    entry: Field[Any], default: str, hint: Any, text: str | None, of_model: Mapping[str, str]
-) -> inspect.Parameter:
-    """Build the parameter, of default None, that typer makes a flag from; without a text the setting is the model's."""
+def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]) -> inspect.Parameter:
+    """Parameter from which typer makes a flag; a field without documentation is a setting of the model."""
     stem, _, unit = entry.name.rpartition("_")
-    name = stem if unit in _UNITS else entry.name
-    spelling = "--" + name.replace("_", "-")
-    if hint is bool:
-        spelling += f"/--no-{name.replace('_', '-')}"
+    name = (stem if unit in _UNITS else entry.name).replace("_", "-")
+    spelling = f"--{name}/--no-{name}" if hint is bool else f"--{name}"
+    text, default = texts.get(entry.name), _default(settings, entry)
     if text is None:
-        text, default = of_model.get(entry.name, ""), "the model's"
-    if _is_list(hint):
-        text += " With commas between."
+        text, default = _documentation(ModelConfig)[entry.name], "the model's"
     option = typer.Option(
-        spelling, help=text, metavar=_UNITS.get(unit), show_default=default or False, callback=_split_of(hint)
+        spelling,
+        help=text,
+        metavar=_UNITS.get(unit) or _LISTS.get(entry.name),
+        show_default=default or False,
+        callback=_split_of(hint),
     )
-    shown = str if _is_list(hint) else hint
+    kind = str if get_origin(hint) is tuple else hint
     return inspect.Parameter(
-        entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[shown | None, option]
+        entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
-
-
-def _is_list(hint: Any) -> bool:
-    return get_origin(hint) is tuple
 
 
 def _split_of(hint: Any) -> Callable[[str | None], tuple[Any, ...] | None] | None:
-    """Make the callback that takes a list with commas apart, where the field is one."""
-    kinds = {int: "whole number", float: "number"}
+    """Make the callback that splits a text at commas, for fields that are tuples."""
+    kinds = {int: "whole numbers", float: "numbers"}
 
     def split(value: str | None) -> tuple[Any, ...] | None:
         if value is None:
             return None
-        parts = tuple(part.strip() for part in value.split(",") if part.strip())
         kind = get_args(hint)[0]
         try:
-            return tuple(kind(part) for part in parts)
+            return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
         except ValueError:
-            raise typer.BadParameter(f"{value!r} is no list of {kinds[kind]}s with commas between") from None
+            raise typer.BadParameter(f"{value!r} is not a list of {kinds[kind]} with commas between") from None
 
-    return split if _is_list(hint) else None
+    return split if get_origin(hint) is tuple else None
 
 
+@functools.cache
 def _documentation(settings: type) -> dict[str, str]:
-    """Documentation strings below the fields of a class; one that only refers to another class is left out."""
+    """Documentation strings below the fields of a class."""
     body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
     found = {}
     for statement, after in pairwise(getattr(body, "body", [])):
         match statement, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                if not text.startswith("See "):
-                    found[name] = " ".join(text.split()).replace("`", "")
+                found[name] = " ".join(text.split()).replace("`", "")
     return found

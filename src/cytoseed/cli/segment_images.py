@@ -1,4 +1,4 @@
-"""Many images, one after the other: what `cytoseed segment` and `cytoseed demo` do."""
+"""Work of `cytoseed segment` and `cytoseed demo`: many images, one after the other or several at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from cytoseed.cli.console import MISTAKES, Remarks, complain, remark
+from cytoseed.cli.console import MISTAKES, Notes, print_error, print_note
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class SegmentJob(NamedTuple):
 
         console = Console(soft_wrap=True, highlight=False, markup=False)
         with Bars(console, len(paths)) as bars:
-            work = _Work(self, cluster, Remarks(), bars, console)
+            work = _Work(self, cluster, Notes(), bars, console)
             chosen = list(enumerate(paths, start=1))
             if cluster is None:
                 failed = sum(work.failed(number, path) for number, path in chosen)
@@ -104,9 +104,9 @@ class SegmentJob(NamedTuple):
                 at_once = max(_SLIDES_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
                 with ThreadPoolExecutor(at_once) as threads:
                     failed = sum(threads.map(lambda one: work.failed(*one), chosen))
-        work.remarks.close()
+        work.notes.close()
         if failed and len(paths) > 1:
-            remark(f"{failed} of {len(paths)} images failed, as told above")
+            print_note(f"{failed} of {len(paths)} images failed, as reported above")
         return failed
 
     def shown(self, files: Sequence[Path]) -> Path:
@@ -131,10 +131,8 @@ class SegmentJob(NamedTuple):
 class _Work:
     """The images of a job, one at a time or several."""
 
-    def __init__(
-        self, job: SegmentJob, cluster: Cluster | None, remarks: Remarks, bars: Bars, console: Console
-    ) -> None:
-        self.remarks = remarks
+    def __init__(self, job: SegmentJob, cluster: Cluster | None, notes: Notes, bars: Bars, console: Console) -> None:
+        self.notes = notes
         self._job, self._cluster, self._bars, self._console = job, cluster, bars, console
         self._speaking = threading.Lock()
         self._slides = threading.Semaphore(_SLIDES_AT_ONCE)  # joining and writing take memory here
@@ -146,7 +144,7 @@ class _Work:
         except (*MISTAKES, MemoryError) as error:
             line, is_whole = "", False
             with self._speaking:
-                complain(_with_name(path, error))
+                print_error(_with_name(path, error))
         with self._speaking:
             if line:
                 self._console.print(line)
@@ -178,7 +176,7 @@ class _Work:
         if job.existing != "overwrite" and job.is_done(path, held):
             return f"{path.name}: already there"
         find = segment if self._cluster is None else self._cluster.segment
-        result = find(held, job.model, job.options, lambda text: self._remark(path, text))
+        result = find(held, job.model, job.options, lambda text: self._note(path, text))
         files = result.save(job.output, job.formats, job.existing == "overwrite")
         seconds = time.perf_counter() - started
         return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
@@ -189,7 +187,7 @@ class _Work:
         from cytoseed.run.slide import Watcher, run_slide
 
         job = self._job
-        watch = Watcher(lambda text: self._remark(path, text), lambda progress: self._bars.tile_done(path, progress))
+        watch = Watcher(lambda text: self._note(path, text), lambda progress: self._bars.tile_done(path, progress))
         request = Request(image, job.output, job.model, job.options, job.formats, job.existing, job.shard)
         run = run_slide(request, watch) if self._cluster is None else self._cluster.run(request, watch)
         if run.was_there:
@@ -199,9 +197,9 @@ class _Work:
             return f"{path.name}: {part}, {run.tiles} tiles in {_pace(run)} -> {request.store.path}", not run.failures
         return f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {job.shown(run.files)}", not run.failures
 
-    def _remark(self, path: Place, text: str) -> None:
+    def _note(self, path: Place, text: str) -> None:
         with self._speaking:
-            self.remarks.add(path.name, text)
+            self.notes.add(path.name, text)
 
 
 class Bars:

@@ -1,12 +1,15 @@
-"""What `cytoseed tune` does before and around the search itself."""
+"""`cytoseed tune`: thresholds of a model, chosen on validation images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console
 from cytoseed.settings import ModelConfig
 
 if TYPE_CHECKING:
@@ -16,38 +19,50 @@ if TYPE_CHECKING:
 _FIGURES = (("F1@0.5", "f1"), ("mean F1", "f1_mean"), ("AJI", "aji"))
 
 
-class _Report(Protocol):
-    def __call__(self, progress: TuneProgress, /) -> None: ...
+def tune(
+    data: Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/data.md.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the copy of the model.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Name of a model (see `cytoseed models`) or its folder.")
+    ] = "nuclei",
+    dataset: Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
+) -> None:
+    """Choose the thresholds of a model on validation images, and write a copy of the model with them.
+
+    Neither mean F1 nor F1@0.5 on these images gets worse; a threshold changes only if mean F1 clearly improves.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.models.weights import load_model
+        from cytoseed.run.engine import choose_device
+
+        loaded = load_model(model)
+        choose_device(device)
+        samples, origin = _find_validation(data, dataset or (), loaded.config)
+    with exit_on_mistake(FAILED):
+        from cytoseed.learn.tune import tune as search
+
+        images = "1 image" if len(samples) == 1 else f"{len(samples)} images"
+        typer.echo(f"thresholds are chosen on the {images} {origin}")
+        with _progress(len(samples)) as report:
+            tuned = search(loaded, samples, output, device, report, overwrite=overwrite)
+        typer.echo(_comparison(loaded.config, tuned))
+        typer.echo(f"model with these thresholds -> {tuned.folder}")
 
 
-class Validation(NamedTuple):
-    """Samples to choose thresholds by."""
+def _find_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) -> tuple[tuple[Sample, ...], str]:
+    """Images that the model was not trained on, and a phrase that says which they are.
 
-    samples: tuple[Sample, ...]
-    """One or more."""
-    origin: str
-    """Which they are, for a sentence."""
-
-
-def gather_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) -> Validation:
-    """Find images that the model was not trained on.
-
-    The samples of split `val`; where no sample has a split other than `train`, those that `cytoseed train` sets aside
-    if the model was trained on this data, else all of them.
-
-    Raises
-    ------
-    FileNotFoundError
-        As `find_samples`.
-    ValueError
-        As `find_samples`; or there are test images and none to validate with.
+    Those of split `val`. If all are of split `train`: those that `cytoseed train` sets aside, or all if the model was
+    not trained on these data.
     """
     from cytoseed.learn.samples import find_samples, split_by_name
 
     samples = find_samples(folder, datasets=datasets or None)
     kept = tuple(sample for sample in samples if sample.split == "val")
     if kept:
-        return Validation(kept, "of split val")
+        return kept, "of split val"
     splits = sorted({sample.split for sample in samples})
     if splits != ["train"]:
         raise ValueError(
@@ -55,24 +70,16 @@ def gather_validation(folder: Path, datasets: Sequence[str], model: ModelConfig)
             f"'val' alone: mark some in its samples.csv"
         )
     if {note.name for note in model.trained_on} & {sample.dataset for sample in samples}:
-        return Validation(split_by_name(samples).val, "that the training set aside")
-    return Validation(samples, "that there are, since the data mark none as val")
-
-
-def introduction(chosen: Validation) -> str:
-    """Say in a line which images thresholds are chosen on."""
-    count = len(chosen.samples)
-    images = "1 image" if count == 1 else f"{count} images"
-    return f"thresholds are chosen on the {images} {chosen.origin}"
+        return split_by_name(samples).val, "that the training set aside"
+    return samples, "in the data, since none is marked as val"
 
 
 @contextmanager
-def tuning_display(images: int) -> Iterator[_Report]:
-    """Show how far a search is: a bar on a terminal, else a line after the network and after each better set."""
-    from rich.console import Console
+def _progress(images: int) -> Iterator[Callable[[TuneProgress], None]]:
+    """Progress of a search: a bar on a terminal, otherwise a line per better set of thresholds."""
     from rich.progress import Progress as Bars
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = plain_console()
     best = 0.0
     with Bars(console=console, disable=not console.is_terminal, transient=True) as bars:
         bar = bars.add_task("running the network", total=images)
@@ -92,8 +99,8 @@ def tuning_display(images: int) -> Iterator[_Report]:
         yield report
 
 
-def tuning_table(config: ModelConfig, tuned: Tuned) -> str:
-    """Show thresholds and pooled figures, a line each, before and after; what changed is marked."""
+def _comparison(config: ModelConfig, tuned: Tuned) -> str:
+    """Table of thresholds and pooled scores, before and after."""
     from cytoseed.learn.evaluate import align
 
     lines = [("", "before", "after", "")]
