@@ -109,7 +109,7 @@ def _split_of(hint: Any) -> Callable[[str | None], tuple[Any, ...] | None] | Non
         try:
             return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
         except ValueError:
-            raise typer.BadParameter(f"{value!r} is not a list of {kinds[kind]} with commas between") from None
+            raise typer.BadParameter(f"{value!r} is not a list of {kinds[kind]}; put commas between") from None
 
     return split if get_origin(hint) is tuple else None
 
