@@ -13,7 +13,7 @@ import typer
 from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console, print_entry, run_each
 
 if TYPE_CHECKING:
-    from cytoseed.results.stored import StoredResult
+    from cytoseed.results import Result
 
 
 def convert(
@@ -55,8 +55,8 @@ def convert(
     console = plain_console()
 
     def work(path: Path) -> bool:
+        from cytoseed.results import open_result
         from cytoseed.results.into import write_into
-        from cytoseed.run.reopen import open_result
 
         with open_result(path, image) as result:
             if names:
@@ -80,7 +80,7 @@ def _check_image(flag: str, place: str | Path | None, results: int) -> None:
         raise FileNotFoundError(f"{flag} is {str(place)!r}; there is no such file or folder")
 
 
-def _save(result: StoredResult, path: Path, folder: Path, names: tuple[str, ...], overwrite: bool) -> list[str]:
+def _save(result: Result, path: Path, folder: Path, names: tuple[str, ...], overwrite: bool) -> list[str]:
     """Write the formats that are missing in a folder; the paths of new files other than the result itself."""
     from cytoseed.paths import same_file
     from cytoseed.results import compare, stem_of

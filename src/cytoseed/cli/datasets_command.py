@@ -11,7 +11,7 @@ from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console
 from cytoseed.settings import is_non_commercial
 
 if TYPE_CHECKING:
-    from cytoseed.learn.datasets import Prepared
+    from cytoseed.learn.datasets import PreparedDataset
 
 datasets_app = typer.Typer(
     name="datasets", help="List public data sets, and prepare their downloads for training.", no_args_is_help=True
@@ -47,7 +47,7 @@ def prepare(
         from cytoseed.learn.datasets import find_source, prepare_source
 
         source = find_source(name)
-        source.items(downloaded)
+        source.find_images(downloaded)
     with exit_on_mistake(FAILED):
         from rich.progress import Progress
 
@@ -60,7 +60,7 @@ def prepare(
         _show(prepared)
 
 
-def _show(prepared: Prepared) -> None:
+def _show(prepared: PreparedDataset) -> None:
     source = prepared.source
     for split, images in prepared.images.items():
         typer.echo(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")

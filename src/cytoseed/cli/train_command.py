@@ -16,9 +16,9 @@ from cytoseed.cli.flags import settings_flags
 from cytoseed.settings import RECIPES, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from cytoseed.learn.journal import Figure
-    from cytoseed.learn.samples import Division
-    from cytoseed.learn.train import Progress, Trained
+    from cytoseed.learn.evaluate import Accuracy
+    from cytoseed.learn.samples import TrainValSplit
+    from cytoseed.learn.train import TrainProgress, TrainResult
     from cytoseed.models.weights import Model
 
 PANELS = {
@@ -65,7 +65,6 @@ def train(
     With --from, the model is scored on the validation images before and after, and a worse model is never kept.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.learn.distil import Taught
         from cytoseed.models.weights import load_model
         from cytoseed.run.engine import choose_device
 
@@ -77,7 +76,7 @@ def train(
         if model_pixel_size is not None:
             wanted["pixel_size_um"] = model_pixel_size
         model = _starting_model(start, wanted)
-        learner = Taught(model, load_model(teacher)) if teacher else model
+        teacher_model = load_model(teacher) if teacher else None
         choose_device(device)
         samples = _find_split_samples(data, dataset or ())
     with exit_on_mistake(FAILED):
@@ -85,7 +84,7 @@ def train(
 
         typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
         with _progress(settings.steps) as report:
-            trained = run_training(samples, learner, settings, output, device, resume, report)
+            trained = run_training(samples, model, settings, output, device, resume, report, teacher=teacher_model)
         typer.echo(_comparison(trained))
         if trained.best_step == 0:
             typer.echo("no step was better than the model given by --from, so that model was kept")
@@ -109,12 +108,12 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
     return TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values, **given})
 
 
-def _find_split_samples(folder: Path, datasets: Sequence[str]) -> Division:
+def _find_split_samples(folder: Path, datasets: Sequence[str]) -> TrainValSplit:
     """Training and validation samples; without a split of their own, a fifth of them validates."""
-    from cytoseed.learn.samples import Division, find_samples, split_by_name
+    from cytoseed.learn.samples import TrainValSplit, find_samples, split_by_name
 
     samples = find_samples(folder, datasets=datasets or None)
-    division = Division(*(tuple(s for s in samples if s.split == split) for split in ("train", "val")))
+    division = TrainValSplit(*(tuple(s for s in samples if s.split == split) for split in ("train", "val")))
     return division if division.val else split_by_name(division.train)
 
 
@@ -122,21 +121,21 @@ def _starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Mode
     """Model to train: a new network, or that named `start`, narrowed if `wanted` has another network."""
     if not start:
         return ModelConfig(**wanted)
-    from cytoseed.learn.distil import narrowed
+    from cytoseed.learn.distil import narrow_model
     from cytoseed.models.weights import Model, load_model
 
     model = load_model(start)
     if wanted.get("network", model.config.network) != model.config.network:
-        model = narrowed(model, wanted["network"])
+        model = narrow_model(model, wanted["network"])
     changed = {**wanted, "description": f"Trained from {model.config.name}.", "figures": {}}
     return Model(dataclasses.replace(model.config, **changed), model.segmenter)
 
 
-def _comparison(trained: Trained) -> str:
+def _comparison(trained: TrainResult) -> str:
     """Table of scores on the validation images, before and after."""
     from cytoseed.learn.evaluate import align
 
-    def values(figure: Figure) -> tuple[str, str, str]:
+    def values(figure: Accuracy) -> tuple[str, str, str]:
         return f"{figure.f1:.3f}", f"{figure.f1_mean:.3f}", f"{figure.aji:.3f}"
 
     before = {figure.name: values(figure) for figure in trained.before}
@@ -148,7 +147,7 @@ def _comparison(trained: Trained) -> str:
 
 
 @contextmanager
-def _progress(steps: int) -> Iterator[Callable[[Progress], None]]:
+def _progress(steps: int) -> Iterator[Callable[[TrainProgress], None]]:
     """Progress of a training: a bar on a terminal, otherwise a line per report."""
     from rich.progress import Progress as Bars
 
@@ -156,7 +155,7 @@ def _progress(steps: int) -> Iterator[Callable[[Progress], None]]:
     with Bars(console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task("training", total=steps)
 
-        def report(progress: Progress) -> None:
+        def report(progress: TrainProgress) -> None:
             text = f"loss {progress.loss:.3f}, best mean F1 {progress.best_f1_mean:.3f}"
             bars.update(bar, completed=progress.step, description=text)
             if not console.is_terminal:

@@ -14,7 +14,7 @@ from cytoseed.settings import ModelConfig
 
 if TYPE_CHECKING:
     from cytoseed.learn.samples import Sample
-    from cytoseed.learn.tune import Tuned, TuneProgress
+    from cytoseed.learn.tune import TuneProgress, TuneResult
 
 _FIGURES = (("F1@0.5", "f1"), ("mean F1", "f1_mean"), ("AJI", "aji"))
 
@@ -99,7 +99,7 @@ def _progress(images: int) -> Iterator[Callable[[TuneProgress], None]]:
         yield report
 
 
-def _comparison(config: ModelConfig, tuned: Tuned) -> str:
+def _comparison(config: ModelConfig, tuned: TuneResult) -> str:
     """Table of thresholds and pooled scores, before and after."""
     from cytoseed.learn.evaluate import align
 
