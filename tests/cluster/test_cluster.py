@@ -17,7 +17,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.models.weights import load_model, save_model
 from cytoseed.run.cluster import Cluster
 from cytoseed.run.dask_client import connect, key_options, temporary_keys

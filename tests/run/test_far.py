@@ -7,7 +7,7 @@ import s3fs
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
 from cytoseed.run.shards import find_shards

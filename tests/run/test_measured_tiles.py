@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from cytoseed.report.tiles import Grid
+from cytoseed.run.tiles import Grid
 from cytoseed.run.part import Subject, measured_again
 from numpy.typing import NDArray
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from cytoseed.report.tiles import Grid
+from cytoseed.run.tiles import Grid
 
 from cytoseed.run.pipeline import run_tiles
 from cytoseed.run.tile import TileInput

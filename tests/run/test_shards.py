@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
 from cytoseed.run.resume import Shard

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from cytoseed.report.tiles import Grid
+from cytoseed.run.tiles import Grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

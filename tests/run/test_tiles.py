@@ -1,7 +1,7 @@
 """Tiles cover an image, and neighbours are all that can meet."""
 
 import numpy as np
-from cytoseed.report.tiles import GRAIN_PX, Grid
+from cytoseed.run.tiles import GRAIN_PX, Grid
 from hypothesis import given
 from hypothesis import strategies as st
 

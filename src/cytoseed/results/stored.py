@@ -174,9 +174,9 @@ def _thumbnail(
 ) -> tuple[NDArray[Any], float]:
     """Show the image as it was shown when the result was made."""
     from cytoseed.images.overview import thumbnail
-    from cytoseed.run.picture import opened
+    from cytoseed.images import as_image
 
-    image = _found(result, was_at) if given is None else opened(given)
+    image = _found(result, was_at) if given is None else as_image(given)
     if image.shape != result.shape:
         raise ValueError(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
