@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from bright import bright_config, bright_segmenter
-from cytoseed.images import image_of, open_image
+from cytoseed.images import as_image, open_image
 from cytoseed.models.weights import Model
 from cytoseed.results.objects import Objects, numbers_of, pack_masks
 from cytoseed.results.table import measure_objects
@@ -150,7 +150,7 @@ def test_files_of_tiles_hold_the_table(tmp_path: Path) -> None:
 
 
 def subject_of(pixels: NDArray[Any], model: Model, stains: tuple[str, ...] = ()) -> Subject:
-    image = image_of(pixels)
+    image = as_image(pixels)
     plan = make_plan(image, model.config, SegmentOptions())
     limits = Limits(np.zeros(3, np.float32), np.ones(3, np.float32))
     grid = Grid(*plan.size_yx, CORE, 64, 128)
@@ -186,7 +186,7 @@ def test_what_is_left_of_an_object_is_measured_as_in_one_pass(tile: int, touches
 
 
 def seen(image: Any, model: Model, **options: Any) -> Survey:
-    opened = open_image(image) if isinstance(image, Path) else image_of(image)
+    opened = open_image(image) if isinstance(image, Path) else as_image(image)
     wishes = SegmentOptions(tile_size_px=CORE, **options)
     plan = make_plan(opened, model.config, wishes)
     grid = tile_grid(plan, model.config, wishes, opened)

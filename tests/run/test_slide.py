@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import cytoseed
 from bright import bright_config, bright_segmenter
-from cytoseed.images import ImageFileError, image_of, open_image
+from cytoseed.images import ImageFileError, as_image, open_image
 from cytoseed.models.weights import Model
 from cytoseed.results.store import Store
 from cytoseed.run.part import Maker
@@ -522,7 +522,7 @@ def test_an_image_too_large_for_memory_names_the_other_door():
             raise AssertionError
 
     with pytest.raises(ValueError, match="segment_slide"):
-        segment(image_of(Endless()), GREY)
+        segment(as_image(Endless()), GREY)
     assert cytoseed.segment_slide is segment_slide
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from cytoseed.images import Image
-    from cytoseed.images.remote import Place
     from cytoseed.models.weights import Model
     from cytoseed.results import Segmentation
     from cytoseed.results.slide import SlideResult
@@ -78,12 +77,12 @@ class SegmentJob(NamedTuple):
     shard: Shard | None = None
     """Of a large image do only this part of the tiles, and of small ones every so manieth."""
 
-    def run(self, paths: Sequence[Place], cluster: Cluster | None = None) -> int:
+    def run(self, paths: Sequence[Path], cluster: Cluster | None = None) -> int:
         """Segment images; one that fails is reported, and the others go on.
 
         Parameters
         ----------
-        paths : sequence of Path or Remote
+        paths : sequence of Path
         cluster : Cluster, optional
             Whose workers do it, several images at a time.
 
@@ -113,13 +112,14 @@ class SegmentJob(NamedTuple):
         """Choose the file to look at first."""
         return files[self.formats.index("overlay")] if "overlay" in self.formats else files[0]
 
-    def is_done(self, path: Place, image: Image) -> bool:
+    def is_done(self, path: Path, image: Image) -> bool:
         """Tell whether the result is there; a different one is refused before the work, not after it."""
+        from cytoseed.paths import display
         from cytoseed.results import compare, record_of, stem_of
         from cytoseed.run.segment import describe
 
         record = record_of(image.read(), str(path), describe(image, self.model.config, self.options))
-        found = compare(self.output, stem_of(str(path)), record, self.formats)
+        found = compare(self.output, stem_of(display(path)), record, self.formats)
         if found.state == "different":
             raise FileExistsError(
                 f"{self.output} holds a result of that name that was made otherwise "
@@ -139,7 +139,7 @@ class _Work:
         self._speaking = threading.Lock()
         self._slides = threading.Semaphore(_SLIDES_AT_ONCE)  # joining and writing take memory here
 
-    def failed(self, number: int, path: Place) -> bool:
+    def failed(self, number: int, path: Path) -> bool:
         """Segment an image, the `number`th of all, and tell of it; True where it failed or lacks a part."""
         try:
             line, is_whole = self._segmented(number, path)
@@ -153,7 +153,7 @@ class _Work:
             self._bars.next_image(path)
         return not is_whole
 
-    def _segmented(self, number: int, path: Place) -> tuple[str, bool]:
+    def _segmented(self, number: int, path: Path) -> tuple[str, bool]:
         """Segment one image; tell of it in a line, and whether all of it could be segmented."""
         from cytoseed.images import open_image
         from cytoseed.run.plan import make_plan
@@ -168,7 +168,7 @@ class _Work:
             return f"{path.name}: left to another shard", True
         return self._whole(path, image), True
 
-    def _whole(self, path: Place, image: Image) -> str:
+    def _whole(self, path: Path, image: Image) -> str:
         """Segment one image at once, unless its result is there already and is not to be overwritten."""
         from cytoseed.run.segment import segment
 
@@ -183,7 +183,7 @@ class _Work:
         seconds = time.perf_counter() - started
         return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
 
-    def _slide(self, path: Place, image: Image) -> tuple[str, bool]:
+    def _slide(self, path: Path, image: Image) -> tuple[str, bool]:
         """Segment one image tile by tile."""
         from cytoseed.run.job import Request
         from cytoseed.run.slide import Watcher, run_slide
@@ -199,7 +199,7 @@ class _Work:
             return f"{path.name}: {part}, {run.tiles} tiles in {_pace(run)} -> {request.store.path}", not run.failures
         return f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {job.shown(run.files)}", not run.failures
 
-    def _remark(self, path: Place, text: str) -> None:
+    def _remark(self, path: Path, text: str) -> None:
         with self._speaking:
             self.remarks.add(path.name, text)
 
@@ -222,7 +222,7 @@ class Bars:
             *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stderr=shared
         )
         self._images = self._bars.add_task("images", total=images, rate="", visible=images > 1)
-        self._tiles: dict[Place, TaskID] = {}
+        self._tiles: dict[Path, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -231,13 +231,13 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def next_image(self, path: Place) -> None:
+    def next_image(self, path: Path) -> None:
         """Count an image as done."""
         if path in self._tiles:
             self._bars.remove_task(self._tiles.pop(path))
         self._bars.advance(self._images)
 
-    def tile_done(self, path: Place, progress: TileProgress) -> None:
+    def tile_done(self, path: Path, progress: TileProgress) -> None:
         """Show how far a large image is."""
         if path not in self._tiles:
             name = f"tiles of {path.name}" if self._tiles else "tiles"
@@ -289,7 +289,7 @@ def _require_writable(folder: Path) -> None:
         raise PermissionError(f"output folder {str(folder)!r} cannot be written to; give another")
 
 
-def _with_name(path: Place, error: BaseException) -> str:
+def _with_name(path: Path, error: BaseException) -> str:
     """Give an error's message, in one line that names the image."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError):

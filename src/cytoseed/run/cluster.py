@@ -30,7 +30,7 @@ from cytoseed.run.connect import START_S, address_of, connected, local_scheduler
 from cytoseed.run.crew import batch_on
 from cytoseed.run.job import Existing, Request
 from cytoseed.run.part import Clock, Subject
-from cytoseed.run.picture import Picture, address_of_image, opened
+from cytoseed.images import ImageLike, address, as_image
 from cytoseed.run.pipeline import Made
 from cytoseed.run.slide import SlideRun, Watcher, run_slide
 from cytoseed.run.tiles import Tile
@@ -108,7 +108,7 @@ class Cluster:
 
     def segment_slide(
         self,
-        image: Picture,
+        image: ImageLike,
         output: str | os.PathLike[str],
         model: Model | str | os.PathLike[str] = "nuclei",
         options: SegmentOptions | None = None,
@@ -134,7 +134,7 @@ class Cluster:
         """
         wishes = with_settings(options, settings)
         ready = model if isinstance(model, Model) else load_model(model)
-        return self.run(Request(opened(image), as_path(output), ready, wishes, tuple(formats), existing), watch)
+        return self.run(Request(as_image(image), as_path(output), ready, wishes, tuple(formats), existing), watch)
 
     def run(self, request: Request, watch: Watcher | None = None) -> SlideRun:
         """Do what `cytoseed.run.slide.run_slide` does."""
@@ -166,7 +166,7 @@ class Cluster:
             targets=model.config.targets,
             channel_names=image.channel_names,
             pixel_size_um=found.pixel_size_um,
-            source=str(image.path),
+            source=image.source,
             settings=found.settings,
         )
 
@@ -237,7 +237,7 @@ class Cluster:
         if image.path is None or model.folder is None:
             what = "image" if image.path is None else "model"
             raise ValueError(f"the {what} is held in memory, where workers cannot see it: give the path of a file")
-        source = address_of_image(image)
+        source = address(image)
         folder = os.path.abspath(model.folder)
         return worker.Errand(
             source,

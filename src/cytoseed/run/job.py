@@ -20,7 +20,7 @@ from cytoseed.results.store import SUFFIX, Store
 from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.engine import choose_device
-from cytoseed.run.picture import address_of_image
+from cytoseed.images import address
 from cytoseed.run.plan import Plan, make_plan
 from cytoseed.run.survey import Limits, Survey, tile_grid, tile_settings
 from cytoseed.run.tiles import Grid
@@ -77,7 +77,7 @@ class Request(NamedTuple):
     @property
     def source(self) -> str:
         """The image's path, or `array`."""
-        return "array" if self.image.path is None else str(self.image.path)
+        return self.image.source
 
     @property
     def stem(self) -> str:
@@ -213,7 +213,7 @@ def described(request: Request, job: Job) -> dict[str, Any]:
         "grid": job.grid._asdict(),
         "overwrites": job.overwrite,
         "asked": {
-            "source": address_of_image(request.image),
+            "source": address(request.image),
             "model": "" if folder is None else os.path.abspath(folder),
             "options": options,
             "formats": list(request.formats),

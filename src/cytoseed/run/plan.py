@@ -13,7 +13,7 @@ from cytoseed.core.model import Thresholds
 from cytoseed.core.prepare import fit_channels, scale_intensity
 from cytoseed.core.scale import full_box, rescale_part
 from cytoseed.images import Image, check_pixels, choose_channels
-from cytoseed.images.stain import check_stain, unmix
+from cytoseed.images.unmix import check_stain, unmix
 from cytoseed.run.tiles import Box
 from cytoseed.settings import ModelConfig, SegmentOptions
 

@@ -13,10 +13,10 @@ from cytoseed.images import Image, open_image
 from cytoseed.results.record import input_of
 from cytoseed.results.stored import StoredResult
 from cytoseed.results.stored import open_result as _open_result
-from cytoseed.run.picture import Picture, opened
+from cytoseed.images import ImageLike, as_image
 
 
-def open_result(path: str | os.PathLike[str], image: Picture | None = None) -> StoredResult:
+def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) -> StoredResult:
     """Open a stored result, a file that ends in `.objects.zip`, to look at it or to write it in other formats.
 
     Parameters
@@ -41,11 +41,11 @@ def open_result(path: str | os.PathLike[str], image: Picture | None = None) -> S
     return _open_result(path, partial(_look, image))
 
 
-def _look(given: Picture | None, result: StoredResult, largest_px: int) -> tuple[NDArray[Any], float]:
+def _look(given: ImageLike | None, result: StoredResult, largest_px: int) -> tuple[NDArray[Any], float]:
     """Show the image as it was shown when the result was made."""
     from cytoseed.run.slide import look
 
-    image = _found(result) if given is None else opened(given)
+    image = _found(result) if given is None else as_image(given)
     if image.shape != result.shape:
         raise ValueError(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "

@@ -24,7 +24,7 @@ from cytoseed.run.area import read_area
 from cytoseed.run.crew import Here
 from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.run.part import Clock, Subject
-from cytoseed.run.picture import Picture, opened
+from cytoseed.images import ImageLike, as_image
 from cytoseed.run.plan import Plan, check_values, choose_stain, make_plan, scale_notice, see
 from cytoseed.run.runtimes import choose_runtime, precision_notice
 from cytoseed.run.survey import survey, tile_grid, tile_settings
@@ -39,7 +39,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 
 
 def segment(
-    image: Picture,
+    image: ImageLike,
     model: Model | str | os.PathLike[str] = "nuclei",
     options: SegmentOptions | None = None,
     notice: Callable[[str], None] | None = None,
@@ -85,7 +85,7 @@ def segment(
     """
     wishes = with_settings(options, settings)
     ready = model if isinstance(model, Model) else load_model(model)
-    source = opened(image)
+    source = as_image(image)
     plan = make_plan(source, ready.config, wishes)
     device = choose_device(wishes.device)
     choose_runtime(wishes.runtime, device, wishes.precision)
@@ -113,7 +113,7 @@ def segment(
     )
 
 
-def describe(image: Picture, config: ModelConfig, options: SegmentOptions | None = None) -> Mapping[str, Any]:
+def describe(image: ImageLike, config: ModelConfig, options: SegmentOptions | None = None) -> Mapping[str, Any]:
     """Tell everything that decides the objects of a run, without running it.
 
     Parameters
@@ -136,10 +136,10 @@ def describe(image: Picture, config: ModelConfig, options: SegmentOptions | None
     FileNotFoundError, TypeError, ValueError
         As `segment` does, for all that shows before the pixels are read.
     """
-    return make_plan(opened(image), config, options or SegmentOptions()).record
+    return make_plan(as_image(image), config, options or SegmentOptions()).record
 
 
-def network_image(image: Picture, config: ModelConfig, options: SegmentOptions | None = None) -> torch.Tensor:
+def network_image(image: ImageLike, config: ModelConfig, options: SegmentOptions | None = None) -> torch.Tensor:
     """Make of an image what `segment` gives to the network: its channels, normalised, at the model's pixel size.
 
     Parameters
@@ -161,7 +161,7 @@ def network_image(image: Picture, config: ModelConfig, options: SegmentOptions |
     FileNotFoundError, MemoryError, TypeError, ValueError
         As `segment`.
     """
-    source = opened(image)
+    source = as_image(image)
     plan = make_plan(source, config, options or SegmentOptions())
     pixels = source.read()
     with _memory_errors(plan):
@@ -203,7 +203,7 @@ def _whole(image: Image, pixels: NDArray[Any], plan: Plan, channels: int) -> tor
 
 
 def is_large(image: Image, plan: Plan, options: SegmentOptions) -> bool:
-    """Tell whether an image is segmented in tiles: it is large, a pyramid or damaged, or that was asked for.
+    """Tell whether an image is segmented in tiles: it is large, a pyramid, or that was asked for.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def is_large(image: Image, plan: Plan, options: SegmentOptions) -> bool:
     seen, read = (height * width for height, width in (plan.size_yx, plan.level_yx))
     held = image.dtype.itemsize * image.shape[0] * image.shape[1] * image.shape[2]
     is_big = seen > _LARGEST_WHOLE_PX or read > LARGEST_COUNTED_PX or held > _LARGEST_HELD_BYTES
-    return asked or is_big or plan.level > 0 or bool(image.damage)
+    return asked or is_big or plan.level > 0
 
 
 def _in_tiles(

@@ -19,7 +19,7 @@ from cytoseed.paths import as_path, list_names, lock, remove
 from cytoseed.results.record import differences
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.run.job import Request
-from cytoseed.run.picture import opened
+from cytoseed.images import as_image
 from cytoseed.run.slide import SlideRun, Watcher, run_slide
 from cytoseed.settings import SegmentOptions
 
@@ -89,7 +89,7 @@ def merge(
         name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()
     }
     request = Request(
-        opened(os.fspath(image) if image is not None else asked["source"]),
+        as_image(os.fspath(image) if image is not None else asked["source"]),
         folder,
         load_model(asked["model"]),
         SegmentOptions(**options),

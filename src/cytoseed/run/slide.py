@@ -26,7 +26,7 @@ from cytoseed.run.crew import Crew, Here
 from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.run.job import Begun, Existing, Job, Request, begin, decide, described, drop_damaged, read_begun
 from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Subject
-from cytoseed.run.picture import Picture, opened
+from cytoseed.images import ImageLike, as_image
 from cytoseed.run.plan import scale_notice
 from cytoseed.run.runtimes import precision_notice
 from cytoseed.run.survey import survey
@@ -70,7 +70,7 @@ class SlideRun(NamedTuple):
 
 
 def segment_slide(
-    image: Picture,
+    image: ImageLike,
     output: str | os.PathLike[str],
     model: Model | str | os.PathLike[str] = "nuclei",
     options: SegmentOptions | None = None,
@@ -119,7 +119,7 @@ def segment_slide(
     """
     wishes = with_settings(options, settings)
     ready = model if isinstance(model, Model) else load_model(model)
-    return run_slide(Request(opened(image), as_path(output), ready, wishes, tuple(formats), existing), watch)
+    return run_slide(Request(as_image(image), as_path(output), ready, wishes, tuple(formats), existing), watch)
 
 
 def run_slide(request: Request, watch: Watcher | None = None, crew: Crew | None = None) -> SlideRun:
@@ -298,8 +298,6 @@ def _notices(request: Request, run: SlideRun, margin_px: int) -> Iterator[str]:
             f"from their tile and were left out rather than cut ({named}): if they are objects, state a "
             f"larger --margin (margin_px in Python)"
         )
-    if request.image.damage:
-        yield f"the file is damaged: {request.image.damage}"
 
 
 def _words(box_yxhw: Sequence[int]) -> str:
