@@ -29,16 +29,3 @@ __all__ = [
     "overview",
     "thumbnail",
 ]
-
-import os as _os
-from numpy.typing import ArrayLike as _A
-ImageLike = str | _os.PathLike[str] | Image | _A
-def as_image(picture):
-    if isinstance(picture, Image):
-        return picture
-    is_path = isinstance(picture, (str, _os.PathLike)) or hasattr(picture, "storage_options")
-    return open_image(picture) if is_path else image_of(picture)
-def address(image):
-    if image.path is None:
-        return "array"
-    return image.path.url if isinstance(image.path, Remote) else _os.path.abspath(image.path)

@@ -25,8 +25,7 @@ from cytoseed.learn.samples import Sample, TrainValSplit
 from cytoseed.learn.train_log import Provenance, TrainLog
 from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
 from cytoseed.paths import atomic_file
-from cytoseed.run.engine import choose_device, keep_freed_memory
-from cytoseed.run.engine import bfloat16_is_fast
+from cytoseed.run.engine import bfloat16_is_fast, choose_device, keep_freed_memory
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CHECKPOINT = "checkpoint.pt"

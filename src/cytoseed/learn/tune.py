@@ -19,8 +19,8 @@ from cytoseed.learn.metrics import ImageScore
 from cytoseed.learn.metrics import score as score_labels
 from cytoseed.learn.samples import Sample
 from cytoseed.models.weights import CONFIG_FILE, WEIGHTS_FILE, Model, keeps_half, save_model
-from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.api import network_image
+from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.tile import full_size_labels
 from cytoseed.settings import ModelConfig, SegmentOptions
 

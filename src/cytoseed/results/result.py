@@ -50,7 +50,7 @@ class Result(ResultView):
     """Closes the file of a stored result; what was not read before cannot be read after."""
 
     @classmethod
-    def from_labels(
+    def from_labels(  # noqa: PLR0913
         cls,
         labels: NDArray[Any],
         image: NDArray[Any],

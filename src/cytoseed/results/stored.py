@@ -173,8 +173,8 @@ def _thumbnail(
     given: ImageLike | None, result: Result, was_at: str | None, largest_px: int
 ) -> tuple[NDArray[Any], float]:
     """Show the image as it was shown when the result was made."""
-    from cytoseed.images.overview import thumbnail
     from cytoseed.images import as_image
+    from cytoseed.images.overview import thumbnail
 
     image = _found(result, was_at) if given is None else as_image(given)
     if image.shape != result.shape:

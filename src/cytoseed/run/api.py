@@ -12,7 +12,6 @@ from cytoseed.images import ImageLike, as_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.paths import as_path
 from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, open_result
-from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.executor import memory_errors
 from cytoseed.run.plan import make_plan
 from cytoseed.run.resume import Existing, Request
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from cytoseed.run.cluster import Cluster
 
 
-def segment(
+def segment(  # noqa: PLR0913
     image: ImageLike,
     model: Model | str | os.PathLike[str] = "nuclei",
     options: SegmentOptions | None = None,

@@ -164,13 +164,13 @@ class Cluster:
     def _check_workers(self, task: worker.WorkerTask) -> str:
         """Ask every worker whether it can do a task, and on which device."""
         call = WorkerCall(worker.check, (task,))
-        futures = {address: self._submit(call, workers=[address]) for address in self._client.nthreads()}
+        futures = {name: self._submit(call, workers=[name]) for name in self._client.nthreads()}
         devices = set()
-        for address, future in futures.items():
+        for name, future in futures.items():
             try:
                 answer = _result(future, max(self._patience_s, START_S))
             except (OSError, ValueError) as error:
-                raise ValueError(f"worker {address} {error}") from error
+                raise ValueError(f"worker {name} {error}") from error
             if not isinstance(answer, Exception):  # else it has died since
                 devices.add(answer)
         return devices.pop() if len(devices) == 1 else "cpu"

@@ -50,7 +50,7 @@ class Shard(NamedTuple):
         return place % self.of == self.number % self.of
 
     def share(self, count: int) -> range:
-        """This shard's share of `count` items; the shares of all shards differ by one item at most."""
+        """Indices of the shard's share of `count` items; the shares of all shards differ by one item at most."""
         return range(count * (self.number - 1) // self.of, count * self.number // self.of)
 
 

@@ -6,14 +6,15 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cytoseed.images import ImageFileError, Regions
 from cytoseed.images.overview import thumbnail
@@ -93,12 +94,20 @@ def run_in_memory(request: Request, callbacks: Callbacks | None = None, executor
     executor = executor or _local_executor(request)
     if not job.plan.is_tiled:
         return _single_result(request, job, executor, Clock())
-    folder = tempfile.TemporaryDirectory(prefix="cytoseed-", ignore_cleanup_errors=True)
-    report = _run_tiles(request._replace(output=Path(folder.name)), job, calls, executor, keep_alive=folder)
+    folder = _TemporaryFolder()
+    report = _run_tiles(request._replace(output=folder.path), job, calls, executor, keep_alive=folder)
     if report.failures or report.result is None:
         cause = report.failures[0].cause if report.failures else "no result"
         raise ImageFileError(f"{request.image.source}: a part of it cannot be segmented: {cause}")
     return report.result
+
+
+class _TemporaryFolder:
+    """A folder that lasts as long as this object; unlike `tempfile.TemporaryDirectory`, it warns of nothing."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="cytoseed-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _notify(request: Request, job: Job, calls: Callbacks, executor: Executor | None) -> None:
