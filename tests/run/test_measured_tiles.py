@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from cytoseed.run.tiles import Grid
 from cytoseed.run.part import Subject, measured_again
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ from cytoseed.run.area import read_area
 from cytoseed.run.plan import make_plan
 from cytoseed.run.stitch import Trimmed
 from cytoseed.run.survey import Limits, Survey, survey, tile_grid
+from cytoseed.run.tiles import Grid
 from cytoseed.settings import STAINS, SegmentOptions
 from runs import run
 

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 import torch
-from cytoseed.run.tiles import Grid
 
 from cytoseed.run.pipeline import run_tiles
 from cytoseed.run.tile import TileInput
+from cytoseed.run.tiles import Grid
 
 GRID = Grid(height=64, width=640, core_px=64, margin_px=64, reach_px=0)
 

@@ -17,6 +17,7 @@ from cytoseed.images import open_image
 from cytoseed.models.weights import Model, list_models, load_model, save_model
 from cytoseed.run.api import describe, segment
 from cytoseed.run.engine import Engine
+from cytoseed.run.slide import Callbacks
 from cytoseed.run.tile import full_size_labels
 from cytoseed.settings import SegmentOptions
 
@@ -204,13 +205,13 @@ def test_settings_that_are_no_finite_numbers_are_refused(name, value):
 
 @pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate", "can't allocate memory: you tried to"])
 def test_a_lack_of_memory_is_told(monkeypatch, text):
-    monkeypatch.setattr(Engine, "labels", Mock(side_effect=RuntimeError(text)))
+    monkeypatch.setattr(Engine, "labels_of_views", Mock(side_effect=RuntimeError(text)))
     with pytest.raises(MemoryError, match="not enough memory to segment 120 x 160 px"):
         segment(scene()[0], GREY, pixel_size_um=1.0)
 
 
 def test_another_fault_of_pytorch_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(Engine, "labels", Mock(side_effect=RuntimeError("mat1 and mat2 cannot be multiplied")))
+    monkeypatch.setattr(Engine, "labels_of_views", Mock(side_effect=RuntimeError("mat1 and mat2 cannot be multiplied")))
     with pytest.raises(RuntimeError, match="mat1"):
         segment(scene()[0], GREY)
 

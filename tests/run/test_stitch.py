@@ -4,12 +4,12 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from cytoseed.run.tiles import Grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cytoseed.results.objects import Objects, pack_masks
 from cytoseed.run.stitch import stitch
+from cytoseed.run.tiles import Grid
 
 PAIR = Grid(height=128, width=256, core_px=128, margin_px=64, reach_px=0)  # two tiles, side by side
 

@@ -1,9 +1,10 @@
 """Tiles cover an image, and neighbours are all that can meet."""
 
 import numpy as np
-from cytoseed.run.tiles import GRAIN_PX, Grid
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cytoseed.run.tiles import GRAIN_PX, Grid
 
 GRIDS = st.builds(
     Grid,

@@ -155,7 +155,7 @@ def _optimised(network: UNet, device: torch.device, precision: str) -> nn.Module
     """Network on its device, in its fastest memory layout and the chosen precision."""
     network.to(device)
     if device.type == "cpu":
-        network.join()
+        network.fuse_upsampling()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.band_px = _BAND_PX
     return _Bfloat16(network) if precision == "bfloat16" else network
