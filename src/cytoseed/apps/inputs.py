@@ -48,11 +48,11 @@ def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
     for path in found.values():
         other = by_stem.setdefault(stem_of(display(path)), path)
         if other is not path:
-            pattern = f"*{path.suffix}"
+            pattern = f"*{Path(display(path)).suffix}"
             kind = path.parent / pattern
             raise ValueError(
-                f"{display(other)} and {display(path)} would both be written as {stem_of(display(path))!r}; rename one, segment them into "
-                f"different folders, or name only one kind of files, such as '{kind}'"
+                f"{display(other)} and {display(path)} would both be written as {stem_of(display(path))!r}; rename "
+                f"one, segment them into different folders, or name only one kind of files, such as '{kind}'"
             )
     return tuple(found.values())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cytoseed.apps.console import MISTAKES, Remarks, complain, remark
+from cytoseed.paths import display, file_name
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ class SegmentJob(NamedTuple):
 
     def is_done(self, path: Path, image: Image) -> bool:
         """Tell whether the result is there; a different one is refused before the work, not after it."""
-        from cytoseed.paths import display
         from cytoseed.results import compare, record_of, stem_of
         from cytoseed.run.segment import describe
 
@@ -165,7 +165,7 @@ class _Work:
             with self._slides:
                 return self._slide(path, image)
         if job.shard is not None and not job.shard.takes(number):
-            return f"{path.name}: left to another shard", True
+            return f"{file_name(path)}: left to another shard", True
         return self._whole(path, image), True
 
     def _whole(self, path: Path, image: Image) -> str:
@@ -176,12 +176,12 @@ class _Work:
         started = time.perf_counter()
         held = image.in_memory()  # read once, for the comparison and the run
         if job.existing != "overwrite" and job.is_done(path, held):
-            return f"{path.name}: already there"
+            return f"{file_name(path)}: already there"
         find = segment if self._cluster is None else self._cluster.segment
         result = find(held, job.model, job.options, lambda text: self._remark(path, text))
         files = result.save(job.output, job.formats, job.existing == "overwrite")
         seconds = time.perf_counter() - started
-        return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
+        return f"{file_name(path)}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
 
     def _slide(self, path: Path, image: Image) -> tuple[str, bool]:
         """Segment one image tile by tile."""
@@ -193,15 +193,18 @@ class _Work:
         request = Request(image, job.output, job.model, job.options, job.formats, job.existing, job.shard)
         run = run_slide(request, watch) if self._cluster is None else self._cluster.run(request, watch)
         if run.was_there:
-            return f"{path.name}: already there", True
+            return f"{file_name(path)}: already there", True
         if run.result is None:
             part = f"shard {request.shard.number} of {request.shard.of}" if request.shard is not None else ""
-            return f"{path.name}: {part}, {run.tiles} tiles in {_pace(run)} -> {request.store.path}", not run.failures
-        return f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {job.shown(run.files)}", not run.failures
+            return (
+                f"{file_name(path)}: {part}, {run.tiles} tiles in {_pace(run)} -> {request.store.path}",
+                not run.failures,
+            )
+        return f"{file_name(path)}: {_counted(run.result)} in {_pace(run)} -> {job.shown(run.files)}", not run.failures
 
     def _remark(self, path: Path, text: str) -> None:
         with self._speaking:
-            self.remarks.add(path.name, text)
+            self.remarks.add(file_name(path), text)
 
 
 class Bars:
@@ -240,7 +243,7 @@ class Bars:
     def tile_done(self, path: Path, progress: TileProgress) -> None:
         """Show how far a large image is."""
         if path not in self._tiles:
-            name = f"tiles of {path.name}" if self._tiles else "tiles"
+            name = f"tiles of {file_name(path)}" if self._tiles else "tiles"
             self._tiles[path] = self._bars.add_task(name, total=progress.total, rate="")
         rate = f"{progress.input_px / progress.seconds / 1e6:.1f} Mpx/s, {progress.objects} objects"
         self._bars.update(self._tiles[path], completed=progress.done, rate=rate)
@@ -294,4 +297,4 @@ def _with_name(path: Path, error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError):
         text = text if text.startswith("not enough") else f"not enough memory ({text}); segment a part of the image"
-    return text if path.name in text else f"{path.name}: {text}"
+    return text if file_name(path) in text else f"{file_name(path)}: {text}"

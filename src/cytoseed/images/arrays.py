@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, numbered_names
-from cytoseed.images.regions import Box, Regions, channel_runs
 from cytoseed.images.pixel_size import NOT_STATED
+from cytoseed.images.regions import Box, Regions, channel_runs
 
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 _MANY = 16  # more channels than this, over a last axis of no more than this: the axes are in another order

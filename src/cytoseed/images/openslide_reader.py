@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cytoseed.images.file_errors import foreign_errors
 from cytoseed.images.image import RGB_NAMES, Image
-from cytoseed.images.regions import Box, Layout, Regions
 from cytoseed.images.pixel_size import first_credible
+from cytoseed.images.regions import Box, Layout, Regions
 
 if TYPE_CHECKING:
     from openslide import OpenSlide

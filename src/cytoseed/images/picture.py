@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from cytoseed.images.file_errors import ImageFileError, cut_short
 from cytoseed.images.image import RGB_NAMES, Image, numbered_names
-from cytoseed.images.regions import Box, InMemory, Layout, Regions
 from cytoseed.images.pixel_size import NOT_STATED
+from cytoseed.images.regions import Box, InMemory, Layout, Regions
 
 # the signature's 8 bytes and the first chunk's length are skipped
 _PNG_HEADER = struct.Struct(">12x4sIIBB")

@@ -222,6 +222,7 @@ def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
         picture = open_image(path)
     except ImageFileError as error:
         raise ValueError(f"mask {path} is neither GeoJSON nor a picture that can be read as a mask: {error}") from error
+    _, height, width = picture.shape
     if not _is_reduced((height, width), shape_yx):
         raise ValueError(
             f"mask {path} is {_size((height, width))} and the image {_size(shape_yx)}: a mask must have the image's "

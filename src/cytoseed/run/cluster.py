@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from cytoseed import __version__
-from cytoseed.images import Image, Regions
+from cytoseed.images import Image, ImageLike, Regions, address, as_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.paths import as_path
 from cytoseed.results.objects import Objects
@@ -30,7 +30,6 @@ from cytoseed.run.connect import START_S, address_of, connected, local_scheduler
 from cytoseed.run.crew import batch_on
 from cytoseed.run.job import Existing, Request
 from cytoseed.run.part import Clock, Subject
-from cytoseed.images import ImageLike, address, as_image
 from cytoseed.run.pipeline import Made
 from cytoseed.run.slide import SlideRun, Watcher, run_slide
 from cytoseed.run.tiles import Tile
@@ -253,13 +252,13 @@ class Cluster:
     def _asked(self, errand: worker.Errand) -> str:
         """Ask every worker whether it is fit for an errand, and for its device."""
         task = _Task(worker.describe, (errand,))
-        asked = {address: self._sent(task, workers=[address]) for address in self._client.nthreads()}
+        asked = {name: self._sent(task, workers=[name]) for name in self._client.nthreads()}
         devices = set()
-        for address, future in asked.items():
+        for name, future in asked.items():
             try:
                 answer = _result(future, max(self._patience_s, START_S))
             except (OSError, ValueError) as error:
-                raise ValueError(f"worker {address} {error}") from error
+                raise ValueError(f"worker {name} {error}") from error
             if not isinstance(answer, Exception):  # else it has died since
                 devices.add(answer)
         return devices.pop() if len(devices) == 1 else "cpu"

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cytoseed.images import Image
+from cytoseed.images import Image, address
 from cytoseed.models.weights import Model
 from cytoseed.paths import require_writable
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
@@ -20,7 +20,6 @@ from cytoseed.results.store import SUFFIX, Store
 from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.engine import choose_device
-from cytoseed.images import address
 from cytoseed.run.plan import Plan, make_plan
 from cytoseed.run.survey import Limits, Survey, tile_grid, tile_settings
 from cytoseed.run.tiles import Grid

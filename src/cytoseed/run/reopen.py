@@ -9,11 +9,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cytoseed.images import Image, open_image
+from cytoseed.images import Image, ImageLike, as_image, open_image
 from cytoseed.results.record import input_of
 from cytoseed.results.stored import StoredResult
 from cytoseed.results.stored import open_result as _open_result
-from cytoseed.images import ImageLike, as_image
 
 
 def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) -> StoredResult:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 from cytoseed.core.scale import rescale_labels
-from cytoseed.images import Image, ImageFileError
+from cytoseed.images import Image, ImageFileError, ImageLike, as_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results import Segmentation
 from cytoseed.results.slide import KeptObjects
@@ -24,7 +24,6 @@ from cytoseed.run.area import read_area
 from cytoseed.run.crew import Here
 from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.run.part import Clock, Subject
-from cytoseed.images import ImageLike, as_image
 from cytoseed.run.plan import Plan, check_values, choose_stain, make_plan, scale_notice, see
 from cytoseed.run.runtimes import choose_runtime, precision_notice
 from cytoseed.run.survey import survey, tile_grid, tile_settings

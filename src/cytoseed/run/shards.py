@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from cytoseed.images import as_image
 from cytoseed.models.weights import load_model
 from cytoseed.paths import as_path, list_names, lock, remove
 from cytoseed.results.record import differences
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.run.job import Request
-from cytoseed.images import as_image
 from cytoseed.run.slide import SlideRun, Watcher, run_slide
 from cytoseed.settings import SegmentOptions
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images import Image, ImageFileError, Regions
+from cytoseed.images import Image, ImageFileError, ImageLike, Regions, as_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.paths import as_path, is_remote, lock, write_bytes
 from cytoseed.results.save import save
@@ -26,7 +26,6 @@ from cytoseed.run.crew import Crew, Here
 from cytoseed.run.engine import Engine, choose_device, engine_for
 from cytoseed.run.job import Begun, Existing, Job, Request, begin, decide, described, drop_damaged, read_begun
 from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Subject
-from cytoseed.images import ImageLike, as_image
 from cytoseed.run.plan import scale_notice
 from cytoseed.run.runtimes import precision_notice
 from cytoseed.run.survey import survey
@@ -198,7 +197,7 @@ def _made(request: Request, job: Job, told: Watcher, crew: Crew | None) -> Slide
     run = run._replace(seconds={part: round(seconds, 3) for part, seconds in clock.seconds.items()})
     with contextlib.suppress(OSError):  # no part of the result
         write_bytes(store.path / "timings.json", _times(run).encode())
-    for sentence in _notices(request, run, job.grid.margin_px):
+    for sentence in _notices(run, job.grid.margin_px):
         told.notice(sentence)
     return run
 
@@ -279,7 +278,7 @@ def look(image: Image, largest_px: int) -> tuple[NDArray[Any], float]:
     return pixels.astype(image.dtype), seen.step
 
 
-def _notices(request: Request, run: SlideRun, margin_px: int) -> Iterator[str]:
+def _notices(run: SlideRun, margin_px: int) -> Iterator[str]:
     """Say what is not as it should be."""
     if len(run.failures):
         named = "; ".join(f"{_words(one.box_yxhw)}: {one.cause}" for one in run.failures[:_NAMED])
