@@ -16,7 +16,7 @@ __all__ = ["__version__", "load_model", "open_result", "segment", "segment_slide
 
 if TYPE_CHECKING:
     from cytoseed.models.weights import load_model
-    from cytoseed.run.reopen import open_result
+    from cytoseed.results import open_result
     from cytoseed.run.segment import segment
     from cytoseed.run.slide import segment_slide
 
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
         return load_model
     if name == "open_result":
-        from cytoseed.run.reopen import open_result
+        from cytoseed.results import open_result
 
         return open_result
     if name == "segment":

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from bright import bright_config, bright_segmenter
 from cytoseed.images import as_image, open_image
 from cytoseed.models.weights import Model
+from cytoseed.results.measure.table import measure_objects
 from cytoseed.results.objects import Objects, numbers_of, pack_masks
-from cytoseed.results.table import measure_objects
 from cytoseed.run.area import read_area
 from cytoseed.run.part import Subject, measured_again
 from cytoseed.run.plan import make_plan

@@ -12,8 +12,7 @@ import cytoseed
 from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
 from cytoseed.models.weights import Model
-from cytoseed.results import WRITERS
-from cytoseed.run.reopen import open_result
+from cytoseed.results import WRITERS, open_result
 from cytoseed.run.segment import segment
 from cytoseed.run.slide import segment_slide
 

@@ -61,7 +61,7 @@ def test_a_colour_model_takes_grey_and_colour(kind):
     }[kind]
     result = segment(given_as, RGB)
     assert same_objects(result.labels, truth)
-    assert result.image.shape[1:] == image.shape
+    assert result.shape[1:] == image.shape
 
 
 def test_a_path_an_image_and_an_array_are_alike(tmp_path):
@@ -80,7 +80,7 @@ def test_the_channel_that_is_chosen_decides():
     assert segment(stack, GREY, channels=("1",)).count == 0
     result = segment(stack, RGB, channels=("2", "3", "4"))
     assert same_objects(result.labels, truth)
-    assert result.image.shape == stack.shape
+    assert result.shape == stack.shape
     assert result.settings["channels"] == [2, 3, 4]
 
 

@@ -374,7 +374,6 @@ def train(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.apps import learning
-        from cytoseed.learn.distil import Taught
         from cytoseed.models.weights import load_model
         from cytoseed.run.engine import choose_device
 
@@ -386,7 +385,7 @@ def train(
         if model_pixel_size is not None:
             wanted["pixel_size_um"] = model_pixel_size
         model = learning.starting_model(start, wanted)
-        learner = Taught(model, load_model(teacher)) if teacher else model
+        teacher_model = load_model(teacher) if teacher else None
         choose_device(device)
         samples = learning.gather_samples(data, dataset or ())
     with exit_on_mistake(FAILED):
@@ -394,7 +393,7 @@ def train(
 
         typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
         with learning.training_display(settings.steps) as report:
-            trained = learn(samples, learner, settings, output, device, resume, report)
+            trained = learn(samples, model, settings, output, device, resume, report, teacher=teacher_model)
         typer.echo(learning.compare_figures(trained))
         if trained.best_step == 0:
             typer.echo("no step was better than the model it went on from, so that is what was kept")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cytoseed.apps.console import MISTAKES, complain, remark
 
 if TYPE_CHECKING:
-    from cytoseed.results.stored import StoredResult
+    from cytoseed.results import Result
 
 
 def find_results(inputs: Sequence[str]) -> tuple[Path, ...]:
@@ -113,7 +113,7 @@ class ConvertJob(NamedTuple):
     def _converted(self, path: Path) -> Iterator[str]:
         """Convert one result; tell of each thing that is made in a line."""
         from cytoseed.paths import same_file
-        from cytoseed.run.reopen import open_result
+        from cytoseed.results import open_result
 
         with open_result(path, self.image) as result:
             if self.formats:
@@ -129,7 +129,7 @@ class ConvertJob(NamedTuple):
                 places = write_into(result, self.into, self.overwrite)
                 yield f"{path.name}: -> {', '.join(map(str, places))}"
 
-    def _missing(self, result: StoredResult, folder: Path) -> tuple[str, ...]:
+    def _missing(self, result: Result, folder: Path) -> tuple[str, ...]:
         """Tell which formats will be written."""
         from cytoseed.results import compare, stem_of
 

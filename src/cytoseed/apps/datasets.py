@@ -11,7 +11,7 @@ from cytoseed.apps.console import FAILED, MISUSED, exit_on_mistake, remark
 from cytoseed.settings import is_non_commercial
 
 if TYPE_CHECKING:
-    from cytoseed.learn.datasets import Prepared
+    from cytoseed.learn.datasets import PreparedDataset
 
 datasets_app = typer.Typer(
     name="datasets",
@@ -55,7 +55,7 @@ def prepare(
         from cytoseed.learn.datasets import find_source, prepare_source
 
         source = find_source(name)
-        source.items(downloaded)
+        source.find_images(downloaded)
     with exit_on_mistake(FAILED):
         from rich.console import Console
         from rich.progress import Progress
@@ -69,7 +69,7 @@ def prepare(
         _show(prepared)
 
 
-def _show(prepared: Prepared) -> None:
+def _show(prepared: PreparedDataset) -> None:
     source = prepared.source
     for split, images in prepared.images.items():
         typer.echo(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")

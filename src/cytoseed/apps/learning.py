@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cytoseed.settings import RECIPES, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from cytoseed.learn.journal import Figure
-    from cytoseed.learn.samples import Division
-    from cytoseed.learn.train import Progress, Trained
+    from cytoseed.learn.evaluate import Accuracy
+    from cytoseed.learn.samples import TrainValSplit
+    from cytoseed.learn.train import TrainProgress, TrainResult
     from cytoseed.models.weights import Model
 
 
 class _Report(Protocol):
-    def __call__(self, progress: Progress, /) -> None: ...
+    def __call__(self, progress: TrainProgress, /) -> None: ...
 
 
 def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) -> TrainConfig:
@@ -47,7 +47,7 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
     return TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values, **given})
 
 
-def gather_samples(folder: Path, datasets: Sequence[str]) -> Division:
+def gather_samples(folder: Path, datasets: Sequence[str]) -> TrainValSplit:
     """Find the images to learn from and to validate with; test images are left alone.
 
     Where no image is marked as one to validate with, a fifth is set aside, by a hash of the names.
@@ -57,10 +57,10 @@ def gather_samples(folder: Path, datasets: Sequence[str]) -> Division:
     FileNotFoundError, ValueError
         As `find_samples`.
     """
-    from cytoseed.learn.samples import Division, find_samples, split_by_name
+    from cytoseed.learn.samples import TrainValSplit, find_samples, split_by_name
 
     samples = find_samples(folder, datasets=datasets or None)
-    division = Division(*(tuple(s for s in samples if s.split == split) for split in ("train", "val")))
+    division = TrainValSplit(*(tuple(s for s in samples if s.split == split) for split in ("train", "val")))
     return division if division.val else split_by_name(division.train)
 
 
@@ -82,17 +82,17 @@ def starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model
     """
     if not start:
         return ModelConfig(**wanted)
-    from cytoseed.learn.distil import narrowed
+    from cytoseed.learn.distil import narrow_model
     from cytoseed.models.weights import Model, load_model
 
     model = load_model(start)
     if wanted.get("network", model.config.network) != model.config.network:
-        model = narrowed(model, wanted["network"])
-    changed = {**wanted, "description": f"Trained from {model.config.name}.", "figures": {}}
+        model = narrow_model(model, wanted["network"])
+    changed = {**wanted, "description": f"TrainResult from {model.config.name}.", "figures": {}}
     return Model(dataclasses.replace(model.config, **changed), model.segmenter)
 
 
-def compare_figures(trained: Trained) -> str:
+def compare_figures(trained: TrainResult) -> str:
     """Make a table for the terminal: figures on the validation images, before and after."""
     from cytoseed.learn.evaluate import align
 
@@ -105,7 +105,7 @@ def compare_figures(trained: Trained) -> str:
     return align(rows)
 
 
-def _values(figure: Figure) -> tuple[str, str, str]:
+def _values(figure: Accuracy) -> tuple[str, str, str]:
     return f"{figure.f1:.3f}", f"{figure.f1_mean:.3f}", f"{figure.aji:.3f}"
 
 
@@ -119,7 +119,7 @@ def training_display(steps: int) -> Iterator[_Report]:
     with Bars(console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task("training", total=steps)
 
-        def report(progress: Progress) -> None:
+        def report(progress: TrainProgress) -> None:
             text = f"loss {progress.loss:.3f}, best mean F1 {progress.best_f1_mean:.3f}"
             bars.update(bar, completed=progress.step, description=text)
             if not console.is_terminal:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from cytoseed.images import Image
     from cytoseed.models.weights import Model
-    from cytoseed.results import Segmentation
-    from cytoseed.results.slide import SlideResult
+    from cytoseed.results import Result
     from cytoseed.run.cluster import Cluster
     from cytoseed.run.job import Existing, Shard
     from cytoseed.run.slide import SlideRun
@@ -260,7 +259,7 @@ def _pace(run: SlideRun) -> str:
     return f"{wall:.0f} s ({', '.join(shares)}{skipped})"
 
 
-def _counted(result: Segmentation | SlideResult) -> str:
+def _counted(result: Result) -> str:
     target = result.targets[-1]
     return f"{result.count} {_ONE[target] if result.count == 1 else target}"
 

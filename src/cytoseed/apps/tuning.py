@@ -11,7 +11,7 @@ from cytoseed.settings import ModelConfig
 
 if TYPE_CHECKING:
     from cytoseed.learn.samples import Sample
-    from cytoseed.learn.tune import Tuned, TuneProgress
+    from cytoseed.learn.tune import TuneProgress, TuneResult
 
 _FIGURES = (("F1@0.5", "f1"), ("mean F1", "f1_mean"), ("AJI", "aji"))
 
@@ -92,7 +92,7 @@ def tuning_display(images: int) -> Iterator[_Report]:
         yield report
 
 
-def tuning_table(config: ModelConfig, tuned: Tuned) -> str:
+def tuning_table(config: ModelConfig, tuned: TuneResult) -> str:
     """Show thresholds and pooled figures, a line each, before and after; what changed is marked."""
     from cytoseed.learn.evaluate import align
 

@@ -23,8 +23,8 @@ from cytoseed import __version__
 from cytoseed.images import Image, ImageLike, Regions, address, as_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.paths import as_path
+from cytoseed.results import DEFAULT_FORMATS, Result
 from cytoseed.results.objects import Objects
-from cytoseed.results.segmentation import DEFAULT_FORMATS, Segmentation
 from cytoseed.run import worker
 from cytoseed.run.connect import START_S, address_of, connected, local_scheduler, local_workers, own_keys, require_dask
 from cytoseed.run.crew import batch_on
@@ -142,7 +142,7 @@ class Cluster:
 
     def segment(
         self, image: Image, model: Model, options: SegmentOptions, notice: Callable[[str], object] | None = None
-    ) -> Segmentation:
+    ) -> Result:
         """Do what `cytoseed.segment` does, on a worker.
 
         Parameters
@@ -159,7 +159,7 @@ class Cluster:
         if notice is not None:
             for sentence in found.notices:
                 notice(sentence)
-        return Segmentation(
+        return Result.from_labels(
             labels=np.frombuffer(zlib.decompress(found.labels), np.int32).reshape(found.shape),
             image=image.read(),
             targets=model.config.targets,

@@ -17,9 +17,8 @@ from cytoseed.core.pieces import keep_largest_fill_holes
 from cytoseed.core.scale import part_needed, rescale_labels_part
 from cytoseed.core.seeds import highest_points
 from cytoseed.images import Image, Regions
-from cytoseed.results.objects import Objects, join_objects, numbers_of, pack_masks
-from cytoseed.results.parts import around
-from cytoseed.results.table import Frame, measure_objects
+from cytoseed.results.measure.table import Frame, measure_objects
+from cytoseed.results.objects import Objects, around, join_objects, numbers_of, pack_masks
 from cytoseed.run.area import Area
 from cytoseed.run.engine import Engine
 from cytoseed.run.plan import Plan, check_values, choose_stain, see

@@ -17,8 +17,8 @@ from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 from cytoseed.core.scale import rescale_labels
 from cytoseed.images import Image, ImageFileError, ImageLike, as_image
 from cytoseed.models.weights import Model, load_model
-from cytoseed.results import Segmentation
-from cytoseed.results.slide import KeptObjects
+from cytoseed.results import Result
+from cytoseed.results.contents import Parts
 from cytoseed.results.store import Store
 from cytoseed.run.area import read_area
 from cytoseed.run.crew import Here
@@ -43,7 +43,7 @@ def segment(
     options: SegmentOptions | None = None,
     notice: Callable[[str], None] | None = None,
     **settings: Any,
-) -> Segmentation:
+) -> Result:
     """Find every object in an image.
 
     Parameters
@@ -57,13 +57,13 @@ def segment(
         How to segment.
     notice : callable, optional
         Called with a sentence when the result may not be what was meant, as when the image's pixel size is
-        unknown; `Segmentation.settings` holds the same facts.
+        unknown; `Result.settings` holds the same facts.
     **settings
         Fields of `SegmentOptions`, such as `pixel_size_um=0.25`; they go before those of `options`.
 
     Returns
     -------
-    Segmentation
+    Result
         Labels of the input's height and width, int32: (H,W), or (T,H,W) where the model has two targets; 0 is
         background, ids are 1..K without gaps.
 
@@ -101,7 +101,7 @@ def segment(
         else:
             seen = _whole(source, pixels, plan, ready.config.channels)
             labels = full_size_labels(engine.labels(seen, plan.thresholds, wishes.tta), *plan.full_yx)  # (T, H, W)
-    return Segmentation(
+    return Result.from_labels(
         labels=labels[0] if len(labels) == 1 else labels,
         image=pixels,
         targets=ready.config.targets,
@@ -127,7 +127,7 @@ def describe(image: ImageLike, config: ModelConfig, options: SegmentOptions | No
     Returns
     -------
     Mapping
-        Plain values that JSON keeps: what `segment` would give as `Segmentation.settings`. Device and runtime are
+        Plain values that JSON keeps: what `segment` would give as `Result.settings`. Device and runtime are
         not among them: they do not change the objects.
 
     Raises
@@ -234,7 +234,8 @@ def _in_tiles(
         if failures:
             raise ImageFileError(f"{image.path or 'the image'}: a part of it cannot be segmented: {failures[0].cause}")
         kept = join_tiles(subject, regions, store, Clock())
-        labels = KeptObjects(store, kept).labels_in(len(config.targets), (0, 0, *plan.full_yx))
+        parts = Parts(kept.tile_box_yxhw, store.stitched(kept), config.targets, 0)
+        labels = parts.labels_in((0, 0, *plan.full_yx))
     return labels, tile_settings(grid, options, area)
 
 

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from cytoseed.images import Image, ImageFileError, ImageLike, Regions, as_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.paths import as_path, is_remote, lock, write_bytes
+from cytoseed.results import DEFAULT_FORMATS, Result
 from cytoseed.results.save import save
-from cytoseed.results.segmentation import DEFAULT_FORMATS
-from cytoseed.results.slide import KeptObjects, SlideResult
 from cytoseed.results.store import Store
 from cytoseed.run.crew import Crew, Here
 from cytoseed.run.engine import Engine, choose_device, engine_for
@@ -48,7 +47,7 @@ class Watcher(NamedTuple):
 class SlideRun(NamedTuple):
     """What `segment_slide` did."""
 
-    result: SlideResult | None
+    result: Result | None
     """None where everything was there already, and of a shard."""
     files: tuple[Path, ...]
     """The files of the formats asked for, and the record, last; none of a shard."""
@@ -89,7 +88,7 @@ def segment_slide(
     image : path, Image or array
         As for `segment`; also a dask or Zarr array.
     output : str or path
-        Folder for the results, called as by `Segmentation.save`; made if it is not there; also a URL.
+        Folder for the results, called as by `Result.save`; made if it is not there; also a URL.
     model, options, **settings
         As for `segment`.
     formats : sequence of str
@@ -197,7 +196,7 @@ def _made(request: Request, job: Job, told: Watcher, crew: Crew | None) -> Slide
     run = run._replace(seconds={part: round(seconds, 3) for part, seconds in clock.seconds.items()})
     with contextlib.suppress(OSError):  # no part of the result
         write_bytes(store.path / "timings.json", _times(run).encode())
-    for sentence in _notices(run, job.grid.margin_px):
+    for sentence in _notices(request, run, job.grid.margin_px):
         told.notice(sentence)
     return run
 
@@ -223,8 +222,9 @@ def _written(request: Request, job: Job, begun: Begun, failures: Sequence[Failur
     kept = request.store.kept()
     if kept is None:
         raise ValueError(f"{request.store.path}: what its tiles were joined to is damaged; --resume makes it again")
-    result = SlideResult(
-        found=KeptObjects(request.store, kept),
+    result = Result.from_store(
+        request.store,
+        kept,
         shape=request.image.shape,
         targets=request.model.config.targets,
         channel_names=request.image.channel_names,
@@ -233,7 +233,7 @@ def _written(request: Request, job: Job, begun: Begun, failures: Sequence[Failur
         input=job.record.input,
         settings=job.record.settings,
         stains=begun.stains,
-        look=lambda largest_px: look(request.image, largest_px),
+        thumbnail=lambda largest_px: look(request.image, largest_px),
         failed=tuple(f"{_words(failure.box_yxhw)}: {failure.cause}" for failure in failures),
     )
     staging = None if is_remote(request.output) else request.store.path / "staging"
@@ -278,7 +278,7 @@ def look(image: Image, largest_px: int) -> tuple[NDArray[Any], float]:
     return pixels.astype(image.dtype), seen.step
 
 
-def _notices(run: SlideRun, margin_px: int) -> Iterator[str]:
+def _notices(request: Request, run: SlideRun, margin_px: int) -> Iterator[str]:
     """Say what is not as it should be."""
     if len(run.failures):
         named = "; ".join(f"{_words(one.box_yxhw)}: {one.cause}" for one in run.failures[:_NAMED])
@@ -289,7 +289,8 @@ def _notices(run: SlideRun, margin_px: int) -> Iterator[str]:
             "nothing was looked at: all of it was taken for background; if it is not, state --no-skip-background "
             "(skip_background=False in Python)"
         )
-    boxes = run.result.found.kept.left_out_yxhw if run.result is not None else np.zeros((0, 4), np.int64)
+    kept = None if run.result is None else request.store.kept()
+    boxes = np.zeros((0, 4), np.int64) if kept is None else kept.left_out_yxhw
     if len(boxes):
         named = "; ".join(_words(box) for box in boxes[:_NAMED].tolist())
         yield (

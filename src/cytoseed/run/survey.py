@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cytoseed.core.network import REACH, STRIDE
 from cytoseed.images import Image, Regions
-from cytoseed.results.stain import may_be_stained, stains_of
+from cytoseed.results.measure.stains import may_be_stained, stains_of
 from cytoseed.run.area import Area
 from cytoseed.run.memory import core_for
 from cytoseed.run.plan import Plan

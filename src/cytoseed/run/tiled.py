@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cytoseed.images import Regions
 from cytoseed.results.objects import Objects, join_objects
-from cytoseed.results.store import Kept, Store
+from cytoseed.results.store import StitchedObjects, Store
 from cytoseed.run.crew import Crew
 from cytoseed.run.memory import give_back
 from cytoseed.run.part import WIDE_MARGIN_PX, Clock, Subject, measured_again
@@ -124,7 +124,7 @@ def make_missing(
     return tuple(failures[tile] for tile in sorted(failures))  # in whatever order they came
 
 
-def join_tiles(subject: Subject, regions: Regions, store: Store, clock: Clock) -> Kept:
+def join_tiles(subject: Subject, regions: Regions, store: Store, clock: Clock) -> StitchedObjects:
     """Decide which objects of the tiles in a store are kept, number them, and keep that in the store.
 
     Raises
@@ -143,7 +143,7 @@ def join_tiles(subject: Subject, regions: Regions, store: Store, clock: Clock) -
     with clock("stitch"):
         found = stitch(grid, max(WIDE_MARGIN_PX, grid.margin_px), load, float(subject.plan.record["agreement_iou"]))
         changed = _changed(subject, regions, store, found.trimmed)
-        kept = Kept(
+        kept = StitchedObjects(
             first=found.first,
             place=found.place,
             id=found.id,
