@@ -215,7 +215,7 @@ def _is_same(image: Image, result: Result) -> bool:
     """True for the image in which the objects were found, whatever it is called now."""
     if image.shape != result.shape:
         return False
-    own = input_of(image.read(), "") if result.was_in_memory else image.identity()
+    own = image.identity() if "bytes" in result.input else input_of(image.read(), "")
     return _without_name(own) == _without_name(result.input)
 
 

@@ -10,8 +10,8 @@ import tifffile
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
-from cytoseed.apps import segmenting
-from cytoseed.apps.console import complain, remark
+from cytoseed.cli import segment_images
+from cytoseed.cli.console import print_error, print_note
 from cytoseed.run.engine import Engine
 from scenes import RESULTS, names, write_image
 
@@ -39,10 +39,10 @@ def test_what_holds_for_many_images_is_noted_once(segment, tmp_path):
     notes = segment(tmp_path / "in").stderr.splitlines()
     assert len(notes) == 2
     assert notes[0].startswith("note: a.tif: pixel size unknown")
-    assert notes[1] == "note: what is noted of a.tif holds for b.tif, c.tif, d.tif, e.tif, 3 more too"
+    assert notes[1] == "note: the note on a.tif also applies to b.tif, c.tif, d.tif, e.tif, 3 more"
 
 
-@pytest.mark.parametrize("say", [complain, remark])
+@pytest.mark.parametrize("say", [print_error, print_note])
 def test_what_is_said_passes_through_a_progress_bar(monkeypatch, say):
     drawn = io.StringIO()
     monkeypatch.setattr(sys, "stderr", FileProxy(Console(file=drawn), sys.__stderr__))
@@ -123,7 +123,7 @@ def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "b.png" in errors[0]
-    assert done.stderr.splitlines()[-1] == "note: 1 of 3 images failed, as told above"
+    assert done.stderr.splitlines()[-1] == "note: 1 of 3 images failed, as reported above"
     assert "Traceback" not in done.output
 
 
@@ -269,14 +269,14 @@ def test_a_folder_that_cannot_be_made(run, image):
 
 def test_an_interruption_leaves_nothing_half_written(segment, tmp_path, monkeypatch):
     first, second = (write_image(tmp_path / "in" / name) for name in ("a.tif", "b.tif"))
-    whole = segmenting._Work._segmented
+    whole = segment_images._Work._segmented
 
     def interrupted(work, number, path):
         if path == second:
             raise KeyboardInterrupt
         return whole(work, number, path)
 
-    monkeypatch.setattr(segmenting._Work, "_segmented", interrupted)
+    monkeypatch.setattr(segment_images._Work, "_segmented", interrupted)
     done = segment(first, second)
     assert done.exit_code == 130
     assert names(tmp_path / "out") == sorted("a" + ending for ending in RESULTS)

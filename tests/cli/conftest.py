@@ -5,7 +5,7 @@ import torch
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.core.model import Segmenter
 from cytoseed.models.weights import save_model
 from cytoseed.settings import ModelConfig

@@ -6,8 +6,8 @@ import tifffile
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps.cli import app
-from cytoseed.apps.inputs import find_images
+from cytoseed.cli.inputs import find_images
+from cytoseed.cli.main import app
 from cytoseed.models.weights import save_model
 from remote import bucket, put, s3_server  # noqa: F401 - fixtures
 

@@ -74,7 +74,7 @@ def test_one_bad_result_does_not_stop_the_others(run, segment, tmp_path):
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.objects.zip", "c.objects.zip"]
     first, last = done.stderr.splitlines()
     assert first.startswith(f"error: {cut}: is damaged or cut short")
-    assert last == "note: 1 of 3 results failed, as told above"
+    assert last == "note: 1 of 3 failed, as reported above"
 
 
 def test_a_result_of_a_newer_version(run, stored):
@@ -155,7 +155,7 @@ def test_one_image_for_several_results(run, segment, tmp_path):
     for flag in ("--image", "--into"):
         done = run("convert", tmp_path / "out", "--format", "table", flag, tmp_path / "in" / "a.tif")
         assert done.exit_code == 2
-        assert f"{flag} is the image of one result, and 2 are given" in done.stderr
+        assert f"{flag} is the image of one result, but there are 2" in done.stderr
 
 
 def test_a_folder_without_stored_results(run, image):
@@ -195,7 +195,7 @@ def test_formats_are_listed(run):
 def test_conversion_does_without_torch(stored):
     """Nothing is segmented: tables of a thousand results need not wait for it."""
     code = (
-        "import sys; from cytoseed.apps.cli import app\n"
+        "import sys; from cytoseed.cli.main import app\n"
         f"try: app(['convert', {str(stored)!r}, '--format', 'table'])\n"
         "except SystemExit: print('torch' in sys.modules)"
     )

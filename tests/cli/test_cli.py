@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.models.weights import list_models
 from scenes import RESULTS, names
 
@@ -172,7 +172,7 @@ def test_a_broken_training_configuration(run, training_data, tmp_path, text, mes
     [
         ("0.5,2", "folder 'nowhere' does not exist"),
         ("2, 0.5", r"scale_range is (2.0, 0.5); it must be two numbers above 0"),
-        ("0.5,x", "is no list of numbers with commas"),
+        ("0.5,x", "is not a list of numbers"),
     ],
 )
 def test_several_numbers_have_commas_between(run, tmp_path, given, message):
@@ -186,7 +186,7 @@ def test_thresholds_are_chosen_on_what_the_training_set_aside(run, training_data
     trained = run("train", "--data", training_data, "--output", tmp_path / "mine", "--from", "nuclei", *flags)
     assert "3 images to learn from, 1 to validate with" in trained.stdout
     last = tmp_path / "mine" / "last"
-    for model, which in (("nuclei", "4 images that there are"), (last, "1 image that the training set aside")):
+    for model, which in (("nuclei", "4 images in the data"), (last, "1 image that the training set aside")):
         tuned = run("tune", "--model", model, "--data", training_data, "--output", tmp_path / f"tuned {which}")
         assert f"thresholds are chosen on the {which}" in tuned.stdout, tuned.output
 
@@ -224,7 +224,7 @@ def test_help_in_a_process_of_its_own():
 def test_the_package_and_the_command_line_are_light():
     heavy = ("torch", "scipy", "skimage", "cv2", "pandas", "tifffile", "imagecodecs", "numpy")
     code = (
-        "import sys, cytoseed, cytoseed.apps.cli, cytoseed.__main__;"
+        "import sys, cytoseed, cytoseed.cli.main, cytoseed.__main__;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
