@@ -93,9 +93,9 @@ def test_channels_that_tell_nothing_are_left_out(build):
 def test_what_cannot_be_narrowed_is_refused():
     with pytest.raises(ValueError, match="has 6 channels where the other has 4; choose a narrower one"):
         copy_strongest_channels(unet("ours", (4, 6)), unet("ours", (6, 6)))
-    with pytest.raises(ValueError, match="networks have different layers"):
+    with pytest.raises(ValueError, match="networks are built differently"):
         copy_strongest_channels(unet("ours", (4, 6)), unet("paper", (4, 6)))
-    with pytest.raises(ValueError, match="networks have different layers"):
+    with pytest.raises(ValueError, match="networks are built differently"):
         copy_strongest_channels(unet("ours", (4, 6, 8)), unet("ours", (4, 6)))
 
 

@@ -175,7 +175,7 @@ class _Work:
         if job.existing != "overwrite" and job.is_done(path, held):
             return f"{path.name}: already there"
         find = segment if self._cluster is None else self._cluster.segment
-        result = find(held, job.model, job.options, lambda text: self._note(path, text))
+        result = find(held, job.model, job.options, lambda text: self._remark(path, text))
         files = result.save(job.output, job.formats, job.existing == "overwrite")
         seconds = time.perf_counter() - started
         return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
@@ -186,7 +186,7 @@ class _Work:
         from cytoseed.run.slide import Watcher, run_slide
 
         job = self._job
-        watch = Watcher(lambda text: self._note(path, text), lambda progress: self._bars.tile_done(path, progress))
+        watch = Watcher(lambda text: self._remark(path, text), lambda progress: self._bars.tile_done(path, progress))
         request = Request(image, job.output, job.model, job.options, job.formats, job.existing, job.shard)
         run = run_slide(request, watch) if self._cluster is None else self._cluster.run(request, watch)
         if run.was_there:
@@ -196,7 +196,7 @@ class _Work:
             return f"{path.name}: {part}, {run.tiles} tiles in {_pace(run)} -> {request.store.path}", not run.failures
         return f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {job.shown(run.files)}", not run.failures
 
-    def _note(self, path: Place, text: str) -> None:
+    def _remark(self, path: Place, text: str) -> None:
         with self._speaking:
             self.notes.add(path.name, text)
 

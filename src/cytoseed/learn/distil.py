@@ -60,7 +60,7 @@ def copy_strongest_channels(wide: UNet, narrow: UNet) -> None:
     """
     before, after = wide.state_dict(), narrow.state_dict()
     if before.keys() != after.keys():
-        raise ValueError("the networks have different layers; choose one that differs in the number of channels only")
+        raise ValueError("the networks are built differently; choose one with the same layers and fewer channels")
     layers = list(_layers(wide))
     kept: dict[str, Tensor] = {}
     for group in dict.fromkeys(name for layer in layers for name in (layer.inputs, layer.outputs)):

@@ -359,7 +359,7 @@ def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
     """Copy of a teacher on the device, optimised for inference."""
     prepared = copy.deepcopy(teacher.segmenter).to(device).eval().requires_grad_(False)
     if device.type == "cpu":
-        prepared.network.join()
+        prepared.network.fuse_upsampling()
     else:
         prepared.network.fold()
     prepared.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -96,7 +96,7 @@ def ready_network(network: UNet, device: torch.device, runtime: str, precision: 
         return _Elsewhere(network, lambda content, threads: _openvino_session(content, threads, kind))
     network.to(device)
     if device.type == "cpu":
-        network.join()
+        network.fuse_upsampling()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.band_px = _BAND_PX
     return _Half(network) if precision == "bfloat16" else network
