@@ -5,17 +5,13 @@ from __future__ import annotations
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cytoseed.images.remote import Place
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi")
 _SUFFIXES = (*_PICTURES, *_SLIDES)  # a file named by itself may have any
 
 
-def find_images(inputs: Sequence[str]) -> tuple[Place, ...]:
+def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
     """Find the images that a command line names.
 
     Parameters
@@ -27,7 +23,7 @@ def find_images(inputs: Sequence[str]) -> tuple[Place, ...]:
 
     Returns
     -------
-    tuple of Path or Remote
+    tuple of Path
         Each file once, in the order named.
 
     Raises
@@ -41,26 +37,27 @@ def find_images(inputs: Sequence[str]) -> tuple[Place, ...]:
     ValueError
         Two images whose results would have the same name.
     """
+    from cytoseed.paths import display
     from cytoseed.results import stem_of
 
-    found: dict[Place, Place] = {}
+    found: dict[Path, Path] = {}
     for name in inputs:
         for path in _images_at(name):
             found.setdefault(path.resolve() if isinstance(path, Path) else path, path)
-    by_stem: dict[str, Place] = {}
+    by_stem: dict[str, Path] = {}
     for path in found.values():
-        other = by_stem.setdefault(stem_of(str(path)), path)
+        other = by_stem.setdefault(stem_of(display(path)), path)
         if other is not path:
             pattern = f"*{path.suffix}"
-            kind = path.parent / pattern if isinstance(path, Path) else path.beside(pattern)
+            kind = path.parent / pattern
             raise ValueError(
-                f"{other} and {path} would both be written as {stem_of(str(path))!r}; rename one, segment them into "
+                f"{display(other)} and {display(path)} would both be written as {stem_of(display(path))!r}; rename one, segment them into "
                 f"different folders, or name only one kind of files, such as '{kind}'"
             )
     return tuple(found.values())
 
 
-def _images_at(name: str) -> list[Place]:
+def _images_at(name: str) -> list[Path]:
     """Find the images that one input names, sorted; at least one."""
     from cytoseed.images import is_image_folder, is_url
 
@@ -83,19 +80,18 @@ def _images_at(name: str) -> list[Place]:
     return list(found)
 
 
-def _images_far(url: str) -> list[Place]:
+def _images_far(url: str) -> list[Path]:
     """Find the images that a URL names; at least one."""
     from cytoseed.images import list_images
-    from cytoseed.images.remote import place_of
-    from cytoseed.url import local_path
+    from cytoseed.paths import as_path
 
-    here = local_path(url)
-    if here is not None:
+    here = as_path(url)
+    if isinstance(here, Path):
         return _images_at(str(here))
     found = list_images(url, _is_picture)
     if not found:
         raise FileNotFoundError(f"no image found in {url!r}; looked for {', '.join(_SUFFIXES)}")
-    return [place_of(one) for one in found]
+    return [as_path(one) for one in found]
 
 
 def _is_picture(name: str) -> bool:

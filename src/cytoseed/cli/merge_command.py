@@ -19,7 +19,7 @@ def merge(
     with exit_on_mistake(FAILED):
         from cytoseed.run.shards import find_shards
         from cytoseed.run.shards import merge as merge_shards
-        from cytoseed.run.slide import Watcher
+        from cytoseed.run.slide import Callbacks
 
         stems = sorted(find_shards(output))
         if not stems:
@@ -29,7 +29,7 @@ def merge(
         console, notes = plain_console(), Notes()
 
         def work(stem: str) -> bool:
-            run = merge_shards(output, stem, image, Watcher(lambda text: notes.add(stem, text), lambda _: None))
+            run = merge_shards(output, stem, image, Callbacks(lambda text: notes.add(stem, text)))
             counted = "already there" if run.result is None else f"{run.result.count} {run.result.targets[-1]}"
             console.print(f"{stem}: {counted} -> {output}")
             return not run.failures

@@ -13,7 +13,7 @@ from cytoseed.cli.flags import settings_flags
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
-    from cytoseed.run.job import Existing
+    from cytoseed.run.resume import Existing
 
 _FORMATS = "labels,geojson,table,overlay,objects"
 PANELS = {
@@ -23,7 +23,7 @@ PANELS = {
     "Large images": (
         *("resume", "workers", "scheduler", "patience", "shard", "skip_background", "tile_size_px", "margin_px"),
     ),
-    "Advanced": ("device", "runtime", "precision"),
+    "Advanced": ("device", "precision"),
 }
 
 ModelOption = Annotated[
@@ -67,7 +67,7 @@ def segment(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.cli.inputs import find_images
-        from cytoseed.cli.segment_images import prepare_job
+        from cytoseed.cli.segment_images import make_job, segment_images
 
         if overwrite and resume:
             raise ValueError("--overwrite starts anew and --resume continues a run: give one of them")
@@ -76,15 +76,15 @@ def segment(
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")
         options, kinds = SegmentOptions(**given), formats.split(",")
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
-        job = prepare_job(model, options, output, kinds, existing, shard)
+        job = make_job(model, options, output, kinds, existing, shard)
     with exit_on_mistake(FAILED):
         if workers is None and not scheduler:
-            failed = job.run(paths)
+            failed = segment_images(job, paths)
         else:
             from cytoseed.run.cluster import Cluster
 
             with Cluster(workers, scheduler or None, patience) as cluster:
-                failed = job.run(paths, cluster)
+                failed = segment_images(job, paths, cluster)
     if failed:
         raise typer.Exit(FAILED)
 
@@ -95,11 +95,11 @@ def demo(
 ) -> None:
     """Segment an example image of scikit-image: a section stained with hematoxylin and, in brown, DAB."""
     with exit_on_mistake(MISUSED):
-        from cytoseed.cli.segment_images import prepare_job, write_example
+        from cytoseed.cli.segment_images import make_job, segment_images, write_example
 
         options = SegmentOptions(stain="haematoxylin")
-        job = prepare_job(model, options, output, _FORMATS.split(","), "overwrite")
+        job = make_job(model, options, output, _FORMATS.split(","), "overwrite")
     with exit_on_mistake(FAILED):
-        failed = job.run([write_example(output)])
+        failed = segment_images(job, [write_example(output)])
     if failed:
         raise typer.Exit(FAILED)

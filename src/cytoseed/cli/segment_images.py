@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from cytoseed.cli.console import MISTAKES, Notes, print_error, print_note
+from cytoseed.cli.console import MISTAKES, Notes, one_line, plain_console, print_error, print_note
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -19,19 +18,36 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from cytoseed.images import Image
-    from cytoseed.images.remote import Place
     from cytoseed.models.weights import Model
     from cytoseed.results import Result
     from cytoseed.run.cluster import Cluster
-    from cytoseed.run.job import Existing, Shard
-    from cytoseed.run.slide import SlideRun
+    from cytoseed.run.resume import Existing, Request, Shard
+    from cytoseed.run.slide import RunReport
     from cytoseed.run.tiled import Progress as TileProgress
 
-_SLIDES_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # that workers are given
-_ONE = {"nuclei": "nucleus", "cells": "cell"}
+_TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # that workers are given
+_SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 
-def prepare_job(
+class SegmentJob(NamedTuple):
+    """How images are segmented, and where their results go."""
+
+    model: Model
+    options: SegmentOptions
+    output: Path
+    formats: tuple[str, ...]
+    existing: Existing
+    shard: Shard | None = None
+    """Process only this share of the tiles of a large image, and only every n-th small image."""
+
+    def request(self, image: Image) -> Request:
+        """Request for one image."""
+        from cytoseed.run.resume import Request
+
+        return Request(image, self.output, self.model, self.options, self.formats, self.existing, self.shard)
+
+
+def make_job(
     model: str,
     options: SegmentOptions,
     output: str | os.PathLike[str],
@@ -39,175 +55,108 @@ def prepare_job(
     existing: Existing,
     shard: str = "",
 ) -> SegmentJob:
-    """Check everything that does not depend on an image, and load the model.
-
-    Raises
-    ------
-    FileNotFoundError, ModuleNotFoundError, ValueError
-        An unknown format, model, device or runtime; a format or runtime whose package is not installed; no shard such
-        as `3/8`.
-    OSError
-        A folder that cannot be made or written to.
-    """
+    """Check everything that does not depend on an image, and load the model."""
     from cytoseed.models.weights import load_model
     from cytoseed.paths import as_path
     from cytoseed.results.writers import check_formats
-    from cytoseed.run.engine import choose_device
-    from cytoseed.run.job import Shard
-    from cytoseed.run.runtimes import choose_runtime
+    from cytoseed.run.engine import check_precision, choose_device
+    from cytoseed.run.resume import Shard
 
     names = check_formats([name.strip() for name in formats])
-    part = Shard.read(shard) if shard else None
-    choose_runtime(options.runtime, choose_device(options.device), options.precision)
+    part = Shard.parse(shard) if shard else None
+    check_precision(options.precision, choose_device(options.device))
     loaded = load_model(model)
     folder = as_path(output)
     _require_writable(folder)
     return SegmentJob(loaded, options, folder, names, existing, part)
 
 
-class SegmentJob(NamedTuple):
-    """How each image is segmented, and where its results go."""
-
-    model: Model
-    options: SegmentOptions
-    output: Path
-    formats: tuple[str, ...]
-    existing: Existing
-    """What becomes of a result or a run that is there: see `cytoseed.segment_slide`."""
-    shard: Shard | None = None
-    """Of a large image do only this part of the tiles, and of small ones every so manieth."""
-
-    def run(self, paths: Sequence[Place], cluster: Cluster | None = None) -> int:
-        """Segment images; one that fails is reported, and the others go on.
-
-        Parameters
-        ----------
-        paths : sequence of Path or Remote
-        cluster : Cluster, optional
-            Whose workers do it, several images at a time.
-
-        Returns
-        -------
-        int
-            How many failed, or lack a part.
-        """
-        from rich.console import Console
-
-        console = Console(soft_wrap=True, highlight=False, markup=False)
-        with Bars(console, len(paths)) as bars:
-            work = _Work(self, cluster, Notes(), bars, console)
-            chosen = list(enumerate(paths, start=1))
-            if cluster is None:
-                failed = sum(work.failed(number, path) for number, path in chosen)
-            else:
-                at_once = max(_SLIDES_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
-                with ThreadPoolExecutor(at_once) as threads:
-                    failed = sum(threads.map(lambda one: work.failed(*one), chosen))
-        work.notes.close()
-        if failed and len(paths) > 1:
-            print_note(f"{failed} of {len(paths)} images failed, as reported above")
-        return failed
-
-    def shown(self, files: Sequence[Path]) -> Path:
-        """Choose the file to look at first."""
-        return files[self.formats.index("overlay")] if "overlay" in self.formats else files[0]
-
-    def is_done(self, path: Place, image: Image) -> bool:
-        """Tell whether the result is there; a different one is refused before the work, not after it."""
-        from cytoseed.results import compare, record_of, stem_of
-        from cytoseed.run.segment import describe
-
-        record = record_of(image.read(), str(path), describe(image, self.model.config, self.options))
-        found = compare(self.output, stem_of(str(path)), record, self.formats)
-        if found.state == "different":
-            raise FileExistsError(
-                f"{self.output} holds a result of that name that was made otherwise "
-                f"({'; '.join(found.differences)}); give another folder, or --overwrite"
-            )
-        return found.state == "same" and not found.missing
+def segment_images(job: SegmentJob, paths: Sequence[Path], cluster: Cluster | None = None) -> int:
+    """Segment images; failures are reported, and the others go on. Returns how many failed or lack a part."""
+    console = plain_console()
+    with Bars(console, len(paths)) as bars:
+        work = _Work(job, cluster, bars, console)
+        numbered = list(enumerate(paths, start=1))
+        if cluster is None:
+            failed = sum(work.fails(number, path) for number, path in numbered)
+        else:
+            at_once = max(_TILED_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
+            with ThreadPoolExecutor(at_once) as threads:
+                failed = sum(threads.map(lambda one: work.fails(*one), numbered))
+    work.notes.close()
+    if failed and len(paths) > 1:
+        print_note(f"{failed} of {len(paths)} images failed, as reported above")
+    return failed
 
 
 class _Work:
     """The images of a job, one at a time or several."""
 
-    def __init__(self, job: SegmentJob, cluster: Cluster | None, notes: Notes, bars: Bars, console: Console) -> None:
-        self.notes = notes
+    def __init__(self, job: SegmentJob, cluster: Cluster | None, bars: Bars, console: Console) -> None:
+        self.notes = Notes()
         self._job, self._cluster, self._bars, self._console = job, cluster, bars, console
-        self._speaking = threading.Lock()
-        self._slides = threading.Semaphore(_SLIDES_AT_ONCE)  # joining and writing take memory here
+        self._output_lock = threading.Lock()
+        self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory here
 
-    def failed(self, number: int, path: Place) -> bool:
-        """Segment an image, the `number`th of all, and tell of it; True where it failed or lacks a part."""
+    def fails(self, number: int, path: Path) -> bool:
+        """Segment the `number`th image and report it; True where it failed or lacks a part."""
         try:
-            line, is_whole = self._segmented(number, path)
+            line, is_whole = self._segment(number, path)
         except (*MISTAKES, MemoryError) as error:
             line, is_whole = "", False
-            with self._speaking:
-                print_error(_with_name(path, error))
-        with self._speaking:
+            with self._output_lock:
+                print_error(_message(path, error))
+        with self._output_lock:
             if line:
                 self._console.print(line)
             self._bars.next_image(path)
         return not is_whole
 
-    def _segmented(self, number: int, path: Place) -> tuple[str, bool]:
-        """Segment one image; tell of it in a line, and whether all of it could be segmented."""
+    def _segment(self, number: int, path: Path) -> tuple[str, bool]:
+        """Segment one image: a line about it, and whether it is complete."""
         from cytoseed.images import open_image
         from cytoseed.run.plan import make_plan
-        from cytoseed.run.segment import is_large
 
-        job = self._job
-        image = open_image(path if isinstance(path, Path) else path.url)
-        if is_large(image, make_plan(image, job.model.config, job.options), job.options):
-            with self._slides:
-                return self._slide(path, image)
-        if job.shard is not None and not job.shard.takes(number):
+        request = self._job.request(open_image(path))
+        shard = request.shard
+        if make_plan(request.image, request.model.config, request.options).is_tiled:
+            with self._tiled_slots:
+                return self._run(path, request)
+        if shard is not None and not shard.takes(number):
             return f"{path.name}: left to another shard", True
-        return self._whole(path, image), True
+        return self._run(path, request._replace(shard=None))
 
-    def _whole(self, path: Place, image: Image) -> str:
-        """Segment one image at once, unless its result is there already and is not to be overwritten."""
-        from cytoseed.run.segment import segment
+    def _run(self, path: Path, request: Request) -> tuple[str, bool]:
+        from cytoseed.run.slide import Callbacks, run_to_files
 
-        job = self._job
-        started = time.perf_counter()
-        held = image.in_memory()  # read once, for the comparison and the run
-        if job.existing != "overwrite" and job.is_done(path, held):
-            return f"{path.name}: already there"
-        find = segment if self._cluster is None else self._cluster.segment
-        result = find(held, job.model, job.options, lambda text: self._remark(path, text))
-        files = result.save(job.output, job.formats, job.existing == "overwrite")
-        seconds = time.perf_counter() - started
-        return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
-
-    def _slide(self, path: Place, image: Image) -> tuple[str, bool]:
-        """Segment one image tile by tile."""
-        from cytoseed.run.job import Request
-        from cytoseed.run.slide import Watcher, run_slide
-
-        job = self._job
-        watch = Watcher(lambda text: self._remark(path, text), lambda progress: self._bars.tile_done(path, progress))
-        request = Request(image, job.output, job.model, job.options, job.formats, job.existing, job.shard)
-        run = run_slide(request, watch) if self._cluster is None else self._cluster.run(request, watch)
-        if run.was_there:
+        callbacks = Callbacks(lambda text: self._note(path, text), lambda state: self._bars.tile_done(path, state))
+        executor = None if self._cluster is None else self._cluster.executor(request)
+        report = run_to_files(request, callbacks, executor)
+        if report.already_done:
             return f"{path.name}: already there", True
-        if run.result is None:
-            part = f"shard {request.shard.number} of {request.shard.of}" if request.shard is not None else ""
-            return f"{path.name}: {part}, {run.tiles} tiles in {_pace(run)} -> {request.store.path}", not run.failures
-        return f"{path.name}: {_counted(run.result)} in {_pace(run)} -> {job.shown(run.files)}", not run.failures
+        if report.result is None and request.shard is not None:
+            what = f"shard {request.shard.number} of {request.shard.of}, {report.tiles} tiles"
+            place = request.store.path
+        else:
+            what, place = _count(report.result), self._first_shown(report.files)
+        return f"{path.name}: {what} in {_time(report)} -> {place}", not report.failures
 
-    def _remark(self, path: Place, text: str) -> None:
-        with self._speaking:
+    def _first_shown(self, files: Sequence[Path]) -> Path:
+        """File to look at first."""
+        formats = self._job.formats
+        return files[formats.index("overlay")] if "overlay" in formats else files[0]
+
+    def _note(self, path: Path, text: str) -> None:
+        with self._output_lock:
             self.notes.add(path.name, text)
 
 
 class Bars:
-    """Progress bars for images, and for the tiles of a large one: only where somebody looks at them."""
+    """Progress bars for images and for the tiles of large ones; only on a terminal."""
 
     def __init__(self, console: Console, images: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        shared = sys.stderr.isatty()  # else it is read elsewhere, apart from the bars
         columns = [
             TextColumn("{task.description}"),
             BarColumn(),
@@ -216,10 +165,14 @@ class Bars:
             TimeRemainingColumn(),
         ]
         self._bars = Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stderr=shared
+            *columns,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            redirect_stderr=sys.stderr.isatty(),  # a redirected stderr is read apart from the bars
         )
         self._images = self._bars.add_task("images", total=images, rate="", visible=images > 1)
-        self._tiles: dict[Place, TaskID] = {}
+        self._tiles: dict[Path, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -228,14 +181,14 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def next_image(self, path: Place) -> None:
+    def next_image(self, path: Path) -> None:
         """Count an image as done."""
         if path in self._tiles:
             self._bars.remove_task(self._tiles.pop(path))
         self._bars.advance(self._images)
 
-    def tile_done(self, path: Place, progress: TileProgress) -> None:
-        """Show how far a large image is."""
+    def tile_done(self, path: Path, progress: TileProgress) -> None:
+        """Show the progress of a large image."""
         if path not in self._tiles:
             name = f"tiles of {path.name}" if self._tiles else "tiles"
             self._tiles[path] = self._bars.add_task(name, total=progress.total, rate="")
@@ -243,20 +196,25 @@ class Bars:
         self._bars.update(self._tiles[path], completed=progress.done, rate=rate)
 
 
-def _pace(run: SlideRun) -> str:
-    """Tell how long a slide took, and what took it: its parts run side by side, so that their sum is more."""
-    parts = {"reading": ("read", "prepare", "survey"), "network": ("network",)}
-    seconds = {name: sum(run.seconds.get(part, 0.0) for part in of_name) for name, of_name in parts.items()}
-    wall, every = run.seconds["wall"], sum(run.seconds.values()) - run.seconds["wall"]
-    shares = [f"{name} {value / every:.0%}" for name, value in seconds.items()]
-    shares.append(f"the rest {1 - sum(seconds.values()) / every:.0%}")
-    skipped = f", {run.skipped} of {run.tiles + run.skipped} tiles left out" if run.skipped else ""
+def _time(report: RunReport) -> str:
+    """Time that an image took; for one in tiles also the share of each stage, which run side by side."""
+    wall = report.seconds["wall"]
+    if not report.is_tiled:
+        return f"{wall:.1f} s"
+    stages = {"reading": ("read", "prepare", "survey"), "network": ("network",)}
+    seconds = {name: sum(report.seconds.get(part, 0.0) for part in parts) for name, parts in stages.items()}
+    total = sum(report.seconds.values()) - wall
+    shares = [f"{name} {value / total:.0%}" for name, value in seconds.items()]
+    shares.append(f"the rest {1 - sum(seconds.values()) / total:.0%}")
+    skipped = f", {report.skipped} of {report.tiles + report.skipped} tiles skipped" if report.skipped else ""
     return f"{wall:.0f} s ({', '.join(shares)}{skipped})"
 
 
-def _counted(result: Result) -> str:
+def _count(result: Result | None) -> str:
+    if result is None:
+        return "no result"
     target = result.targets[-1]
-    return f"{result.count} {_ONE[target] if result.count == 1 else target}"
+    return f"{result.count} {_SINGULAR[target] if result.count == 1 else target}"
 
 
 def write_example(folder: Path) -> Path:
@@ -272,7 +230,7 @@ def write_example(folder: Path) -> Path:
 
 
 def _require_writable(folder: Path) -> None:
-    """Make the folder; refuse one that takes no files."""
+    """Make the output folder, or raise an error if it cannot be written to."""
     from cytoseed.paths import is_remote, require_writable
 
     if is_remote(folder):
@@ -286,9 +244,9 @@ def _require_writable(folder: Path) -> None:
         raise PermissionError(f"output folder {str(folder)!r} cannot be written to; give another")
 
 
-def _with_name(path: Place, error: BaseException) -> str:
-    """Give an error's message, in one line that names the image."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, MemoryError):
-        text = text if text.startswith("not enough") else f"not enough memory ({text}); segment a part of the image"
-    return text if path.name in text else f"{path.name}: {text}"
+def _message(path: Path, error: BaseException) -> str:
+    """Message of an error, in one line that names the image."""
+    text = str(error)
+    if isinstance(error, MemoryError) and not text.startswith("not enough"):
+        return f"{path.name}: not enough memory ({text}); segment a part of the image"
+    return one_line(error, path.name)

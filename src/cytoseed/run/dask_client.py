@@ -1,4 +1,4 @@
-"""To a scheduler of Dask: one that runs elsewhere, or one of this process with workers on this machine."""
+"""Connections to Dask schedulers: one that runs elsewhere, or one of this process with workers on this machine."""
 
 from __future__ import annotations
 
@@ -20,28 +20,15 @@ if TYPE_CHECKING:
     from distributed.security import Security
 
 START_S = 120.0
-"""Within so many seconds processes on this machine start."""
+"""Time within which processes on this machine start."""
 
-_HERE_ONLY = "127.0.0.1:0"  # where a process tells by HTTP how it is: any free port, not seen from other machines
+_LOOPBACK = "127.0.0.1"
+_ANY_LOOPBACK_PORT = f"{_LOOPBACK}:0"
 _INSTALL = "pip install 'cytoseed[cluster]'"
 
 
-def require_dask() -> None:
-    """Refuse to go on where Dask is not installed.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        With what to do.
-    """
-    try:
-        import distributed  # noqa: F401 - only whether it is there
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}") from error
-
-
-def address_of(scheduler: str | os.PathLike[str]) -> str:
-    """Take a scheduler's address from its file, where it is not an address itself."""
+def scheduler_address(scheduler: str | os.PathLike[str]) -> str:
+    """Address of a scheduler, given as such or by its scheduler file."""
     text = os.fspath(scheduler)
     if "://" in text or (":" in text and not Path(text).exists()):
         return text
@@ -56,13 +43,14 @@ def address_of(scheduler: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def connected(address: str, patience_s: float, security: Security | None = None) -> Iterator[Client]:
-    """Connect to a scheduler; `security` has the keys, and without it Dask's configuration."""
+def connect(address: str, patience_s: float, security: Security | None = None) -> Iterator[Client]:
+    """Connect to a scheduler, with the given keys or those of Dask's configuration."""
+    _require_dask()
     from distributed import Client
 
     try:
         with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop of its own, as notebooks do
-            thread.submit(asyncio.run, _asked(address, patience_s, security)).result()
+            thread.submit(asyncio.run, _ping(address, patience_s, security)).result()
         client = Client(address, timeout=patience_s, set_as_default=False, security=security)
     except (OSError, ValueError, TimeoutError) as error:
         cause = " ".join(str(error).split()) or "it is silent"
@@ -74,8 +62,8 @@ def connected(address: str, patience_s: float, security: Security | None = None)
         yield client
 
 
-async def _asked(address: str, patience_s: float, security: Security | None) -> None:
-    """Ask what is at an address who it is: where that is silent, Dask's own client would wait for ever."""
+async def _ping(address: str, patience_s: float, security: Security | None) -> None:
+    """Ask an address for its identity: where it is silent, Dask's own client would wait for ever."""
     from distributed.core import rpc
     from distributed.security import Security
 
@@ -86,14 +74,9 @@ async def _asked(address: str, patience_s: float, security: Security | None) -> 
         await there.close_rpc()
 
 
-def own_keys() -> Security:
-    """Make the keys of a cluster on this machine: only who has them may give it work, whoever else is logged in here.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        What makes them is not installed.
-    """
+def temporary_keys() -> Security:
+    """TLS keys for a cluster on this machine, so that other users of the machine cannot give it work."""
+    _require_dask()
     from distributed.security import Security
 
     try:
@@ -105,14 +88,14 @@ def own_keys() -> Security:
 
 @contextmanager
 def local_scheduler(security: Security) -> Iterator[str]:
-    """Run a scheduler in this process, which ends with it."""
+    """Run a scheduler in this process, reachable from this machine only; yields its address."""
     from distributed import LocalCluster
 
     with LocalCluster(
         n_workers=0,
         processes=True,
-        dashboard_address=_HERE_ONLY,
-        host="127.0.0.1",
+        dashboard_address=_ANY_LOOPBACK_PORT,
+        host=_LOOPBACK,
         silence_logs=50,
         security=security,
         protocol="tls://",
@@ -127,8 +110,8 @@ def local_workers(client: Client, address: str, count: int, security: Security) 
     with tempfile.TemporaryDirectory(prefix="cytoseed-workers-", ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
         command += ["--nthreads", str(cores), "--nworkers", str(count), "--memory-limit", "0", "--no-dashboard"]
-        command += ["--death-timeout", "30", "--local-directory", folder, "--host", "127.0.0.1"]
-        command += ["--dashboard-address", _HERE_ONLY, *_key_options(security, Path(folder))]
+        command += ["--death-timeout", "30", "--local-directory", folder, "--host", _LOOPBACK]
+        command += ["--dashboard-address", _ANY_LOOPBACK_PORT, *key_options(security, Path(folder))]
         log = Path(folder) / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
@@ -144,8 +127,8 @@ def local_workers(client: Client, address: str, count: int, security: Security) 
                 process.wait()
 
 
-def _key_options(security: Security, folder: Path) -> list[str]:
-    """Write a worker's keys into a folder that only this user may read; give the options that name them."""
+def key_options(security: Security, folder: Path) -> list[str]:
+    """Write a worker's keys into a folder that only this user may read, and return the options that name them."""
     options = []
     for option, name in (("ca-file", "tls_ca_file"), ("cert", "tls_worker_cert"), ("key", "tls_worker_key")):
         file = folder / f"{name}.pem"
@@ -154,11 +137,18 @@ def _key_options(security: Security, folder: Path) -> list[str]:
     return options
 
 
+def _require_dask() -> None:
+    try:
+        import distributed  # noqa: F401 - only checks that it is installed
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}") from error
+
+
 def _await_workers(client: Client, process: subprocess.Popen[bytes], count: int, log: Path) -> None:
     """Wait until workers have started."""
     deadline = time.monotonic() + START_S
     while len(client.nthreads()) < count:
         if process.poll() is not None or time.monotonic() > deadline:
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-            raise ChildProcessError(f"workers did not start on this machine: {' '.join(said) or 'they said nothing'}")
+            tail = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+            raise ChildProcessError(f"workers did not start on this machine: {' '.join(tail) or 'no message'}")
         time.sleep(0.1)

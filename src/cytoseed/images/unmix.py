@@ -1,4 +1,4 @@
-"""What one stain of a colour image shows: colour deconvolution (Ruifrok and Johnston 2001), as scikit-image has it."""
+"""One stain of a colour image: colour deconvolution (Ruifrok and Johnston 2001) by scikit-image."""
 
 from __future__ import annotations
 
@@ -11,19 +11,7 @@ from cytoseed.settings import STAINS
 
 
 def check_stain(channels: int, stain: str) -> None:
-    """Refuse what cannot be unmixed, before any pixel is read.
-
-    Parameters
-    ----------
-    channels : int
-        Channels of the image.
-    stain : str
-
-    Raises
-    ------
-    ValueError
-        If there are not three channels, or the stain is unknown.
-    """
+    """Raise `ValueError` for an unknown stain, or an image without three channels."""
     if stain not in STAINS:
         raise ValueError(f"stain is {stain!r}; it must be one of {', '.join(STAINS)}")
     if channels != 3:
@@ -34,7 +22,7 @@ def check_stain(channels: int, stain: str) -> None:
 
 
 def unmix(pixels: NDArray[Any], stain: str) -> NDArray[np.float32]:
-    """Show one stain alone, as a microscope would: dark where there is much of it.
+    """One stain alone, dark where there is much of it.
 
     Parameters
     ----------
@@ -46,11 +34,6 @@ def unmix(pixels: NDArray[Any], stain: str) -> NDArray[np.float32]:
     -------
     ndarray of float32, shape (1, H, W)
         0 or below: minus the stain's amount, in optical density.
-
-    Raises
-    ------
-    ValueError
-        If there are not three channels, the stain is unknown, or floats are beyond 1.
     """
     from skimage.color import hed_from_rgb, separate_stains
 

@@ -1,4 +1,4 @@
-"""The size of pixels: where a TIFF may state it, and when any statement is believed."""
+"""The size of pixels: where a TIFF states it, and which statements are believed."""
 
 from __future__ import annotations
 
@@ -33,15 +33,10 @@ class PixelSize(NamedTuple):
 
 
 def first_credible(statements: Iterable[tuple[str, tuple[float, float] | None]]) -> PixelSize:
-    """Take the first statement of a pixel size that can be a microscope's.
+    """First statement (source, (height, width) in µm or None), in order of trust, that a microscope's pixels can have.
 
-    It is believed from 0.001 µm to 10 µm, both sides: what is beyond is a wrong unit, a placeholder, or the 72 to
-    300 dpi that programs write for printers.
-
-    Parameters
-    ----------
-    statements : iterable of (source, (height, width))
-        In order of trust; sizes in µm, None where the source says nothing.
+    Both sides are believed from 0.001 µm to 10 µm: beyond is a wrong unit, a placeholder, or the 72 to 300 dpi that
+    programs write for printers.
     """
     for source, found in statements:
         if found is not None and all(_FINEST_UM <= side <= _COARSEST_UM for side in found):
@@ -50,21 +45,18 @@ def first_credible(statements: Iterable[tuple[str, tuple[float, float] | None]])
 
 
 def tiff_pixel_size(tif: Any) -> PixelSize:
-    """Find the pixel size of an open `tifffile.TiffFile`.
-
-    OME metadata, Aperio's, ImageJ's, the resolution tags and PerkinElmer's metadata are asked in this order.
-    """
+    """Pixel size that an open `tifffile.TiffFile` states."""
     return first_credible(_statements(tif))
 
 
 def in_um(length: float, unit: str) -> float | None:
-    """Convert a length; None where the unit is none of length."""
+    """A length in µm; None where the unit is unknown."""
     factor = _UM.get(unit)
     return None if factor is None else length * factor
 
 
 def ome_pixels(tif: Any) -> ElementTree.Element | None:
-    """Find the element that describes the first image in OME-XML; None where there is none to be read."""
+    """Element of OME-XML that describes the first image; None without one that can be read."""
     if not tif.is_ome:
         return None
     try:
@@ -75,7 +67,7 @@ def ome_pixels(tif: Any) -> ElementTree.Element | None:
 
 
 def perkinelmer_text(page: Any, path: str) -> str:
-    """Find a text in the XML that describes a page of a QPTIFF; empty where there is none."""
+    """Text in the XML that describes a page of a QPTIFF; empty where there is none."""
     try:
         return (ElementTree.fromstring(page.description.lstrip("\ufeff")).findtext(path) or "").strip()
     except ElementTree.ParseError:
@@ -83,7 +75,7 @@ def perkinelmer_text(page: Any, path: str) -> str:
 
 
 def _statements(tif: Any) -> Iterator[tuple[str, tuple[float, float] | None]]:
-    """Give every statement of a pixel size in the file, in order of trust."""
+    """Every statement of a pixel size in the file, in order of trust."""
     yield "OME metadata", _of_ome(tif)
     yield "Aperio metadata", _of_aperio(tif)
     unit = (tif.imagej_metadata or {}).get("unit", "") if tif.is_imagej else ""
@@ -105,7 +97,7 @@ def _of_ome(tif: Any) -> tuple[float, float] | None:
 
 
 def _ome_length(pixels: ElementTree.Element, name: str) -> float | None:
-    """Read a length in µm; None where it is missing, no number, or in a unit that is no length."""
+    """A length in µm; None where it is missing, no number, or in an unknown unit."""
     try:
         return in_um(float(pixels.get(name, "")), pixels.get(f"{name}Unit", "µm"))
     except ValueError:
@@ -121,7 +113,7 @@ def _of_aperio(tif: Any) -> tuple[float, float] | None:
 
 
 def _of_resolution(tif: Any, unit: str) -> tuple[float, float] | None:
-    """Work out the pixel size from the resolution tags, which count pixels to a `unit`."""
+    """Pixel size by the resolution tags, which count pixels per `unit`."""
     factor = _UM.get(unit)
     tags = tif.pages[0].tags
     if factor is None or "XResolution" not in tags or "YResolution" not in tags:

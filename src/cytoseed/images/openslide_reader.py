@@ -1,7 +1,7 @@
-"""Reader of whole slides, by OpenSlide: the formats of scanners, as RGB of 8 bits.
+"""Reader of whole slides by OpenSlide, as RGB of 8 bits.
 
-Aperio SVS and plain tiled TIFF are tested; the other families that OpenSlide knows (Hamamatsu, Leica, MIRAX, Philips,
-Sakura, Trestle, Ventana, Zeiss, DICOM, ...) go the same way, untested here.
+Aperio SVS and plain tiled TIFF are tested; other families (Hamamatsu, Leica, MIRAX, Philips, Sakura, Trestle, Ventana,
+Zeiss, DICOM, ...) go the same way, untested here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.errors import foreign_errors
+from cytoseed.images.file_errors import foreign_errors
 from cytoseed.images.image import RGB_NAMES, Image
+from cytoseed.images.pixel_size import first_credible
 from cytoseed.images.regions import Box, Layout, Regions
-from cytoseed.images.scale import first_credible
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -31,13 +31,7 @@ _WHITE = "FFFFFF"
 
 
 def slide_family(path: Path) -> str | None:
-    """Name the family of slides that OpenSlide counts a file to, such as `aperio`.
-
-    Returns
-    -------
-    str or None
-        Empty where it knows none; None where OpenSlide is not installed.
-    """
+    """Family of slides that OpenSlide counts a file to, such as `aperio`; empty for none, None without OpenSlide."""
     try:
         import openslide
     except (ImportError, OSError):  # the module, or the library behind it
@@ -48,12 +42,7 @@ def slide_family(path: Path) -> str | None:
 def open_slide(path: Path) -> Image:
     """Open a slide, with its lower resolutions.
 
-    Pixels of areas that were not scanned have the slide's background colour, white where it states none.
-
-    Raises
-    ------
-    ImageFileError
-        If OpenSlide cannot open it.
+    Areas that were not scanned have the slide's background colour, white where it states none.
     """
     import openslide
 
@@ -70,14 +59,13 @@ def open_slide(path: Path) -> Image:
         pixel_size_yx_um=size.yx_um,
         pixel_size_source=size.source,
         level_shapes=layout.level_shapes,
-        damage="",
         connect=partial(_connect, path, layout),
     )
 
 
 @contextmanager
 def _connect(path: Path, layout: Layout) -> Iterator[Regions]:
-    """Open the slide for reads; refuse it if it no longer holds what it held."""
+    """Open the slide for reads; refuse it if it changed."""
     with closing(_Handles(path)) as handles:
         with handles.lent() as slide:
             layout.require_same(path, _layout(slide))
@@ -88,7 +76,7 @@ def _connect(path: Path, layout: Layout) -> Iterator[Regions]:
 
 
 class _Handles:
-    """Open handles of one slide: as many as there are threads that read at once.
+    """Open handles of one slide, one per thread that reads at once.
 
     A handle on which one read has failed fails for ever after, so each is used by one thread at a time, and thrown
     away when a read fails.
@@ -119,7 +107,7 @@ class _Handles:
 
 
 class _SlideRegions:
-    """The regions of an open slide."""
+    """Regions of an open slide."""
 
     def __init__(
         self, handles: _Handles, layout: Layout, downsamples: tuple[float, ...], background: NDArray[np.uint8]
@@ -138,7 +126,7 @@ class _SlideRegions:
         return result if channels is None else result[list(channels)]
 
     def _blocks(self, box_yxhw: Box, level: int) -> Iterator[Box]:
-        """Divide a region into blocks.
+        """Blocks of a region.
 
         OpenSlide takes a region's place in px of the full resolution. Where those of a level do not fall on them, it
         interpolates by the fraction; blocks that always begin at the same places then give a pixel the same value
@@ -172,7 +160,7 @@ def _layout(slide: OpenSlide) -> Layout:
 
 
 def _overlap(first: int, length: int, other_first: int, other_length: int) -> tuple[slice, slice]:
-    """Tell where two stretches of an axis meet, counted in the one and in the other."""
+    """Where two stretches of an axis meet, counted in the one and in the other."""
     start, stop = max(first, other_first), min(first + length, other_first + other_length)
     return slice(start - first, stop - first), slice(start - other_first, stop - other_first)
 
