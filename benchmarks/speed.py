@@ -53,7 +53,6 @@ TILE_PX = 512
 def our_methods(models: tuple[str, ...] = MODELS) -> list[Method]:
     """Every runtime of our models that is installed here, in float32, and in bfloat16 where that pays."""
     import torch
-
     from cytoseed.run.runtimes import bfloat16_pays
 
     runtimes = ["torch", *(name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name))]

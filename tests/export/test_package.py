@@ -9,6 +9,7 @@ from packed import small_model
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
+from cytoseed.cli.main import app
 from cytoseed.export import package
 from cytoseed.export.check import Agreement
 from cytoseed.export.package import TARGETS, export_model
@@ -121,8 +122,6 @@ def test_a_package_that_is_missing_is_named_with_its_extra(grey_model, tmp_path,
 
 
 def run_command(*arguments):
-    from cytoseed.apps.cli import app
-
     return CliRunner().invoke(app, ["export", *map(str, arguments)])
 
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.learn.error_map import shorten
 from cytoseed.learn.evaluate import Evaluation, ScoredImage, evaluate_folders
 from cytoseed.learn.metrics import score

@@ -18,7 +18,7 @@ from cytoseed.learn.evaluate import evaluate_model
 from cytoseed.learn.samples import Sample, TrainValSplit
 from cytoseed.learn.train import TrainProgress, train
 from cytoseed.models.weights import Model, load_model
-from cytoseed.run.segment import segment
+from cytoseed.run.api import segment
 from cytoseed.settings import DatasetNote, ModelConfig, SegmentOptions, TrainConfig
 
 MODEL = ModelConfig("tiny", positional_dims=2, conditional_dims=1, classifier_widths=(3,))
