@@ -55,23 +55,15 @@ class Errors:
     exactly one of `found` (second column), `left_out`, `merging`, `parts` and `false`.
     """
 
-    found: NDArray[np.int64]
-    """(M, 2): true and predicted id of each pair that `score` matches at IoU 0.5."""
+    found: NDArray[np.int64]  # (M, 2): true and predicted id of each pair that `score` matches at IoU 0.5
+    # true objects without a match, more than half of each in a predicted object that covers more than half of another
     merged: NDArray[np.int64]
-    """True objects without a match that lie by more than half in a predicted object which also covers more than
-    half of another true object (and may match that one)."""
-    split: NDArray[np.int64]
-    """True objects without a match, not merged, that contain two or more `parts`."""
-    missed: NDArray[np.int64]
-    """All other true objects."""
-    left_out: NDArray[np.int64]
-    """Predicted objects without a match, more than half not annotated: `score` counts them as no error."""
-    merging: NDArray[np.int64]
-    """Predicted objects without a match that cover more than half of each of two or more true objects."""
-    parts: NDArray[np.int64]
-    """Predicted objects without a match, not merging, more than half of each in one `split` true object."""
-    false: NDArray[np.int64]
-    """All other predicted objects."""
+    split: NDArray[np.int64]  # true objects without a match, not merged, that contain two or more `parts`
+    missed: NDArray[np.int64]  # all other true objects
+    left_out: NDArray[np.int64]  # predicted objects without a match, more than half not annotated: no error
+    merging: NDArray[np.int64]  # predicted objects without a match, over more than half of two or more true objects
+    parts: NDArray[np.int64]  # predicted objects without a match, not merging, more than half in a `split` true object
+    false: NDArray[np.int64]  # all other predicted objects
 
 
 def find_errors(predicted: NDArray[Any], true: NDArray[Any]) -> Errors:

@@ -27,17 +27,12 @@ _HEADER = ("", "images", "objects", "F1@0.5", "mean F1", "AP", "PQ", "AJI", "Dic
 class ScoredImage(NamedTuple):
     """Score of one image."""
 
-    name: str
-    """Name of the image's file, without suffix."""
-    dataset: str
-    """Name of the data set; empty if unknown."""
-    modality: str
-    """Kind of image, such as `fluorescence`; `unknown` if not stated."""
+    name: str  # name of the image's file, without suffix
+    dataset: str  # name of the data set; empty if unknown
+    modality: str  # kind of image, such as `fluorescence`; `unknown` if not stated
     score: ImageScore
-    predicted_path: Path | None = None
-    """File of the predicted label image, if there is one."""
-    true_path: Path | None = None
-    """File of the true label image, if there is one."""
+    predicted_path: Path | None = None  # file of the predicted label image, if there is one
+    true_path: Path | None = None  # file of the true label image, if there is one
 
 
 class Row(NamedTuple):
@@ -65,14 +60,10 @@ class Row(NamedTuple):
 class Accuracy(NamedTuple):
     """Pooled accuracy of a group of images, each value in [0, 1], rounded to four digits."""
 
-    name: str
-    """Data set and modality; `all` for all images together."""
-    f1: float
-    """F1 at IoU 0.5."""
-    f1_mean: float
-    """Mean F1 over IoU 0.5 to 0.9."""
-    aji: float
-    """Aggregated Jaccard index."""
+    name: str  # data set and modality; `all` for all images together
+    f1: float  # F1 at IoU 0.5
+    f1_mean: float  # mean F1 over IoU 0.5 to 0.9
+    aji: float  # aggregated Jaccard index
 
 
 @dataclass(frozen=True)
@@ -80,8 +71,7 @@ class Evaluation:
     """Scores of at least one image."""
 
     images: tuple[ScoredImage, ...]
-    unpaired: int = 0
-    """Number of predicted files without a true mask, which were not scored."""
+    unpaired: int = 0  # number of predicted files without a true mask, which were not scored
 
     @property
     def pooled(self) -> ImageScore:

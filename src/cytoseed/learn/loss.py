@@ -16,22 +16,17 @@ from cytoseed.core.seeds import find_seeds
 class Losses(NamedTuple):
     """Loss terms of one batch, scalars."""
 
-    seed: Tensor
-    """Mean over annotated pixels."""
-    instance: Tensor
-    """Mean over seeds; 0 without seeds."""
-    seeds: int
-    """Number of seeds in the instance term."""
+    seed: Tensor  # mean over annotated pixels
+    instance: Tensor  # mean over seeds; 0 without seeds
+    seeds: int  # number of seeds in the instance term
 
 
 class TrainingSeeds(NamedTuple):
     """How seeds are sampled for the instance term."""
 
     max_per_image: int
-    window_px: int
-    """Side of the window around each seed."""
-    generator: torch.Generator
-    """Random generator, on the device of the fields."""
+    window_px: int  # side of the window around each seed
+    generator: torch.Generator  # random generator, on the device of the fields
 
 
 def batch_losses(
