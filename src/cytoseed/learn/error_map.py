@@ -72,15 +72,6 @@ def find_errors(predicted: NDArray[Any], true: NDArray[Any]) -> Errors:
     The matching is that of `score` at IoU 0.5: `missed`, `split` and `merged` add up to its false negatives, `false`,
     `parts` and `merging` to its false positives. If several kinds apply, the first counts: found, left out, merged,
     split, then missed or false. "More than half" is of the annotated pixels.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> true = np.array([[1, 1, 0, 2, 2, 2, 2, 0, 3]])
-    >>> predicted = np.array([[5, 5, 0, 6, 7, 7, 0, 8, 0]])
-    >>> errors = find_errors(predicted, true)
-    >>> errors.found.tolist(), errors.missed.tolist(), errors.false.tolist()
-    ([[1, 5], [2, 7]], [3], [6, 8])
     """
     overlaps = find_overlaps(predicted, true)
     rows = overlaps.matched(THRESHOLDS[0])
@@ -139,15 +130,6 @@ def _ids(labels: NDArray[Any]) -> NDArray[np.int64]:
     return np.unique(labels[labels > 0]).astype(np.int64)
 
 
-class _Layer(NamedTuple):
-    """Outlines of some objects of one label image."""
-
-    style: str
-    labels: NDArray[np.int32]
-    ids: NDArray[np.int64]
-    thin: bool
-
-
 def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) -> Figure:
     """Matplotlib figure of one image of `evaluate_folders` with each object's outline in the style of its kind.
 
@@ -172,8 +154,15 @@ def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) 
     axes = figure.add_axes((left / full_x, _LEGEND_PX / full_y, drawn_x / full_x, drawn_y / full_y))
     axes.set_axis_off()
     axes.imshow(background, extent=(0, width, height, 0), interpolation="nearest" if factor > 1 else "antialiased")
-    for layer in _layers(errors, predicted, true):
-        _outline(axes, layer)
+    # errors on top of found objects
+    _outline(axes, "left_out", predicted, errors.left_out)
+    _outline(axes, "found", predicted, errors.found[:, 1])
+    _outline(axes, "split", predicted, errors.parts, thin=True)
+    _outline(axes, "split", true, errors.split)
+    _outline(axes, "merged", predicted, errors.merging)
+    _outline(axes, "merged", true, errors.merged, thin=True)
+    _outline(axes, "false", predicted, errors.false)
+    _outline(axes, "missed", true, errors.missed)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
 
@@ -192,28 +181,18 @@ def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) 
     return figure
 
 
-def _layers(errors: Errors, predicted: NDArray[np.int32], true: NDArray[np.int32]) -> Iterator[_Layer]:
-    """Outlines in drawing order: errors on top of found objects."""
-    yield _Layer("left_out", predicted, errors.left_out, False)
-    yield _Layer("found", predicted, errors.found[:, 1], False)
-    yield _Layer("split", predicted, errors.parts, True)
-    yield _Layer("split", true, errors.split, False)
-    yield _Layer("merged", predicted, errors.merging, False)
-    yield _Layer("merged", true, errors.merged, True)
-    yield _Layer("false", predicted, errors.false, False)
-    yield _Layer("missed", true, errors.missed, False)
-
-
-def _outline(axes: Axes, layer: _Layer) -> None:
-    """Draw outlines on a slightly wider dark line."""
+def _outline(
+    axes: Axes, style_name: str, labels: NDArray[np.int32], ids: NDArray[np.int64], thin: bool = False
+) -> None:
+    """Draw the outlines of some objects of one label image, on a slightly wider dark line."""
     from matplotlib.collections import LineCollection
 
-    rings = list(_rings(layer.labels, layer.ids))
+    rings = list(_rings(labels, ids))
     if not rings:
         return
-    style = _STYLES[layer.style]
-    width = _THIN if layer.thin else style.width
-    dashes = "-" if layer.thin else style.dashes
+    style = _STYLES[style_name]
+    width = _THIN if thin else style.width
+    dashes = "-" if thin else style.dashes
     for colour, wide, kind, alpha in (("black", width + _RIM, "-", 0.55), (style.colour, width, dashes, 1.0)):
         lines = LineCollection(rings, colors=colour, linewidths=wide, linestyles=[kind], alpha=alpha)
         lines.set_capstyle("butt")

@@ -34,20 +34,9 @@ def batch_losses(
 ) -> Losses:
     """Both loss terms of one batch, means over the targets.
 
-    Parameters
-    ----------
-    model : Segmenter
-        Provides the pixel classifiers, the seed threshold and the peak radius.
-    fields : Tensor, shape (N, T, F, H, W), float32
-        Output of `Segmenter.fields`.
-    labels : Tensor, shape (N, T, H, W), int
-        Ids of objects, 0 for background, -1 for pixels that nobody annotated, which are ignored.
-    distance : Tensor, shape (N, T, H, W), float32
-        Target of the seed map: relative distance to the object's boundary, 0 outside objects.
-    training : TrainingSeeds
-        How seeds are sampled.
-    pretrain : bool
-        Use cross-entropy and Dice instead of L1 and Lovász hinge.
+    `fields` (N, T, F, H, W) are the output of `Segmenter.fields`. `labels` (N, T, H, W) are ids of objects, 0 for
+    background, -1 for pixels that nobody annotated, which are ignored. `distance` (N, T, H, W) is the target of the
+    seed map: relative distance to the object's boundary. `pretrain`: cross-entropy and Dice, not L1 and Lovász hinge.
     """
     seed_terms, instance_terms, count = [], [], 0
     for index, (classifier, own_fields) in enumerate(zip(model.classifiers, fields.unbind(1), strict=True)):

@@ -48,7 +48,7 @@ class Source:
     find: Callable[[Path], list[SourceImage]]  # finds the images; an error if the folder has another layout
     images: int  # published number of images
     objects: int | None  # published number of objects, if there is an exact one
-    counted_by: str  # where these numbers were published
+    counted_by: str = "Table 1"  # where these numbers were published
     pixel_size_um: float | None = None  # side of a pixel in µm, if it is published
     val_share: float = 0.1  # fraction of the fields of `train` that becomes `val`, if no `val` is published
     test_share: float = 0.1  # fraction of all fields that becomes `test`, if no split is published
