@@ -7,8 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps import exporting
-from cytoseed.apps.cli import app
+from cytoseed.cli import export_command as exporting
+from cytoseed.cli.main import app
 from cytoseed.export import package
 from cytoseed.export.package import TARGETS, export_model
 from cytoseed.models.weights import Model, save_model

@@ -11,7 +11,7 @@ import tifffile
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.learn import plots
 from cytoseed.learn.error_map import shorten
 from cytoseed.learn.evaluate import Evaluation, ScoredImage, evaluate_folders

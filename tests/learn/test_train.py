@@ -16,7 +16,7 @@ from cytoseed.learn.evaluate import evaluate_model
 from cytoseed.learn.samples import Sample
 from cytoseed.learn.train import TrainProgress, train
 from cytoseed.models.weights import load_model
-from cytoseed.run.segment import segment
+from cytoseed.run.api import segment
 from cytoseed.settings import DatasetNote, SegmentOptions
 
 

@@ -218,7 +218,7 @@ def test_the_command_takes_all_images_where_none_is_marked(run_command, models_f
     table.write_text(table.read_text().replace(",test,", ",,"))
     done = run_command("tune", *flags)
     assert done.exit_code == 0
-    assert "that there are, since the data mark none" in done.stdout
+    assert "in the data, since none is marked as val" in done.stdout
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def models_folder(tmp_path):
 def run_command():
     from typer.testing import CliRunner
 
-    from cytoseed.apps.cli import app
+    from cytoseed.cli.main import app
 
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 

@@ -6,7 +6,7 @@ import pytest
 from pieced import pixels_of
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.paths import as_path, is_remote, list_names
 from cytoseed.results import Result
 from remote import bucket, s3_server  # noqa: F401 - fixtures

@@ -251,7 +251,7 @@ def open_torchscript(path: str | Path) -> torch.jit.ScriptModule:
 def exported(model: Model) -> ExportedSegmenter:
     """Copy of a model as `to_torchscript` writes it: on the CPU, normalisation folded into the convolutions."""
     segmenter = copy.deepcopy(model.segmenter).cpu().eval().requires_grad_(False)
-    segmenter.network.join()
+    segmenter.network.fuse_upsampling()
     return ExportedSegmenter(segmenter, model.config.channels, model.config.pixel_size_um).eval()
 
 

@@ -45,7 +45,7 @@ def overview(regions: Regions, image: Image, channels: Sequence[int], largest_px
         for index, channel in enumerate(regions.read(box, level, channels)):
             with np.errstate(over="ignore", invalid="ignore"):
                 pixels[(index, *here)] = area_means(channel, by)
-    unread = ~np.isfinite(pixels).all(0)
+    unread = np.logical_not(np.isfinite(pixels).all(axis=0, keepdims=True))[0]
     pixels[:, unread] = 0
     return Overview(pixels, by * max(image.shape[1:]) / max(height, width), unread)
 

@@ -177,7 +177,7 @@ def evaluate_model(
 
     A pixel size or diameter in `options` replaces the samples' own. Samples without a pixel size run as they are.
     """
-    from cytoseed.run.segment import segment  # needs PyTorch, which scoring folders does not
+    from cytoseed.run.api import segment  # needs PyTorch, which scoring folders does not
 
     given = options or SegmentOptions()
     scaled = given.pixel_size_um is not None or given.diameter_px is not None

@@ -25,8 +25,7 @@ from cytoseed.learn.samples import Sample, TrainValSplit
 from cytoseed.learn.train_log import Provenance, TrainLog
 from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
 from cytoseed.paths import atomic_file
-from cytoseed.run.engine import choose_device, keep_freed_memory
-from cytoseed.run.runtimes import bfloat16_pays
+from cytoseed.run.engine import bfloat16_is_fast, choose_device, keep_freed_memory
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -211,7 +210,7 @@ class _Trainer:
         self.optimizer = kind(
             self.model.parameters(), config.learning_rate, weight_decay=decay, fused=device.type == "cuda"
         )
-        self.half = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_pays(device))
+        self.half = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_is_fast(device))
         self.step = 0
         self.best, self.best_step = math.nan, -1
         self.before: tuple[Accuracy, ...] = ()
@@ -349,7 +348,7 @@ def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
     """Copy of a teacher on the device, optimised for inference."""
     prepared = copy.deepcopy(teacher.segmenter).to(device).eval().requires_grad_(False)
     if device.type == "cpu":
-        prepared.network.join()
+        prepared.network.fuse_upsampling()
     else:
         prepared.network.fold()
     prepared.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -19,8 +19,9 @@ from cytoseed.learn.metrics import ImageScore
 from cytoseed.learn.metrics import score as score_labels
 from cytoseed.learn.samples import Sample
 from cytoseed.models.weights import CONFIG_FILE, WEIGHTS_FILE, Model, keeps_half, save_model
+from cytoseed.run.api import network_image
 from cytoseed.run.engine import choose_device, engine_for
-from cytoseed.run.segment import full_size_labels, network_image
+from cytoseed.run.tile import full_size_labels
 from cytoseed.settings import ModelConfig, SegmentOptions
 
 LEAST_GAIN = 0.002
@@ -162,7 +163,7 @@ class _Trials:
                 image = network_image(pixels, self._model.config, options)
             except ValueError as error:
                 raise ValueError(f"{sample.name}: {error}") from error
-            np.save(self._folder / f"{index}.fields.npy", engine.fields(image).cpu().numpy())
+            np.save(self._folder / f"{index}.fields.npy", engine.views(image[None])[0].cpu().numpy())
             np.save(self._folder / f"{index}.mask.npy", mask)
             objects = objects or bool((mask > 0).any())
             self._images_done = index + 1

@@ -50,7 +50,7 @@ class Result(ResultView):
     """Closes the file of a stored result; what was not read before cannot be read after."""
 
     @classmethod
-    def from_labels(
+    def from_labels(  # noqa: PLR0913
         cls,
         labels: NDArray[Any],
         image: NDArray[Any],
@@ -60,6 +60,7 @@ class Result(ResultView):
         pixel_size_um: float | None = None,
         source: str = "array",
         settings: Mapping[str, Any] | None = None,
+        find_input: Callable[[], Mapping[str, Any]] | None = None,
     ) -> Self:
         """Result of a label image in memory.
 
@@ -79,6 +80,8 @@ class Result(ResultView):
             Path of the image's file, or `array`.
         settings : mapping, optional
             What made the labels, in values that JSON can hold.
+        find_input : callable, optional
+            Identity of the image, as `Image.identity` gives it; by default that of its pixels.
 
         Raises
         ------
@@ -105,7 +108,7 @@ class Result(ResultView):
             pixel_size_um=pixel_size_um,
             source=source,
             settings=settings or {},
-            find_input=lambda: input_of(image, source),
+            find_input=find_input or (lambda: input_of(image, source)),
             find_stains=lambda: stains_of(image, names),
             thumbnail=lambda _: (image, 1.0),
             was_in_memory=True,

@@ -102,6 +102,11 @@ class Store:
         write_bytes(self.path / _TODO, buffer.getvalue())
         self._write_run(run)
 
+    def clear(self) -> None:
+        """Forget the run and everything it stored."""
+        for name in (_RUN, _TODO, _KEPT, _TILES):
+            remove(self.path / name)
+
     def change(self, **facts: Any) -> None:
         """Write some facts of the run anew."""
         self._write_run({**(self.run() or {}), **facts})

@@ -173,10 +173,10 @@ def _thumbnail(
     given: ImageLike | None, result: Result, was_at: str | None, largest_px: int
 ) -> tuple[NDArray[Any], float]:
     """Show the image as it was shown when the result was made."""
+    from cytoseed.images import as_image
     from cytoseed.images.overview import thumbnail
-    from cytoseed.run.picture import opened
 
-    image = _found(result, was_at) if given is None else opened(given)
+    image = _found(result, was_at) if given is None else as_image(given)
     if image.shape != result.shape:
         raise ValueError(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
@@ -215,7 +215,7 @@ def _is_same(image: Image, result: Result) -> bool:
     """True for the image in which the objects were found, whatever it is called now."""
     if image.shape != result.shape:
         return False
-    own = input_of(image.read(), "") if result.was_in_memory else image.identity()
+    own = image.identity() if "bytes" in result.input else input_of(image.read(), "")
     return _without_name(own) == _without_name(result.input)
 
 
