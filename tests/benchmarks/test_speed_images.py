@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cytoseed.run.segment import network_image
+from cytoseed.run.api import network_image
 from hypothesis import given
 from hypothesis import strategies as st
 
