@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cytoseed.run.api import network_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -17,6 +16,7 @@ from cytoseed.learn import augment
 from cytoseed.learn.annotations import seed_target
 from cytoseed.learn.augment import Batch, CropSampler
 from cytoseed.learn.samples import Sample
+from cytoseed.run.api import network_image
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CPU = torch.device("cpu")
