@@ -1,4 +1,4 @@
-"""Outlines: QuPath's GeoJSON to polygons, the pixels that polygons hold, and the points that lie in any of many."""
+"""Outlines: polygons of QuPath's GeoJSON, the pixels inside them, and the points inside any of many."""
 
 from __future__ import annotations
 
@@ -23,34 +23,22 @@ _MOST_PAIRS = 1 << 20  # of a point and a side, at a time
 
 
 class Patch(NamedTuple):
-    """The pixels of one object, in the smallest box that was looked at."""
+    """Pixels of one object, in a box."""
 
     top: int
     """Row of the box's first pixel."""
     left: int
     """Column of the box's first pixel."""
     inside: NDArray[np.bool_]
-    """(h, w): whether a pixel belongs to the object."""
+    """(h, w) Pixels of the object."""
 
 
 def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Patch:
-    """Find the pixels whose centre lies in one of the polygons.
+    """Pixels of an image of `shape` (height, width) whose centre is in one of the polygons; empty without any.
 
     A centre is inside where a line from it crosses the polygon's rings an odd number of times, so rings within
     rings are holes. A centre on a left or upper side is inside, on a right or lower one outside: polygons that
-    share a side share no pixel and leave none between them.
-
-    Parameters
-    ----------
-    polygons : sequence of polygons
-        Each a sequence of rings: `Ring`. They may reach beyond the image.
-    shape : (int, int)
-        Height and width of the image in px.
-
-    Returns
-    -------
-    Patch
-        Empty where no centre is inside.
+    share a side share no pixel and leave none between them. Polygons may reach beyond the image.
     """
     corners = [ring for polygon in polygons for ring in polygon if len(ring)]
     if not corners:
@@ -68,16 +56,16 @@ def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Pat
 
 @dataclass(frozen=True, eq=False)
 class Outlines:
-    """The area in any of many polygons: the same that `rasterise` draws, for points anywhere and without an image."""
+    """Area inside any of many polygons: the same that `rasterise` draws, for points anywhere."""
 
     polygons: tuple[_Sides, ...]
-    """The sides of each polygon that has any which is not level."""
+    """Sides of each polygon that has any which is not horizontal."""
     boxes: NDArray[np.float64]
-    """(P, 4): the smallest and largest x and y of each, in the order left, top, right, bottom, in px."""
+    """(P, 4) Left, top, right, bottom of each, in px."""
 
     @classmethod
     def of(cls, polygons: Sequence[Sequence[Ring]]) -> Outlines:
-        """Take polygons, each a sequence of rings: `Ring`."""
+        """Outlines of polygons, each a sequence of rings."""
         all_sides = tuple(sides for sides in map(_sides, polygons) if len(sides.upper))
         boxes = [
             (each.left.min(), each.upper[:, 1].min(), each.right.max(), each.lower[:, 1].max()) for each in all_sides
@@ -85,17 +73,10 @@ class Outlines:
         return cls(all_sides, np.array(boxes, np.float64).reshape(-1, 4))
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which points lie in one of the polygons.
+        """Mask (N,) of points (N, 2), as y and x in px, that are in one of the polygons.
 
-        Parameters
-        ----------
-        points_yx : ndarray of float64, shape (N, 2)
-            In px: pixel (row, column) has its centre at (row + 0.5, column + 0.5).
-
-        Returns
-        -------
-        ndarray of bool, shape (N,)
-            A point on a left or upper side is inside, on a right or lower one outside.
+        A pixel's centre is at (row + 0.5, column + 0.5). A point on a left or upper side is inside, on a right or
+        lower one outside.
         """
         inside = np.zeros(len(points_yx), bool)
         for batch in _batches(points_yx):
@@ -107,18 +88,10 @@ class Outlines:
         return inside
 
     def meets(self, box_yxhw: tuple[int, int, int, int]) -> bool:
-        """Tell whether a point that lies in one of the polygons may lie in a box.
+        """Whether a box, without its right and lower edge, may hold a point that is in one of the polygons.
 
-        Parameters
-        ----------
-        box_yxhw : (int, int, int, int)
-            Row and column of the first pixel, height and width; points on the right and lower edge are not in it.
-
-        Returns
-        -------
-        bool
-            Never False where there is such a point; True without one only where a side passes through the box
-            or within a billionth of it.
+        Never False where there is such a point; True without one only where a side passes through the box or within a
+        billionth of it.
         """
         top, left, height, width = box_yxhw
         if height <= 0 or width <= 0:
@@ -134,29 +107,19 @@ class Outlines:
 
 
 def is_geojson(path: Path) -> bool:
-    """Tell whether a file begins as GeoJSON does, as it is or compressed by gzip; its name does not count."""
+    """Whether a file begins like GeoJSON, plain or compressed by gzip."""
     with path.open("rb") as file:
         beginning = file.read(64)
     return beginning.startswith(_GZIP) or beginning.removeprefix(_BOM).lstrip().startswith(_JSON)
 
 
 def read_features(path: Path) -> list[dict[str, Any]]:
-    """Read the features of a GeoJSON file, as it is or compressed by gzip.
-
-    Parameters
-    ----------
-    path : Path
-        The file: a FeatureCollection, a list of features or one feature.
-
-    Returns
-    -------
-    list of dict
-        Each has a `geometry`, which may be of any kind: see `polygons_of`.
+    """Features of a GeoJSON file, plain or compressed by gzip; each has a `geometry` of any kind.
 
     Raises
     ------
     ValueError
-        If the file is damaged, no JSON, or holds no features.
+        The file is damaged, no JSON, or holds no features.
     """
     try:
         content = path.read_bytes()
@@ -175,24 +138,14 @@ def read_features(path: Path) -> list[dict[str, Any]]:
 
 
 def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
-    """Take the polygons out of a feature's geometry.
+    """Polygons of a feature's geometry, each a list of rings: the outer one, then holes.
 
-    Parameters
-    ----------
-    geometry : mapping
-        A GeoJSON Polygon or MultiPolygon.
-    where : str
-        What it is called in an error, such as `a.geojson: feature 3`.
-
-    Returns
-    -------
-    list of polygons
-        Each a list of rings: the outer one, then holes.
+    `where` names the feature in errors, such as `a.geojson: feature 3`.
 
     Raises
     ------
     ValueError
-        If it is of another kind, or its coordinates are no finite numbers in rings.
+        It is no Polygon or MultiPolygon, or its coordinates are no finite numbers in rings.
     """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
@@ -211,7 +164,7 @@ def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
 
 
 class _Sides(NamedTuple):
-    """The sides of a polygon's rings that are not level: a level one is crossed by no row."""
+    """Sides of a polygon's rings that are not horizontal."""
 
     upper: NDArray[np.float64]  # (n, 2): x and y of the end of smaller y
     lower: NDArray[np.float64]  # (n, 2): of the other end
@@ -219,13 +172,13 @@ class _Sides(NamedTuple):
     right: NDArray[np.float64]  # (n,): the larger x
 
     def crossing(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give x where each side crosses its y, (n,), which lies between its ends: so does x, despite rounding."""
+        """X (n,) where each side crosses its y, which is between its ends: so is x, despite rounding."""
         run, fall = (self.lower - self.upper).T
         x: NDArray[np.float64] = self.upper[:, 0] + (y - self.upper[:, 1]) * run / fall
         return np.clip(x, self.left, self.right)
 
     def take(self, which: NDArray[Any]) -> _Sides:
-        """Give the sides that an index or a mask names."""
+        """Sides chosen by an index or a mask."""
         return _Sides(self.upper[which], self.lower[which], self.left[which], self.right[which])
 
 
@@ -239,7 +192,7 @@ def _sides(rings: Sequence[Ring]) -> _Sides:
 
 
 def _crossed_oddly(sides: _Sides, patch: Patch) -> NDArray[np.bool_]:
-    """Mark the patch's pixels to the right of an odd number of crossings of the sides with their row's middle."""
+    """Pixels of a patch to the right of an odd number of crossings of the sides with their row's middle."""
     height, width = patch.inside.shape
     # x is in px of the image, as in `_odd`, not of the patch: so both round alike and agree on every centre
     first = np.clip(np.ceil(sides.upper[:, 1] - 0.5) - patch.top, 0, height).astype(np.int64)
@@ -253,7 +206,7 @@ def _crossed_oddly(sides: _Sides, patch: Patch) -> NDArray[np.bool_]:
 
 
 def _odd(sides: _Sides, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mark the points, in order of y, that are to the right of an odd number of crossings of the sides with their y."""
+    """Points, in order of y, to the right of an odd number of crossings of the sides with their y."""
     number = len(y)
     first, end = np.searchsorted(y, sides.upper[:, 1]), np.searchsorted(y, sides.lower[:, 1])
     met = (end > first) & (sides.left <= x.max())
@@ -271,7 +224,7 @@ def _odd(sides: _Sides, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArr
 
 
 def _passes(sides: _Sides, box_yxhw: tuple[int, int, int, int]) -> bool:
-    """Tell whether a side passes through a box."""
+    """Whether a side passes through a box."""
     top, left, height, width = box_yxhw
     bottom, right = top + height, left + width
     meeting = (sides.upper[:, 1] < bottom) & (sides.lower[:, 1] > top) & (sides.left < right) & (sides.right > left)
@@ -287,14 +240,14 @@ def _passes(sides: _Sides, box_yxhw: tuple[int, int, int, int]) -> bool:
 
 
 def _pairs(first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give each index with every number of its own range: indices, numbers."""
+    """Each index with every number of its own range: indices, numbers."""
     count = np.maximum(end - first, 0)
     index = np.repeat(np.arange(len(first)), count)
     return index, first[index] + np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
 
 
 def _batches(points_yx: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:
-    """Give the indices of points by batches of near ones, each in order of y."""
+    """Indices of points in batches of near ones, each in order of y."""
     y, x = points_yx.T
     batches = -(-len(points_yx) // _BATCH_POINTS)
     strips = max(1, round(batches**0.5))
