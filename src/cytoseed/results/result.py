@@ -175,7 +175,8 @@ class Result(ResultView):
         from cytoseed.results.measure.table import empty_table
 
         tables = [block.table for block in self.blocks()] or [empty_table(self)]
-        return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+        joined = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+        return joined.astype({"id": np.int64})  # blocks of a store have int32
 
     @cached_property
     def objects(self) -> Objects:
