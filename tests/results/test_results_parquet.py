@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pieced import Nothing, Pieced
 
-from cytoseed.results import Block, Result
+from cytoseed.results import Result
 from cytoseed.results.formats import parquet
 from cytoseed.results.formats.parquet import write_parquet
 
@@ -80,45 +78,6 @@ def test_groups_do_not_depend_on_blocks(
     pd.testing.assert_frame_equal(pd.read_parquet(pieced), in_types(nuclei.table), check_exact=True)
 
 
-class Repeated:
-    """The blocks of a result, many times over: ids repeat, which a table does not mind."""
-
-    def __init__(self, whole: Result, times: int) -> None:
-        self._whole = whole
-        self._times = times
-        self.given = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
-
-    def blocks(self) -> Iterator[Block]:
-        for _ in range(self._times):
-            self.given += 1
-            yield next(self._whole.blocks())
-
-
-def test_many_small_blocks_make_few_groups(cells: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parquet._GROUP_ROWS >= 50_000
-    monkeypatch.setattr(parquet, "_GROUP_ROWS", 5_000)
-    result = Repeated(cells, 1_500)
-    path = written(result, tmp_path / "a")
-    with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups)]
-        assert sum(sizes) == 6 * 1_500
-        assert sizes == [5_000, 4_000]
-    read = pd.read_parquet(path, columns=["id", "target"])
-    assert read["id"].tolist() == cells.table["id"].tolist() * 1_500
-    assert read["target"].tolist() == cells.table["target"].tolist() * 1_500
-
-
-def test_blocks_are_asked_for_as_groups_are_written(cells: Result) -> None:
-    result = Repeated(cells, 10)
-    groups = parquet._groups((block.table for block in result.blocks()), 6)
-    for number in range(1, 11):
-        assert len(next(groups)) == 6
-        assert result.given == number
-
-
 def test_of_many_channels_groups_have_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "_GROUP_VALUES", 600)
     image = np.ones((40, 4, 5), np.uint16)
@@ -163,15 +122,6 @@ def test_what_the_file_says_of_itself(nuclei: Result, tmp_path: Path) -> None:
         "µm": ["centroid_x_um", "centroid_y_um"],
         "µm²": ["area_um2"],
     }
-
-
-def test_channels_may_be_called_anything(tmp_path: Path) -> None:
-    names = ('核, "α"', "_px", "od_dab")
-    result = Result.from_labels(np.ones((2, 2), np.int32), np.ones((3, 2, 2)), channel_names=names)
-    schema = pq.read_schema(written(result, tmp_path / "a"))
-    assert schema.names == list(result.table.columns)
-    units = json.loads(schema.metadata[b"cytoseed"])["units"]
-    assert {units[f"mean_{name}"] for name in names} == {"as stored"}
 
 
 def test_compressed_and_of_the_same_bytes(nuclei: Result, tmp_path: Path) -> None:

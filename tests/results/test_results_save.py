@@ -120,20 +120,6 @@ def test_overwriting_leaves_nothing_of_the_old_result(nuclei: Result, tmp_path: 
     assert other.save(tmp_path, formats=("labels",))  # now the same
 
 
-def test_overwriting_the_same_result_writes_it_anew(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path)
-    before = contents(tmp_path)
-    (tmp_path / "tissue.csv").write_text("edited")
-    nuclei.save(tmp_path, formats=("table",), overwrite=True)
-    assert contents(tmp_path) == before
-
-
-def test_two_images_of_one_stem_do_not_overwrite_each_other(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path)
-    with pytest.raises(FileExistsError, match=r'input.name: "tissue.ome.tif" -> "tissue.png"'):
-        changed(nuclei, source="tissue.png").save(tmp_path)
-
-
 def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp_path: Path) -> None:
     (tmp_path / "tissue.csv").write_text("my own notes")
     nuclei.save(tmp_path, formats=("labels",), overwrite=False)
@@ -269,27 +255,6 @@ def test_what_can_hold_the_result_is_written_and_kept(
     assert nuclei.save(tmp_path, ("labels", "table"))
 
 
-def test_what_is_written_beside_is_named(nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limited(monkeypatch, geojson="take parquet")
-    with pytest.raises(ValueError, match=r"take parquet \(labels, table: written\)"):
-        nuclei.save(tmp_path, ("labels", "geojson", "table"))
-
-
-def test_overwriting_by_what_cannot_hold_the_result(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nuclei.save(tmp_path, ("labels", "geojson"))
-    before = contents(tmp_path)
-    limited(monkeypatch, geojson="take parquet")
-    other = with_settings(nuclei, seed_threshold=0.7)
-    with pytest.raises(ValueError, match="take parquet"):
-        other.save(tmp_path, ("geojson",), overwrite=True)
-    assert contents(tmp_path) == before, "nothing takes its place"
-    with pytest.raises(ValueError, match="take parquet"):
-        other.save(tmp_path, ("geojson", "table"), overwrite=True)
-    assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
-
-
 def test_a_format_without_its_package_is_refused_before_any_work(
     nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,23 +312,6 @@ def test_folders_are_written_left_added_replaced_and_removed(nuclei: Result, tmp
 
 
 @pytest.mark.usefixtures("tree")
-@pytest.mark.parametrize(("name", "form"), [("labels.tif", "tree"), ("tree", "labels")])
-def test_a_folder_in_the_place_of_a_file_and_the_other_way_round(
-    nuclei: Result, tmp_path: Path, name: str, form: str
-) -> None:
-    (tmp_path / "tissue.tree").write_text("a file")
-    (tmp_path / "tissue.labels.tif").mkdir()
-    (tmp_path / "tissue.labels.tif" / "mine").write_text("a folder")
-    with pytest.raises(FileExistsError, match="with no record of what made it"):
-        nuclei.save(tmp_path, (form,))
-    nuclei.save(tmp_path, ("tree", "labels"), overwrite=True)
-    assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.labels.tif", "tissue.tree"]
-    assert (tmp_path / "tissue.labels.tif").is_file()
-    assert (tmp_path / f"tissue.{name}").exists()
-    assert (tmp_path / "tissue.tree").is_dir()
-
-
-@pytest.mark.usefixtures("tree")
 def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Result, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("kept")
@@ -373,17 +321,3 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Result, 
     assert (tmp_path / "precious" / "file").read_text() == "kept"
     assert not (tmp_path / "tissue.tree").is_symlink()
     assert not (tmp_path / "tissue.labels.tif").is_symlink()
-
-
-@pytest.mark.usefixtures("tree")
-def test_an_error_deep_in_a_folder_is_told_of_the_results_folder(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: Result, path: Path) -> None:
-        (path / "a" / "b").mkdir(parents=True)
-        raise PermissionError(13, "Permission denied", str(path / "a" / "b" / "c"))
-
-    monkeypatch.setitem(WRITERS, "tree", WRITERS["tree"]._replace(write=fail))
-    with pytest.raises(OSError, match=r"out: cannot be written to \(Permission denied\)"):
-        nuclei.save(tmp_path / "out", ("labels", "tree"))
-    assert listing(tmp_path / "out") == []

@@ -1,4 +1,4 @@
-"""Outlines: QuPath's GeoJSON to polygons, the pixels that polygons hold, and the points that lie in any of many."""
+"""Outlines: polygons of QuPath's GeoJSON, the pixels inside them, and the points inside any of many."""
 
 from __future__ import annotations
 
@@ -22,34 +22,22 @@ _NUDGE_YX_PX = [[1e-9], [1e-6]]  # moves points off the sides of polygons, also 
 
 
 class Patch(NamedTuple):
-    """The pixels of one object, in the smallest box that was looked at."""
+    """Pixels of one object, in a box."""
 
     top: int
     """Row of the box's first pixel."""
     left: int
     """Column of the box's first pixel."""
     inside: NDArray[np.bool_]
-    """(h, w): whether a pixel belongs to the object."""
+    """(h, w) Pixels of the object."""
 
 
 def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Patch:
-    """Find the pixels whose centre lies in one of the polygons.
+    """Pixels of an image of `shape` (height, width) whose centre is in one of the polygons; empty without any.
 
     A centre is inside where a line from it crosses the polygon's rings an odd number of times, so rings within
     rings are holes. A centre on a left or upper side is inside, on a right or lower one outside: polygons that
-    share a side share no pixel and leave none between them.
-
-    Parameters
-    ----------
-    polygons : sequence of polygons
-        Each a sequence of rings: `Ring`. They may reach beyond the image.
-    shape : (int, int)
-        Height and width of the image in px.
-
-    Returns
-    -------
-    Patch
-        Empty where no centre is inside.
+    share a side share no pixel and leave none between them. Polygons may reach beyond the image.
     """
     corners = [ring for polygon in polygons for ring in polygon if len(ring)]
     if not corners:
@@ -117,29 +105,19 @@ def _even_odd(rings: Sequence[Ring]) -> Any:
 
 
 def is_geojson(path: Path) -> bool:
-    """Tell whether a file begins as GeoJSON does, as it is or compressed by gzip; its name does not count."""
+    """Whether a file begins like GeoJSON, plain or compressed by gzip."""
     with path.open("rb") as file:
         beginning = file.read(64)
     return beginning.startswith(_GZIP) or beginning.removeprefix(_BOM).lstrip().startswith(_JSON)
 
 
 def read_features(path: Path) -> list[dict[str, Any]]:
-    """Read the features of a GeoJSON file, as it is or compressed by gzip.
-
-    Parameters
-    ----------
-    path : Path
-        The file: a FeatureCollection, a list of features or one feature.
-
-    Returns
-    -------
-    list of dict
-        Each has a `geometry`, which may be of any kind: see `polygons_of`.
+    """Features of a GeoJSON file, plain or compressed by gzip; each has a `geometry` of any kind.
 
     Raises
     ------
     ValueError
-        If the file is damaged, no JSON, or holds no features.
+        The file is damaged, no JSON, or holds no features.
     """
     try:
         content = path.read_bytes()
@@ -158,24 +136,14 @@ def read_features(path: Path) -> list[dict[str, Any]]:
 
 
 def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
-    """Take the polygons out of a feature's geometry.
+    """Polygons of a feature's geometry, each a list of rings: the outer one, then holes.
 
-    Parameters
-    ----------
-    geometry : mapping
-        A GeoJSON Polygon or MultiPolygon.
-    where : str
-        What it is called in an error, such as `a.geojson: feature 3`.
-
-    Returns
-    -------
-    list of polygons
-        Each a list of rings: the outer one, then holes.
+    `where` names the feature in errors, such as `a.geojson: feature 3`.
 
     Raises
     ------
     ValueError
-        If it is of another kind, or its coordinates are no finite numbers in rings.
+        It is no Polygon or MultiPolygon, or its coordinates are no finite numbers in rings.
     """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
@@ -194,7 +162,7 @@ def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
 
 
 class _Sides(NamedTuple):
-    """The sides of a polygon's rings that are not level: a level one is crossed by no row."""
+    """Sides of a polygon's rings that are not horizontal."""
 
     upper: NDArray[np.float64]  # (n, 2): x and y of the end of smaller y
     lower: NDArray[np.float64]  # (n, 2): of the other end
@@ -202,13 +170,13 @@ class _Sides(NamedTuple):
     right: NDArray[np.float64]  # (n,): the larger x
 
     def crossing(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give x where each side crosses its y, (n,), which lies between its ends: so does x, despite rounding."""
+        """X (n,) where each side crosses its y, which is between its ends: so is x, despite rounding."""
         run, fall = (self.lower - self.upper).T
         x: NDArray[np.float64] = self.upper[:, 0] + (y - self.upper[:, 1]) * run / fall
         return np.clip(x, self.left, self.right)
 
     def take(self, which: NDArray[Any]) -> _Sides:
-        """Give the sides that an index or a mask names."""
+        """Sides chosen by an index or a mask."""
         return _Sides(self.upper[which], self.lower[which], self.left[which], self.right[which])
 
 
@@ -222,7 +190,7 @@ def _sides(rings: Sequence[Ring]) -> _Sides:
 
 
 def _crossed_oddly(sides: _Sides, patch: Patch) -> NDArray[np.bool_]:
-    """Mark the patch's pixels to the right of an odd number of crossings of the sides with their row's middle."""
+    """Pixels of a patch to the right of an odd number of crossings of the sides with their row's middle."""
     height, width = patch.inside.shape
     # x is in px of the image, not of the patch, so that rounding does not depend on the patch
     first = np.clip(np.ceil(sides.upper[:, 1] - 0.5) - patch.top, 0, height).astype(np.int64)
@@ -236,7 +204,7 @@ def _crossed_oddly(sides: _Sides, patch: Patch) -> NDArray[np.bool_]:
 
 
 def _pairs(first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give each index with every number of its own range: indices, numbers."""
+    """Each index with every number of its own range: indices, numbers."""
     count = np.maximum(end - first, 0)
     index = np.repeat(np.arange(len(first)), count)
     return index, first[index] + np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)

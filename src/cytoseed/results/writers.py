@@ -13,8 +13,8 @@ from cytoseed.results.formats.csv import write_table
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.ngff import write_ngff
-from cytoseed.results.formats.objects import SUFFIX as STORED_SUFFIX
-from cytoseed.results.formats.objects import write_objects
+from cytoseed.results.formats.objects_zip import SUFFIX as STORED_SUFFIX
+from cytoseed.results.formats.objects_zip import write_objects
 from cytoseed.results.formats.overlay import write_overlay
 from cytoseed.results.formats.parquet import write_parquet
 from cytoseed.results.formats.rois import rois_limit, write_rois
@@ -38,7 +38,7 @@ class Writer(NamedTuple):
     write: Callable[[ResultView, Path], None]
     """Writes a result to a path where nothing is yet, block by block."""
     about: str
-    """What it is and what opens it, in a few words."""
+    """Short description, with programs that open it."""
     limit: Callable[[tuple[int, int, int], int], str | None] = _unlimited
     """Given an image's shape (C,H,W) and a number of objects, says why it cannot hold them and which format can; None
     where it can."""
