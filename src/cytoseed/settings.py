@@ -214,7 +214,7 @@ class SegmentOptions:
     tile_size_px: int | None = None
     """Side of the tiles of a large image: a multiple of 64, at the model's pixel size; by default as memory allows."""
     margin_px: int = 64
-    """Distance that objects may reach beyond their tile: a multiple of 64, at the model's pixel size. Up to 256 as needed."""
+    """Reach of objects beyond their tile: a multiple of 64, at the model's pixel size; raised to 256 as needed."""
     skip_background: bool = True
     """Skip tiles of a large image that show only empty glass or a dark background."""
 
