@@ -5,7 +5,7 @@ python benchmarks/accuracy.py --models nuclei --splits test --tta --write
 python benchmarks/accuracy.py --predictions cellpose=runs/peers/cellpose/test --splits test --write
 
 The table of methods (the paper's Table 2) has one row per method; rows that are not measured again stay. `--csv` writes
-the scores of each image for benchmarks/compare.py (the paper's Fig. 3); `--record` writes pooled scores to config.json.
+the scores of each image for benchmarks/compare.py (the paper's Fig. 3); `--record` writes pooled ones to config.json.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def report(method: str, split: str, result: Evaluation, arguments: argparse.Name
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=[], help="names or folders")
-    parser.add_argument("--predictions", nargs="+", default=[], metavar="NAME=FOLDER", help="label images of other methods")
+    parser.add_argument("--predictions", nargs="+", default=[], metavar="NAME=FOLDER", help="label images")
     parser.add_argument("--splits", nargs="+", default=["test"])
     parser.add_argument("--datasets", nargs="+", default=OPEN_DATA)
     parser.add_argument("--data", type=Path, default=DATA)

@@ -2,8 +2,8 @@
 
 python benchmarks/compare.py nuclei=runs/nuclei-test.csv cellpose=runs/peers/cellpose/test --plot runs/figure3.png
 
-Each argument is NAME=PATH, ours first. PATH is a file of `cytoseed evaluate --csv`, or a folder of label images with the
-true masks in its folder `masks`, as the adapters in `peers/` write them; --samples names the data sets.
+Each argument is NAME=PATH, ours first. PATH is a file of `cytoseed evaluate --csv`, or a folder of label images, with
+the true masks in its folder `masks`, as the adapters in `peers/` write them; --samples names the data sets.
 """
 
 from __future__ import annotations
