@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -386,3 +388,27 @@ def test_an_error_deep_in_a_folder_is_told_of_the_results_folder(
     with pytest.raises(OSError, match=r"out: cannot be written to \(Permission denied\)"):
         nuclei.save(tmp_path / "out", ("labels", "tree"))
     assert listing(tmp_path / "out") == []
+
+
+def test_two_results_saved_at_once_are_never_mixed(nuclei: Segmentation, tmp_path: Path) -> None:
+    ready, done = threading.Event(), threading.Event()
+
+    def hold(_: Result, path: Path) -> None:
+        path.write_text("first")
+        ready.set()
+        assert done.wait(60)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as other:
+        patch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=hold))
+        first = other.submit(nuclei.save, tmp_path, ("table",))
+        try:
+            assert ready.wait(60)
+            for overwrite in (False, True):
+                with pytest.raises(BlockingIOError, match=r"tissue\.cytoseed is being written to.*another folder"):
+                    changed(nuclei, min_size_px=9).save(tmp_path, ("labels",), overwrite)
+        finally:
+            done.set()
+        first.result()
+    assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
+    with pytest.raises(FileExistsError, match="min_size_px"):
+        changed(nuclei, min_size_px=9).save(tmp_path, ("labels",))

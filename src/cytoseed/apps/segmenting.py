@@ -170,16 +170,20 @@ class _Work:
 
     def _whole(self, path: Place, image: Image) -> str:
         """Segment one image at once, unless its result is there already and is not to be overwritten."""
+        from cytoseed.paths import lock
+        from cytoseed.results import stem_of
+        from cytoseed.results.store import SUFFIX
         from cytoseed.run.segment import segment
 
         job = self._job
         started = time.perf_counter()
-        held = image.in_memory()  # read once, for the comparison and the run
-        if job.existing != "overwrite" and job.is_done(path, held):
-            return f"{path.name}: already there"
-        find = segment if self._cluster is None else self._cluster.segment
-        result = find(held, job.model, job.options, lambda text: self._remark(path, text))
-        files = result.save(job.output, job.formats, job.existing == "overwrite")
+        with lock(job.output / f"{stem_of(str(path))}{SUFFIX}"):
+            held = image.in_memory()  # read once, for the comparison and the run
+            if job.existing != "overwrite" and job.is_done(path, held):
+                return f"{path.name}: already there"
+            find = segment if self._cluster is None else self._cluster.segment
+            result = find(held, job.model, job.options, lambda text: self._remark(path, text))
+            files = result.save(job.output, job.formats, job.existing == "overwrite")
         seconds = time.perf_counter() - started
         return f"{path.name}: {_counted(result)} in {seconds:.1f} s -> {job.shown(files)}"
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytoseed.paths import is_remote, require_writable, same_file
+from cytoseed.paths import is_remote, lock, require_writable, same_file
 from cytoseed.results.folder import Change, is_from_writing, move, staging_for, unwritable
 from cytoseed.results.record import SUFFIX, OldRecord, Record, compare, read_record, stem_of
+from cytoseed.results.store import SUFFIX as STORE_SUFFIX
 from cytoseed.results.writers import WRITERS, check_formats, paths_of, refusals
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def save(
         If a format needs a package that is not installed.
     FileExistsError
         If files of this name were made otherwise and `overwrite` is false; the message shows how.
+    BlockingIOError
+        If another run is writing results of this image into the folder.
     OSError
         If the folder cannot be written to, or its disk is full: with the same `errno`. Results that were there are
         left as they were.
@@ -74,23 +78,47 @@ def save(
     require_writable(folder)
     if not asked:
         return (*paths.values(), record_path)
+    files = (*paths.values(), record_path)
+    if not _to_write(result, folder, record, asked, overwrite)[0]:
+        return files
+    with _locked(folder, stem):
+        to_write, adds = _to_write(result, folder, record, asked, overwrite)  # another run may have ended meanwhile
+        refused = refusals(to_write, result.shape, result.count)
+        names = {name: paths[name].name for name in to_write if name not in refused}
+        if names:
+            change = _planned(result, record, names.values(), record_path, adds, keep)
+            _write(result, change, names, record_path, staging)
+    if refused:
+        others = f" ({', '.join(names)}: written)" if names else ""
+        raise ValueError(f"{stem}: {'; '.join(refused.values())}{others}")
+    return files
+
+
+def _to_write(
+    result: Result, folder: Path, record: Record, asked: tuple[str, ...], overwrite: bool
+) -> tuple[tuple[str, ...], bool]:
+    """List the formats to write, and tell whether they add to the same result; a different one is refused."""
+    stem = stem_of(result.source)
     found = compare(folder, stem, record, asked, result.failed)
     if found.state == "different" and not overwrite:
         raise FileExistsError(
             f"{folder}: holds a result for {stem!r} that was made otherwise ({'; '.join(found.differences)}); "
             f"choose another folder, or overwrite it (--overwrite, overwrite=True)"
         )
-    to_write = asked if overwrite or found.state != "same" else found.missing
-    refused = refusals(to_write, result.shape, result.count)
-    names = {name: paths[name].name for name in to_write if name not in refused}
-    if names:
-        adds = found.state == "same"
-        change = _planned(result, record, names.values(), record_path, adds, keep)
-        _write(result, change, names, record_path, staging)
-    if refused:
-        others = f" ({', '.join(names)}: written)" if names else ""
-        raise ValueError(f"{stem}: {'; '.join(refused.values())}{others}")
-    return (*paths.values(), record_path)
+    return asked if overwrite or found.state != "same" else found.missing, found.state == "same"
+
+
+@contextmanager
+def _locked(folder: Path, stem: str) -> Iterator[None]:
+    """Lock one image's results; a folder that cannot be written to gives the same error as writing does."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder / f"{stem}{STORE_SUFFIX}"))
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or error.errno is None:
+                raise
+            raise unwritable(folder, error) from error
+        yield
 
 
 def _refuse_image(path: Path, source: str) -> None:

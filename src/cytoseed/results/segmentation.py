@@ -186,6 +186,8 @@ class Segmentation:
             If a format needs a package that is not installed.
         FileExistsError
             If files of this name were made otherwise and `overwrite` is false; the message shows how.
+        BlockingIOError
+            If another run is writing results of this image into the folder.
         OSError
             If the folder cannot be written to.
         """
