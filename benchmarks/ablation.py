@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from accuracy import DATA, OPEN_DATA, write_page
-from cytoseed.learn.samples import Division, find_samples
-from cytoseed.learn.train import Trained, train
+from cytoseed.learn.samples import TrainValSplit, find_samples
+from cytoseed.learn.train import TrainResult, train
 from cytoseed.settings import RECIPES, ModelConfig
 
 DIMENSIONS = ((4, 4), (2, 4), (2, 2), (2, 0))
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
     arguments = parser.parse_args()
-    samples = Division(*(find_samples(arguments.data, [split], OPEN_DATA) for split in ("train", "val")))
+    samples = TrainValSplit(*(find_samples(arguments.data, [split], OPEN_DATA) for split in ("train", "val")))
     config = dataclasses.replace(
         RECIPES["default"],
         steps=arguments.steps,
@@ -40,7 +40,7 @@ def main() -> None:
         batch_size=arguments.batch,
         validate_every=max(1, arguments.steps // 4),
     )
-    rows: list[Trained] = []
+    rows: list[TrainResult] = []
     for positional, conditional in DIMENSIONS:
         name = f"dp{positional}-de{conditional}"
         model = ModelConfig(name, network=arguments.network, positional_dims=positional, conditional_dims=conditional)

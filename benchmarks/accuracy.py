@@ -19,11 +19,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cytoseed.learn.evaluate import Evaluation, evaluate_samples
-from cytoseed.learn.journal import figures_of, figures_to_json
+from cytoseed.learn.annotations import read_mask
+from cytoseed.learn.evaluate import Evaluation, accuracies_to_json, evaluate_model, evaluate_samples
 from cytoseed.learn.metrics import ImageScore
-from cytoseed.learn.samples import Sample, find_samples, read_mask
-from cytoseed.learn.validate import evaluate_model
+from cytoseed.learn.samples import Sample, find_samples
 from cytoseed.models.weights import CONFIG_FILE, load_model
 from cytoseed.settings import SegmentOptions
 
@@ -87,7 +86,7 @@ def record(name: str, split: str, result: Evaluation) -> None:
     """Write a bundled model's figures into its configuration."""
     path = MODELS / name / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["figures"][split] = figures_to_json(figures_of(result))
+    config["figures"][split] = accuracies_to_json(result.accuracies)
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cytoseed.learn.journal import LOG
 from cytoseed.learn.train import LAST
+from cytoseed.learn.train_log import LOG
 from cytoseed.models.weights import read_config
 
 

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.learn.samples import find_samples, median_diameter
+from cytoseed.learn.annotations import median_diameter
+from cytoseed.learn.samples import find_samples
 from cytoseed.results import stem_of
 from slide_plan import DATA, FACTOR, GRAIN_PX, Field, Plan, make_plan, tissue, truth, turned
 

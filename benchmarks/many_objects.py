@@ -16,8 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cytoseed.results import WRITERS, Block
-from cytoseed.results.table import measure_objects
+from cytoseed.results import WRITERS, Block, ResultView
+from cytoseed.results.measure.table import measure_objects
 
 _PITCH_PX = 32  # from one object to the next
 _ACROSS = 40  # objects of a block, to each side
 _BLOCK_PX = _PITCH_PX * _ACROSS
 _OF_BLOCK = _ACROSS**2
+_CHANNELS = ("red", "green", "blue")
+_PIXEL_SIZE_UM = 0.25
 _STAINS = ("haematoxylin", "eosin", "dab")
 _PLACES = {
     "box_x_px": 1.0,
@@ -44,25 +45,11 @@ _PLACES = {
 }
 
 
-@dataclass
 class Many:
-    """A `Result` of any number of objects that takes no memory."""
+    """Any number of objects that take no memory: the contents of a result."""
 
-    blocks_across: int
-    targets: tuple[str, ...] = ("nuclei",)
-    channel_names: tuple[str, ...] = ("red", "green", "blue")
-    pixel_size_um: float | None = 0.25
-    stains: tuple[str, ...] = _STAINS
-    source: str = "many.svs"
-    fingerprint: str = "many"
-    input: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    failed: tuple[str, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        side = self.blocks_across * _BLOCK_PX
-        return 3, side, side
+    def __init__(self, blocks_across: int) -> None:
+        self.blocks_across = blocks_across
 
     @property
     def count(self) -> int:
@@ -76,7 +63,7 @@ class Many:
         away = np.hypot(rows % _PITCH_PX - 15.5, columns % _PITCH_PX - 15.5)
         labels = np.where(away < 7 + number % 3 * 3, number, 0).astype(np.int32)
         pixels = np.random.default_rng(0).integers(60, 250, (3, *labels.shape), np.uint8)
-        table = measure_objects(labels, pixels, self.channel_names, self.pixel_size_um, self.stains)
+        table = measure_objects(labels, pixels, _CHANNELS, _PIXEL_SIZE_UM, _STAINS)
         return labels, table
 
     def blocks(self) -> Iterator[Block]:
@@ -100,6 +87,30 @@ class Many:
         block = (rows // _BLOCK_PX * self.blocks_across)[:, None] + columns // _BLOCK_PX
         return np.where(labels > 0, labels + block * _OF_BLOCK, 0).astype(np.int32)[None]
 
+    def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+        raise NotImplementedError("only the overlay needs it")
+
+
+def many(blocks_across: int) -> ResultView:
+    """A slide of that many blocks of objects."""
+    side = blocks_across * _BLOCK_PX
+
+    def thumbnail(_: int) -> tuple[NDArray[Any], float]:
+        raise NotImplementedError("only the overlay needs it")
+
+    return ResultView(
+        contents=Many(blocks_across),
+        shape=(3, side, side),
+        targets=("nuclei",),
+        channel_names=_CHANNELS,
+        pixel_size_um=_PIXEL_SIZE_UM,
+        source="many.svs",
+        settings={},
+        find_input=dict,
+        find_stains=lambda: _STAINS,
+        thumbnail=thumbnail,
+    )
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,7 +124,7 @@ def main() -> None:
     print(f"{across**2 * _OF_BLOCK:,} objects on {across * _BLOCK_PX:,} x {across * _BLOCK_PX:,} px\n")
     print("| format | s | peak memory, GB | size, MB |\n|---|---|---|---|")
     for name in WRITERS:
-        if name == "overlay" or WRITERS[name].limit(Many(across).shape, Many(across).count) is not None:
+        if name == "overlay" or WRITERS[name].limit(many(across).shape, many(across).count) is not None:
             continue
         command = [sys.executable, __file__, "--format", name, "--objects", str(arguments.objects)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -121,7 +132,7 @@ def main() -> None:
 
 
 def _written(name: str, across: int) -> dict[str, float]:
-    result = Many(across)
+    result = many(across)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"many{WRITERS[name].suffix}"
         started = time.perf_counter()

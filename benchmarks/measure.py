@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from skimage.measure import regionprops_table
 
 from cytoseed.learn.samples import find_samples
-from cytoseed.results.table import measure_objects
+from cytoseed.results.measure.table import measure_objects
 from cytoseed.settings import STAINS
 
 DATA = Path(os.environ.get("CYTOSEED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from cytoseed.learn.samples import Division, find_samples
+from cytoseed.learn.samples import TrainValSplit, find_samples
 from cytoseed.learn.train import train
 from cytoseed.settings import ModelConfig, TrainConfig
 
@@ -52,7 +52,7 @@ def main() -> None:
             steps=arguments.steps, pretrain_steps=0, memory_gb=arguments.memory_gb, validate_every=arguments.steps
         )
         started = time.monotonic()
-        train(Division(tuple(others), (first,)), ModelConfig("memory"), config, folder / "run", "cpu")
+        train(TrainValSplit(tuple(others), (first,)), ModelConfig("memory"), config, folder / "run", "cpu")
         seconds = time.monotonic() - started
     unpacked = 12e-9 * arguments.images * arguments.side**2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

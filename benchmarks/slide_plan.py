@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.learn.samples import read_mask
+from cytoseed.learn.annotations import read_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("CYTOSEED_DATA", ROOT.parent / "shared" / "data"))

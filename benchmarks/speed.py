@@ -125,8 +125,8 @@ def _tiles(shelf: Shelf, methods: list[Method], whole: Files) -> Iterator[Sectio
 
 def measure_accuracy(ledger: Ledger, methods: list[Method], data: Path, say: Callable[[str], None]) -> None:
     """Score our configurations on the validation images; those that the ledger has are left out."""
+    from cytoseed.learn.evaluate import evaluate_model
     from cytoseed.learn.samples import find_samples
-    from cytoseed.learn.validate import evaluate_model
     from cytoseed.models.weights import load_model
     from cytoseed.settings import SegmentOptions
 

@@ -14,11 +14,11 @@ from cytoseed.core.prepare import normalise
 from cytoseed.core.views import turn, turn_back
 from cytoseed.export.onnx import to_onnx
 from cytoseed.export.torchscript import to_torchscript
-from cytoseed.images.stain import unmix
+from cytoseed.images.unmix import unmix
 from cytoseed.learn.metrics import THRESHOLDS, score
 from cytoseed.models.weights import Model, load_model
+from cytoseed.run.api import segment
 from cytoseed.run.engine import Engine
-from cytoseed.run.segment import segment
 from same import assert_same_objects
 
 SIZES = [(1, 1), (20, 20), (63, 200), (64, 64), (130, 97), (256, 256)]

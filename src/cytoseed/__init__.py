@@ -1,42 +1,38 @@
-"""cytoseed finds every nucleus in a microscopy image.
+"""cytoseed finds every nucleus and cell in a microscopy image.
 
 An independent implementation of InstanSeg (Goldsborough et al. 2024, arXiv 2408.15954).
 
 >>> import cytoseed
 >>> result = cytoseed.segment("image.tif")  # doctest: +SKIP
->>> result.labels.max()  # doctest: +SKIP
+>>> result.count  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-__version__ = "0.1.0"
-__all__ = ["__version__", "load_model", "open_result", "segment", "segment_slide"]
 
 if TYPE_CHECKING:
     from cytoseed.models.weights import load_model
-    from cytoseed.run.reopen import open_result
-    from cytoseed.run.segment import segment
-    from cytoseed.run.slide import segment_slide
+    from cytoseed.results import Result, open_result
+    from cytoseed.run.api import segment, segment_slide
+    from cytoseed.run.slide import Callbacks
+
+__version__ = "0.1.0"
+__all__ = ["Callbacks", "Result", "__version__", "load_model", "open_result", "segment", "segment_slide"]
+
+_MODULES = {
+    "Callbacks": "cytoseed.run.slide",
+    "Result": "cytoseed.results",
+    "load_model": "cytoseed.models.weights",
+    "open_result": "cytoseed.results",
+    "segment": "cytoseed.run.api",
+    "segment_slide": "cytoseed.run.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the doors when first used, so that `import cytoseed` itself stays light."""
-    if name == "load_model":
-        from cytoseed.models.weights import load_model
-
-        return load_model
-    if name == "open_result":
-        from cytoseed.run.reopen import open_result
-
-        return open_result
-    if name == "segment":
-        from cytoseed.run.segment import segment
-
-        return segment
-    if name == "segment_slide":
-        from cytoseed.run.slide import segment_slide
-
-        return segment_slide
-    raise AttributeError(f"module 'cytoseed' has no attribute {name!r}")
+    """Import a public name when it is first used, so that `import cytoseed` stays fast."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'cytoseed' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

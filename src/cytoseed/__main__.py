@@ -1,6 +1,6 @@
 """`python -m cytoseed` is the command line."""
 
-from cytoseed.apps.cli import main
+from cytoseed.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -98,6 +98,11 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
+def is_web(path: Path) -> bool:
+    """Whether a path is reached by HTTP, where folders are not listed."""
+    return is_remote(path) and cast(Any, path).protocol in _WEB
+
+
 def display(path: str | os.PathLike[str]) -> str:
     """Text of a path or URL for messages and files: without passwords and signatures."""
     text = str(path)

@@ -14,7 +14,6 @@ from typing import Any, Self
 
 NETWORKS = ("paper", "lite", "slim")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "bfloat16")
 STAINS = ("haematoxylin", "eosin", "dab")
 _SPELLINGS = {"hematoxylin": "haematoxylin"}
@@ -200,8 +199,6 @@ class SegmentOptions:
     """Test-time augmentation: a little more accurate, with eight times the run time and more memory."""
     device: str = "auto"
     """Processor: `cpu`, `cuda` (NVIDIA GPU), `mps` (Apple GPU), or `auto` for the fastest one present."""
-    runtime: str = "auto"
-    """Library that runs the network: `torch`, or on a CPU `onnxruntime` or `openvino`; `auto` for the fastest."""
     precision: str = "float32"
     """`float32`, or `bfloat16`: faster on most GPUs and recent CPUs; a few border pixels change."""
     # thresholds: documented in `ModelConfig`
@@ -239,7 +236,6 @@ class SegmentOptions:
         remedy = "left out where a stain is given: stains are computed from red, green and blue"
         _require(self.stain is None or not self.channels, "channels", self.channels, remedy)
         _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
-        _require(self.runtime in RUNTIMES, "runtime", self.runtime, f"one of {', '.join(RUNTIMES)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
         _require_thresholds(self)
 

@@ -17,11 +17,12 @@ import tifffile
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.models.weights import load_model, save_model
 from cytoseed.run.cluster import Cluster
-from cytoseed.run.connect import _key_options, connected, own_keys
-from cytoseed.run.slide import Watcher, segment_slide
+from cytoseed.run.dask_client import connect, key_options, temporary_keys
+from cytoseed.run.slide import Callbacks
+from runs import run
 from scenes import contents, write_discs
 
 TILES = {"tile_size_px": 128}
@@ -45,7 +46,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(place):
     """What one process writes."""
-    segment_slide(place / "scene.tif", place / "one", place / "bright", formats=FORMATS, **TILES)
+    run(place / "scene.tif", place / "one", place / "bright", formats=FORMATS, **TILES)
     return contents(place / "one")
 
 
@@ -62,18 +63,19 @@ def nannies(cluster):
 
 def test_two_workers_write_the_files_of_one_process(place, expected, cluster, tmp_path):
     told = []
-    run = cluster.segment_slide(
+    report = run(
         place / "scene.tif",
         tmp_path,
         place / "bright",
         formats=FORMATS,
-        watch=Watcher(lambda _: None, told.append),
+        callbacks=Callbacks(progress=told.append),
+        cluster=cluster,
         **TILES,
     )
     assert contents(tmp_path) == expected
-    assert run.result.count > 300
-    assert told[-1].done == told[-1].total == run.tiles == 30
-    assert {"network", "objects", "measure", "read"} <= set(run.seconds)
+    assert report.result.count > 300
+    assert told[-1].done == told[-1].total == report.tiles == 30
+    assert {"network", "objects", "measure", "read"} <= set(report.seconds)
 
 
 def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_path):
@@ -89,12 +91,12 @@ def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_p
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        run = cluster.segment_slide(place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, **TILES)
+        report = run(place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, cluster=cluster, **TILES)
     finally:
         stop.set()
         thread.join()
     assert killed
-    assert not run.failures
+    assert not report.failures
     assert contents(tmp_path) == expected
 
 
@@ -107,10 +109,9 @@ def test_a_worker_that_joins_midway_takes_its_share(place, expected, tmp_path):
                 joined.append(start_worker(cluster._address, tmp_path, *keys_of(cluster, tmp_path)))
 
         try:
-            watch = Watcher(lambda _: None, join)
-            cluster.segment_slide(
-                place / "scene.tif", tmp_path / "out", place / "bright", formats=FORMATS, watch=watch, **TILES
-            )
+            watch = Callbacks(lambda _: None, join)
+            more = {"callbacks": watch, "cluster": cluster, **TILES}
+            run(place / "scene.tif", tmp_path / "out", place / "bright", formats=FORMATS, **more)
         finally:
             for process in joined:
                 process.terminate()
@@ -122,9 +123,9 @@ def test_workers_on_this_machine_serve_this_process_only(cluster):
     nanny = next(iter(cluster._client.scheduler_info()["workers"].values()))["nanny"]
     for own in (cluster._address, *cluster._client.nthreads(), nanny):
         for scheme in ("tls", "tcp"):
-            other = own_keys() if scheme == "tls" else None
+            other = temporary_keys() if scheme == "tls" else None
             address = f"{scheme}://{own.partition('://')[2]}"
-            with pytest.raises(TimeoutError, match="no Dask scheduler answered"), connected(address, 2, other):
+            with pytest.raises(TimeoutError, match="no Dask scheduler answered"), connect(address, 2, other):
                 pass
     assert cluster._client.submit(os.getpid, pure=False).result(30)  # they still work
     processes = {os.getpid()} | {process for pid in nannies(cluster).values() for process in (pid, parent_of(pid))}
@@ -189,7 +190,7 @@ def test_workers_that_are_not_fit_are_refused(place, tmp_path, preload, message)
         try:
             wait_for(lambda: cluster.size == 2)
             with pytest.raises(ValueError, match=rf"^worker tls://.*{message}"):
-                cluster.segment_slide(place / "scene.tif", tmp_path / "out", place / "bright", **TILES)
+                run(place / "scene.tif", tmp_path / "out", place / "bright", cluster=cluster, **TILES)
         finally:
             other.terminate()
             other.wait()
@@ -200,12 +201,12 @@ def test_workers_without_the_model_or_with_another_image_are_refused(place, clus
     gone = load_model(place / "bright")
     object.__setattr__(gone, "folder", tmp_path / "gone")
     with pytest.raises(ValueError, match=r"^worker tls://.* there is no model"):
-        cluster.segment_slide(place / "scene.tif", tmp_path / "out", gone, **TILES)
+        run(place / "scene.tif", tmp_path / "out", gone, cluster=cluster, **TILES)
     with pytest.raises(ValueError, match="the image is held in memory"):
-        cluster.segment_slide(np.zeros((64, 64), np.uint8), tmp_path / "out", place / "bright")
+        run(np.zeros((64, 64), np.uint8), tmp_path / "out", place / "bright", cluster=cluster)
     memory = type(gone)(gone.config, gone.segmenter)
     with pytest.raises(ValueError, match="the model is held in memory"):
-        cluster.segment_slide(place / "scene.tif", tmp_path / "out", memory, **TILES)
+        run(place / "scene.tif", tmp_path / "out", memory, cluster=cluster, **TILES)
 
 
 def test_small_images_are_shared_among_workers(place, tmp_path):
@@ -229,9 +230,10 @@ def test_the_calling_script_is_not_run_again(place, tmp_path):
     script.write_text(
         f"""
 print("once")
+import cytoseed
 from cytoseed.run.cluster import Cluster
 with Cluster(workers=2) as cluster:
-    cluster.segment_slide({str(place / "scene.tif")!r}, {str(tmp_path / "out")!r}, {str(place / "bright")!r},
+    cytoseed.segment({str(place / "scene.tif")!r}, {str(place / "bright")!r}, output={str(tmp_path / "out")!r}, cluster=cluster,
                           formats=["table"], tile_size_px=256)
 """
     )
@@ -288,7 +290,7 @@ def listening(process):
 
 def keys_of(cluster, folder):
     """Options by which a worker joins those that were started here."""
-    return _key_options(cluster._client.security, folder)
+    return key_options(cluster._client.security, folder)
 
 
 def wait_for(condition):

@@ -14,7 +14,6 @@ import tifffile
 from bright import bright_config, bright_segmenter
 from cytoseed.models.weights import save_model
 from cytoseed.run.cluster import Cluster
-from cytoseed.run.slide import segment_slide
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "slurm"
 
@@ -46,13 +45,11 @@ def test_the_job_that_dask_jobqueue_submits(place):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=place)
         try:
             with Cluster(scheduler=jobs.scheduler_address) as cluster:
-                cluster.segment_slide(
-                    place / "scene.tif", place / "node", place / "bright", formats=["table"], tile_size_px=128
-                )
+                cluster.run(place / "scene.tif", place / "node", place / "bright", formats=["table"], tile_size_px=128)
         finally:
             process.terminate()
             process.wait()
-    segment_slide(place / "scene.tif", place / "one", place / "bright", formats=["table"], tile_size_px=128)
+    run(place / "scene.tif", place / "one", place / "bright", formats=["table"], tile_size_px=128)
     assert (place / "node" / "scene.csv").read_bytes() == (place / "one" / "scene.csv").read_bytes()
 
 
@@ -74,5 +71,5 @@ def test_the_job_array(place):
         [folder / "cytoseed", "merge", place / "parts"], capture_output=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    segment_slide(place / "scene.tif", place / "one", place / "bright", formats=["table"], tile_size_px=128)
+    run(place / "scene.tif", place / "one", place / "bright", formats=["table"], tile_size_px=128)
     assert (place / "parts" / "scene.csv").read_bytes() == (place / "one" / "scene.csv").read_bytes()

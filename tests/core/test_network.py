@@ -98,7 +98,7 @@ def test_joining_changes_nothing_but_rounding(name):
     before = [network(image) for image in images]
     network.requires_grad_(False)
     luck = torch.get_rng_state()
-    network.join()
+    network.fuse_upsampling()
     assert torch.equal(torch.get_rng_state(), luck)
     assert not any(parameter.requires_grad for parameter in network.parameters())
     enlarging = [module for module in network.modules() if isinstance(module, nn.ConvTranspose2d)]
@@ -107,7 +107,7 @@ def test_joining_changes_nothing_but_rounding(name):
     for image, fields in zip(images, before, strict=True):
         torch.testing.assert_close(network(image), fields, atol=1e-4, rtol=0)
     joined = network(images[0])
-    network.join()  # a second time there is nothing to do
+    network.fuse_upsampling()  # a second time there is nothing to do
     assert torch.equal(network(images[0]), joined)
 
 
@@ -192,7 +192,7 @@ def test_reach_is_how_far_an_input_pixel_goes(name, turned):
 def test_the_first_level_in_bands_is_the_first_level(name, joined, band_px):
     network = built(name)
     if joined:
-        network.join()
+        network.fuse_upsampling()
     image = torch.randn(2, 3, 112, 64)
     whole = network(image)
     network.band_px = band_px

@@ -11,7 +11,7 @@ from scipy import ndimage
 from bright import bright_segmenter
 from cytoseed.core.pair import pair_nuclei
 from cytoseed.core.pieces import whole_objects
-from cytoseed.run.graph import trace
+from cytoseed.export.graph import trace
 
 COUNT = 9
 

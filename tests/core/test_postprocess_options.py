@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bright import bright_segmenter
-from cytoseed.core.merge import sure_objects
+from cytoseed.core.merge import confident_objects
 from ideal import ideal_fields, ideal_segmenter
 
 
@@ -31,8 +31,8 @@ def test_without_choices_the_usual_ones_are_taken():
     arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0, 0.25, 0.5, 1])),
     st.sampled_from([0.25, 0.5, 0.75]),
 )
-def test_sure_objects_have_that_mean_or_more(labels, seed_map, threshold):
-    left = sure_objects(torch.from_numpy(labels), torch.from_numpy(seed_map), 3, threshold).numpy()
+def test_confident_objects_have_that_mean_or_more(labels, seed_map, threshold):
+    left = confident_objects(torch.from_numpy(labels), torch.from_numpy(seed_map), 3, threshold).numpy()
     for value in range(1, 4):
         own = labels == value
         keeps = own.any() and seed_map[own].sum() >= threshold * own.sum()

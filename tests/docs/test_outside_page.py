@@ -7,7 +7,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from cytoseed.export.onnx import _about
+from cytoseed.export.onnx import onnx_metadata
 from cytoseed.settings import ModelConfig
 
 TEXT = (Path(__file__).parents[2] / "docs" / "outside-python.md").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     constants = [make.make_tensor("channels", kinds.INT64, [1], [1]), make.make_tensor("limit", kinds.FLOAT, [], [100])]
     graph = make.make_graph(nodes, "graph", [image], [labels], constants)
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=10)
-    make.set_model_props(model, _about(ModelConfig(name="nuclei"), "raw"))
+    make.set_model_props(model, onnx_metadata(ModelConfig(name="nuclei"), "raw"))
     onnx.save(model, tmp_path / "nuclei.onnx")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -52,7 +52,9 @@ def test_the_python_shown_gives_the_image_as_the_file_wants_it(folder, capsys, s
 
 def test_the_metadata_named_are_those_of_the_files():
     [named] = re.findall(r"\*\*Metadata of ONNX files\*\*: (.*?) and the thresholds", TEXT, re.DOTALL)
-    assert set(re.findall(r"`(\w+)`", named)) - {"raw", "normalised"} <= set(_about(ModelConfig(name="nuclei"), "raw"))
+    assert set(re.findall(r"`(\w+)`", named)) - {"raw", "normalised"} <= set(
+        onnx_metadata(ModelConfig(name="nuclei"), "raw")
+    )
 
 
 def test_the_example_is_as_short_as_it_is_said_to_be():

@@ -10,11 +10,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from cytoseed.run.segment import segment
 
 from bright import bright_config, bright_segmenter
 from cytoseed.export.torchscript import to_torchscript
 from cytoseed.models.weights import Model, load_model
-from cytoseed.run.segment import segment
 from same import assert_same_objects
 from twenty import twenty_images
 

@@ -19,12 +19,12 @@ import pandas as pd
 import PIL.Image
 import pytest
 import tifffile
+from cytoseed.run.segment import segment
 
 from cytoseed.export.onnx import to_onnx
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model, load_model
-from cytoseed.results.table import measure_objects
-from cytoseed.run.segment import segment
+from cytoseed.results.measure.table import measure_objects
 from results.qupath_rules import assert_qupath_rules, filled, geometries_of
 from same import assert_same_objects
 from twenty import twenty_images

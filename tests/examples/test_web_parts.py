@@ -23,7 +23,7 @@ from cytoseed.core.pieces import whole_objects
 from cytoseed.core.prepare import normalise
 from cytoseed.core.scale import rescale, rescale_labels
 from cytoseed.images import open_image
-from cytoseed.results.table import measure_objects
+from cytoseed.results.measure.table import measure_objects
 from results.qupath_rules import assert_qupath_rules, filled, geometries_of
 from same import assert_same_objects
 

@@ -7,8 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps import exporting
-from cytoseed.apps.cli import app
+from cytoseed.cli import export_command as exporting
+from cytoseed.cli.main import app
 from cytoseed.export import package
 from cytoseed.export.package import TARGETS, export_model
 from cytoseed.models.weights import Model, save_model
@@ -57,13 +57,13 @@ def test_a_file_that_finds_other_objects_is_refused_and_nothing_is_lost(bright, 
 
 def test_a_target_that_writes_nothing_to_check_is_refused(bright, tmp_path, monkeypatch):
     monkeypatch.setitem(package.TARGETS, "torchscript", TARGETS["torchscript"]._replace(write=lambda *_: None))
-    with pytest.raises(RuntimeError, match="nothing"):
+    with pytest.raises(RuntimeError, match="no TorchScript or ONNX file"):
         export_model(bright, "torchscript", tmp_path)
 
 
 def test_what_is_there_stays_unless_overwritten(bright, tmp_path):
     (tmp_path / "bright.pt").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"bright\.pt is there already; give --overwrite"):
+    with pytest.raises(FileExistsError, match=r"bright\.pt exists already; give --overwrite"):
         export_model(bright, "torchscript", tmp_path)
     assert (tmp_path / "bright.pt").read_bytes() == b"mine"
     export_model(bright, "torchscript", tmp_path, overwrite=True)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from java_rules import ANY_CHANNELS, read_as_qupath
 from packed import small_model
 
-from cytoseed.export import description, zipped
-from cytoseed.export.card import write_card
-from cytoseed.export.description import CLIP, package_name
+from cytoseed import paths
+from cytoseed.export import rdf
+from cytoseed.export.card import model_card
 from cytoseed.export.qupath import to_qupath
+from cytoseed.export.rdf import CLIP, package_name
 from cytoseed.export.sample import draw_cover, make_sample, preprocess
 from cytoseed.export.torchscript import open_torchscript
 from cytoseed.models.weights import Model, load_model
@@ -153,7 +154,7 @@ def test_the_same_model_gives_the_same_bytes_and_leaves_other_files(grey_model, 
 
 def test_the_description_is_written_last(grey_model, tmp_path, monkeypatch):
     """QuPath looks for it: a folder whose writing broke off has none, or the old one."""
-    real, names = zipped.os.replace, []
+    real, names = paths.os.replace, []
 
     def replace(source: object, place: object) -> None:
         names.append(str(place).rpartition("/")[2])
@@ -161,7 +162,7 @@ def test_the_description_is_written_last(grey_model, tmp_path, monkeypatch):
             raise OSError("no room")
         real(source, place)
 
-    monkeypatch.setattr(zipped.os, "replace", replace)
+    monkeypatch.setattr(paths.os, "replace", replace)
     with pytest.raises(OSError, match="no room"):
         to_qupath(grey_model, tmp_path)
     left = {path.name for path in (tmp_path / "bright-0.1.0").iterdir()}
@@ -171,9 +172,9 @@ def test_the_description_is_written_last(grey_model, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": "mine"}, "'mine'.*its name may hold 5 to 128 letters"),
+        ({"name": "mine"}, "'mine'.*its name must have 5 to 128 letters"),
         ({"name": "über-alles"}, "letters without accents"),
-        ({"name": "../escape"}, "its name may hold"),
+        ({"name": "../escape"}, "its name must have"),
         ({"version": "final"}, "its version is 'final', not one such as 0.1.0"),
         ({"licence": "free for all my friends"}, "its licence is .*not an SPDX identifier such as"),
     ],
@@ -208,7 +209,7 @@ def test_the_page_says_what_the_configuration_says():
         figures={"val": {"f1": 0.87654, "slides brightfield": {"f1": 0.5}}, "note": "few images"},
         sha256="abc",
     )
-    page = write_card(config, "tissue-2.0")
+    page = model_card(config, "tissue-2.0")
     for words in (
         "# tissue 2.0",
         "Nuclei in tissue.",
@@ -226,7 +227,7 @@ def test_the_page_says_what_the_configuration_says():
         "Machine: a laptop.",
     ):
         assert words in page
-    plain = write_card(ModelConfig("grey-model", channels=1), "grey-model-0.1.0")
+    plain = model_card(ModelConfig("grey-model", channels=1), "grey-model-0.1.0")
     assert "Not for commercial use" not in plain
     assert "Finds nuclei in microscopy images." in plain
     assert "Tick one input channel" in plain
@@ -235,7 +236,7 @@ def test_the_page_says_what_the_configuration_says():
 
 def test_data_without_commercial_use_make_a_model_without():
     config = ModelConfig("mixed", trained_on=(DatasetNote("a", "CC0-1.0"), DatasetNote("b", "CC-BY-NC-SA-4.0")))
-    assert "**Not for commercial use**" in write_card(config, "mixed-0.1.0")
+    assert "**Not for commercial use**" in model_card(config, "mixed-0.1.0")
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -253,7 +254,7 @@ nested = st.recursive(
 @given(st.dictionaries(st.sampled_from(["name", "axes", "size", "a_b"]), nested, min_size=1))
 def test_yaml_is_read_back(content):
     """By a reader of YAML 1.1, as Java's is."""
-    assert yaml.safe_load("\n".join(description._lines(content, 0))) == content
+    assert yaml.safe_load("\n".join(rdf._lines(content, 0))) == content
 
 
 def test_a_model_that_finds_nothing(tmp_path):

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from packed import args, count, discs, small_model, wanted
 from skimage import data
 
+from cytoseed import paths
 from cytoseed.core import prepare
 from cytoseed.export import torchscript
 from cytoseed.export.torchscript import exported, open_torchscript, to_torchscript
@@ -252,7 +253,7 @@ def test_a_file_appears_whole_or_not_at_all(grey_model, tmp_path, monkeypatch):
     def fail(*_paths: object) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr(torchscript.os, "replace", fail)
+    monkeypatch.setattr(paths.os, "replace", fail)
     with pytest.raises(OSError, match="no room"):
         to_torchscript(grey_model, place)
     assert [path.name for path in tmp_path.iterdir()] == ["instanseg.pt"]

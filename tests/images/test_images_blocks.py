@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cytoseed.images.blocks import BlockFile, Blocks
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoseed.images import blocks
-from cytoseed.images.blocks import BlockFile, Blocks
 
 DATA = np.random.default_rng(0).bytes(1003)
 

@@ -18,11 +18,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from cytoseed.images.copies import local_copy
 from far import assert_same
 from written import APERIO, halves, noise, write_slide
 
 from cytoseed.images import ImageFileError, Remote, cache_folder, copies, open_image
-from cytoseed.images.copies import local_copy
 from remote import Web, put
 
 DATA = np.random.default_rng(0).bytes(100_000)

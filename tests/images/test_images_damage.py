@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from cytoseed.images.intact import Blanked, survey_tiff
 from numpy.typing import NDArray
 from written import attempt, halves, noise, write_slide
 
 from cytoseed.images import Image, ImageFileError, open_image
-from cytoseed.images.intact import Blanked, survey_tiff
 
 
 def stored_pieces(file: Path) -> list[list[tuple[int, int]]]:

@@ -21,7 +21,6 @@ from upath import UPath
 from written import halves, noise, write_slide
 
 from cytoseed.images import Image, ImageFileError, Remote, chunks, is_url, list_images, open_image, remote
-from cytoseed.run.picture import opened
 from remote import Web, forget_sessions, put
 
 GREY = noise(1, 20, 30)[0]

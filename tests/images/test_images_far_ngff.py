@@ -10,6 +10,7 @@ import fsspec
 import numpy as np
 import pytest
 import zarr
+from cytoseed.images.ngff import is_zarr_folder
 from far import assert_same, gone
 from numpy.typing import NDArray
 from test_images_ngff import VERSIONS, is_chunk, write
@@ -17,7 +18,6 @@ from written import assert_regions, halves, noise
 from zarr.codecs import BloscCodec, GzipCodec
 
 from cytoseed.images import Image, ImageFileError, Remote, is_image_folder, open_image
-from cytoseed.images.ngff import is_zarr_folder
 from remote import Web, put
 
 SCALES: list[dict[str, Any]] = [

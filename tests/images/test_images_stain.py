@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cytoseed.images.stain import unmix
+from cytoseed.images.unmix import unmix
 
 HAEMATOXYLIN, DAB = (0.65, 0.70, 0.29), (0.27, 0.57, 0.78)
 

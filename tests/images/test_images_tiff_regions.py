@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from cytoseed.images.stored import Store
 from written import assert_regions, halves, noise
 
 from cytoseed.images import ImageFileError, open_image
 from cytoseed.images import stored as stored_pixels
-from cytoseed.images.stored import Store
 
 ARRANGEMENTS: list[dict[str, Any]] = [
     {},

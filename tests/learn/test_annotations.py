@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cytoseed.learn.annotations import Patch, read_annotations, stack
+from cytoseed.images.outlines import Patch
+from cytoseed.learn.annotations import read_annotations, stack_objects
 from cytoseed.results.outline import outline
 
 
@@ -20,19 +21,19 @@ def block(top, left, height, width):
 
 def test_the_smaller_object_lies_on_top_whatever_the_order():
     large, small = block(0, 0, 3, 4), block(1, 1, 1, 2)
-    np.testing.assert_array_equal(stack([large, small], (3, 4)), [[1, 1, 1, 1], [1, 2, 2, 1], [1, 1, 1, 1]])
-    np.testing.assert_array_equal(stack([small, large], (3, 4)), [[2, 2, 2, 2], [2, 1, 1, 2], [2, 2, 2, 2]])
+    np.testing.assert_array_equal(stack_objects([large, small], (3, 4)), [[1, 1, 1, 1], [1, 2, 2, 1], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(stack_objects([small, large], (3, 4)), [[2, 2, 2, 2], [2, 1, 1, 2], [2, 2, 2, 2]])
 
 
 def test_an_object_marked_twice_is_one():
-    assert set(np.unique(stack([block(0, 0, 2, 2), block(0, 0, 2, 2)], (3, 4)))) == {0, 1}
+    assert set(np.unique(stack_objects([block(0, 0, 2, 2), block(0, 0, 2, 2)], (3, 4)))) == {0, 1}
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 2, *[st.integers(1, 4)] * 2), max_size=8))
 @example([(3, 4, 2, 2), (4, 2, 1, 4), (2, 4, 2, 2)])  # the third would take what the second left of the first
 def test_no_object_is_erased_by_another(boxes):
     patches = [block(*box) for box in boxes]
-    labels = stack(patches, (8, 8))
+    labels = stack_objects(patches, (8, 8))
     covered = np.zeros((8, 8), bool)
     for number, (top, left, height, width) in enumerate(boxes, start=1):
         covered[top : top + height, left : left + width] = True

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cytoseed.run.segment import network_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cytoseed.core.prepare import normalise
 from cytoseed.learn import augment
-from cytoseed.learn.augment import Bank, Batch
-from cytoseed.learn.samples import Sample, seed_target
-from cytoseed.run.segment import network_image
+from cytoseed.learn.annotations import seed_target
+from cytoseed.learn.augment import Batch, CropSampler
+from cytoseed.learn.samples import Sample
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CPU = torch.device("cpu")
@@ -40,11 +41,11 @@ def config(**given) -> TrainConfig:
     return TrainConfig(**{"crop_px": SIDE, "batch_size": 4, "augment": "minimal", "balance": "image", **given})
 
 
-def bank_of(*samples, channels=3, **given) -> Bank:
-    return Bank(samples, ModelConfig("made", channels=channels), config(**given), CPU)
+def sampler_of(*samples, channels=3, **given) -> CropSampler:
+    return CropSampler(samples, ModelConfig("made", channels=channels), config(**given), CPU)
 
 
-def luck(seed: int = 0) -> torch.Generator:
+def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -101,7 +102,7 @@ masks = st.tuples(sizes, sizes).flatmap(
 @given(masks, st.integers(0, 1000))
 def test_a_minimal_crop_is_a_part_of_the_image_flipped_and_turned(mask, seed):
     height, width = mask.shape
-    batch = bank_of(HeldSample(coordinates(height, width), mask)).draw(luck(seed))
+    batch = sampler_of(HeldSample(coordinates(height, width), mask)).draw(generator(seed))
     inside = batch.labels[:, 0] >= 0
     rows, columns = places(batch, height, width)
     target = torch.from_numpy(seed_target(mask))
@@ -117,7 +118,7 @@ def test_a_minimal_crop_is_a_part_of_the_image_flipped_and_turned(mask, seed):
 def test_all_flips_turns_and_places_are_drawn():
     height, width = SIDE + 3, SIDE
     sample = HeldSample(coordinates(height, width), np.zeros((height, width)))
-    batch = bank_of(sample, batch_size=300).draw(luck())
+    batch = sampler_of(sample, batch_size=300).draw(generator())
     rows, columns = places(batch, height, width)
     inside = torch.ones(SIDE, SIDE, dtype=torch.bool)
     seen = {orientation_of(row, column, inside) for row, column in zip(rows, columns, strict=True)}
@@ -128,7 +129,7 @@ def test_all_flips_turns_and_places_are_drawn():
 def test_unknown_pixels_stay_unknown():
     mask = discs(SIDE, SIDE, count=1)
     mask[:, 20:] = -1
-    batch = bank_of(HeldSample(coordinates(SIDE, SIDE), mask)).draw(luck())
+    batch = sampler_of(HeldSample(coordinates(SIDE, SIDE), mask)).draw(generator())
     rows, columns = places(batch, SIDE, SIDE)
     assert torch.equal(batch.labels[:, 0], torch.from_numpy(mask)[rows, columns].long())
     assert (batch.labels == -1).sum() == 4 * 12 * SIDE
@@ -159,7 +160,7 @@ KINDS = ("8 bit", "12 of 16 bit", "16 bit colour", "signed", "float", "large flo
 def test_a_crop_has_the_brightness_that_it_has_in_the_normalised_whole_image(kind):
     pixels = colours(kind)
     mask = np.broadcast_to(np.arange(1, 201), (SIDE, 200))  # every column tells its number
-    batch = bank_of(HeldSample(pixels, mask), batch_size=16).draw(luck())
+    batch = sampler_of(HeldSample(pixels, mask), batch_size=16).draw(generator())
     whole = normalise(torch.from_numpy(pixels.astype(np.float32)))[:, 0].expand(3, -1)  # (3, 200)
     expected = whole[:, batch.labels[:, 0] - 1].transpose(0, 1)
     torch.testing.assert_close(batch.image, expected, atol=0.02, rtol=0)
@@ -168,24 +169,24 @@ def test_a_crop_has_the_brightness_that_it_has_in_the_normalised_whole_image(kin
 def test_a_hot_pixel_does_not_dim_the_crops():
     pixels = np.random.default_rng(0).integers(100, 140, (1, 64, 64)).astype(np.uint16)
     pixels[0, 5, 5] = 65_535
-    batch = bank_of(HeldSample(pixels, np.zeros((64, 64))), batch_size=16).draw(luck())
+    batch = sampler_of(HeldSample(pixels, np.zeros((64, 64))), batch_size=16).draw(generator())
     assert batch.image.mean((1, 2, 3)).sub(0.5).abs().max() < 0.1
 
 
 def test_a_grey_image_fills_the_channels():
     pixels = np.random.default_rng(0).integers(0, 256, (1, 50, 60)).astype(np.uint8)
     sample = HeldSample(pixels, np.zeros((50, 60)))
-    batch = bank_of(sample).draw(luck())
+    batch = sampler_of(sample).draw(generator())
     assert batch.image.shape == (4, 3, SIDE, SIDE)
     assert torch.equal(batch.image, batch.image[:, :1].expand(-1, 3, -1, -1))
-    assert bank_of(sample, channels=1).draw(luck()).image.shape == (4, 1, SIDE, SIDE)
+    assert sampler_of(sample, channels=1).draw(generator()).image.shape == (4, 1, SIDE, SIDE)
 
 
 def test_grey_and_colour_images_share_a_bank():
     grey, colour = np.full((1, 40, 40), 9, np.uint8), np.zeros((3, 20, 300), np.uint16)
     colour[0, :, 100:], colour[1, 10:] = 900, 60_000
     samples = HeldSample(grey, np.full((40, 40), 1)), HeldSample(colour, np.full((20, 300), 2), "brightfield")
-    batch = bank_of(*samples, batch_size=40).draw(luck())
+    batch = sampler_of(*samples, batch_size=40).draw(generator())
     first = batch.labels.amax((1, 2, 3)) == 1
     assert 0 < first.sum() < 40
     assert (batch.image[first] == 0).all()  # a constant image
@@ -211,8 +212,8 @@ def picture(height, width, kind, colour):
 @settings(max_examples=20)
 @given(st.lists(pictures, min_size=1, max_size=3), st.integers(0, 1000), st.sampled_from(["minimal", "full"]))
 def test_whatever_the_images_a_batch_is_sound(kinds, seed, kind):
-    bank = bank_of(*(picture(*given) for given in kinds), augment=kind, synthetic_stain_share=0.5)
-    image, labels, distance = bank.draw(luck(seed))
+    sampler = sampler_of(*(picture(*given) for given in kinds), augment=kind, synthetic_stain_share=0.5)
+    image, labels, distance = sampler.draw(generator(seed))
     assert image.shape == (4, 3, SIDE, SIDE)
     assert labels.shape == distance.shape == (4, 1, SIDE, SIDE)
     assert (image.dtype, labels.dtype, distance.dtype) == (torch.float32, torch.int64, torch.float32)
@@ -226,34 +227,34 @@ def test_whatever_the_images_a_batch_is_sound(kinds, seed, kind):
 
 @pytest.mark.parametrize("kind", ["minimal", "full"])
 def test_equal_generators_draw_equal_batches(kind):
-    bank = bank_of(picture(50, 60, "section", True), picture(70, 40, "noise", False), augment=kind)
-    generators = luck(1), luck(1), luck(2)
-    first, same, other = (bank.draw(generator) for generator in generators)
+    sampler = sampler_of(picture(50, 60, "section", True), picture(70, 40, "noise", False), augment=kind)
+    generators = generator(1), generator(1), generator(2)
+    first, same, other = (sampler.draw(generator) for generator in generators)
     for one, two in zip(first, same, strict=True):
         assert torch.equal(one, two)
     assert not torch.equal(first.image, other.image)
-    second = bank.draw(generators[0])
+    second = sampler.draw(generators[0])
     assert not torch.equal(first.image, second.image)
-    assert torch.equal(second.image, bank.draw(generators[1]).image)
+    assert torch.equal(second.image, sampler.draw(generators[1]).image)
 
 
 @pytest.mark.parametrize("kind", ["minimal", "full"])
-def test_only_the_generator_is_luck(kind):
-    bank = bank_of(picture(50, 60, "section", True), augment=kind, synthetic_stain_share=0.5)
+def test_only_the_generator_is_random(kind):
+    sampler = sampler_of(picture(50, 60, "section", True), augment=kind, synthetic_stain_share=0.5)
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    first = bank.draw(luck())
+    first = sampler.draw(generator())
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
-    assert torch.equal(bank.draw(luck()).image, first.image)
+    assert torch.equal(sampler.draw(generator()).image, first.image)
 
 
 def test_a_full_crop_moves_image_labels_and_distance_alike(monkeypatch):
-    monkeypatch.setattr(augment, "_vary_intensity", lambda image, stained, luck: image)  # noqa: ARG005
+    monkeypatch.setattr(augment, "_vary_intensity", lambda image, stained, random: image)  # noqa: ARG005
     mask = discs()
     ids = np.unique(mask[mask > 0])
     sample = HeldSample((13 * mask[None]).astype(np.uint8), mask)
-    batch = bank_of(sample, batch_size=64, augment="full", scale_range=(0.7, 2.0), crop_px=64).draw(luck())
+    batch = sampler_of(sample, batch_size=64, augment="full", scale_range=(0.7, 2.0), crop_px=64).draw(generator())
     centres = batch.distance[:, 0] > 0.5
     assert centres.sum() > 1000
     expected = batch.labels[:, 0].float() / float(ids.max())
@@ -270,7 +271,9 @@ def test_objects_can_still_be_told_in_full_crops(modality):
     nuclei = np.array([90, 60, 140])[:, None, None] if modality == "brightfield" else np.array([200])[:, None, None]
     ground = np.array([230, 190, 220])[:, None, None] if modality == "brightfield" else np.array([20])[:, None, None]
     pixels = np.where(mask > 0, nuclei, ground) + np.random.default_rng(0).integers(-9, 10, (1, *mask.shape))
-    batch = bank_of(HeldSample(pixels.astype(np.uint8), mask, modality), batch_size=96, augment="full").draw(luck())
+    batch = sampler_of(HeldSample(pixels.astype(np.uint8), mask, modality), batch_size=96, augment="full").draw(
+        generator()
+    )
     told = []
     for image, labels, distance in zip(batch.image.mean(1), batch.labels[:, 0], batch.distance[:, 0], strict=True):
         ours, others = image[distance > 0.4], image[labels == 0]
@@ -307,7 +310,7 @@ def test_objects_are_scaled_within_the_range(settings, least, most):
     mask[np.hypot(rows, columns) <= 12] = 9
     given = {"augment": "full", "nominal_scale_share": 0.0, "crop_px": 96, "batch_size": 100, **settings}
     areas = np.array(
-        areas_of_whole_objects(bank_of(HeldSample(mask[None].astype(np.uint8), mask), **given).draw(luck()))
+        areas_of_whole_objects(sampler_of(HeldSample(mask[None].astype(np.uint8), mask), **given).draw(generator()))
     )
     scales = np.sqrt(areas / (mask > 0).sum())
     assert len(scales) > 30
@@ -325,7 +328,7 @@ def test_kinds_of_images_are_balanced(balance, expected):
     """Nine images of one kind and one of another: by modality they are drawn as 3 to 1, the square roots."""
     many = [HeldSample(np.zeros((1, 8, 8), np.uint8), np.full((8, 8), 1))] * 9
     one = HeldSample(np.zeros((1, 8, 8), np.uint8), np.full((8, 8), 2), "brightfield")
-    batch = bank_of(*many, one, balance=balance, batch_size=1000).draw(luck())
+    batch = sampler_of(*many, one, balance=balance, batch_size=1000).draw(generator())
     share = (batch.labels.amax((1, 2, 3)) == 1).float().mean().item()
     assert share == pytest.approx(expected, abs=0.04)
 
@@ -335,7 +338,7 @@ def test_data_sets_are_kinds_of_their_own():
         HeldSample(np.zeros((1, 8, 8), np.uint8), np.full((8, 8), 1 + (number == 4)), dataset=f"set {number == 4}")
         for number in range(5)
     ]
-    batch = bank_of(*samples, balance="modality", batch_size=1000).draw(luck())
+    batch = sampler_of(*samples, balance="modality", batch_size=1000).draw(generator())
     assert (batch.labels.amax((1, 2, 3)) == 2).float().mean().item() == pytest.approx(1 / 3, abs=0.04)
 
 
@@ -345,7 +348,7 @@ def test_synthetic_sections_are_made_of_grey_images_with_bright_nuclei_only():
     given = {"augment": "full", "batch_size": 48}
 
     def coloured(pixels, modality="fluorescence", share=1.0):
-        batch = bank_of(HeldSample(pixels, mask, modality), synthetic_stain_share=share, **given).draw(luck())
+        batch = sampler_of(HeldSample(pixels, mask, modality), synthetic_stain_share=share, **given).draw(generator())
         spread = batch.image.amax(1) - batch.image.amin(1)
         return (spread.mean((1, 2)) > 0.1).float().mean()
 
@@ -356,14 +359,14 @@ def test_synthetic_sections_are_made_of_grey_images_with_bright_nuclei_only():
 
 def test_no_sample_is_refused():
     with pytest.raises(ValueError, match="samples is empty"):
-        bank_of()
+        sampler_of()
 
 
 @pytest.mark.parametrize(("present", "channels"), [(2, 3), (4, 3), (3, 1)])
 def test_another_number_of_channels_is_refused(present, channels):
     sample = HeldSample(np.zeros((present, 9, 9), np.uint8), np.zeros((9, 9)))
     with pytest.raises(ValueError, match=f"made.png has {present} channels; the model takes {channels}, or 1"):
-        bank_of(sample, channels=channels)
+        sampler_of(sample, channels=channels)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -371,17 +374,17 @@ def test_values_that_are_no_numbers_are_refused(value):
     pixels = np.zeros((1, 9, 9), np.float32)
     pixels[0, 3, 4] = value
     with pytest.raises(ValueError, match=r"made.png: .*NaN or infinite, the first in channel 0, row 3, column 4"):
-        bank_of(HeldSample(pixels, np.zeros((9, 9))))
+        sampler_of(HeldSample(pixels, np.zeros((9, 9))))
 
 
 def test_a_bank_on_disk_draws_the_same_as_one_in_memory(tmp_path):
-    """With no memory allowed every image stays in a file, which is gone when the bank is closed."""
+    """With no memory allowed every image stays in a file, which is gone when the sampler is closed."""
     samples = [HeldSample(coordinates(70 + 9 * i, 90), discs(70 + 9 * i, 90, count=3)) for i in range(3)]
     given = {"augment": "full", "balance": "modality", "crop_px": 64}
-    in_memory = bank_of(*samples, **given)
-    on_disk = Bank(samples, ModelConfig("made"), config(memory_gb=0, **given), CPU, tmp_path)
+    in_memory = sampler_of(*samples, **given)
+    on_disk = CropSampler(samples, ModelConfig("made"), config(memory_gb=0, **given), CPU, tmp_path)
     for seed in range(3):
-        for one, two in zip(in_memory.draw(luck(seed)), on_disk.draw(luck(seed)), strict=True):
+        for one, two in zip(in_memory.draw(generator(seed)), on_disk.draw(generator(seed)), strict=True):
             assert torch.equal(one, two)
     on_disk.close()
     assert not list(tmp_path.iterdir())
@@ -394,26 +397,26 @@ def test_an_image_of_known_pixel_size_is_scaled_as_when_it_is_segmented(augment)
     sample = HeldSample(noise, discs(128, 128))
     object.__setattr__(sample, "pixel_size_um", 0.25)
     given = {"augment": augment, "scale_range": (1.0, 1.0), "crop_px": 64, "batch_size": 1}
-    bank = Bank([sample], ModelConfig("made", channels=1, pixel_size_um=0.5), config(**given), CPU)
-    assert bank._size.tolist() == [[64, 64]]
-    assert bank._to_nominal.tolist() == [1.0]
+    sampler = CropSampler([sample], ModelConfig("made", channels=1, pixel_size_um=0.5), config(**given), CPU)
+    assert sampler._size.tolist() == [[64, 64]]
+    assert sampler._to_nominal.tolist() == [1.0]
     if augment == "minimal":
         seen = network_image(noise, ModelConfig("made", channels=1), SegmentOptions(pixel_size_um=0.25))
-        assert float(bank.draw(luck()).image.std()) == pytest.approx(float(seen.std()), rel=0.05)
+        assert float(sampler.draw(generator()).image.std()) == pytest.approx(float(seen.std()), rel=0.05)
 
 
 def test_kinds_are_drawn_as_the_root_of_their_objects():
     """Four images with 1 object each and one image with 16: half of the draws are of the one."""
     few = [HeldSample(coordinates(48, 48), discs(48, 48, count=1), dataset="few") for _ in range(4)]
     many = HeldSample(coordinates(144, 144), discs(144, 144, count=16), dataset="many")
-    weight = bank_of(*few, many, balance="modality")._weight
+    weight = sampler_of(*few, many, balance="modality")._weight
     assert weight[0] * 4 / weight[4] == pytest.approx(2 / 4)
-    assert bank_of(*few, many, balance="image")._weight.tolist() == [1] * 5
+    assert sampler_of(*few, many, balance="image")._weight.tolist() == [1] * 5
 
 
 def test_a_dead_pixel_costs_no_grey_levels():
     """In 16 bits, 40 grey levels near the top and one dead pixel: float16 alone would leave two of them."""
     pixels = 60_000 + np.arange(96 * 96).reshape(1, 96, 96) % 40
     pixels[0, 0, 0] = 0
-    batch = bank_of(HeldSample(pixels.astype(np.uint16), discs()), crop_px=96, batch_size=1).draw(luck())
+    batch = sampler_of(HeldSample(pixels.astype(np.uint16), discs()), crop_px=96, batch_size=1).draw(generator())
     assert batch.image[0, 0].unique().numel() >= 40

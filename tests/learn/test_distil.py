@@ -11,7 +11,7 @@ from torch import nn
 
 from cytoseed.core.model import Segmenter
 from cytoseed.core.network import UNet
-from cytoseed.learn.distil import narrow, narrowed, teacher_loss
+from cytoseed.learn.distil import copy_strongest_channels, narrow_model, teacher_loss
 from cytoseed.models.weights import Model
 from cytoseed.settings import ModelConfig
 
@@ -71,7 +71,7 @@ def test_as_wide_it_is_the_same(build):
     wide, other = unet(build, (4, 6, 8)), unet(build, (4, 6, 8))
     for value in (*other.parameters(), *other.buffers()):
         value.add_(1)
-    narrow(wide, other)
+    copy_strongest_channels(wide, other)
     image = torch.rand(1, 3, 32, 16)
     assert torch.equal(other(image), wide(image))
 
@@ -84,26 +84,26 @@ def test_channels_that_tell_nothing_are_left_out(build):
     before = copy.deepcopy(wide.state_dict())
     image = torch.rand(1, 3, 32, 16)
     wanted = wide(image)
-    narrow(wide, slim)
+    copy_strongest_channels(wide, slim)
     torch.testing.assert_close(slim(image), wanted, atol=1e-5, rtol=1e-5)
     for name, value in wide.state_dict().items():
         assert torch.equal(value, before[name])
 
 
 def test_what_cannot_be_narrowed_is_refused():
-    with pytest.raises(ValueError, match="has 6 channels where the other has 4"):
-        narrow(unet("ours", (4, 6)), unet("ours", (6, 6)))
-    with pytest.raises(ValueError, match="built differently"):
-        narrow(unet("ours", (4, 6)), unet("paper", (4, 6)))
-    with pytest.raises(ValueError, match="built differently"):
-        narrow(unet("ours", (4, 6, 8)), unet("ours", (4, 6)))
+    with pytest.raises(ValueError, match="has 6 channels where the other has 4; choose a narrower one"):
+        copy_strongest_channels(unet("ours", (4, 6)), unet("ours", (6, 6)))
+    with pytest.raises(ValueError, match="networks are built differently"):
+        copy_strongest_channels(unet("ours", (4, 6)), unet("paper", (4, 6)))
+    with pytest.raises(ValueError, match="networks are built differently"):
+        copy_strongest_channels(unet("ours", (4, 6, 8)), unet("ours", (4, 6)))
 
 
 def test_a_narrowed_model_keeps_its_classifiers():
     torch.manual_seed(0)
     config = ModelConfig("wide", positional_dims=2, conditional_dims=1, classifier_widths=(3,), sha256="1" * 64)
     wide = Model(config, Segmenter(config).eval())
-    slim = narrowed(wide, "slim")
+    slim = narrow_model(wide, "slim")
     assert slim.config == dataclasses.replace(config, network="slim", sha256="")  # the weights are others
     for own, other in zip(
         slim.segmenter.classifiers.parameters(), wide.segmenter.classifiers.parameters(), strict=True

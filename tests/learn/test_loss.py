@@ -197,10 +197,10 @@ def scattered_seeds() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @given(st.integers(1, 40), st.integers(0, 1000))
-def test_seeds_are_drawn_from_those_on_objects(most, luck):
+def test_seeds_are_drawn_from_those_on_objects(most, seed):
     model = bright_segmenter()
     seed_map, labels = scattered_seeds()
-    drawn = draw_seeds(seed_map, labels, model, TrainingSeeds(most, 16, generator(luck)))
+    drawn = draw_seeds(seed_map, labels, model, TrainingSeeds(most, 16, generator(seed)))
     rows = [tuple(row) for row in drawn.tolist()]
     allowed = {tuple(s) for s in find_seeds(seed_map, 4, 0.5).tolist() if labels[tuple(s)] > 0}
     assert len(set(rows)) == len(rows)
@@ -212,7 +212,7 @@ def test_seeds_are_drawn_from_those_on_objects(most, luck):
 def test_the_same_luck_draws_the_same_seeds_and_another_others():
     model = bright_segmenter()
     seed_map, labels = scattered_seeds()
-    draws = [draw_seeds(seed_map, labels, model, TrainingSeeds(5, 16, generator(luck))) for luck in (3, 3, 4)]
+    draws = [draw_seeds(seed_map, labels, model, TrainingSeeds(5, 16, generator(seed))) for seed in (3, 3, 4)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
 

@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
+from cytoseed.learn.error_map import shorten
 from cytoseed.learn.evaluate import Evaluation, ScoredImage, evaluate_folders
 from cytoseed.learn.metrics import score
-from cytoseed.learn.pictures import shortened
 from cytoseed.learn.plots import require_matplotlib, write_plots
 
 COLOURS = {"found": "56B4E9", "missed": "F0E442", "false": "FF7F2A", "split": "FFA6DD", "merged": "00C08F"}
@@ -177,8 +177,8 @@ def test_what_cannot_be_drawn_is_refused(folders):
 
 
 def test_long_names_are_shortened():
-    assert shortened("short", 5) == "short"
-    assert shortened("abcdefghij", 7) == "abc…hij"
+    assert shorten("short", 5) == "short"
+    assert shorten("abcdefghij", 7) == "abc…hij"
 
 
 @pytest.fixture

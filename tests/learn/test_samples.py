@@ -16,14 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cytoseed.learn.samples import (
-    Sample,
-    find_samples,
-    median_diameter,
-    read_mask,
-    seed_target,
-    split_by_name,
-)
+from cytoseed.learn.annotations import median_diameter, read_mask, seed_target
+from cytoseed.learn.samples import Sample, find_samples, split_by_name
 
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 needs_data = pytest.mark.skipif(

@@ -14,13 +14,11 @@ import torch
 
 from cytoseed.core.model import Segmenter
 from cytoseed.learn import train as training
-from cytoseed.learn.distil import Taught
-from cytoseed.learn.journal import figures_of
-from cytoseed.learn.samples import Division, Sample
-from cytoseed.learn.train import Progress, train
-from cytoseed.learn.validate import evaluate_model
+from cytoseed.learn.evaluate import evaluate_model
+from cytoseed.learn.samples import Sample, TrainValSplit
+from cytoseed.learn.train import TrainProgress, train
 from cytoseed.models.weights import Model, load_model
-from cytoseed.run.segment import segment
+from cytoseed.run.api import segment
 from cytoseed.settings import DatasetNote, ModelConfig, SegmentOptions, TrainConfig
 
 MODEL = ModelConfig("tiny", positional_dims=2, conditional_dims=1, classifier_widths=(3,))
@@ -34,7 +32,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory) -> Division:
+def samples(tmp_path_factory) -> TrainValSplit:
     """Two images to learn from and one to validate with: bright discs, 48 x 48."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
@@ -49,7 +47,7 @@ def samples(tmp_path_factory) -> Division:
         for path, values in zip(paths, (pixels, mask), strict=True):
             assert cv2.imwrite(str(path), values.astype(np.uint8))
         made.append(Sample(name, "discs", "fluorescence", split, *paths))
-    return Division(tuple(made[:2]), tuple(made[2:]))
+    return TrainValSplit(tuple(made[:2]), tuple(made[2:]))
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +97,7 @@ def assert_same_training(one: Path, two: Path) -> None:
 
 
 def killed_at(step: int):
-    def report(progress: Progress) -> None:
+    def report(progress: TrainProgress) -> None:
         if progress.step >= step:
             raise Killed
 
@@ -201,7 +199,7 @@ def test_its_models_load_and_segment(samples, undisturbed, name):
 
 
 def test_progress_is_reported(samples, tmp_path):
-    seen: list[Progress] = []
+    seen: list[TrainProgress] = []
     config = dataclasses.replace(CONFIG, steps=5, validate_every=2)
     train(samples, MODEL, config, tmp_path / "out", "cpu", progress=seen.append)
     assert [(progress.step, progress.steps) for progress in seen] == [(2, 5), (4, 5), (5, 5)]
@@ -219,7 +217,7 @@ def test_the_loss_falls(samples, tmp_path):
 
 def test_a_folder_that_holds_a_training_is_left_alone(samples, undisturbed):
     before = (undisturbed / "log.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="undisturbed' holds a training already; go on with --resume"):
+    with pytest.raises(ValueError, match="undisturbed' holds a training already; continue it with --resume"):
         train(samples, MODEL, CONFIG, undisturbed, "cpu")
     assert (undisturbed / "log.jsonl").read_bytes() == before
 
@@ -306,7 +304,7 @@ def test_a_teacher_pulls_fields_towards_its_own(samples, tmp_path):
     before = {name: value.clone() for name, value in teacher.segmenter.state_dict().items()}
     config = dataclasses.replace(CONFIG, steps=30, pretrain_steps=0, learning_rate=5e-3, validate_every=100)
     config = dataclasses.replace(config, seed_weight=0.0, instance_weight=0.0, augment="minimal")
-    train(samples, Taught(MODEL, teacher), config, tmp_path / "out", "cpu")
+    train(samples, MODEL, config, tmp_path / "out", "cpu", teacher=teacher)
     losses = [line["loss"] for line in logged(tmp_path / "out") if "loss" in line]
     assert losses[-1] < 0.8 * losses[0]
     for name, value in teacher.segmenter.state_dict().items():
@@ -316,7 +314,7 @@ def test_a_teacher_pulls_fields_towards_its_own(samples, tmp_path):
 def test_a_new_network_takes_over_its_teachers_classifiers(samples, tmp_path):
     teacher = taught()
     config = dataclasses.replace(CONFIG, steps=1, learning_rate=1e-9, average_decay=0.0, optimizer="adam")
-    train(samples, Taught(MODEL, teacher), config, tmp_path / "out", "cpu")
+    train(samples, MODEL, config, tmp_path / "out", "cpu", teacher=teacher)
     own = load_model(tmp_path / "out" / "last").segmenter
     for name, value in teacher.segmenter.classifiers.state_dict().items():
         torch.testing.assert_close(own.classifiers.state_dict()[name], value, atol=1e-3, rtol=1e-3)
@@ -324,14 +322,14 @@ def test_a_new_network_takes_over_its_teachers_classifiers(samples, tmp_path):
 
 
 def test_a_killed_training_goes_on_with_its_teacher_only(samples, tmp_path):
-    learner = Taught(MODEL, taught())
-    train(samples, learner, CONFIG, tmp_path / "whole", "cpu")
+    teacher = taught()
+    train(samples, MODEL, CONFIG, tmp_path / "whole", "cpu", teacher=teacher)
     with pytest.raises(Killed):
-        train(samples, learner, CONFIG, tmp_path / "killed", "cpu", progress=killed_at(4))
-    for other in (MODEL, Taught(MODEL, Model(MODEL, Segmenter(MODEL).eval()))):
+        train(samples, MODEL, CONFIG, tmp_path / "killed", "cpu", progress=killed_at(4), teacher=teacher)
+    for other in (None, Model(MODEL, Segmenter(MODEL).eval())):
         with pytest.raises(ValueError, match="was made with another teacher, or with none"):
-            train(samples, other, CONFIG, tmp_path / "killed", "cpu", resume=True)
-    train(samples, learner, CONFIG, tmp_path / "killed", "cpu", resume=True)
+            train(samples, MODEL, CONFIG, tmp_path / "killed", "cpu", resume=True, teacher=other)
+    train(samples, MODEL, CONFIG, tmp_path / "killed", "cpu", resume=True, teacher=teacher)
     assert_same_training(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -339,7 +337,7 @@ def test_a_teachers_data_and_licence_stay_behind_the_weights(samples, tmp_path):
     note = DatasetNote("elsewhere", "CC-BY-NC-4.0", images=9)
     teacher = taught(trained_on=(note,), licence="CC-BY-NC-4.0")
     config = dataclasses.replace(CONFIG, steps=1)
-    train(samples, Taught(MODEL, teacher), config, tmp_path / "out", "cpu")
+    train(samples, MODEL, config, tmp_path / "out", "cpu", teacher=teacher)
     made = load_model(tmp_path / "out" / "last").config
     assert note in made.trained_on
     assert {one.name for one in made.trained_on} == {"elsewhere", "discs"}
@@ -349,7 +347,7 @@ def test_a_teachers_data_and_licence_stay_behind_the_weights(samples, tmp_path):
 
 def test_a_teacher_of_other_fields_is_refused(samples, tmp_path):
     with pytest.raises(ValueError, match=r"positional_dims is 2, and the teacher's 3"):
-        train(samples, Taught(MODEL, taught(positional_dims=3)), CONFIG, tmp_path / "out", "cpu")
+        train(samples, MODEL, CONFIG, tmp_path / "out", "cpu", teacher=taught(positional_dims=3))
     assert not (tmp_path / "out").exists()
 
 
@@ -419,7 +417,7 @@ def test_resuming_with_other_images_to_learn_from_is_refused(samples, tmp_path, 
 
 def test_what_is_validated_is_what_is_saved(samples, undisturbed):
     """Weights are kept in half precision, and scored so."""
-    figures = figures_of(evaluate_model(load_model(undisturbed / "last"), samples.val, SegmentOptions(device="cpu")))
+    figures = evaluate_model(load_model(undisturbed / "last"), samples.val, SegmentOptions(device="cpu")).accuracies
     assert figures[-1].f1_mean == logged(undisturbed)[-1]["f1_mean"]
 
 

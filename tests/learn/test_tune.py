@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from bright import bright_config, bright_segmenter
 from cytoseed.core.model import Thresholds
 from cytoseed.learn import tune as tuning
-from cytoseed.learn.journal import figures_from_json, figures_of
+from cytoseed.learn.evaluate import accuracies_from_json, evaluate_model
 from cytoseed.learn.samples import find_samples
 from cytoseed.learn.tune import LEAST_GAIN, search, tune
-from cytoseed.learn.validate import evaluate_model
 from cytoseed.models.weights import Model, load_model, read_config, save_model
 
 START = Thresholds(4, 0.5, 0.0, 0.5, 10)
@@ -121,10 +120,10 @@ def test_crumbs_are_left_out_after_tuning(model, data, tmp_path):
 def test_the_figures_are_those_of_segment(model, data, tmp_path):
     samples = find_samples(data)
     tuned = tune(model, samples, tmp_path / "better", "cpu")
-    assert tuned.before == figures_of(evaluate_model(model, samples))
+    assert tuned.before == evaluate_model(model, samples).accuracies
     copy = load_model(tuned.folder)
-    assert tuned.after == figures_of(evaluate_model(copy, samples))
-    assert figures_from_json(copy.config.figures["val"]) == tuned.after
+    assert tuned.after == evaluate_model(copy, samples).accuracies
+    assert accuracies_from_json(copy.config.figures["val"]) == tuned.after
 
 
 def test_a_model_of_two_targets_is_scored_by_its_first(data, tmp_path):
@@ -132,7 +131,7 @@ def test_a_model_of_two_targets_is_scored_by_its_first(data, tmp_path):
     model = Model(bright_config(targets=targets), bright_segmenter(targets=targets))
     samples = find_samples(data)
     tuned = tune(model, samples, tmp_path / "better", "cpu")
-    assert tuned.before == figures_of(evaluate_model(model, samples))
+    assert tuned.before == evaluate_model(model, samples).accuracies
     assert tuned.after[-1].f1 == 1
 
 
@@ -223,7 +222,7 @@ def test_the_command_takes_all_images_where_none_is_marked(run_command, models_f
     table.write_text(table.read_text().replace(",test,", ",,"))
     done = run_command("tune", *flags)
     assert done.exit_code == 0
-    assert "that there are, since the data mark none" in done.stdout
+    assert "in the data, since none is marked as val" in done.stdout
 
 
 @pytest.fixture
@@ -236,7 +235,7 @@ def models_folder(tmp_path):
 def run_command():
     from typer.testing import CliRunner
 
-    from cytoseed.apps.cli import app
+    from cytoseed.cli.main import app
 
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 

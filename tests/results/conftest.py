@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cytoseed.results import Segmentation
+from cytoseed.results import Result
 
 
 @pytest.fixture
-def nuclei() -> Segmentation:
+def nuclei() -> Result:
     """Four nuclei on 20 x 30 px: touching, of one pixel, with a hole, in two pieces; RGB; 0.25 µm/px."""
     labels = np.zeros((20, 30), np.int32)
     labels[2:6, 3:8] = 1
@@ -19,7 +19,7 @@ def nuclei() -> Segmentation:
     labels[12, 12] = 0
     labels[17:19, 1:3] = 4
     image = np.random.default_rng(1).integers(0, 255, (3, 20, 30)).astype(np.uint8)
-    return Segmentation(
+    return Result.from_labels(
         labels=labels,
         image=image,
         channel_names=("red", "green", "blue"),
@@ -30,7 +30,7 @@ def nuclei() -> Segmentation:
 
 
 @pytest.fixture
-def cells() -> Segmentation:
+def cells() -> Result:
     """Three cells, of which two have a nucleus, and a nucleus without a cell; two channels; size not known."""
     labels = np.zeros((2, 16, 18), np.int32)
     labels[1, 1:9, 1:9] = 1
@@ -40,4 +40,4 @@ def cells() -> Segmentation:
     labels[1, 12:14, 2:8] = 4
     labels[0, 12:15, 12:15] = 5
     image = np.random.default_rng(2).random((2, 16, 18)).astype(np.float32)
-    return Segmentation(labels, image, targets=("nuclei", "cells"), channel_names=("DAPI", "CD3"))
+    return Result.from_labels(labels, image, targets=("nuclei", "cells"), channel_names=("DAPI", "CD3"))

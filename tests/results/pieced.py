@@ -1,35 +1,50 @@
-"""Results that give their objects in many blocks, as a slide's does."""
+"""Results to write: changed ones, ones that give their objects in many blocks, as a slide's does, and empty ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results import Block, Segmentation
+from cytoseed.results import Block, Result, ResultView
+
+_FACTS = ("targets", "channel_names", "pixel_size_um", "source", "settings")
 
 
-@dataclass
-class Pieced:
-    """A segmentation in blocks of a few objects each, which remembers what regions it was asked for."""
+def pixels_of(result: ResultView) -> NDArray[Any]:
+    """The image (C,H,W) of a result in memory."""
+    return result.thumbnail(1 << 30)[0]
 
-    whole: Segmentation
-    objects: int = 1
-    failed: tuple[str, ...] = ()
-    asked_yxhw: list[tuple[int, int, int, int]] = field(default_factory=list)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("shape", "targets", "channel_names", "pixel_size_um", "source", "input", "settings"):
-            return getattr(self.whole, name)
-        if name in ("fingerprint", "count", "overview", "stains"):
-            return getattr(self.whole, name)
-        raise AttributeError(name)  # a writer asks for nothing else
+def planes_of(result: ResultView) -> NDArray[np.int32]:
+    """The labels (T,H,W) of a result."""
+    return result.labels_in((0, 0, *result.shape[1:]))
+
+
+def changed(result: Result, **others: Any) -> Result:
+    """A result in memory with other labels, another image or other facts."""
+    facts = {name: getattr(result, name) for name in _FACTS} | {"labels": result.labels, "image": pixels_of(result)}
+    facts |= others
+    return Result.from_labels(facts.pop("labels"), facts.pop("image"), **facts)
+
+
+class Pieced(ResultView):
+    """A result in blocks of a few objects each, which remembers what regions it was asked for."""
+
+    whole: Result
+    objects: int
+    asked_yxhw: list[tuple[int, int, int, int]]
+
+    def __init__(self, whole: Result, objects: int = 1, failed: tuple[str, ...] = ()) -> None:
+        facts = {field.name: getattr(whole, field.name) for field in dataclasses.fields(ResultView)}
+        super().__init__(**{**facts, "failed": failed, "was_in_memory": False})
+        self.__dict__.update(whole=whole, objects=objects, asked_yxhw=[])
 
     def blocks(self) -> Iterator[Block]:
-        planes, table = self.whole.planes, self.whole.table
+        planes, table = planes_of(self.whole), self.whole.table
         ids = np.unique(planes[planes > 0])
         for start in range(0, len(ids), self.objects):
             chosen = ids[start : start + self.objects]
@@ -44,28 +59,42 @@ class Pieced:
         return self.whole.labels_in(box_yxhw)
 
 
-@dataclass
-class Nothing:
-    """A slide of any size without objects."""
+class _NoObjects:
+    """Contents without objects."""
 
-    shape: tuple[int, int, int]
-    count: int = 0
-    targets: tuple[str, ...] = ("nuclei",)
-    channel_names: tuple[str, ...] = ("red", "green", "blue")
-    pixel_size_um: float | None = 0.25
-    stains: tuple[str, ...] = ()
-    source: str = "empty.svs"
-    fingerprint: str = "empty"
-    input: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    failed: tuple[str, ...] = ()
+    def __init__(self, targets: int, count: int) -> None:
+        self.targets, self.count = targets, count
 
     def blocks(self) -> Iterator[Block]:
         return iter(())
 
     def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
-        return np.zeros((len(self.targets), *box_yxhw[2:]), np.int32)
+        return np.zeros((self.targets, *box_yxhw[2:]), np.int32)
 
-    def overview(self, largest_px: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        height, width = (max(1, side * largest_px // max(self.shape)) for side in self.shape[1:])
-        return np.full((self.shape[0], height, width), 240, np.uint8), np.zeros((1, height, width), np.int32)
+    def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+        return np.zeros((self.targets, len(rows), len(columns)), np.int32)
+
+
+class Nothing(ResultView):
+    """A slide of any size without objects; `count` says how many there would be."""
+
+    def __init__(self, shape: tuple[int, int, int], count: int = 0, **others: Any) -> None:
+        targets = others.pop("targets", ("nuclei",))
+
+        def thumbnail(largest_px: int) -> tuple[NDArray[Any], float]:
+            step = max(1, max(shape[1:]) / largest_px)
+            return np.full((shape[0], *(max(1, int(side / step)) for side in shape[1:])), 240, np.uint8), step
+
+        super().__init__(
+            contents=_NoObjects(len(targets), count),
+            shape=shape,
+            targets=targets,
+            channel_names=("red", "green", "blue"),
+            pixel_size_um=0.25,
+            source="empty.svs",
+            settings={},
+            find_input=dict,
+            find_stains=tuple,
+            thumbnail=thumbnail,
+        )
+        self.__dict__.update(others)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced
+from pieced import Nothing, Pieced, changed, pixels_of, planes_of
 
 from cytoseed.images import open_image
-from cytoseed.results import WRITERS, Result, Segmentation
+from cytoseed.results import WRITERS, Result
 from cytoseed.results.formats.geojson import write_geojson
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.overlay import draw_overlay, write_overlay
@@ -26,7 +25,7 @@ from cytoseed.results.save import save
 ALL = tuple(name for name in WRITERS if name != "objects")  # which keeps the blocks as they were
 
 
-def scattered(height: int, width: int, targets: int = 1, seed: int = 0) -> Segmentation:
+def scattered(height: int, width: int, targets: int = 1, seed: int = 0) -> Result:
     """Squares of a few pixels all over an image, ids without gaps."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((targets, height, width), np.int32)
@@ -37,7 +36,7 @@ def scattered(height: int, width: int, targets: int = 1, seed: int = 0) -> Segme
         labels[0, y + 1 : y + 4, x + 1 : x + 5] = label
     image = rng.integers(0, 255, (3, height, width)).astype(np.uint8)
     names = ("nuclei", "cells")[:targets]
-    return Segmentation(labels[0] if targets == 1 else labels, image, targets=names, source="folder/tissue.tif")
+    return Result.from_labels(labels[0] if targets == 1 else labels, image, targets=names, source="folder/tissue.tif")
 
 
 def written(result: Result, folder: Path, formats: tuple[str, ...] = ALL) -> dict[str, bytes]:
@@ -47,12 +46,12 @@ def written(result: Result, folder: Path, formats: tuple[str, ...] = ALL) -> dic
 
 
 @pytest.mark.parametrize("objects", [1, 2, 3, 10])
-def test_blocks_give_the_bytes_of_the_whole(nuclei: Segmentation, tmp_path: Path, objects: int) -> None:
+def test_blocks_give_the_bytes_of_the_whole(nuclei: Result, tmp_path: Path, objects: int) -> None:
     assert written(Pieced(nuclei, objects), tmp_path / "a") == written(nuclei, tmp_path / "b")
 
 
 @pytest.mark.parametrize("objects", [1, 2, 3, 10])
-def test_a_cell_and_its_nucleus_come_from_one_block(cells: Segmentation, tmp_path: Path, objects: int) -> None:
+def test_a_cell_and_its_nucleus_come_from_one_block(cells: Result, tmp_path: Path, objects: int) -> None:
     pieced, whole = written(Pieced(cells, objects), tmp_path / "a"), written(cells, tmp_path / "b")
     for name, read in (("array.csv", pd.read_csv), ("array.parquet", pd.read_parquet)):
         tables = [read(tmp_path / folder / name).sort_values(["target", "id"]) for folder in "ab"]
@@ -73,7 +72,7 @@ def test_outlines_do_not_depend_on_blocks(
     tmp_path_factory: pytest.TempPathFactory, labels: NDArray[np.int32], objects: int
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    whole = Segmentation(labels, np.zeros((1, *labels.shape), np.uint8), pixel_size_um=0.5)
+    whole = Result.from_labels(labels, np.zeros((1, *labels.shape), np.uint8), pixel_size_um=0.5)
     write_geojson(whole, folder / "whole.geojson")
     write_geojson(Pieced(whole, objects), folder / "pieced.geojson")
     assert (folder / "pieced.geojson").read_bytes() == (folder / "whole.geojson").read_bytes()
@@ -81,7 +80,7 @@ def test_outlines_do_not_depend_on_blocks(
 
 def test_nothing_found_in_no_block(tmp_path: Path) -> None:
     nothing = Nothing((3, 700, 600))
-    whole = Segmentation(np.zeros((700, 600), np.int32), np.zeros((3, 700, 600), np.uint8))
+    whole = Result.from_labels(np.zeros((700, 600), np.int32), np.zeros((3, 700, 600), np.uint8))
     write_geojson(nothing, tmp_path / "a")
     write_geojson(whole, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -107,7 +106,7 @@ def test_large_labels_lie_in_tiles(tmp_path: Path, targets: int) -> None:
         np.testing.assert_array_equal(tif.asarray(), whole.labels)
     image = open_image(tmp_path / "a.tif")
     assert image.channel_names == whole.targets
-    np.testing.assert_array_equal(image.read(), whole.planes)
+    np.testing.assert_array_equal(image.read(), planes_of(whole))
     write_labels(whole, tmp_path / "b.tif")
     assert (tmp_path / "b.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
 
@@ -115,13 +114,13 @@ def test_large_labels_lie_in_tiles(tmp_path: Path, targets: int) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (16, 17), (511, 513), (512, 512), (1, 1025)])
 def test_tiles_cover_every_size(tmp_path: Path, shape: tuple[int, int]) -> None:
     labels = np.arange(1, shape[0] * shape[1] + 1, dtype=np.int32).reshape(shape) % 60_000
-    write_labels(Segmentation(labels, np.zeros((1, *shape), np.uint8)), tmp_path / "a.tif")
+    write_labels(Result.from_labels(labels, np.zeros((1, *shape), np.uint8)), tmp_path / "a.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), labels)
     np.testing.assert_array_equal(open_image(tmp_path / "a.tif").read()[0], labels)
 
 
 def test_labels_are_asked_for_a_few_tiles_at_a_time(tmp_path: Path) -> None:
-    whole = Segmentation(np.zeros((600, 20_000), np.int32), np.zeros((1, 600, 20_000), np.uint8))
+    whole = Result.from_labels(np.zeros((600, 20_000), np.int32), np.zeros((1, 600, 20_000), np.uint8))
     result = Pieced(whole)
     write_labels(result, tmp_path / "a.tif")
     assert max(height * width for *_, height, width in result.asked_yxhw) <= 1024 * 8192
@@ -163,7 +162,7 @@ def test_overlays_of_large_images_are_reduced(tmp_path: Path) -> None:
     labels[20:60, 4000:4040] = 1
     image = np.full((3, 100, 8192), 200, np.uint8)
     image[:, ::2] = 100
-    result = Segmentation(labels, image, channel_names=("red", "green", "blue"))
+    result = Result.from_labels(labels, image, channel_names=("red", "green", "blue"))
     drawn = draw_overlay(result)
     assert (drawn.shape, drawn.dtype) == ((50, 4096, 3), np.uint8)
     assert (drawn[0, 0] == 150).all(), "the mean of what a pixel covers"
@@ -179,7 +178,7 @@ def test_overlays_of_large_images_are_reduced(tmp_path: Path) -> None:
 def test_overviews_are_means_of_areas(dtype: Any) -> None:
     image = (np.arange(2 * 8 * 12).reshape(2, 8, 12) % 2 * 2).astype(dtype)
     labels = np.arange(96, dtype=np.int32).reshape(8, 12)
-    reduced, planes = Segmentation(labels, image).overview(6)
+    reduced, planes = Result.from_labels(labels, image).overview(6)
     assert (reduced.shape, planes.shape) == ((2, 4, 6), (1, 4, 6))
     assert (reduced == (0.5 if dtype is bool else 1)).all()
     np.testing.assert_array_equal(planes[0], labels[1::2, 1::2])
@@ -193,8 +192,8 @@ def test_overviews_fit_and_keep_to_the_image(height: int, width: int, largest_px
     assert max(labels.shape[1:]) == min(largest_px, max(height, width))
     assert set(np.unique(labels)) <= set(np.unique(result.labels))
     if largest_px >= max(height, width):
-        np.testing.assert_array_equal(image, result.image)
-        np.testing.assert_array_equal(labels, result.planes)
+        np.testing.assert_array_equal(image, pixels_of(result))
+        np.testing.assert_array_equal(labels, planes_of(result))
 
 
 def test_an_overview_of_no_size() -> None:
@@ -202,10 +201,10 @@ def test_an_overview_of_no_size() -> None:
         scattered(8, 8).overview(0)
 
 
-# Segmentation as a result
+# Result as a result
 
 
-def test_a_segmentation_is_a_result(nuclei: Segmentation) -> None:
+def test_a_segmentation_is_a_result(nuclei: Result) -> None:
     result: Result = nuclei
     assert result.shape == (3, 20, 30)
     assert result.input["name"] == "tissue.ome.tif"
@@ -214,10 +213,10 @@ def test_a_segmentation_is_a_result(nuclei: Segmentation) -> None:
     assert (block.top, block.left, len(block.table)) == (0, 0, 4)
     np.testing.assert_array_equal(block.labels[0], nuclei.labels)
     np.testing.assert_array_equal(result.labels_in((2, 5, 4, 6))[0], nuclei.labels[2:6, 5:11])
-    assert dataclasses.replace(nuclei, image=nuclei.image + 1).input != result.input
+    assert changed(nuclei, image=pixels_of(nuclei) + 1).input != result.input
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 21, 4), (0, 28, 4, 3), (0, 0, -1, 4)])
-def test_a_region_outside_the_image(nuclei: Segmentation, box: tuple[int, int, int, int]) -> None:
+def test_a_region_outside_the_image(nuclei: Result, box: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"must lie inside the image of 20 x 30 px"):
         nuclei.labels_in(box)

@@ -3,11 +3,12 @@
 import fsspec
 import numpy as np
 import pytest
+from pieced import pixels_of
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.paths import as_path, is_remote, list_names
-from cytoseed.results import Segmentation
+from cytoseed.results import Result
 from remote import bucket, s3_server  # noqa: F401 - fixtures
 
 FORMATS = ("labels", "table", "ngff", "rois", "objects")
@@ -18,7 +19,7 @@ def result():
     labels = np.zeros((40, 50), np.int32)
     labels[5:15, 5:20], labels[20:30, 10:30] = 1, 2
     image = np.random.default_rng(1).integers(0, 255, (1, 40, 50), np.uint8)
-    return Segmentation(labels, image, source="cells.tif", settings={"threshold": 0.5})
+    return Result.from_labels(labels, image, source="cells.tif", settings={"threshold": 0.5})
 
 
 def files(folder):
@@ -33,7 +34,7 @@ def test_the_files_are_those_of_a_disk(result, bucket, tmp_path):  # noqa: F811
     assert str(made[-1]) == f"{there}/cells.cytoseed.json"
     assert files(there) == files(tmp_path)
     with pytest.raises(FileExistsError, match="overwrite"):
-        Segmentation(result.labels, result.image, source="cells.tif").save(there, ("table",))
+        Result.from_labels(result.labels, pixels_of(result), source="cells.tif").save(there, ("table",))
 
 
 def test_only_what_is_missing_is_written(result, bucket, tmp_path):  # noqa: F811

@@ -7,7 +7,6 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced
+from pieced import Nothing, Pieced, planes_of
 from qupath_rules import assert_qupath_rules, filled, geometries_of
 
-from cytoseed.results import WRITERS, Block, Result, Segmentation
+from cytoseed.results import WRITERS, Block, Result
 from cytoseed.results.formats import geojson
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
 
@@ -46,20 +45,21 @@ def parts(result: Result, path: Path) -> dict[str, Any]:
     return {name: json.loads(content) for name, content in written(write_geojson_split, result, path).items()}
 
 
-def blank(labels: NDArray[np.int32]) -> Segmentation:
+def blank(labels: NDArray[np.int32]) -> Result:
     """Labels (H,W), or (2,H,W) of two targets, of an image of which nothing is known."""
     targets = TWO if labels.ndim == 3 else ("nuclei",)
-    return Segmentation(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
+    return Result.from_labels(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
 
 
-@dataclass
 class Measured(Pieced):
     """A segmentation with a table of one's own."""
 
-    table: Any = None
+    def __init__(self, whole: Result, table: Any) -> None:
+        super().__init__(whole)
+        self.__dict__["table"] = table
 
     def blocks(self) -> Iterator[Block]:
-        yield Block(0, 0, self.whole.planes, self.table)
+        yield Block(0, 0, planes_of(self.whole), self.__dict__["table"])
 
 
 # QuPath's rules
@@ -67,11 +67,11 @@ class Measured(Pieced):
 
 @pytest.mark.parametrize("name", ["nuclei", "cells"])
 def test_qupath_can_open_it(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result: Segmentation = request.getfixturevalue(name)
+    result: Result = request.getfixturevalue(name)
     found = collection(result, tmp_path / "a")
     assert_qupath_rules(found)
     planes = geometries_of(found["features"])
-    for target, labels in zip(result.targets, result.planes, strict=True):
+    for target, labels in zip(result.targets, planes_of(result), strict=True):
         np.testing.assert_array_equal(filled(planes[target], labels.shape), labels)
     for part in parts(result, tmp_path / "b").values():
         assert_qupath_rules(part)
@@ -85,7 +85,7 @@ def test_pieces_that_touch_at_a_corner_are_a_multipolygon(tmp_path: Path) -> Non
     assert kinds == ["MultiPolygon", "MultiPolygon", "Polygon"]
 
 
-def test_nuclei_alone_are_detections(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_nuclei_alone_are_detections(nuclei: Result, tmp_path: Path) -> None:
     features = collection(nuclei, tmp_path / "a")["features"]
     assert [feature["properties"]["objectType"] for feature in features] == ["detection"] * 4
     assert [feature["properties"]["measurements"]["label"] for feature in features] == [1, 2, 3, 4]
@@ -94,7 +94,7 @@ def test_nuclei_alone_are_detections(nuclei: Segmentation, tmp_path: Path) -> No
     assert measurements["mean_red"] == nuclei.table["mean_red"][0]
 
 
-def test_cells_hold_their_nuclei(cells: Segmentation, tmp_path: Path) -> None:
+def test_cells_hold_their_nuclei(cells: Result, tmp_path: Path) -> None:
     features = collection(cells, tmp_path / "a")["features"]
     kinds = {each["properties"]["measurements"]["label"]: each["properties"]["objectType"] for each in features}
     assert kinds == {1: "cell", 2: "cell", 4: "cell", 5: "detection"}
@@ -105,7 +105,7 @@ def test_cells_hold_their_nuclei(cells: Segmentation, tmp_path: Path) -> None:
     assert not any(name.startswith("cells") for name in features[3]["properties"]["measurements"])
 
 
-def test_ids_are_made_from_source_settings_target_and_label(cells: Segmentation, tmp_path: Path) -> None:
+def test_ids_are_made_from_source_settings_target_and_label(cells: Result, tmp_path: Path) -> None:
     names = ["cells/1", "cells/2", "cells/4", "nuclei/5"]
     expected = [str(uuid.uuid5(uuid.NAMESPACE_OID, f"{cells.fingerprint}/{name}")) for name in names]
     assert [feature["id"] for feature in collection(cells, tmp_path / "a")["features"]] == expected
@@ -131,7 +131,7 @@ def test_every_labelling_keeps_the_rules_and_comes_back(
     found = collection(Pieced(result, objects), tmp_path_factory.getbasetemp() / "rules.geojson")
     assert_qupath_rules(found)
     planes = geometries_of(found["features"])
-    for target, plane in zip(result.targets, result.planes, strict=True):
+    for target, plane in zip(result.targets, planes_of(result), strict=True):
         np.testing.assert_array_equal(filled(planes[target], plane.shape), plane)
         areas = {label: geometry.area for label, geometry in planes[target].items()}
         assert areas == {label: (plane == label).sum() for label in np.unique(plane[plane > 0]).tolist()}
@@ -192,7 +192,7 @@ def test_rows_are_found_by_their_ids_in_any_order(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("name", ["nuclei", "cells"])
 def test_compressed_is_the_same(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result: Segmentation = request.getfixturevalue(name)
+    result: Result = request.getfixturevalue(name)
     write_geojson(result, tmp_path / "plain")
     write_geojson_gz(result, tmp_path / "packed.gz")
     packed = (tmp_path / "packed.gz").read_bytes()
@@ -201,7 +201,7 @@ def test_compressed_is_the_same(name: str, tmp_path: Path, request: pytest.Fixtu
 
 
 @pytest.mark.parametrize("name", ["geojson", "geojson.gz", "geojson-split"])
-def test_the_same_result_gives_the_same_bytes_in_any_blocks(name: str, nuclei: Segmentation, tmp_path: Path) -> None:
+def test_the_same_result_gives_the_same_bytes_in_any_blocks(name: str, nuclei: Result, tmp_path: Path) -> None:
     write = WRITERS[name].write
     first = written(write, nuclei, tmp_path / "a")
     assert first == written(write, nuclei, tmp_path / "other name")
@@ -210,7 +210,7 @@ def test_the_same_result_gives_the_same_bytes_in_any_blocks(name: str, nuclei: S
 
 
 def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
-    result = Segmentation(np.ones((2, 2), np.int32), np.ones((1, 2, 2)), channel_names=('核, "α"',))
+    result = Result.from_labels(np.ones((2, 2), np.int32), np.ones((1, 2, 2)), channel_names=('核, "α"',))
     write_geojson_gz(result, tmp_path / "a.gz")
     (feature,) = json.loads(gzip.decompress((tmp_path / "a.gz").read_bytes()).decode("utf-8"))["features"]
     assert feature["properties"]["measurements"]['mean_核, "α"'] == 1
@@ -219,7 +219,7 @@ def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
 # Split by area
 
 
-def scattered(targets: int, seed: int = 0) -> Segmentation:
+def scattered(targets: int, seed: int = 0) -> Result:
     """Blots all over 60 x 100 px, in no order."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((targets, 60, 100), np.int32)
@@ -262,11 +262,10 @@ def test_parts_make_up_the_whole(
     assert {"type": "FeatureCollection", "features": features} == whole
 
 
-@dataclass
 class Boxes(Nothing):
     """Objects that are boxes (y, x, height, width), each in a block of its own."""
 
-    boxes: tuple[tuple[int, int, int, int], ...] = ()
+    boxes: tuple[tuple[int, int, int, int], ...]
 
     def blocks(self) -> Iterator[Block]:
         for label, (top, left, height, width) in enumerate(self.boxes, start=1):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from cytoseed.results import intensity
-from cytoseed.results.intensity import STATISTICS, measure_values
+from cytoseed.results.measure import intensity
+from cytoseed.results.measure.intensity import STATISTICS, measure_values
 
 TYPES = [bool, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64]
 TYPES += [np.float16, np.float32, np.float64, np.longdouble]

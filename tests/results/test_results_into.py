@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -18,10 +17,11 @@ import yaozarrs
 import zarr
 from filelock import FileLock
 from numpy.typing import NDArray
+from pieced import changed
 from test_results_ngff import VERSIONS, levels_of, multiscale, scattered, small_pieces, tree
 
 from cytoseed.images import open_image
-from cytoseed.results import Segmentation
+from cytoseed.results import Result
 from cytoseed.results.formats.ngff import write_ngff
 from cytoseed.results.into import write_into
 
@@ -34,13 +34,13 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def both() -> Segmentation:
+def both() -> Result:
     return scattered(HEIGHT, WIDTH)
 
 
-def other(result: Segmentation) -> Segmentation:
+def other(result: Result) -> Result:
     """A result that differs from another in every label."""
-    return dataclasses.replace(result, labels=np.where(result.labels > 0, result.labels + 1, 0))
+    return changed(result, labels=np.where(result.labels > 0, result.labels + 1, 0))
 
 
 def write_image(
@@ -94,7 +94,7 @@ def shown(image: Path, name: str) -> NDArray[Any]:
 @VERSIONS
 @pytest.mark.parametrize("names", ["yx", "cyx", "tczyx", "zyx"])
 def test_labels_have_the_axes_the_levels_and_the_place_of_the_image(
-    tmp_path: Path, both: Segmentation, version: str, names: str
+    tmp_path: Path, both: Result, version: str, names: str
 ) -> None:
     image = write_image(tmp_path / "image.zarr", version, names)
     before = tree(image)
@@ -121,7 +121,7 @@ def test_labels_have_the_axes_the_levels_and_the_place_of_the_image(
 
 
 @VERSIONS
-def test_ome_zarr_finds_the_labels_of_the_image(tmp_path: Path, both: Segmentation, version: str) -> None:
+def test_ome_zarr_finds_the_labels_of_the_image(tmp_path: Path, both: Result, version: str) -> None:
     from ome_zarr.io import parse_url
     from ome_zarr.reader import Label, Reader
 
@@ -133,7 +133,7 @@ def test_ome_zarr_finds_the_labels_of_the_image(tmp_path: Path, both: Segmentati
         np.testing.assert_array_equal(node.data[0].compute()[0], labels)
 
 
-def test_levels_of_any_ratio(tmp_path: Path, both: Segmentation) -> None:
+def test_levels_of_any_ratio(tmp_path: Path, both: Result) -> None:
     factors = (1, 1.5, 3.7, 8)
     image = write_image(tmp_path / "image.zarr", "0.5", factors=factors)
     write_into(both, image)
@@ -143,7 +143,7 @@ def test_levels_of_any_ratio(tmp_path: Path, both: Segmentation) -> None:
         np.testing.assert_array_equal(found[0], both.labels[1][rows[:, None], columns])
 
 
-def test_levels_that_do_not_say_how_large_their_pixels_are(tmp_path: Path, both: Segmentation) -> None:
+def test_levels_that_do_not_say_how_large_their_pixels_are(tmp_path: Path, both: Result) -> None:
     image = write_image(tmp_path / "image.zarr", "0.4")
     attributes = attributes_of(image)
     for dataset in attributes["multiscales"][0]["datasets"]:
@@ -159,7 +159,7 @@ def test_levels_that_do_not_say_how_large_their_pixels_are(tmp_path: Path, both:
 
 
 @VERSIONS
-def test_the_layout_of_bioformats2raw(tmp_path: Path, both: Segmentation, version: str) -> None:
+def test_the_layout_of_bioformats2raw(tmp_path: Path, both: Result, version: str) -> None:
     root = zarr.open_group(tmp_path / "root", mode="w", zarr_format=3 if version == "0.5" else 2)
     mark = {"bioformats2raw.layout": 3}
     root.attrs.update({"ome": {"version": "0.5", **mark}} if version == "0.5" else mark)
@@ -170,9 +170,9 @@ def test_the_layout_of_bioformats2raw(tmp_path: Path, both: Segmentation, versio
 
 
 @VERSIONS
-def test_copies_of_the_metadata_are_renewed(tmp_path: Path, both: Segmentation, version: str) -> None:
+def test_copies_of_the_metadata_are_renewed(tmp_path: Path, both: Result, version: str) -> None:
     image = write_image(tmp_path / "image.zarr", version)
-    write_into(dataclasses.replace(both, targets=("others", "cells")), image)
+    write_into(changed(both, targets=("others", "cells")), image)
     consolidate(image)
     consolidate(image / "labels")
     write_image(tmp_path / "smaller.zarr", version, factors=(1, 2))
@@ -195,9 +195,9 @@ def consolidate(folder: Path) -> None:
 
 
 @VERSIONS
-def test_what_is_there_stays(tmp_path: Path, both: Segmentation, version: str) -> None:
+def test_what_is_there_stays(tmp_path: Path, both: Result, version: str) -> None:
     image = write_image(tmp_path / "image.zarr", version)
-    write_ngff(dataclasses.replace(both, targets=("tumour", "stroma")), image / "labels", version)
+    write_ngff(changed(both, targets=("tumour", "stroma")), image / "labels", version)
     marks = image / "labels" / ("zarr.json" if version == "0.5" else ".zattrs")
     described = json.loads(marks.read_text())
     (described["attributes"] if version == "0.5" else described)["kept"] = 7
@@ -205,8 +205,8 @@ def test_what_is_there_stays(tmp_path: Path, both: Segmentation, version: str) -
     before = tree(image)
     write_into(both, image)
     assert attributes_of(image / "labels")["labels"] == ["tumour", "stroma", "nuclei", "cells"]
-    changed = {name for name, data in tree(image).items() if before.get(name) != data}
-    assert {name for name in changed if not name.startswith(("labels/nuclei/", "labels/cells/"))} == {
+    new = {name for name, data in tree(image).items() if before.get(name) != data}
+    assert {name for name in new if not name.startswith(("labels/nuclei/", "labels/cells/"))} == {
         str(marks.relative_to(image))
     }
     described = json.loads(marks.read_text())
@@ -214,7 +214,7 @@ def test_what_is_there_stays(tmp_path: Path, both: Segmentation, version: str) -
 
 
 @VERSIONS
-def test_a_name_that_is_taken(tmp_path: Path, both: Segmentation, version: str) -> None:
+def test_a_name_that_is_taken(tmp_path: Path, both: Result, version: str) -> None:
     image = write_image(tmp_path / "image.zarr", version)
     write_into(scattered(HEIGHT, WIDTH, 1), image)
     before = tree(image)
@@ -229,7 +229,7 @@ def test_a_name_that_is_taken(tmp_path: Path, both: Segmentation, version: str) 
     assert tree(image) == again, "the same bytes"
 
 
-def test_a_folder_that_is_not_listed_is_not_replaced_either(tmp_path: Path, both: Segmentation) -> None:
+def test_a_folder_that_is_not_listed_is_not_replaced_either(tmp_path: Path, both: Result) -> None:
     image = write_image(tmp_path / "image.zarr", "0.5")
     (image / "labels" / "cells").mkdir(parents=True)
     (image / "labels" / "cells" / "precious").write_text("kept")
@@ -242,7 +242,7 @@ def test_a_folder_that_is_not_listed_is_not_replaced_either(tmp_path: Path, both
 
 
 @VERSIONS
-def test_an_image_of_another_size(tmp_path: Path, both: Segmentation, version: str) -> None:
+def test_an_image_of_another_size(tmp_path: Path, both: Result, version: str) -> None:
     image = write_image(tmp_path / "image.zarr", version, y=HEIGHT + 1)
     before = tree(image)
     with pytest.raises(ValueError, match=r"image\.zarr: is 62 x 90 px .* labels are of an image of 61 x 90 px"):
@@ -252,19 +252,19 @@ def test_an_image_of_another_size(tmp_path: Path, both: Segmentation, version: s
 
 
 @pytest.mark.parametrize("axis", ["z", "t"])
-def test_stacks(tmp_path: Path, both: Segmentation, axis: str) -> None:
+def test_stacks(tmp_path: Path, both: Result, axis: str) -> None:
     image = write_image(tmp_path / "image.zarr", "0.5", f"{axis}yx", **{axis: 4})
     with pytest.raises(ValueError, match=f"is a stack .{axis} 4, y 61, x 90.*beside it"):
         write_into(both, image)
 
 
-def test_no_such_folder(tmp_path: Path, both: Segmentation) -> None:
+def test_no_such_folder(tmp_path: Path, both: Result) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder"):
         write_into(both, tmp_path / "nowhere")
 
 
 @VERSIONS
-def test_what_is_no_image(tmp_path: Path, both: Segmentation, version: str) -> None:
+def test_what_is_no_image(tmp_path: Path, both: Result, version: str) -> None:
     write_ngff(both, tmp_path / "labels.zarr", version)
     (tmp_path / "plain").mkdir()
     for name in ("plain", "labels.zarr"):
@@ -285,7 +285,7 @@ def test_what_is_no_image(tmp_path: Path, both: Segmentation, version: str) -> N
     ],
 )
 def test_images_that_are_not_as_they_should_be(
-    tmp_path: Path, both: Segmentation, change: Callable[[Any], Any], says: str
+    tmp_path: Path, both: Result, change: Callable[[Any], Any], says: str
 ) -> None:
     image = write_image(tmp_path / "image.zarr", "0.4")
     attributes = attributes_of(image)
@@ -297,7 +297,7 @@ def test_images_that_are_not_as_they_should_be(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"multiscales": 3}', '{"multiscales": [1]}'])
-def test_attributes_that_describe_nothing(tmp_path: Path, both: Segmentation, text: str) -> None:
+def test_attributes_that_describe_nothing(tmp_path: Path, both: Result, text: str) -> None:
     image = tmp_path / "image.zarr"
     image.mkdir()
     (image / ".zattrs").write_text(text)
@@ -305,7 +305,7 @@ def test_attributes_that_describe_nothing(tmp_path: Path, both: Segmentation, te
         write_into(both, image)
 
 
-def test_one_process_at_a_time(tmp_path: Path, both: Segmentation) -> None:
+def test_one_process_at_a_time(tmp_path: Path, both: Result) -> None:
     image = write_image(tmp_path / "image.zarr", "0.5")
     hidden = image / "labels" / ".cytoseed"
     hidden.mkdir(parents=True)
@@ -360,7 +360,7 @@ def part(files: dict[str, bytes], name: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("is_killed", [False, True], ids=["error", "kill"])
 @pytest.mark.parametrize("there", ["nothing", "one of the two", "both"])
 def test_stopped_anywhere_the_old_or_the_new_is_there(
-    tmp_path: Path, both: Segmentation, version: str, is_killed: bool, there: str
+    tmp_path: Path, both: Result, version: str, is_killed: bool, there: str
 ) -> None:
     old = write_image(tmp_path / "old.zarr", version)
     if there != "nothing":
@@ -401,24 +401,26 @@ def test_stopped_anywhere_the_old_or_the_new_is_there(
 
 @VERSIONS
 def test_an_error_while_writing_leaves_everything_as_it_was(
-    tmp_path: Path, both: Segmentation, version: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, both: Result, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = write_image(tmp_path / "image.zarr", version)
     before = tree(image)
 
-    def fail(_: Segmentation, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
+    labels = both.labels
+
+    def fail(_: Result, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
         if box_yxhw[0]:
             raise OSError("the slide is gone")
-        return both.labels[:, : box_yxhw[2], : box_yxhw[3]]
+        return labels[:, : box_yxhw[2], : box_yxhw[3]]
 
-    monkeypatch.setattr(Segmentation, "labels_in", fail)
+    monkeypatch.setattr(Result, "labels_in", fail)
     with pytest.raises(OSError, match="the slide is gone"):
         write_into(both, image)
     assert tree(image) == before
     assert not (image / "labels").exists()
 
 
-def test_what_cannot_be_put_back_is_kept(tmp_path: Path, both: Segmentation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_put_back_is_kept(tmp_path: Path, both: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     image = write_image(tmp_path / "image.zarr", "0.5")
     write_into(other(both), image)
     before = tree(image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pieced import Pieced
+from pieced import Pieced, changed, pixels_of
 
-from cytoseed.results import WRITERS, Result, Segmentation, Writer, compare, record_of, stem_of
+from cytoseed.results import WRITERS, Result, Writer, compare, record_of, stem_of
 from cytoseed.results.save import save
 
 ALL = ("labels", "geojson", "table", "overlay", "objects", "tree")
@@ -91,24 +90,24 @@ class Steps:
 class Wish(NamedTuple):
     """What is saved over what."""
 
-    before: Callable[[Segmentation, Path], object]
+    before: Callable[[Result, Path], object]
     formats: tuple[str, ...]
     overwrite: bool
 
 
-def nothing(_: Segmentation, __: Path) -> None:
+def nothing(_: Result, __: Path) -> None:
     pass
 
 
-def one_format(result: Segmentation, folder: Path) -> None:
+def one_format(result: Result, folder: Path) -> None:
     result.save(folder, ("labels", "tree"))
 
 
-def other_settings(result: Segmentation, folder: Path) -> None:
-    dataclasses.replace(result, settings={"seed_threshold": 0.1}).save(folder, ("labels", "geojson", "tree", "overlay"))
+def other_settings(result: Result, folder: Path) -> None:
+    changed(result, settings={"seed_threshold": 0.1}).save(folder, ("labels", "geojson", "tree", "overlay"))
 
 
-def half_of_the_image(result: Segmentation, folder: Path) -> None:
+def half_of_the_image(result: Result, folder: Path) -> None:
     save(
         Pieced(result, failed=("x 0 to 9, y 0 to 9: unreadable",)), folder, ("labels", "table", "tree"), overwrite=False
     )
@@ -138,7 +137,7 @@ def content(path: Path) -> bytes:
 
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("wish", WISHES.values(), ids=WISHES)
-def test_a_kill_anywhere_and_the_same_again(nuclei: Segmentation, tmp_path: Path, wish: Wish, given: bool) -> None:
+def test_a_kill_anywhere_and_the_same_again(nuclei: Result, tmp_path: Path, wish: Wish, given: bool) -> None:
     whole = tmp_path / "undisturbed"
     wish.before(nuclei, whole)
     old = shown(whole)
@@ -170,7 +169,7 @@ def test_a_kill_anywhere_and_the_same_again(nuclei: Segmentation, tmp_path: Path
     assert last > 15
 
 
-def test_a_killed_overwriting_is_still_refused_to_others(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_killed_overwriting_is_still_refused_to_others(nuclei: Result, tmp_path: Path) -> None:
     other_settings(nuclei, tmp_path)
     with pytest.MonkeyPatch.context() as monkeypatch:
         replaced: list[Any] = []
@@ -186,11 +185,11 @@ def test_a_killed_overwriting_is_still_refused_to_others(nuclei: Segmentation, t
             nuclei.save(tmp_path, overwrite=True)
     with pytest.raises(FileExistsError, match=r"settings\.seed_threshold: 0\.5 -> 0\.1"):
         other_settings(nuclei, tmp_path)
-    found = compare(tmp_path, "tissue", record_of(nuclei.image, nuclei.source, nuclei.settings), ALL)
+    found = compare(tmp_path, "tissue", record_of(pixels_of(nuclei), nuclei.source, nuclei.settings), ALL)
     assert found == ("same", (), ALL), "announced, but not sure"
 
 
-def test_what_a_kill_leaves_behind_goes_in_the_end(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_what_a_kill_leaves_behind_goes_in_the_end(nuclei: Result, tmp_path: Path) -> None:
     left, young, other = (tmp_path / name for name in (f".{RECORD}-a", f".{RECORD}-b", ".tissue.else"))
     for folder in (left, young, other):
         folder.mkdir()
@@ -206,7 +205,7 @@ def test_what_a_kill_leaves_behind_goes_in_the_end(nuclei: Segmentation, tmp_pat
 # A folder for the files that are being written
 
 
-def test_a_given_folder_is_emptied_and_goes(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_given_folder_is_emptied_and_goes(nuclei: Result, tmp_path: Path) -> None:
     staging = tmp_path / "run" / "staging"
     staging.mkdir(parents=True)
     (staging / "tissue.csv").write_bytes(b"half")
@@ -218,7 +217,7 @@ def test_a_given_folder_is_emptied_and_goes(nuclei: Segmentation, tmp_path: Path
 
 
 @pytest.mark.parametrize("below", ["", "out"])
-def test_a_given_folder_that_holds_the_results(nuclei: Segmentation, tmp_path: Path, below: str) -> None:
+def test_a_given_folder_that_holds_the_results(nuclei: Result, tmp_path: Path, below: str) -> None:
     (tmp_path / "precious.txt").write_text("kept")
     with pytest.raises(ValueError, match="would be deleted with the results"):
         save(nuclei, tmp_path / below, ALL, overwrite=True, staging=tmp_path)
@@ -226,7 +225,7 @@ def test_a_given_folder_that_holds_the_results(nuclei: Segmentation, tmp_path: P
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_a_full_disk(nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
+def test_a_full_disk(nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
     folder, staging = tmp_path / "out", tmp_path / "staging" if given else None
     one_format(nuclei, folder)
     before = shown(folder)
@@ -246,7 +245,7 @@ def test_a_full_disk(nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("given", [False, True])
 def test_a_result_that_cannot_be_read_is_not_blamed_on_the_folder(
-    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
 ) -> None:
     def lack(_: Result, __: Path) -> None:
         (tmp_path / "out" / "run" / "tile.npz").read_bytes()
@@ -261,12 +260,12 @@ def test_a_result_that_cannot_be_read_is_not_blamed_on_the_folder(
 # Parts that could not be segmented
 
 
-def test_failed_parts_are_recorded_and_make_a_result_unfinished(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_failed_parts_are_recorded_and_make_a_result_unfinished(nuclei: Result, tmp_path: Path) -> None:
     failed = ("x 0 to 9, y 0 to 9: unreadable", "x 9 to 18, y 0 to 9: unreadable")
     partial = Pieced(nuclei, failed=failed)
     save(partial, tmp_path, ("labels", "table"), overwrite=False)
     assert json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))["failed_tiles"] == list(failed)
-    record = record_of(nuclei.image, nuclei.source, nuclei.settings)
+    record = record_of(pixels_of(nuclei), nuclei.source, nuclei.settings)
     assert compare(tmp_path, stem_of(nuclei.source), record, ALL) == ("same", (), ALL)
 
     nuclei.save(tmp_path, ("labels", "overlay"))

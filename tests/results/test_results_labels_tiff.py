@@ -11,11 +11,11 @@ import tifffile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced
+from pieced import Nothing, Pieced, planes_of
 from test_results_ngff import levels_of, scattered
 
 from cytoseed.images import open_image
-from cytoseed.results import Segmentation, pyramid
+from cytoseed.results import Result, pyramid
 from cytoseed.results.formats import labels as tiff
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.ngff import write_ngff
@@ -29,10 +29,10 @@ def small_pieces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pyramid, "_SMALLEST_LARGE_PX", 8)
 
 
-def noise(height: int, width: int, largest: int = 60_000) -> Segmentation:
+def noise(height: int, width: int, largest: int = 60_000) -> Result:
     labels = np.random.default_rng(3).integers(0, largest + 1, (height, width)).astype(np.int32)
     labels[0, 0] = largest
-    return Segmentation(labels, np.zeros((1, height, width), np.uint8))
+    return Result.from_labels(labels, np.zeros((1, height, width), np.uint8))
 
 
 def expected(planes: NDArray[np.int32], factor: int) -> NDArray[np.int32]:
@@ -59,12 +59,12 @@ def test_every_level_is_read_back(
     assert image.pixel_size_um == 0.25
     assert (len(image.level_shapes) > 1) == (max(height, width) > 20)
     for number in range(len(image.level_shapes)):
-        np.testing.assert_array_equal(image.read(level=number), expected(whole.planes, 2**number))
+        np.testing.assert_array_equal(image.read(level=number), expected(planes_of(whole), 2**number))
     with tifffile.TiffFile(folder / "whole.tif") as tif:
         assert len(tif.series) == 1
         for number, level in enumerate(tif.series[0].levels):
             found = level.asarray().reshape(targets, *image.level_shapes[number])
-            np.testing.assert_array_equal(found, expected(whole.planes, 2**number))
+            np.testing.assert_array_equal(found, expected(planes_of(whole), 2**number))
     assert (folder / "pieced.tif").read_bytes() == (folder / "whole.tif").read_bytes()
     assert len(list(folder.iterdir())) == 2
 
@@ -108,12 +108,12 @@ def test_large_ids_with_gaps_at_every_level(tmp_path: Path, monkeypatch: pytest.
     small_pieces(monkeypatch)
     whole = noise(70, 90, largest=70_000)
     result = Pieced(whole)
-    monkeypatch.setattr(Segmentation, "count", 3)  # so few that 16 bits might do
+    monkeypatch.setattr(Result, "count", 3)  # so few that 16 bits might do
     write_labels(result, tmp_path / "a.tif")
     image = open_image(tmp_path / "a.tif")
     assert image.dtype == np.uint32
     for number in range(len(image.level_shapes)):
-        np.testing.assert_array_equal(image.read(level=number), expected(whole.planes, 2**number))
+        np.testing.assert_array_equal(image.read(level=number), expected(planes_of(whole), 2**number))
 
 
 def test_tiles_wait_in_a_file_where_memory_may_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ import zarr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced
+from pieced import Nothing, Pieced, planes_of
 
 from cytoseed.images import is_image_folder, open_image
-from cytoseed.results import WRITERS, Segmentation, pyramid
+from cytoseed.results import WRITERS, Result, pyramid
 from cytoseed.results.formats import ngff
 from cytoseed.results.formats.ngff import write_ngff
 
@@ -31,7 +31,7 @@ def small_pieces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pyramid, "_SMALLEST_LARGE_PX", 8)
 
 
-def scattered(height: int, width: int, targets: int = 2, pixel_size_um: float | None = 0.25) -> Segmentation:
+def scattered(height: int, width: int, targets: int = 2, pixel_size_um: float | None = 0.25) -> Result:
     """Rectangles that do not touch, with gaps between their ids."""
     rng = np.random.default_rng(height * width)
     labels = np.zeros((targets, height, width), np.int32)
@@ -41,8 +41,8 @@ def scattered(height: int, width: int, targets: int = 2, pixel_size_um: float | 
             plane[20 * top : 20 * top + tall, 20 * left : 20 * left + wide] = 7 * number
     names = ("nuclei", "cells")[:targets]
     image = np.zeros((1, height, width), np.uint8)
-    return Segmentation(
-        labels[0] if targets == 1 else labels, image, names, pixel_size_um=pixel_size_um, source="a.tif"
+    return Result.from_labels(
+        labels[0] if targets == 1 else labels, image, targets=names, pixel_size_um=pixel_size_um, source="a.tif"
     )
 
 
@@ -92,7 +92,7 @@ def test_levels_are_the_labels_at_their_centres(
         write_ngff(whole, folder / "whole", version)
         write_ngff(Pieced(whole, objects), folder / "pieced", version)
     assert sorted(path.name for path in (folder / "whole").iterdir() if path.is_dir()) == sorted(whole.targets)
-    for name, labels in zip(whole.targets, whole.planes, strict=True):
+    for name, labels in zip(whole.targets, planes_of(whole), strict=True):
         found = levels_of(folder / "whole" / name)
         assert {level.dtype for level in found} == {np.dtype(np.uint32)}
         np.testing.assert_array_equal(found[0], labels)
@@ -208,7 +208,7 @@ def test_arrays_that_old_and_new_programs_read(tmp_path: Path) -> None:
 def test_chunks_without_objects_are_not_written(tmp_path: Path, version: str) -> None:
     labels = np.zeros((2, 3000, 2500), np.int32)
     labels[1, 2990:, 2490:] = 1
-    result = Segmentation(labels, np.zeros((1, 3000, 2500), np.uint8), ("nuclei", "cells"))
+    result = Result.from_labels(labels, np.zeros((1, 3000, 2500), np.uint8), targets=("nuclei", "cells"))
     write_ngff(result, tmp_path / "a", version)
     files = {str(path.relative_to(tmp_path / "a")) for path in (tmp_path / "a").rglob("*") if path.is_file()}
     chunks = sorted(name for name in files if not name.endswith((".json", ".zattrs", ".zgroup", ".zarray")))
@@ -217,7 +217,7 @@ def test_chunks_without_objects_are_not_written(tmp_path: Path, version: str) ->
     assert not open_image(tmp_path / "a" / "nuclei").read().any()
 
 
-def test_a_large_image_with_nothing_in_it(tmp_path: Path) -> None:
+def test_a_large_image_with_Nothing_it(tmp_path: Path) -> None:
     class Sparse(Nothing):
         def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
             assert max(box_yxhw[2:]) <= 2048
@@ -229,7 +229,7 @@ def test_a_large_image_with_nothing_in_it(tmp_path: Path) -> None:
     assert all(path.name == "zarr.json" for path in (tmp_path / "a").rglob("*") if path.is_file())
 
 
-def test_both_versions_are_formats(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_both_versions_are_formats(nuclei: Result, tmp_path: Path) -> None:
     assert {"ngff", "ngff-0.4"} <= set(WRITERS)
     suffixes = {WRITERS[name].suffix for name in ("ngff", "ngff-0.4")}
     assert len(suffixes) == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cytoseed.paths import write_bytes
 from cytoseed.results.objects import Objects, join_objects, pack_masks
-from cytoseed.results.store import Kept, Store
+from cytoseed.results.store import StitchedObjects, Store
 
 COLUMNS = ["area_px", "mean_ß α"]
 
@@ -148,10 +148,10 @@ def test_a_store_gives_back_what_was_written(tmp_path):
         store.read(1)
     assert store.kept() is None
     place, ids, boxes = np.array([3, 0]), np.array([1, 1]), np.zeros((1, 4), int)
-    kept = Kept(np.array([0, 2]), place, ids, boxes, boxes[:0], np.array([1]), objects)
+    kept = StitchedObjects(np.array([0, 2]), place, ids, boxes, boxes[:0], np.array([1]), objects)
     store.write_kept(kept)
     back = store.kept()
-    for name in Kept._fields:
+    for name in StitchedObjects._fields:
         if name != "changed":
             np.testing.assert_array_equal(getattr(back, name), getattr(kept, name))
     assert equal(back.changed, objects)

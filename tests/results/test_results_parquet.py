@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pieced import Nothing, Pieced
 
-from cytoseed.results import Block, Result, Segmentation
+from cytoseed.results import Block, Result
 from cytoseed.results.formats import parquet
 from cytoseed.results.formats.parquet import write_parquet
 
@@ -33,7 +33,7 @@ def written(result: Result, path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["nuclei", "cells"])
 def test_read_back_by_every_reader(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result: Segmentation = request.getfixturevalue(name)
+    result: Result = request.getfixturevalue(name)
     path = written(result, tmp_path / "a.parquet")
     wanted = in_types(result.table)
     pd.testing.assert_frame_equal(pd.read_parquet(path), wanted, check_exact=True)
@@ -51,7 +51,7 @@ def test_read_back_by_every_reader(name: str, tmp_path: Path, request: pytest.Fi
 def test_without_objects(targets: tuple[str, ...], tmp_path: Path) -> None:
     labels = np.zeros((len(targets), 8, 9), np.int32)
     whole, some = (
-        Segmentation(plane if len(targets) > 1 else plane[0], np.zeros((2, 8, 9)), targets=targets)
+        Result.from_labels(plane if len(targets) > 1 else plane[0], np.zeros((2, 8, 9)), targets=targets)
         for plane in (labels, labels + 1)
     )
     nothing = Nothing((2, 8, 9), targets=targets, channel_names=("channel 0", "channel 1"), pixel_size_um=None)
@@ -69,7 +69,7 @@ def test_without_objects(targets: tuple[str, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 100])
 @pytest.mark.parametrize("objects", [1, 2, 3, 10])
 def test_groups_do_not_depend_on_blocks(
-    nuclei: Segmentation, tmp_path: Path, rows: int, objects: int, monkeypatch: pytest.MonkeyPatch
+    nuclei: Result, tmp_path: Path, rows: int, objects: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet, "_GROUP_ROWS", rows)
     pieced = written(Pieced(nuclei, objects), tmp_path / "pieced")
@@ -83,7 +83,7 @@ def test_groups_do_not_depend_on_blocks(
 class Repeated:
     """The blocks of a result, many times over: ids repeat, which a table does not mind."""
 
-    def __init__(self, whole: Segmentation, times: int) -> None:
+    def __init__(self, whole: Result, times: int) -> None:
         self._whole = whole
         self._times = times
         self.given = 0
@@ -97,9 +97,7 @@ class Repeated:
             yield next(self._whole.blocks())
 
 
-def test_many_small_blocks_make_few_groups(
-    cells: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_small_blocks_make_few_groups(cells: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parquet._GROUP_ROWS >= 50_000
     monkeypatch.setattr(parquet, "_GROUP_ROWS", 5_000)
     result = Repeated(cells, 1_500)
@@ -113,7 +111,7 @@ def test_many_small_blocks_make_few_groups(
     assert read["target"].tolist() == cells.table["target"].tolist() * 1_500
 
 
-def test_blocks_are_asked_for_as_groups_are_written(cells: Segmentation) -> None:
+def test_blocks_are_asked_for_as_groups_are_written(cells: Result) -> None:
     result = Repeated(cells, 10)
     groups = parquet._groups((block.table for block in result.blocks()), 6)
     for number in range(1, 11):
@@ -124,7 +122,7 @@ def test_blocks_are_asked_for_as_groups_are_written(cells: Segmentation) -> None
 def test_of_many_channels_groups_have_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "_GROUP_VALUES", 600)
     image = np.ones((40, 4, 5), np.uint16)
-    result = Segmentation(np.arange(20, dtype=np.int32).reshape(4, 5), image)
+    result = Result.from_labels(np.arange(20, dtype=np.int32).reshape(4, 5), image)
     with pq.ParquetFile(written(result, tmp_path / "a")) as file:
         assert file.metadata.num_columns == 15 + 7 * 40
         assert file.metadata.num_row_groups == 10
@@ -132,7 +130,7 @@ def test_of_many_channels_groups_have_fewer_rows(tmp_path: Path, monkeypatch: py
 
 def test_not_a_number_is_a_value_and_no_gap(tmp_path: Path) -> None:
     image = np.array([[[np.nan, 1, 2, np.inf]]])
-    result = Segmentation(np.array([[1, 1, 2, 3]], np.int32), image, channel_names=("a",))
+    result = Result.from_labels(np.array([[1, 1, 2, 3]], np.int32), image, channel_names=("a",))
     table = pq.read_table(written(result, tmp_path / "a"))
     assert sum(column.null_count for column in table.columns) == 0
     assert np.isnan(table["mean_a"].to_numpy()).tolist() == [True, False, False]
@@ -140,7 +138,7 @@ def test_not_a_number_is_a_value_and_no_gap(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(table.to_pandas(), in_types(result.table), check_exact=True)
 
 
-def test_what_the_file_says_of_itself(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_what_the_file_says_of_itself(nuclei: Result, tmp_path: Path) -> None:
     path, _ = nuclei.save(tmp_path, formats=("parquet",))
     assert path.name == "tissue.parquet"
     metadata = pq.read_schema(path).metadata
@@ -169,14 +167,14 @@ def test_what_the_file_says_of_itself(nuclei: Segmentation, tmp_path: Path) -> N
 
 def test_channels_may_be_called_anything(tmp_path: Path) -> None:
     names = ('核, "α"', "_px", "od_dab")
-    result = Segmentation(np.ones((2, 2), np.int32), np.ones((3, 2, 2)), channel_names=names)
+    result = Result.from_labels(np.ones((2, 2), np.int32), np.ones((3, 2, 2)), channel_names=names)
     schema = pq.read_schema(written(result, tmp_path / "a"))
     assert schema.names == list(result.table.columns)
     units = json.loads(schema.metadata[b"cytoseed"])["units"]
     assert {units[f"mean_{name}"] for name in names} == {"as stored"}
 
 
-def test_compressed_and_of_the_same_bytes(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_compressed_and_of_the_same_bytes(nuclei: Result, tmp_path: Path) -> None:
     path = written(nuclei, tmp_path / "a")
     assert written(nuclei, tmp_path / "b").read_bytes() == path.read_bytes()
     with pq.ParquetFile(path) as file:

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Pieced
+from pieced import Pieced, planes_of
 
-from cytoseed.results import Segmentation, pyramid
+from cytoseed.results import Result, pyramid
 from cytoseed.results.pyramid import Level, halved, level_of, tiles_of
 
 SIDES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 
 
-def spotted(targets: int, height: int, width: int, seed: int = 0) -> Segmentation:
+def spotted(targets: int, height: int, width: int, seed: int = 0) -> Result:
     """Labels of which about half the tiles of a few px are empty."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(1, 1000, (targets, height, width)).astype(np.int32)
@@ -26,7 +26,9 @@ def spotted(targets: int, height: int, width: int, seed: int = 0) -> Segmentatio
         ~rng.integers(0, 2, (height // 8 + 1, width // 8 + 1)).astype(bool).repeat(8, 0).repeat(8, 1)[:height, :width],
     ] = 0
     names = ("nuclei", "cells")[:targets]
-    return Segmentation(labels[0] if targets == 1 else labels, np.zeros((1, height, width), np.uint8), targets=names)
+    return Result.from_labels(
+        labels[0] if targets == 1 else labels, np.zeros((1, height, width), np.uint8), targets=names
+    )
 
 
 def taken(labels: NDArray[np.int32], level: Level) -> NDArray[np.int32]:
@@ -127,7 +129,7 @@ def test_tiles_are_cut_out_of_the_levels(
         assert tile.labels.shape == place.shape
         place[:] = tile.labels
     for labels, level in zip(found, levels, strict=True):
-        np.testing.assert_array_equal(labels, taken(whole.planes, level))
+        np.testing.assert_array_equal(labels, taken(planes_of(whole), level))
     assert max(Counter(tile[:3] for tile in tiles).values(), default=1) == 1, "each tile once"
     asked = np.zeros(sides, int)
     for top, left, height, width in result.asked_yxhw:
@@ -139,7 +141,7 @@ def test_tiles_are_cut_out_of_the_levels(
 def test_tiles_are_given_as_soon_as_what_they_show_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyramid, "_READ_PX", 32)
     monkeypatch.setattr(pyramid, "_SMALLEST_LARGE_PX", 8)
-    result = Pieced(Segmentation(np.ones((256, 256), np.int32), np.zeros((1, 256, 256), np.uint8)))
+    result = Pieced(Result.from_labels(np.ones((256, 256), np.int32), np.zeros((1, 256, 256), np.uint8)))
     levels = halved((256, 256))
     given_px = [0] * len(levels)
     for tile in tiles_of(result, levels, 16):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced
+from pieced import Nothing, Pieced, planes_of
 from roifile import ROI_COLOR_NONE, ROI_TYPE, ImagejRoi, roiread
 from skimage.draw import polygon2mask
 
-from cytoseed.results import WRITERS, Block, Result, Segmentation
+from cytoseed.results import WRITERS, Block, Result
 from cytoseed.results.formats.rois import write_rois
 from cytoseed.results.writers import check_formats
 
@@ -55,23 +54,20 @@ def filled(rois: list[ImagejRoi], shape: tuple[int, ...]) -> NDArray[np.int32]:
     return labels
 
 
-def blank(labels: NDArray[np.int32]) -> Segmentation:
+def blank(labels: NDArray[np.int32]) -> Result:
     targets = TWO if labels.ndim == 3 else ("nuclei",)
-    return Segmentation(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
+    return Result.from_labels(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
 
 
-@dataclass
 class Corner(Nothing):
     """One pixel, the last of an image."""
-
-    count: int = 1
 
     def blocks(self) -> Iterator[Block]:
         labels = np.ones((1, 1, 1), np.int32)
         yield Block(self.shape[1] - 1, self.shape[2] - 1, labels, pd.DataFrame({"id": [1]}))
 
 
-def test_rois_of_one_target(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_rois_of_one_target(nuclei: Result, tmp_path: Path) -> None:
     rois = read(nuclei, tmp_path / "a.zip")
     assert [roi.name for roi in rois] == ["nucleus-000001", "nucleus-000002", "nucleus-000003", "nucleus-000004"]
     assert [roi.roitype for roi in rois] == [ROI_TYPE.TRACED] * 3 + [ROI_TYPE.RECT]
@@ -80,10 +76,10 @@ def test_rois_of_one_target(nuclei: Segmentation, tmp_path: Path) -> None:
     boxes = [(roi.left, roi.top, roi.right, roi.bottom) for roi in rois]
     assert boxes == [(3, 2, 8, 6), (8, 2, 10, 6), (29, 0, 30, 1), (1, 10, 15, 19)]
     assert sorted(map(tuple, rois[0].coordinates().tolist())) == [(3, 2), (3, 6), (8, 2), (8, 6)], "not closed twice"
-    np.testing.assert_array_equal(filled(rois, nuclei.planes.shape), nuclei.planes)
+    np.testing.assert_array_equal(filled(rois, planes_of(nuclei).shape), planes_of(nuclei))
 
 
-def test_nuclei_and_cells_are_told_apart(cells: Segmentation, tmp_path: Path) -> None:
+def test_nuclei_and_cells_are_told_apart(cells: Result, tmp_path: Path) -> None:
     rois = read(cells, tmp_path / "a.zip")
     assert [roi.name for roi in rois] == [
         *("nucleus-000001", "cell-000001", "nucleus-000002", "cell-000002", "cell-000004", "nucleus-000005")
@@ -92,7 +88,7 @@ def test_nuclei_and_cells_are_told_apart(cells: Segmentation, tmp_path: Path) ->
     assert [len(each) for each in colours.values()] == [1, 1]
     assert colours["nucleus"] != colours["cell"]
     assert all(colour[0] == 255 for each in colours.values() for colour in each), "opaque"
-    np.testing.assert_array_equal(filled(rois, cells.planes.shape), cells.planes)
+    np.testing.assert_array_equal(filled(rois, planes_of(cells).shape), planes_of(cells))
 
 
 labellings = hnp.arrays(
@@ -129,7 +125,7 @@ def test_an_object_of_more_corners_than_a_polygon_takes_is_a_composite(tmp_path:
 
 
 @pytest.mark.parametrize("objects", [1, 3])
-def test_the_same_result_gives_the_same_bytes(nuclei: Segmentation, tmp_path: Path, objects: int) -> None:
+def test_the_same_result_gives_the_same_bytes(nuclei: Result, tmp_path: Path, objects: int) -> None:
     for name, result in (("a", nuclei), ("b", nuclei), ("c", Pieced(nuclei, objects))):
         write_rois(result, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
@@ -148,7 +144,7 @@ def test_nothing_found_is_an_empty_zip(tmp_path: Path) -> None:
 
 
 def test_the_last_pixel_that_sixteen_bits_reach(tmp_path: Path) -> None:
-    (roi,) = read(Corner((1, 32_767, 32_767)), tmp_path / "a.zip")
+    (roi,) = read(Corner((1, 32_767, 32_767), 1), tmp_path / "a.zip")
     assert {tuple(corner) for corner in roi.coordinates().tolist()} == {
         *((32_766, 32_766), (32_767, 32_766), (32_766, 32_767), (32_767, 32_767))
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -14,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pieced import changed, pixels_of
 
-from cytoseed.results import WRITERS, Result, Segmentation, Writer, compare, record_of, stem_of
-from cytoseed.results.segmentation import DEFAULT_FORMATS
+from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, Writer, compare, record_of, stem_of
 
 ALL = DEFAULT_FORMATS
 NO_FILES = '{"version": "1", "input": {}, "settings": {}, "files": 3}'
@@ -39,8 +38,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def changed(result: Segmentation, **settings: Any) -> Segmentation:
-    return dataclasses.replace(result, settings={**result.settings, **settings})
+def with_settings(result: Result, **settings: Any) -> Result:
+    return changed(result, settings={**result.settings, **settings})
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_stems(source: str, stem: str) -> None:
     assert stem_of(source) == stem
 
 
-def test_all_formats_and_the_record(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_all_formats_and_the_record(nuclei: Result, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     paths = nuclei.save(folder)
     assert listing(folder) == NAMES
@@ -70,8 +69,10 @@ def test_all_formats_and_the_record(nuclei: Segmentation, tmp_path: Path) -> Non
     assert record["files"] == sorted(path.name for path in paths[:-1])
 
 
-def test_comparison_before_and_after(nuclei: Segmentation, tmp_path: Path) -> None:
-    def look(formats: tuple[str, ...] = ALL, pixels: Any = nuclei.image, **settings: Any) -> Any:
+def test_comparison_before_and_after(nuclei: Result, tmp_path: Path) -> None:
+    before = pixels_of(nuclei)
+
+    def look(formats: tuple[str, ...] = ALL, pixels: Any = before, **settings: Any) -> Any:
         record = record_of(pixels, nuclei.source, {**nuclei.settings, **settings})
         return compare(tmp_path / "out", stem_of(nuclei.source), record, formats)
 
@@ -82,12 +83,12 @@ def test_comparison_before_and_after(nuclei: Segmentation, tmp_path: Path) -> No
     assert look(seed_threshold=0.7).state == "different"
     assert look(seed_threshold=0.7).differences == ("settings.seed_threshold: 0.5 -> 0.7",)
     assert look(tta=True).differences == ("settings.tta: null -> true",)
-    (line,) = look(pixels=nuclei.image + 1).differences
+    (line,) = look(pixels=before + 1).differences
     assert line.startswith("input.sha256")
-    assert any("input.dtype" in line for line in look(pixels=nuclei.image.astype(np.uint16)).differences)
+    assert any("input.dtype" in line for line in look(pixels=before.astype(np.uint16)).differences)
 
 
-def test_the_same_result_is_left_alone_and_formats_are_added(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_the_same_result_is_left_alone_and_formats_are_added(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path, formats=("labels",))
     before = (tmp_path / "tissue.labels.tif").stat()
     nuclei.save(tmp_path, formats=("labels", "table"))
@@ -97,7 +98,7 @@ def test_the_same_result_is_left_alone_and_formats_are_added(nuclei: Segmentatio
     assert record["files"] == ["tissue.csv", "tissue.labels.tif"]
 
 
-def test_a_lost_file_is_written_again(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_lost_file_is_written_again(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path)
     before = contents(tmp_path)
     (tmp_path / "tissue.geojson").unlink()
@@ -105,23 +106,23 @@ def test_a_lost_file_is_written_again(nuclei: Segmentation, tmp_path: Path) -> N
     assert contents(tmp_path) == before
 
 
-def test_a_different_result_is_not_overwritten_unasked(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_different_result_is_not_overwritten_unasked(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path)
     before = contents(tmp_path)
     with pytest.raises(FileExistsError, match=r"settings.seed_threshold: 0\.5 -> 0\.7.*overwrite=True"):
-        changed(nuclei, seed_threshold=0.7).save(tmp_path)
+        with_settings(nuclei, seed_threshold=0.7).save(tmp_path)
     assert contents(tmp_path) == before
 
 
-def test_overwriting_leaves_nothing_of_the_old_result(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_overwriting_leaves_nothing_of_the_old_result(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path)
-    other = changed(nuclei, seed_threshold=0.7)
+    other = with_settings(nuclei, seed_threshold=0.7)
     other.save(tmp_path, formats=("labels",), overwrite=True)
     assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.labels.tif"]
     assert other.save(tmp_path, formats=("labels",))  # now the same
 
 
-def test_overwriting_the_same_result_writes_it_anew(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_overwriting_the_same_result_writes_it_anew(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path)
     before = contents(tmp_path)
     (tmp_path / "tissue.csv").write_text("edited")
@@ -129,13 +130,13 @@ def test_overwriting_the_same_result_writes_it_anew(nuclei: Segmentation, tmp_pa
     assert contents(tmp_path) == before
 
 
-def test_two_images_of_one_stem_do_not_overwrite_each_other(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_two_images_of_one_stem_do_not_overwrite_each_other(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path)
     with pytest.raises(FileExistsError, match=r'input.name: "tissue.ome.tif" -> "tissue.png"'):
-        dataclasses.replace(nuclei, source="tissue.png").save(tmp_path)
+        changed(nuclei, source="tissue.png").save(tmp_path)
 
 
-def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp_path: Path) -> None:
     (tmp_path / "tissue.csv").write_text("my own notes")
     nuclei.save(tmp_path, formats=("labels",), overwrite=False)
     (tmp_path / "tissue.cytoseed.json").unlink()
@@ -148,7 +149,7 @@ def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Segmentatio
 
 
 def test_files_beside_a_record_that_does_not_name_them_are_not_taken_for_its_own(
-    nuclei: Segmentation, tmp_path: Path
+    nuclei: Result, tmp_path: Path
 ) -> None:
     (tmp_path / "tissue.csv").write_text("my own notes")
     nuclei.save(tmp_path, formats=("labels",))
@@ -160,7 +161,7 @@ def test_files_beside_a_record_that_does_not_name_them_are_not_taken_for_its_own
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "1"}', '{"files": 3}', NO_FILES])
-def test_a_damaged_record_is_a_difference(nuclei: Segmentation, tmp_path: Path, text: str) -> None:
+def test_a_damaged_record_is_a_difference(nuclei: Result, tmp_path: Path, text: str) -> None:
     (tmp_path / "tissue.cytoseed.json").write_text(text)
     with pytest.raises(FileExistsError, match="not a record that can be read"):
         nuclei.save(tmp_path)
@@ -168,51 +169,51 @@ def test_a_damaged_record_is_a_difference(nuclei: Segmentation, tmp_path: Path, 
     assert listing(tmp_path) == NAMES
 
 
-def test_a_record_cannot_name_files_elsewhere(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_record_cannot_name_files_elsewhere(nuclei: Result, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("kept")
     folder = tmp_path / "out"
     nuclei.save(folder)
     path = folder / "tissue.cytoseed.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**record, "files": ["../precious.txt", "tissue.csv"]}), encoding="utf-8")
-    changed(nuclei, seed_threshold=0.1).save(folder, formats=("labels",), overwrite=True)
+    with_settings(nuclei, seed_threshold=0.1).save(folder, formats=("labels",), overwrite=True)
     assert (tmp_path / "precious.txt").exists()
 
 
 @pytest.mark.parametrize("formats", [("labels", "shapefile"), (), "zarr"])
-def test_unknown_formats(nuclei: Segmentation, tmp_path: Path, formats: Any) -> None:
+def test_unknown_formats(nuclei: Result, tmp_path: Path, formats: Any) -> None:
     with pytest.raises(ValueError, match=r"not known; the formats are .*labels"):
         nuclei.save(tmp_path / "out", formats=formats)
     assert not (tmp_path / "out").exists()
 
 
-def test_settings_that_json_cannot_hold(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_settings_that_json_cannot_hold(nuclei: Result, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="settings hold a value that JSON cannot"):
-        changed(nuclei, model=object()).save(tmp_path)
+        with_settings(nuclei, model=object()).save(tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_setting_that_is_no_number_does_not_make_a_file_that_is_no_json(
-    nuclei: Segmentation, tmp_path: Path, value: float
+    nuclei: Result, tmp_path: Path, value: float
 ) -> None:
     with pytest.raises(TypeError, match="finite numbers"):
-        changed(nuclei, mask_threshold=value).save(tmp_path)
+        with_settings(nuclei, mask_threshold=value).save(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
-def test_a_name_that_is_no_utf8(nuclei: Segmentation, tmp_path: Path) -> None:
-    result = dataclasses.replace(nuclei, source=os.fsdecode(b"caf\xe9.tif"))
+def test_a_name_that_is_no_utf8(nuclei: Result, tmp_path: Path) -> None:
+    result = changed(nuclei, source=os.fsdecode(b"caf\xe9.tif"))
     paths = result.save(tmp_path)
     assert os.fsencode(paths[0].name) == b"caf\xe9.labels.tif"
     assert json.loads(paths[-1].read_text(encoding="utf-8"))["input"]["name"] == "caf\udce9.tif"
-    record = record_of(result.image, result.source, result.settings)
+    record = record_of(pixels_of(result), result.source, result.settings)
     assert compare(tmp_path, stem_of(result.source), record, ALL).state == "same"
-    changed(result, seed_threshold=0.6).save(tmp_path, ("labels",), overwrite=True)
+    with_settings(result, seed_threshold=0.6).save(tmp_path, ("labels",), overwrite=True)
     assert [os.fsencode(name) for name in listing(tmp_path)] == [b"caf\xe9.cytoseed.json", b"caf\xe9.labels.tif"]
 
 
 @pytest.mark.parametrize("below", ["", "out"])
-def test_a_folder_that_cannot_be_written_to(nuclei: Segmentation, tmp_path: Path, below: str) -> None:
+def test_a_folder_that_cannot_be_written_to(nuclei: Result, tmp_path: Path, below: str) -> None:
     (tmp_path / "file.txt").write_text("a file")
     with pytest.raises(OSError, match=r"file\.txt.*cannot be written to .*choose a folder"):
         nuclei.save(tmp_path / "file.txt" / below)
@@ -221,18 +222,18 @@ def test_a_folder_that_cannot_be_written_to(nuclei: Segmentation, tmp_path: Path
 
 @pytest.mark.parametrize("error", [ValueError("no"), OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_failure_leaves_the_folder_as_it_was(
-    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     nuclei.save(tmp_path)
     before = contents(tmp_path)
 
-    def fail(_: Segmentation, path: Path) -> None:
+    def fail(_: Result, path: Path) -> None:
         path.write_bytes(b"half")
         raise error
 
     monkeypatch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=fail))
     with pytest.raises((ValueError, OSError, KeyboardInterrupt)) as caught:
-        changed(nuclei, seed_threshold=0.7).save(tmp_path, overwrite=True)
+        with_settings(nuclei, seed_threshold=0.7).save(tmp_path, overwrite=True)
     assert contents(tmp_path) == before
     if isinstance(error, OSError):
         assert "No space left on device" in str(caught.value)
@@ -253,7 +254,7 @@ def never(_: Result, __: Path) -> None:
 
 
 def test_what_can_hold_the_result_is_written_and_kept(
-    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited(monkeypatch, geojson="take parquet", overlay="take nothing")
     for _ in range(2):  # and again
@@ -270,19 +271,19 @@ def test_what_can_hold_the_result_is_written_and_kept(
     assert nuclei.save(tmp_path, ("labels", "table"))
 
 
-def test_what_is_written_beside_is_named(nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_beside_is_named(nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limited(monkeypatch, geojson="take parquet")
     with pytest.raises(ValueError, match=r"take parquet \(labels, table: written\)"):
         nuclei.save(tmp_path, ("labels", "geojson", "table"))
 
 
 def test_overwriting_by_what_cannot_hold_the_result(
-    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nuclei.save(tmp_path, ("labels", "geojson"))
     before = contents(tmp_path)
     limited(monkeypatch, geojson="take parquet")
-    other = changed(nuclei, seed_threshold=0.7)
+    other = with_settings(nuclei, seed_threshold=0.7)
     with pytest.raises(ValueError, match="take parquet"):
         other.save(tmp_path, ("geojson",), overwrite=True)
     assert contents(tmp_path) == before, "nothing takes its place"
@@ -292,7 +293,7 @@ def test_overwriting_by_what_cannot_hold_the_result(
 
 
 def test_a_format_without_its_package_is_refused_before_any_work(
-    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = WRITERS["table"]._replace(name="sheet", suffix=".sheet", needs="no_such_package", extra="sheets")
     monkeypatch.setitem(WRITERS, "sheet", writer)
@@ -302,11 +303,11 @@ def test_a_format_without_its_package_is_refused_before_any_work(
 
 
 def test_a_result_is_not_written_over_its_own_image(
-    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(WRITERS, "tree", Writer("tree", ".zarr", write_tree, "a folder"))
     (tmp_path / "tissue.zarr").mkdir()
-    result = dataclasses.replace(nuclei, source=str(tmp_path / "tissue.zarr"))
+    result = changed(nuclei, source=str(tmp_path / "tissue.zarr"))
     with pytest.raises(ValueError, match=r"tissue\.zarr: is the image itself"):
         result.save(tmp_path, ("labels", "tree"), overwrite=True)
     assert listing(tmp_path) == ["tissue.zarr"]
@@ -327,7 +328,7 @@ def tree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tree")
-def test_folders_are_written_left_added_replaced_and_removed(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_folders_are_written_left_added_replaced_and_removed(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path, ("tree", "labels"))
     first = contents(tmp_path)
     assert {"tissue.tree/inner/count", "tissue.tree/0.5"} < first.keys()
@@ -337,7 +338,7 @@ def test_folders_are_written_left_added_replaced_and_removed(nuclei: Segmentatio
     assert (tmp_path / "tissue.tree" / "note").exists(), "left"
     nuclei.save(tmp_path, ("tree",), overwrite=True)
     assert contents(tmp_path) == first, "replaced as a whole"
-    other = changed(nuclei, seed_threshold=0.7)
+    other = with_settings(nuclei, seed_threshold=0.7)
     with pytest.raises(FileExistsError, match=r"0\.5 -> 0\.7"):
         other.save(tmp_path, ("tree",))
     other.save(tmp_path, ("tree",), overwrite=True)
@@ -350,7 +351,7 @@ def test_folders_are_written_left_added_replaced_and_removed(nuclei: Segmentatio
 @pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize(("name", "form"), [("labels.tif", "tree"), ("tree", "labels")])
 def test_a_folder_in_the_place_of_a_file_and_the_other_way_round(
-    nuclei: Segmentation, tmp_path: Path, name: str, form: str
+    nuclei: Result, tmp_path: Path, name: str, form: str
 ) -> None:
     (tmp_path / "tissue.tree").write_text("a file")
     (tmp_path / "tissue.labels.tif").mkdir()
@@ -365,7 +366,7 @@ def test_a_folder_in_the_place_of_a_file_and_the_other_way_round(
 
 
 @pytest.mark.usefixtures("tree")
-def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Result, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("kept")
     (tmp_path / "tissue.tree").symlink_to("precious", target_is_directory=True)
@@ -378,7 +379,7 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Segmenta
 
 @pytest.mark.usefixtures("tree")
 def test_an_error_deep_in_a_folder_is_told_of_the_results_folder(
-    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Result, path: Path) -> None:
         (path / "a" / "b").mkdir(parents=True)
@@ -390,7 +391,7 @@ def test_an_error_deep_in_a_folder_is_told_of_the_results_folder(
     assert listing(tmp_path / "out") == []
 
 
-def test_two_results_saved_at_once_are_never_mixed(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_two_results_saved_at_once_are_never_mixed(nuclei: Result, tmp_path: Path) -> None:
     ready, done = threading.Event(), threading.Event()
 
     def hold(_: Result, path: Path) -> None:
@@ -405,10 +406,10 @@ def test_two_results_saved_at_once_are_never_mixed(nuclei: Segmentation, tmp_pat
             assert ready.wait(60)
             for overwrite in (False, True):
                 with pytest.raises(BlockingIOError, match=r"tissue\.cytoseed is being written to.*another folder"):
-                    changed(nuclei, min_size_px=9).save(tmp_path, ("labels",), overwrite)
+                    changed(nuclei, settings={"min_size_px": 9}).save(tmp_path, ("labels",), overwrite)
         finally:
             done.set()
         first.result()
     assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
     with pytest.raises(FileExistsError, match="min_size_px"):
-        changed(nuclei, min_size_px=9).save(tmp_path, ("labels",))
+        changed(nuclei, settings={"min_size_px": 9}).save(tmp_path, ("labels",))

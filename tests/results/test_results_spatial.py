@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import types
@@ -14,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced
+from pieced import Nothing, Pieced, changed
 from test_results_blocks import scattered
 
-from cytoseed.results import Result, Segmentation, annotated, geoparquet
+from cytoseed.results import Result, annotated, geoparquet
 from cytoseed.results.formats.anndata import write_anndata
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.writers import check_formats
@@ -62,7 +61,7 @@ def contents(path: Path) -> dict[str, bytes]:
 # AnnData
 
 
-def test_measurements_lie_where_anndata_has_them(nuclei: Segmentation, tmp_path: Path, tools: Any) -> None:
+def test_measurements_lie_where_anndata_has_them(nuclei: Result, tmp_path: Path, tools: Any) -> None:
     adata, table = read_h5ad(nuclei, tmp_path, tools), nuclei.table
     channels, stains = ["red", "green", "blue"], [f"od_{stain}" for stain in nuclei.stains]
     assert list(adata.var_names) == channels + stains
@@ -85,7 +84,7 @@ def test_measurements_lie_where_anndata_has_them(nuclei: Segmentation, tmp_path:
     np.testing.assert_array_equal(adata.obsm["spatial_um"], adata.obsm["spatial"] / 4)
 
 
-def test_a_file_says_what_made_it_and_what_it_annotates(nuclei: Segmentation, tmp_path: Path, tools: Any) -> None:
+def test_a_file_says_what_made_it_and_what_it_annotates(nuclei: Result, tmp_path: Path, tools: Any) -> None:
     adata = read_h5ad(nuclei, tmp_path, tools)
     made = adata.uns["cytoseed"]
     assert (made["source"], made["model"], made["pixel_size_um"]) == ("tissue", "nuclei 0.1.0", 0.25)
@@ -97,7 +96,7 @@ def test_a_file_says_what_made_it_and_what_it_annotates(nuclei: Segmentation, tm
     assert adata.obs["region"].cat.categories.tolist() == ["nuclei_boundaries"]
 
 
-def test_a_cell_is_a_row_with_its_nucleus(cells: Segmentation, tmp_path: Path, tools: Any) -> None:
+def test_a_cell_is_a_row_with_its_nucleus(cells: Result, tmp_path: Path, tools: Any) -> None:
     adata = read_h5ad(cells, tmp_path, tools)
     obs, table = adata.obs.set_index("cell_id"), cells.table.set_index(["target", "id"])
     assert obs.index.tolist() == [1, 2, 4, 5]
@@ -117,7 +116,7 @@ def test_a_cell_is_a_row_with_its_nucleus(cells: Segmentation, tmp_path: Path, t
 @pytest.mark.parametrize("targets", [1, 2])
 @pytest.mark.usefixtures("small_batches")
 def test_rows_come_in_batches_whatever_the_blocks(targets: int, tmp_path: Path, tools: Any) -> None:
-    whole = dataclasses.replace(scattered(80, 130, targets), pixel_size_um=0.5)
+    whole = changed(scattered(80, 130, targets), pixel_size_um=0.5)
     assert len(whole) == 26, "three batches"
     for count, result in enumerate((whole, Pieced(whole, 7))):
         for write in (write_anndata, write_spatialdata):
@@ -137,8 +136,8 @@ def test_rows_come_in_batches_whatever_the_blocks(targets: int, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("names", [("a", "a", "b"), ("CD3/CD8", "mean", "nuclei_mean_x")])
-def test_any_names_of_channels(nuclei: Segmentation, tmp_path: Path, tools: Any, names: tuple[str, ...]) -> None:
-    result = dataclasses.replace(nuclei, channel_names=names)
+def test_any_names_of_channels(nuclei: Result, tmp_path: Path, tools: Any, names: tuple[str, ...]) -> None:
+    result = changed(nuclei, channel_names=names)
     adata = read_h5ad(result, tmp_path, tools)
     features = [name.removeprefix("mean_") for name in result.table if name.startswith("mean_")]
     assert list(adata.var_names) == features
@@ -147,8 +146,8 @@ def test_any_names_of_channels(nuclei: Segmentation, tmp_path: Path, tools: Any,
     assert read_store(result, tmp_path, tools)["table"].var_names.tolist() == features
 
 
-def test_a_source_that_is_not_utf8(nuclei: Segmentation, tmp_path: Path, tools: Any) -> None:
-    result = dataclasses.replace(nuclei, source=b"gewebe\xfc.tif".decode("utf-8", "surrogateescape"))
+def test_a_source_that_is_not_utf8(nuclei: Result, tmp_path: Path, tools: Any) -> None:
+    result = changed(nuclei, source=b"gewebe\xfc.tif".decode("utf-8", "surrogateescape"))
     assert read_h5ad(result, tmp_path, tools).obs_names[0] == "gewebe\\udcfc_1"
     assert read_store(result, tmp_path, tools)["table"].obs_names[0] == "gewebe\\udcfc_1"
 
@@ -160,7 +159,7 @@ def test_squidpy_takes_objects_for_cells(tmp_path: Path, tools: Any) -> None:
     labels = np.zeros((80, 80), np.int32)
     for label, (y, x) in enumerate(((5, 5), (5, 20), (60, 60), (60, 75)), start=1):
         labels[y : y + 3, x : x + 3] = label
-    adata = read_h5ad(Segmentation(labels, np.zeros((1, 80, 80), np.uint8)), tmp_path, tools)
+    adata = read_h5ad(Result.from_labels(labels, np.zeros((1, 80, 80), np.uint8)), tmp_path, tools)
     adata.obs["kind"] = pd.Categorical(["a", "a", "b", "b"])
     tools.sq.gr.spatial_neighbors(adata, n_neighs=1)
     assert adata.uns["spatial_neighbors"]["params"]["coord_type"] == "generic", "not the spots of a grid"
@@ -189,14 +188,14 @@ def test_squidpy_finds_outlines_of_a_table(targets: int, tmp_path: Path, tools: 
 # SpatialData
 
 
-def pixels_of(mask: NDArray[np.bool_]) -> Any:
+def box_of(mask: NDArray[np.bool_]) -> Any:
     import shapely
 
     y, x = np.nonzero(mask)
     return shapely.union_all(shapely.box(x, y, x + 1, y + 1))
 
 
-def test_labels_outlines_and_table_go_together(nuclei: Segmentation, tmp_path: Path, tools: Any) -> None:
+def test_labels_outlines_and_table_go_together(nuclei: Result, tmp_path: Path, tools: Any) -> None:
     sdata = read_store(nuclei, tmp_path, tools)
     assert sorted(name for _, name, _ in sdata.gen_elements()) == ["nuclei", "nuclei_boundaries", "table"]
     np.testing.assert_array_equal(sdata["nuclei"].values, nuclei.labels)
@@ -204,7 +203,7 @@ def test_labels_outlines_and_table_go_together(nuclei: Segmentation, tmp_path: P
     assert outlines.index.tolist() == [1, 2, 3, 4]
     assert outlines.is_valid.all()
     for label, shape in outlines.geometry.items():
-        assert shape.equals(pixels_of(nuclei.labels == label))
+        assert shape.equals(box_of(nuclei.labels == label))
     assert outlines.geom_type.tolist() == ["Polygon"] * 3 + ["MultiPolygon"]
     assert len(outlines.geometry[4].geoms[0].interiors) == 1
     elements, table = tools.sd.match_element_to_table(sdata, "nuclei_boundaries", "table")
@@ -215,7 +214,7 @@ def test_labels_outlines_and_table_go_together(nuclei: Segmentation, tmp_path: P
     assert table.uns["spatialdata_attrs"]["region"] == "nuclei_boundaries"
 
 
-def test_coordinate_systems(nuclei: Segmentation, cells: Segmentation, tmp_path: Path, tools: Any) -> None:
+def test_coordinate_systems(nuclei: Result, cells: Result, tmp_path: Path, tools: Any) -> None:
     sdata = read_store(nuclei, tmp_path, tools)
     assert set(sdata.coordinate_systems) == {"global", "um"}
     table = sdata["table"]
@@ -226,7 +225,7 @@ def test_coordinate_systems(nuclei: Segmentation, cells: Segmentation, tmp_path:
     assert read_store(cells, tmp_path, tools).coordinate_systems == ["global"]
 
 
-def test_a_store_of_two_targets(cells: Segmentation, tmp_path: Path, tools: Any) -> None:
+def test_a_store_of_two_targets(cells: Result, tmp_path: Path, tools: Any) -> None:
     sdata = read_store(cells, tmp_path, tools)
     for plane, (target, name, ids) in enumerate((("nuclei", "nuclei_table", [1, 2, 5]), ("cells", "table", [1, 2, 4]))):
         np.testing.assert_array_equal(sdata[target].values, cells.labels[plane])
@@ -240,7 +239,7 @@ def test_a_store_of_two_targets(cells: Segmentation, tmp_path: Path, tools: Any)
     assert sdata.attrs["boundaries_shapes"] == "cells_boundaries"
 
 
-def test_spatialdata_itself_would_say_the_same(nuclei: Segmentation, tmp_path: Path, tools: Any) -> None:
+def test_spatialdata_itself_would_say_the_same(nuclei: Result, tmp_path: Path, tools: Any) -> None:
     sdata = read_store(nuclei, tmp_path, tools)
     del sdata.labels["nuclei"]
     with warnings.catch_warnings():
@@ -274,7 +273,9 @@ def test_large_labels_have_levels(tmp_path: Path, tools: Any) -> None:
 @pytest.mark.parametrize("targets", [("nuclei",), ("nuclei", "cells")])
 def test_no_objects(targets: tuple[str, ...], tmp_path: Path, tools: Any) -> None:
     shape = (len(targets), 30, 40)
-    whole = Segmentation(np.zeros(shape[-3 if len(targets) > 1 else -2 :], np.int32), np.zeros((3, 30, 40)), targets)
+    whole = Result.from_labels(
+        np.zeros(shape[-3 if len(targets) > 1 else -2 :], np.int32), np.zeros((3, 30, 40)), targets=targets
+    )
     for result in (whole, Nothing((3, 30, 40), targets=targets)):
         adata = read_h5ad(result, tmp_path, tools)
         assert adata.shape == (0, 3)
@@ -290,7 +291,7 @@ def test_no_objects(targets: tuple[str, ...], tmp_path: Path, tools: Any) -> Non
 def test_cells_without_nuclei(tmp_path: Path, tools: Any) -> None:
     labels = np.zeros((2, 20, 20), np.int32)
     labels[1, 3:9, 3:9] = 1
-    result = Segmentation(labels, np.ones((1, 20, 20)), ("nuclei", "cells"))
+    result = Result.from_labels(labels, np.ones((1, 20, 20)), targets=("nuclei", "cells"))
     adata = read_h5ad(result, tmp_path, tools)
     assert np.isnan(adata.layers["nuclei_mean"]).all()
     assert adata.X.tolist() == [[1]]

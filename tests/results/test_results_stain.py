@@ -17,9 +17,9 @@ from skimage.color import hed_from_rgb, separate_stains
 
 from cytoseed.images import open_image
 from cytoseed.learn.samples import find_samples
-from cytoseed.results import Segmentation
-from cytoseed.results.stain import stain_density, stains_of
-from cytoseed.results.table import measure_objects
+from cytoseed.results import Result
+from cytoseed.results.measure.stains import stain_density, stains_of
+from cytoseed.results.measure.table import measure_objects
 from cytoseed.settings import STAINS
 
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -76,7 +76,7 @@ def test_densities_of_real_nuclei_are_six_times_those_of_scikit_image() -> None:
     sample = next(s for s in find_samples(DATA, datasets=["kumar_train16"]))
     pixels, mask = sample.read()
     labels = np.maximum(mask, 0)
-    table = Segmentation(labels, pixels, channel_names=RGB).table
+    table = Result.from_labels(labels, pixels, channel_names=RGB).table
     amounts = 6 * separate_stains(np.moveaxis(pixels, 0, -1), hed_from_rgb)
     darkest = pixels.min(axis=0)
     compared = 0
@@ -181,6 +181,6 @@ def test_real_images() -> None:
 
 def test_of_a_segmentation() -> None:
     labels = np.ones((8, 9), np.int32)
-    assert Segmentation(labels, brown()).stains == STAINS
-    assert Segmentation(labels, brown(), channel_names=("a", "b", "c")).stains == ()
-    assert Segmentation(labels, brown(value=50), channel_names=RGB).stains == ()
+    assert Result.from_labels(labels, brown()).stains == STAINS
+    assert Result.from_labels(labels, brown(), channel_names=("a", "b", "c")).stains == ()
+    assert Result.from_labels(labels, brown(value=50), channel_names=RGB).stains == ()

@@ -18,31 +18,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced
+from pieced import Nothing, Pieced, changed, pixels_of, planes_of
 
-from cytoseed.results import WRITERS, Block, Result, Segmentation, StoredResult, open_result, packing
+from cytoseed.results import WRITERS, Block, Result, ResultView, blocks, open_result
+from cytoseed.results.blocks import pack_block
+from cytoseed.results.contents import Parts
 from cytoseed.results.formats import objects as form
 from cytoseed.results.formats.objects import write_objects
 from cytoseed.results.objects import join_objects, pack_masks
-from cytoseed.results.packing import pack_block
-from cytoseed.results.parts import Parts
 
-KINDS: dict[str, Callable[[Segmentation], Result]] = {
+KINDS: dict[str, Callable[[Result], ResultView]] = {
     "whole": lambda result: result,
     "in blocks": lambda result: Pieced(result, 2, failed=("x 0 to 9, y 0 to 9: unreadable",)),
 }
 
 
-def look_at(image: NDArray[Any]) -> Callable[[StoredResult, int], tuple[NDArray[Any], float]]:
-    return lambda _, __: (image, 1.0)
-
-
-def stored(result: Result, folder: Path, image: NDArray[Any] | None = None) -> StoredResult:
+def stored(result: ResultView, folder: Path, image: NDArray[Any] | None = None) -> Result:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "stored.objects.zip"
     path.unlink(missing_ok=True)
     write_objects(result, path)
-    return open_result(path, None if image is None else look_at(image))
+    return open_result(path, image)
 
 
 def content(path: Path) -> Any:
@@ -51,7 +47,7 @@ def content(path: Path) -> Any:
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def assert_same_blocks(one: Result, other: Result) -> None:
+def assert_same_blocks(one: ResultView, other: ResultView) -> None:
     for ours, theirs in zip(one.blocks(), other.blocks(), strict=True):
         pd.testing.assert_frame_equal(ours.table.reset_index(drop=True), theirs.table.reset_index(drop=True))
         canvases = []
@@ -64,13 +60,13 @@ def assert_same_blocks(one: Result, other: Result) -> None:
 
 
 @pytest.fixture(params=["nuclei", "cells"])
-def whole(request: pytest.FixtureRequest) -> Segmentation:
-    found: Segmentation = request.getfixturevalue(request.param)
+def whole(request: pytest.FixtureRequest) -> Result:
+    found: Result = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_everything_comes_back(whole: Segmentation, tmp_path: Path, kind: str) -> None:
+def test_everything_comes_back(whole: Result, tmp_path: Path, kind: str) -> None:
     result = KINDS[kind](whole)
     with stored(result, tmp_path) as back:
         for name in ("shape", "targets", "channel_names", "stains", "pixel_size_um", "source", "fingerprint", "count"):
@@ -80,19 +76,19 @@ def test_everything_comes_back(whole: Segmentation, tmp_path: Path, kind: str) -
         assert back.failed == result.failed
         assert len(back) == result.count
         assert_same_blocks(back, result)
-        np.testing.assert_array_equal(back.labels_in((0, 0, *whole.shape[1:])), whole.planes)
-        np.testing.assert_array_equal(back.labels_in((3, 2, 5, 7)), whole.planes[:, 3:8, 2:9])
+        np.testing.assert_array_equal(back.labels_in((0, 0, *whole.shape[1:])), planes_of(whole))
+        np.testing.assert_array_equal(back.labels_in((3, 2, 5, 7)), planes_of(whole)[:, 3:8, 2:9])
 
 
 @pytest.mark.parametrize(
     ("name", "kind"), [(name, kind) for name in WRITERS for kind in KINDS if name != "spatialdata" or kind != "whole"]
 )
 def test_every_format_has_the_bytes_that_the_result_itself_gives(
-    whole: Segmentation, tmp_path: Path, name: str, kind: str
+    whole: Result, tmp_path: Path, name: str, kind: str
 ) -> None:
     pytest.importorskip(WRITERS[name].needs or "numpy")
     result, write = KINDS[kind](whole), WRITERS[name].write
-    with stored(result, tmp_path, whole.image) as back:
+    with stored(result, tmp_path, pixels_of(whole)) as back:
         write(result, tmp_path / f"a{WRITERS[name].suffix}")
         write(back, tmp_path / f"b{WRITERS[name].suffix}")
     assert content(tmp_path / f"a{WRITERS[name].suffix}") == content(tmp_path / f"b{WRITERS[name].suffix}")
@@ -100,8 +96,8 @@ def test_every_format_has_the_bytes_that_the_result_itself_gives(
 
 def test_nothing_comes_back_as_nothing(tmp_path: Path) -> None:
     nothing = Nothing((3, 70_000, 60_000))
-    empty = Segmentation(np.zeros((7, 6), np.int32), np.zeros((1, 7, 6), np.uint8))
-    for number, result in enumerate((nothing, empty, dataclasses.replace(empty, targets=("a", "b"), labels=NONE))):
+    empty = Result.from_labels(np.zeros((7, 6), np.int32), np.zeros((1, 7, 6), np.uint8))
+    for number, result in enumerate((nothing, empty, changed(empty, targets=("a", "b"), labels=NONE))):
         with stored(result, tmp_path / str(number)) as back:
             assert back.count == 0
             assert_same_blocks(back, result)
@@ -133,32 +129,32 @@ def test_all_shapes_of_objects_come_back(
 ) -> None:
     """Also objects in pieces, of one pixel, as large as the image, and numbers with gaps."""
     labels = labels * 7
-    whole = Segmentation(labels, np.zeros((1, *labels.shape[1:]), np.uint8), targets=("nuclei", "cells"))
+    whole = Result.from_labels(labels, np.zeros((1, *labels.shape[1:]), np.uint8), targets=("nuclei", "cells"))
     result = whole if objects is None else Pieced(whole, objects)
     with stored(result, tmp_path_factory.getbasetemp()) as back:
         assert_same_blocks(back, result)
         top, left, height, width = box
-        part = back.labels_in(box)
         expected = labels[:, top : top + height, left : left + width]
-        np.testing.assert_array_equal(part[:, : expected.shape[1], : expected.shape[2]], expected)
+        if expected.shape[1:] == (height, width):
+            np.testing.assert_array_equal(back.labels_in(box), expected)
 
 
-def test_masks_are_packed_as_one_by_one(cells: Segmentation) -> None:
+def test_masks_are_packed_as_one_by_one(cells: Result) -> None:
     (block,) = cells.blocks()
     ((objects, ids),) = pack_block(block._replace(top=50, left=70), cells.targets)
     assert ids.tolist() == block.table["id"].tolist()
     assert [cells.targets[target] for target in objects.target] == block.table["target"].tolist()
     masks = []
     for target, number, (top, left, height, width) in zip(objects.target, ids, objects.box_yxhw.tolist(), strict=True):
-        rows, columns = np.nonzero(cells.planes[target] == number)
+        rows, columns = np.nonzero(planes_of(cells)[target] == number)
         assert (top, left) == (50 + rows.min(), 70 + columns.min())
         assert (height, width) == (np.ptp(rows) + 1, np.ptp(columns) + 1)
         y, x = rows.min(), columns.min()
-        masks.append(cells.planes[target, y : y + height, x : x + width] == number)
+        masks.append(planes_of(cells)[target, y : y + height, x : x + width] == number)
     np.testing.assert_array_equal(objects.bits, pack_masks(masks))
 
 
-def test_a_table_of_other_objects_than_the_labels(nuclei: Segmentation) -> None:
+def test_a_table_of_other_objects_than_the_labels(nuclei: Result) -> None:
     (block,) = nuclei.blocks()
     for wrong in (5, 0):
         table = block.table.assign(id=[1, 2, 3, wrong])
@@ -167,18 +163,19 @@ def test_a_table_of_other_objects_than_the_labels(nuclei: Segmentation) -> None:
 
 
 def test_a_large_block_is_stored_in_parts_and_comes_back_as_one(
-    whole: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "_PART_PX", 2 * packing._OBJECT_PX + 40)
+    monkeypatch.setattr(blocks, "_PART_PX", 2 * blocks._OBJECT_PX + 40)
     with stored(whole, tmp_path) as back:
-        assert len(back.parts) > 2
-        assert [len(parts) for parts in back.blocks_of_parts] == [len(back.parts)]
-        assert max(len(back.parts.of(part)[1]) for part in range(len(back.parts))) == 2
+        with zipfile.ZipFile(tmp_path / "stored.objects.zip") as archive:
+            facts = json.loads(archive.read("result.json"))
+        assert facts["blocks"] == [len(facts["parts"]["count"])]
+        assert max(facts["parts"]["count"]) == 2
         assert_same_blocks(back, whole)
-        np.testing.assert_array_equal(back.labels_in((0, 0, *whole.shape[1:])), whole.planes)
+        np.testing.assert_array_equal(back.labels_in((0, 0, *whole.shape[1:])), planes_of(whole))
 
 
-def test_the_same_result_gives_the_same_bytes(whole: Segmentation, tmp_path: Path) -> None:
+def test_the_same_result_gives_the_same_bytes(whole: Result, tmp_path: Path) -> None:
     with stored(whole, tmp_path / "a") as one, stored(whole, tmp_path / "b") as other:
         write_objects(other, tmp_path / "again")
     assert one.path.read_bytes() == other.path.read_bytes() == (tmp_path / "again").read_bytes()
@@ -187,44 +184,47 @@ def test_the_same_result_gives_the_same_bytes(whole: Segmentation, tmp_path: Pat
         assert archive.namelist()[-1] == "result.json"
 
 
-def test_the_place_of_the_image_is_kept(nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_place_of_the_image_is_kept(nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for source, place in (
         ("a/b.tif", str(tmp_path / "a" / "b.tif")),
         ("s3://bucket/b.tif", "s3://bucket/b.tif"),
         ("array", None),
     ):
-        with stored(dataclasses.replace(nuclei, source=source), tmp_path) as back:
-            assert (back.source, back.image) == (source, place)
+        with stored(changed(nuclei, source=source), tmp_path) as back:
+            assert back.source == source
+        with zipfile.ZipFile(tmp_path / "stored.objects.zip") as archive:
+            assert json.loads(archive.read("result.json"))["image"] == place
 
 
 # Overviews
 
 
 @pytest.mark.parametrize("largest_px", [4, 7, 16, 18, 100])
-def test_overviews_of_what_was_in_memory_are_its_own(whole: Segmentation, tmp_path: Path, largest_px: int) -> None:
-    with stored(whole, tmp_path, whole.image) as back:
+def test_overviews_of_what_was_in_memory_are_its_own(whole: Result, tmp_path: Path, largest_px: int) -> None:
+    with stored(whole, tmp_path, pixels_of(whole)) as back:
         assert back.was_in_memory
         for ours, theirs in zip(back.overview(largest_px), whole.overview(largest_px), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_overviews_of_tiles_show_the_labels_at_the_centres(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_overviews_of_tiles_show_the_labels_at_the_centres(nuclei: Result, tmp_path: Path) -> None:
     write_objects(Pieced(nuclei), tmp_path / "a.objects.zip")
     asked = []
 
-    def look(result: StoredResult, largest_px: int) -> tuple[NDArray[Any], float]:
-        asked.append((result.count, largest_px))
-        return nuclei.image[:, ::3, ::3], 3.0
+    def thumbnail(largest_px: int) -> tuple[NDArray[Any], float]:
+        asked.append(largest_px)
+        return pixels_of(nuclei)[:, ::3, ::3], 3.0
 
-    with open_result(tmp_path / "a.objects.zip", look) as back:
+    with open_result(tmp_path / "a.objects.zip") as opened:
+        back = dataclasses.replace(opened, thumbnail=thumbnail)
         picture, labels = back.overview(10)
-    assert asked == [(4, 10)]
-    np.testing.assert_array_equal(picture, nuclei.image[:, ::3, ::3])
+    assert asked == [10]
+    np.testing.assert_array_equal(picture, pixels_of(nuclei)[:, ::3, ::3])
     np.testing.assert_array_equal(labels[0], np.pad(nuclei.labels, ((0, 1), (0, 0)))[1::3, 1::3])
 
 
-def test_an_overview_without_the_image(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_an_overview_without_the_image(nuclei: Result, tmp_path: Path) -> None:
     with stored(nuclei, tmp_path) as back:
         with pytest.raises(FileNotFoundError, match=r"stored\.objects\.zip.*image.*--image"):
             back.overview(100)
@@ -235,7 +235,7 @@ def test_an_overview_without_the_image(nuclei: Segmentation, tmp_path: Path) -> 
 # What cannot be read
 
 
-def test_no_changed_or_missing_byte_goes_unnoticed(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_no_changed_or_missing_byte_goes_unnoticed(nuclei: Result, tmp_path: Path) -> None:
     with stored(Pieced(nuclei, 2), tmp_path) as back:
         data = back.path.read_bytes()
 
@@ -285,7 +285,7 @@ def altered(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     return path
 
 
-def test_a_result_of_a_newer_version(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_result_of_a_newer_version(nuclei: Result, tmp_path: Path) -> None:
     with stored(nuclei, tmp_path) as back:
         path = altered(back.path, lambda facts: facts.update(format=form.FORMAT + 1, version="9.1.0", blocks="new"))
     with pytest.raises(ValueError, match=r"written by cytoseed 9\.1\.0.*upgrade it: pip install --upgrade cytoseed"):
@@ -305,7 +305,7 @@ def test_a_result_of_a_newer_version(nuclei: Segmentation, tmp_path: Path) -> No
     ],
 )
 def test_a_description_that_cannot_be_right(
-    nuclei: Segmentation, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+    nuclei: Result, tmp_path: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     with stored(nuclei, tmp_path) as back:
         path = altered(back.path, change)
@@ -313,14 +313,14 @@ def test_a_description_that_cannot_be_right(
         open_result(path)
 
 
-def test_parts_of_other_objects_than_the_description_says(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_parts_of_other_objects_than_the_description_says(nuclei: Result, tmp_path: Path) -> None:
     with stored(nuclei, tmp_path) as back:
         path = altered(back.path, lambda facts: facts["parts"].update(count=[3]))
     with open_result(path) as result, pytest.raises(ValueError, match="is damaged"):
         result.labels_in((0, 0, 5, 5))
 
 
-def test_a_closed_result_says_so(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_closed_result_says_so(nuclei: Result, tmp_path: Path) -> None:
     with stored(nuclei, tmp_path) as back:
         pass
     with pytest.raises(ValueError, match="was closed"):
@@ -330,11 +330,12 @@ def test_a_closed_result_says_so(nuclei: Segmentation, tmp_path: Path) -> None:
 # What is read, and held
 
 
-def test_only_parts_in_the_region_are_read(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_only_parts_in_the_region_are_read(nuclei: Result, tmp_path: Path) -> None:
     with stored(Pieced(nuclei), tmp_path) as back:
         read = []
-        load = back.parts._load
-        back.parts._load = lambda part: read.append(part) or load(part)  # type: ignore[func-returns-value]
+        assert isinstance(back.contents, Parts)
+        load = back.contents._load
+        back.contents._load = lambda part: read.append(part) or load(part)  # type: ignore[func-returns-value]
         back.labels_in((0, 20, 2, 10))
         assert read == [2]
         back.labels_in((0, 20, 2, 9))
@@ -343,7 +344,7 @@ def test_only_parts_in_the_region_are_read(nuclei: Segmentation, tmp_path: Path)
         assert read == [2, 0, 1]
 
 
-def test_parts_used_last_are_held(cells: Segmentation) -> None:
+def test_parts_used_last_are_held(cells: Result) -> None:
     (block,) = cells.blocks()
     (part,) = pack_block(block, cells.targets)
     read: list[int] = []
@@ -353,40 +354,39 @@ def test_parts_used_last_are_held(cells: Segmentation) -> None:
         return part
 
     one = (1 << 14) + sum(array.nbytes for array in (part[0].bits, part[0].numbers, part[0].box_yxhw, part[1]))
-    parts = Parts(np.tile([0, 0, 16, 18], (9, 1)), load, held_bytes=2 * one)
+    parts = Parts(np.tile([0, 0, 16, 18], (9, 1)), load, cells.targets, 3, cache_bytes=2 * one)
     for number in (0, 1, 0, 2, 0, 1, 1):
-        parts.of(number)
+        parts._part(number)
     assert read == [0, 1, 2, 1], "1 had to go for 2, and 2 for 1"
-    tight = Parts(np.tile([0, 0, 16, 18], (9, 1)), load, held_bytes=0)
+    tight = Parts(np.tile([0, 0, 16, 18], (9, 1)), load, cells.targets, 3, cache_bytes=0)
     read.clear()
     for number in (3, 3, 4, 4, 3):
-        tight.of(number)
+        tight._part(number)
     assert read == [3, 4, 3], "the last one is always held"
 
 
-def test_parts_without_objects_are_not_read(cells: Segmentation) -> None:
+def test_parts_without_objects_are_not_read(cells: Result) -> None:
     (block,) = cells.blocks()
     (part,) = pack_block(block, cells.targets)
-    parts = Parts(np.array([[5, 5, 0, 0], [0, 0, 16, 18]]), [None, part].__getitem__)  # type: ignore[arg-type]
-    assert parts.meeting((0, 0, 10, 10)) == [1]
-    np.testing.assert_array_equal(parts.labels_in(2, (0, 0, 16, 18)), cells.planes)
-    np.testing.assert_array_equal(parts.labels_at(2, np.arange(16), np.arange(18)), cells.planes)
+    parts = Parts(np.array([[5, 5, 0, 0], [0, 0, 16, 18]]), [None, part].__getitem__, cells.targets, 3)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(parts.labels_in((0, 0, 16, 18)), planes_of(cells))
+    np.testing.assert_array_equal(parts.labels_at(np.arange(16), np.arange(18)), planes_of(cells))
 
 
-def test_where_objects_overlap_reduced_labels_are_those_of_full_size(cells: Segmentation) -> None:
+def test_where_objects_overlap_reduced_labels_are_those_of_full_size(cells: Result) -> None:
     """Rounding may leave two tiles a shared pixel; no picture shows another owner than the labels."""
     (block,) = cells.blocks()
     (part,) = pack_block(block, cells.targets)
     objects, ids = part
     twice = join_objects([objects, dataclasses.replace(objects, box_yxhw=np.add(objects.box_yxhw, (1, 1, 0, 0)))])
-    parts = Parts(np.array([[0, 0, 17, 19]]), lambda _: (twice, np.concatenate([ids, ids + 9])))
+    parts = Parts(np.array([[0, 0, 17, 19]]), lambda _: (twice, np.concatenate([ids, ids + 9])), cells.targets, 3)
     rows, columns = np.arange(1, 17, 3), np.arange(0, 19, 2)
-    full = parts.labels_in(2, (0, 0, 17, 19))
+    full = parts.labels_in((0, 0, 17, 19))
     assert full.max() > 9
-    np.testing.assert_array_equal(parts.labels_at(2, rows, columns), full[:, rows[:, None], columns])
+    np.testing.assert_array_equal(parts.labels_at(rows, columns), full[:, rows[:, None], columns])
 
 
-def test_types_are_those_of_a_block_with_objects(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_types_are_those_of_a_block_with_objects(nuclei: Result, tmp_path: Path) -> None:
     class Gaps(Pieced):
         def blocks(self) -> Iterator[Block]:
             (block,) = super().blocks()
@@ -402,12 +402,12 @@ def test_types_are_those_of_a_block_with_objects(nuclei: Segmentation, tmp_path:
 # Saved beside, and elsewhere
 
 
-def test_conversion_adds_to_the_record(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_conversion_adds_to_the_record(nuclei: Result, tmp_path: Path) -> None:
     wanted = ("table", "geojson", "overlay", "labels", "objects")
     nuclei.save(tmp_path / "whole", wanted)
     nuclei.save(tmp_path / "later", ("objects", "labels"))
     labels = (tmp_path / "later" / "tissue.labels.tif").stat()
-    with open_result(tmp_path / "later" / "tissue.objects.zip", look_at(nuclei.image)) as result:
+    with open_result(tmp_path / "later" / "tissue.objects.zip", pixels_of(nuclei)) as result:
         paths = result.save(tmp_path / "later", ("table", "geojson"))
         assert [path.name for path in paths] == ["tissue.csv", "tissue.geojson", "tissue.cytoseed.json"]
         result.save(tmp_path / "later", ("overlay", "labels", "objects"))
@@ -417,7 +417,7 @@ def test_conversion_adds_to_the_record(nuclei: Segmentation, tmp_path: Path) -> 
 
 
 def test_conversion_by_a_later_version_adds_to_the_same_record(
-    nuclei: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nuclei.save(tmp_path, ("objects", "labels"))
     version = json.loads((tmp_path / "tissue.cytoseed.json").read_text())["version"]
@@ -429,7 +429,7 @@ def test_conversion_by_a_later_version_adds_to_the_same_record(
     assert record["files"] == ["tissue.csv", "tissue.labels.tif", "tissue.objects.zip"]
 
 
-def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Result, tmp_path: Path) -> None:
     from cytoseed.results.save import save
 
     partial = Pieced(nuclei, failed=("x 0 to 9, y 0 to 9: unreadable",))
@@ -443,8 +443,8 @@ def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Segment
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Segmentation, tmp_path: Path, overwrite: bool) -> None:
-    other = dataclasses.replace(nuclei, settings={"seed_threshold": 0.1})
+def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Result, tmp_path: Path, overwrite: bool) -> None:
+    other = changed(nuclei, settings={"seed_threshold": 0.1})
     other.save(tmp_path, ("labels", "table", "objects"))
     with stored(nuclei, tmp_path / "mine") as back:
         os.replace(back.path, tmp_path / "tissue.objects.zip")
@@ -461,7 +461,7 @@ def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Segmentation, t
     assert (tmp_path / "tissue.objects.zip").read_bytes() == before
 
 
-def test_a_file_without_its_record_is_known_for_its_own(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_file_without_its_record_is_known_for_its_own(nuclei: Result, tmp_path: Path) -> None:
     with stored(nuclei, tmp_path) as back:
         os.replace(back.path, tmp_path / "tissue.objects.zip")
     with open_result(tmp_path / "tissue.objects.zip") as result:
@@ -472,7 +472,7 @@ def test_a_file_without_its_record_is_known_for_its_own(nuclei: Segmentation, tm
     nuclei.save(tmp_path, ("table", "objects"))
 
 
-def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path, ("objects", "labels"))
     path = tmp_path / "tissue.objects.zip"
     with zipfile.ZipFile(path) as archive:
@@ -486,7 +486,7 @@ def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Segmentation, tmp_pa
     assert content(tmp_path) == before
 
 
-def test_ids_lie_beside_the_objects_in_the_file(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_ids_lie_beside_the_objects_in_the_file(nuclei: Result, tmp_path: Path) -> None:
     """What others read of it is documented: so it stays."""
     with stored(Pieced(nuclei, 3), tmp_path) as back, zipfile.ZipFile(back.path) as archive:
         names = archive.namelist()

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from pieced import pixels_of
 
 from cytoseed.images import open_image
-from cytoseed.results import Segmentation
+from cytoseed.results import Result
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.overlay import draw_overlay
 
 # Label image
 
 
-def test_labels_are_read_back_exactly(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_labels_are_read_back_exactly(nuclei: Result, tmp_path: Path) -> None:
     write_labels(nuclei, tmp_path / "a.tif")
     image = open_image(tmp_path / "a.tif")
     assert image.dtype == np.uint16
@@ -26,7 +27,7 @@ def test_labels_are_read_back_exactly(nuclei: Segmentation, tmp_path: Path) -> N
     np.testing.assert_array_equal(image.read()[0], nuclei.labels)
 
 
-def test_labels_of_two_targets_are_two_channels(cells: Segmentation, tmp_path: Path) -> None:
+def test_labels_of_two_targets_are_two_channels(cells: Result, tmp_path: Path) -> None:
     write_labels(cells, tmp_path / "a.tif")
     image = open_image(tmp_path / "a.tif")
     assert image.channel_names == ("nuclei", "cells")
@@ -38,13 +39,13 @@ def test_labels_of_two_targets_are_two_channels(cells: Segmentation, tmp_path: P
 def test_labels_take_the_smallest_of_two_types(tmp_path: Path, largest: int, dtype: Any) -> None:
     labels = np.zeros((1, 3), np.int32)
     labels[0, 1] = largest
-    write_labels(Segmentation(labels, np.zeros((1, 1, 3))), tmp_path / "a.tif")
+    write_labels(Result.from_labels(labels, np.zeros((1, 1, 3))), tmp_path / "a.tif")
     read = open_image(tmp_path / "a.tif").read()
     assert read.dtype == dtype
     np.testing.assert_array_equal(read[0], labels)
 
 
-def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Result, tmp_path: Path) -> None:
     write_labels(nuclei, tmp_path / "a.tif")
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         numerator, denominator = tif.pages[0].tags["XResolution"].value
@@ -52,7 +53,7 @@ def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Segmentation, 
     assert 1e4 * denominator / numerator == pytest.approx(0.25)
 
 
-def test_the_same_result_gives_the_same_bytes(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_the_same_result_gives_the_same_bytes(nuclei: Result, tmp_path: Path) -> None:
     write_labels(nuclei, tmp_path / "a")
     write_labels(nuclei, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -61,10 +62,10 @@ def test_the_same_result_gives_the_same_bytes(nuclei: Segmentation, tmp_path: Pa
 # Overlay
 
 
-def test_rgb_is_shown_as_it_is_twice_as_large(nuclei: Segmentation) -> None:
+def test_rgb_is_shown_as_it_is_twice_as_large(nuclei: Result) -> None:
     drawn = draw_overlay(nuclei)
     assert (drawn.shape, drawn.dtype) == ((40, 60, 3), np.uint8)
-    plain = np.moveaxis(nuclei.image, 0, 2).repeat(2, axis=0).repeat(2, axis=1)
+    plain = np.moveaxis(pixels_of(nuclei), 0, 2).repeat(2, axis=0).repeat(2, axis=1)
     changed = (drawn != plain).any(axis=2)
     inside = nuclei.labels.repeat(2, axis=0).repeat(2, axis=1)
     assert not changed[inside == 0].any(), "outlines lie inside the objects"
@@ -76,7 +77,7 @@ def test_rgb_is_shown_as_it_is_twice_as_large(nuclei: Segmentation) -> None:
 
 
 def test_large_images_keep_their_size() -> None:
-    result = Segmentation(np.zeros((3, 1500), np.int32), np.zeros((1, 3, 1500)))
+    result = Result.from_labels(np.zeros((3, 1500), np.int32), np.zeros((1, 3, 1500)))
     assert draw_overlay(result).shape == (3, 1500, 3)
 
 
@@ -86,13 +87,13 @@ def test_every_kind_of_image_can_be_drawn(dtype: Any, channels: int) -> None:
     image = (np.random.default_rng(0).random((channels, 30, 30)) * 200).astype(dtype)
     labels = np.zeros((30, 30), np.int32)
     labels[10:20, 10:20] = 1
-    drawn = draw_overlay(Segmentation(labels, image, channel_names=tuple("abcde"[:channels])))
+    drawn = draw_overlay(Result.from_labels(labels, image, channel_names=tuple("abcde"[:channels])))
     assert len(np.unique(drawn[20:40, 20:40].reshape(-1, 3), axis=0)) > 1
 
 
 def test_fluorescence_is_stretched_and_grey() -> None:
     ramp = np.linspace(100, 300, 900).reshape(1, 30, 30).astype(np.uint16)
-    drawn = draw_overlay(Segmentation(np.zeros((30, 30), np.int32), ramp))
+    drawn = draw_overlay(Result.from_labels(np.zeros((30, 30), np.int32), ramp))
     assert (drawn.min(), drawn.max()) == (0, 255)
     assert (drawn[..., 0] == drawn[..., 2]).all()
 
@@ -100,17 +101,17 @@ def test_fluorescence_is_stretched_and_grey() -> None:
 def test_an_image_of_one_value_is_black_with_outlines() -> None:
     labels = np.zeros((20, 20), np.int32)
     labels[5:9, 5:9] = 1
-    drawn = draw_overlay(Segmentation(labels, np.full((1, 20, 20), 7.0)))
+    drawn = draw_overlay(Result.from_labels(labels, np.full((1, 20, 20), 7.0)))
     assert drawn[0, 0].tolist() == [0, 0, 0]
     assert drawn[10, 10].max() > 200
 
 
-def test_nuclei_and_cells_have_colours_of_their_own(cells: Segmentation) -> None:
+def test_nuclei_and_cells_have_colours_of_their_own(cells: Result) -> None:
     drawn = draw_overlay(cells)
     assert drawn[6, 6].tolist() != drawn[2, 2].tolist()
 
 
-def test_the_file_holds_the_drawing(nuclei: Segmentation, tmp_path: Path) -> None:
+def test_the_file_holds_the_drawing(nuclei: Result, tmp_path: Path) -> None:
     path, _ = nuclei.save(tmp_path, formats=["overlay"])
     assert path.name == "tissue.overlay.png"
     np.testing.assert_array_equal(open_image(path).read(), np.moveaxis(draw_overlay(nuclei), 2, 0))

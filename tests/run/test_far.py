@@ -7,12 +7,12 @@ import s3fs
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed import segment_slide
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
 from cytoseed.run.shards import find_shards
 from remote import bucket, put, s3_server  # noqa: F401 - fixtures
+from runs import run
 from scenes import write_discs
 
 FORMATS = ("labels", "geojson", "table", "overlay", "objects", "ngff")
@@ -27,7 +27,7 @@ def place(tmp_path):
 
 def tiled(place, output, existing="refuse", formats=FORMATS, **settings):
     settings = {"tile_size_px": 128, **settings}
-    return segment_slide(place / "scene.tif", output, place / "bright", formats=formats, existing=existing, **settings)
+    return run(place / "scene.tif", output, place / "bright", formats=formats, existing=existing, **settings)
 
 
 def files(folder):
@@ -45,11 +45,11 @@ def test_the_files_are_those_of_a_disk(place, bucket):  # noqa: F811
     there = f"{bucket}/deep/results"
     tiled(place, place / "here")
     run = tiled(place, there)
-    assert run.result is not None
-    assert str(run.files[1]) == f"{there}/scene.geojson"
+    assert report.result is not None
+    assert str(report.files[1]) == f"{there}/scene.geojson"
     assert files(there) == files(place / "here")
     assert len(files(there)) > len(FORMATS)
-    assert tiled(place, there).was_there
+    assert tiled(place, there).already_done
     with pytest.raises(FileExistsError, match=r"s3://.*made otherwise"):
         tiled(place, there, seed_threshold=0.6)
 
@@ -105,7 +105,7 @@ def test_a_kill_between_two_files_is_seen(place, bucket, monkeypatch):  # noqa: 
         with pytest.raises(KeyboardInterrupt):
             tiled(place, bucket, "overwrite", seed_threshold=0.6)
     assert b"pending" in files(bucket)["scene.cytoseed.json"]
-    assert not tiled(place, bucket, "resume", seed_threshold=0.6).was_there
+    assert not tiled(place, bucket, "resume", seed_threshold=0.6).already_done
     tiled(place, place / "here", seed_threshold=0.6)
     assert files(bucket) == files(place / "here")
 

@@ -9,22 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from cytoseed.run.part import Subject, measured_again
 from numpy.typing import NDArray
 
 from bright import bright_config, bright_segmenter
-from cytoseed.images import image_of, open_image
+from cytoseed.images import as_image, open_image
 from cytoseed.models.weights import Model
+from cytoseed.results.measure.table import measure_objects
 from cytoseed.results.objects import Objects, numbers_of, pack_masks
-from cytoseed.results.table import measure_objects
+from cytoseed.run.api import segment
 from cytoseed.run.area import read_area
-from cytoseed.run.part import Subject, measured_again
 from cytoseed.run.plan import make_plan
-from cytoseed.run.segment import segment
-from cytoseed.run.slide import segment_slide
 from cytoseed.run.stitch import Trimmed
 from cytoseed.run.survey import Limits, Survey, survey, tile_grid
 from cytoseed.run.tiles import Grid
 from cytoseed.settings import STAINS, SegmentOptions
+from runs import run
 
 RGB = Model(bright_config(3), bright_segmenter(3))
 GREY = Model(bright_config(), bright_segmenter())
@@ -49,12 +49,10 @@ def brightfield(height: int = 270, width: int = 260) -> NDArray[np.uint8]:
 def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare the tables of tiles and of one pass; give both, in the order of the tiles' ids."""
     whole = segment(image, model, **options)
-    run = segment_slide(
-        image, folder, model, formats=["table", "labels"], skip_background=False, tile_size_px=CORE, **options
-    )
-    assert run.result is not None
-    labels = run.result.labels_in((0, 0, *run.result.shape[1:]))[0]
-    table = pd.concat([block.table for block in run.result.blocks()], ignore_index=True)
+    report = run(image, folder, model, formats=["table", "labels"], skip_background=False, tile_size_px=CORE, **options)
+    assert report.result is not None
+    labels = report.result.labels_in((0, 0, *report.result.shape[1:]))[0]
+    table = pd.concat([block.table for block in report.result.blocks()], ignore_index=True)
     assert len(table) == whole.count > 5
     number = np.zeros(whole.count + 1, np.int64)
     number[labels] = whole.labels
@@ -65,11 +63,11 @@ def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple
     assert list(table.columns) == list(once.columns)
     assert table["touches_tile_edge"].dtype == once["touches_tile_edge"].dtype == np.int64
     assert not once["touches_tile_edge"].any()
-    for tile, block in zip(run.result.found.filled(), run.result.blocks(), strict=True):
-        columns = -(-run.result.shape[2] // CORE)
+    for tile, block in zip(report.result.found.filled(), report.result.blocks(), strict=True):
+        columns = -(-report.result.shape[2] // CORE)
         core = CORE * (tile // columns), CORE * (tile % columns)
         for row in block.table.to_dict("records"):
-            assert row["touches_tile_edge"] == reaches_over(row, core, run.result.shape[1:]), row
+            assert row["touches_tile_edge"] == reaches_over(row, core, report.result.shape[1:]), row
     return table, once
 
 
@@ -103,21 +101,21 @@ def test_of_one_channel_of_a_brightfield_picture(tmp_path: Path) -> None:
 
 def test_of_a_brightfield_picture_at_another_scale(tmp_path: Path) -> None:
     whole = segment(brightfield(), RGB, pixel_size_um=0.4)
-    run = segment_slide(
+    report = run(
         brightfield(), tmp_path, RGB, skip_background=False, tile_size_px=CORE, pixel_size_um=0.4, formats=["table"]
     )
-    assert run.result is not None
-    table = pd.concat([block.table for block in run.result.blocks()], ignore_index=True)
+    assert report.result is not None
+    table = pd.concat([block.table for block in report.result.blocks()], ignore_index=True)
     keys = ["centroid_y_px", "centroid_x_px"]
     apart = ["id", "touches_tile_edge"]
     tables = [one.sort_values(keys).reset_index(drop=True).drop(columns=apart) for one in (table, whole.table)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     side = round(CORE / 0.8)  # at full resolution
-    for tile, block in zip(run.result.found.filled(), run.result.blocks(), strict=True):
-        columns = -(-run.result.shape[2] // side)
+    for tile, block in zip(report.result.found.filled(), report.result.blocks(), strict=True):
+        columns = -(-report.result.shape[2] // side)
         core = side * (tile // columns), side * (tile % columns)
         for row in block.table.to_dict("records"):
-            assert row["touches_tile_edge"] == reaches_over(row, core, run.result.shape[1:], side), row
+            assert row["touches_tile_edge"] == reaches_over(row, core, report.result.shape[1:], side), row
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
@@ -129,7 +127,7 @@ def test_of_other_pictures(dtype: Any, tmp_path: Path) -> None:
 
 def test_files_of_tiles_hold_the_table(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", brightfield(), tile=(64, 64), photometric="rgb")
-    run = segment_slide(
+    report = run(
         tmp_path / "a.tif",
         tmp_path / "out",
         RGB,
@@ -137,8 +135,8 @@ def test_files_of_tiles_hold_the_table(tmp_path: Path) -> None:
         tile_size_px=CORE,
         formats=["table", "parquet"],
     )
-    assert run.result is not None
-    table = pd.concat([block.table for block in run.result.blocks()], ignore_index=True)
+    assert report.result is not None
+    table = pd.concat([block.table for block in report.result.blocks()], ignore_index=True)
     csv = pd.read_csv(tmp_path / "out" / "a.csv", float_precision="round_trip")
     pd.testing.assert_frame_equal(csv, table.astype({"id": np.int64}), check_exact=True)
     parquet = pd.read_parquet(tmp_path / "out" / "a.parquet")
@@ -150,7 +148,7 @@ def test_files_of_tiles_hold_the_table(tmp_path: Path) -> None:
 
 
 def subject_of(pixels: NDArray[Any], model: Model, stains: tuple[str, ...] = ()) -> Subject:
-    image = image_of(pixels)
+    image = as_image(pixels)
     plan = make_plan(image, model.config, SegmentOptions())
     limits = Limits(np.zeros(3, np.float32), np.ones(3, np.float32))
     grid = Grid(*plan.size_yx, CORE, 64, 128)
@@ -186,7 +184,7 @@ def test_what_is_left_of_an_object_is_measured_as_in_one_pass(tile: int, touches
 
 
 def seen(image: Any, model: Model, **options: Any) -> Survey:
-    opened = open_image(image) if isinstance(image, Path) else image_of(image)
+    opened = open_image(image) if isinstance(image, Path) else as_image(image)
     wishes = SegmentOptions(tile_size_px=CORE, **options)
     plan = make_plan(opened, model.config, wishes)
     grid = tile_grid(plan, model.config, wishes, opened)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from bright import bright_config, bright_segmenter
 from cytoseed.models.weights import Model
-from cytoseed.run.segment import segment
-from cytoseed.run.slide import Watcher, segment_slide
+from cytoseed.run.api import segment
+from cytoseed.run.slide import Callbacks
+from runs import run
 from same import assert_same_objects
 
 TILES = {"tile_size_px": 128, "skip_background": False}
@@ -110,9 +111,9 @@ def test_of_a_pair_too_large_the_nucleus_is_kept_alone(tmp_path):
     image[0, 52:58, 400:408] = 200
     image[:, 0, 0], image[:, -1, -1] = 0, 255
     told = []
-    run = segment_slide(image, tmp_path, MODEL, formats=["labels"], watch=Watcher(told.append, lambda _: None), **TILES)
-    labels = run.result.labels_in((0, 0, 140, 900))
-    assert run.result.count == labels.max() == 1
+    report = run(image, tmp_path, MODEL, formats=["labels"], callbacks=Callbacks(told.append), **TILES)
+    labels = report.result.labels_in((0, 0, 140, 900))
+    assert report.result.count == labels.max() == 1
     np.testing.assert_array_equal(labels[0] == 1, image[0] == 200)
     assert not labels[1].any()
     assert any("left out" in text for text in told)
@@ -128,13 +129,13 @@ def test_a_nucleus_is_wanted_where_its_cell_is():
 def test_blocks_and_files_hold_pairs(tmp_path):
     image = scene(3)
     whole = segment(image, MODEL)
-    run = segment_slide(image, tmp_path, MODEL, formats=["labels", "geojson", "table"], **TILES)
-    labels = run.result.labels_in((0, 0, *image.shape[1:]))
+    report = run(image, tmp_path, MODEL, formats=["labels", "geojson", "table"], **TILES)
+    labels = report.result.labels_in((0, 0, *image.shape[1:]))
     number = dict(np.unique(np.stack([labels[labels > 0], whole.labels[labels > 0]]), axis=1).T.tolist())
-    assert run.result.count == whole.count == len(number)
+    assert report.result.count == whole.count == len(number)
     own = {(row.pop("target"), row.pop("id")): row for row in whole.table.to_dict("records")}
     last = 0
-    for block in run.result.blocks():
+    for block in report.result.blocks():
         ids = np.unique(block.labels[block.labels > 0])
         assert ids.tolist() == list(range(last + 1, last + 1 + len(ids))), "a pair is in one block"
         last = int(ids[-1])
@@ -150,7 +151,7 @@ def test_blocks_and_files_hold_pairs(tmp_path):
     assert with_nucleus == set(pairs_in(labels).tolist())
     kinds = [feature["properties"]["objectType"] for feature in features]
     assert kinds.count("cell") == len(np.unique(labels[1])) - 1
-    assert len(features) == run.result.count
+    assert len(features) == report.result.count
 
 
 def test_one_target_is_what_it_was():

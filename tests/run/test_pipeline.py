@@ -5,15 +5,15 @@ import threading
 import pytest
 import torch
 
-from cytoseed.run.part import Seen
-from cytoseed.run.pipeline import make_tiles
+from cytoseed.run.pipeline import run_tiles
+from cytoseed.run.tile import TileInput
 from cytoseed.run.tiles import Grid
 
 GRID = Grid(height=64, width=640, core_px=64, margin_px=64, reach_px=0)
 
 
-class Pretender:
-    """A maker whose steps fail where they are told to: {(step, tile): times}."""
+class FakeProcessor:
+    """A processor whose stages fail where they are told to: {(step, tile): times}."""
 
     def __init__(self, failing=(), error=RuntimeError):
         self.failing = dict(failing)
@@ -35,18 +35,18 @@ class Pretender:
             self.held += 1
             self.most = max(self.most, self.held)
         self._step("read", tile.number)
-        return Seen(None, (0, 0), torch.tensor([float(tile.number)]))
+        return TileInput(None, (0, 0), torch.tensor([float(tile.number)]))
 
-    def look(self, pictures):
-        numbers = [int(picture) for picture in pictures]
+    def fields(self, tensors):
+        numbers = [int(tensor) for tensor in tensors]
         for number in numbers:
-            self._step("look", number)
+            self._step("fields", number)
         return torch.tensor([numbers])  # (V, N)
 
-    def finish(self, tile, seen, views):
-        assert int(seen.picture) == tile.number
+    def objects(self, tile, tile_input, views):
+        assert int(tile_input.tensor) == tile.number
         assert views.tolist() == [[tile.number]]
-        self._step("finish", tile.number)
+        self._step("objects", tile.number)
         with self._lock:
             self.held -= 1
         return f"objects of {tile.number}"
@@ -59,29 +59,29 @@ def batches(*sizes):
 
 @pytest.mark.parametrize("sizes", [(), (1,), (1, 1, 1, 1, 1, 1), (3, 3, 2), (2, 1, 4)])
 def test_tiles_come_in_order(sizes):
-    made = list(make_tiles(Pretender(), batches(*sizes)))
+    made = list(run_tiles(FakeProcessor(), batches(*sizes)))
     assert [one.tile.number for one in made] == list(range(sum(sizes)))
     assert [one.objects for one in made] == [f"objects of {index}" for index in range(sum(sizes))]
     assert all(one.error is None for one in made)
 
 
 def test_no_more_tiles_are_held_than_there_are_stages():
-    maker = Pretender()
-    list(make_tiles(maker, batches(*[1] * 10)))
-    assert maker.most <= 3
+    processor = FakeProcessor()
+    list(run_tiles(processor, batches(*[1] * 10)))
+    assert processor.most <= 3
 
 
-@pytest.mark.parametrize("step", ["read", "look", "finish"])
+@pytest.mark.parametrize("step", ["read", "fields", "objects"])
 @pytest.mark.parametrize("times", [1, 9])
 def test_what_fails_is_tried_again_and_the_rest_goes_on(step, times):
-    maker = Pretender({(step, 3): times})
-    made = list(make_tiles(maker, batches(2, 2, 2)))
+    processor = FakeProcessor({(step, 3): times})
+    made = list(run_tiles(processor, batches(2, 2, 2)))
     assert [one.tile.number for one in made] == list(range(6))
     failed = [one.tile.number for one in made if one.objects is None]
     assert failed == ([] if times == 1 else [3])
     if failed:
         assert str(made[3].error) == f"{step} of 3"
-    assert maker.calls.count(("finish", 2)) == 1
+    assert processor.calls.count(("objects", 2)) == 1
 
 
 def threads_of_a_new_thread() -> int:
@@ -97,7 +97,7 @@ def test_threads_to_come_have_all_cores_again():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        list(make_tiles(Pretender(), batches(1, 1)))
+        list(run_tiles(FakeProcessor(), batches(1, 1)))
         assert torch.get_num_threads() == threads_of_a_new_thread() == 3
     finally:
         torch.set_num_threads(before)
@@ -105,16 +105,16 @@ def test_threads_to_come_have_all_cores_again():
 
 def test_giving_up_early_stops_the_threads():
     before = threading.active_count()
-    tiles = make_tiles(Pretender(), batches(*[1] * 10))
+    tiles = run_tiles(FakeProcessor(), batches(*[1] * 10))
     next(tiles)
     tiles.close()
     assert threading.active_count() == before
 
 
 def test_a_stage_that_breaks_is_heard_of():
-    class Broken(Pretender):
+    class Broken(FakeProcessor):
         def read(self, _):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(make_tiles(Broken(), batches(1)))
+        list(run_tiles(Broken(), batches(1)))

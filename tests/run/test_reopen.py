@@ -12,10 +12,16 @@ import cytoseed
 from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
 from cytoseed.models.weights import Model
+<<<<<<< HEAD
 from cytoseed.results import WRITERS
 from cytoseed.run.reopen import open_result
+from cytoseed.run.api import segment
+from runs import run
+=======
+from cytoseed.results import WRITERS, open_result
 from cytoseed.run.segment import segment
 from cytoseed.run.slide import segment_slide
+>>>>>>> results
 
 GREY = Model(bright_config(), bright_segmenter())
 FORMATS = [name for name in WRITERS if name not in ("spatialdata", "anndata")]  # slow to import, and tested elsewhere
@@ -45,7 +51,7 @@ def save_whole(path, folder, formats):
 
 
 def save_tiles(path, folder, formats):
-    segment_slide(path, folder, GREY, formats=formats, tile_size_px=128)
+    run(path, folder, GREY, formats=formats, tile_size_px=128)
 
 
 SAVES = {"whole": save_whole, "tiles": save_tiles}
@@ -60,7 +66,7 @@ def test_conversion_gives_the_bytes_of_segmenting(path, tmp_path, save):
         result.save(tmp_path / "later", FORMATS)
     assert files_of(tmp_path / "later") == files_of(tmp_path / "at once")
     if save is save_tiles:
-        assert segment_slide(path, tmp_path / "later", GREY, formats=FORMATS, tile_size_px=128).was_there
+        assert run(path, tmp_path / "later", GREY, formats=FORMATS, tile_size_px=128).already_done
 
 
 @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
@@ -133,24 +139,24 @@ def test_objects_of_an_array_are_drawn_on_an_array(path, tmp_path):
 
 
 def test_a_slide_with_failed_tiles_is_converted_as_it_is(path, tmp_path, monkeypatch):
-    from cytoseed.run.part import Maker
+    from cytoseed.run.tile import TileProcessor
 
-    read = Maker.read
+    read = TileProcessor.read
 
     def fail(maker, tile):
         if tile.number == 2:
             raise ValueError("unreadable")
         return read(maker, tile)
 
-    monkeypatch.setattr(Maker, "read", fail)
-    segment_slide(path, tmp_path / "out", GREY, formats=["objects", "labels"], tile_size_px=128)
+    monkeypatch.setattr(TileProcessor, "read", fail)
+    run(path, tmp_path / "out", GREY, formats=["objects", "labels"], tile_size_px=128)
     with open_result(tmp_path / "out" / "scene.objects.zip") as result:
         assert len(result.failed) == 1
         result.save(tmp_path / "out", ["table"])
     record = json.loads((tmp_path / "out" / "scene.cytoseed.json").read_text())
     assert record["files"] == ["scene.csv", "scene.labels.tif", "scene.objects.zip"]
     monkeypatch.undo()
-    segment_slide(path, tmp_path / "out", GREY, formats=["objects"], existing="resume", tile_size_px=128)
+    run(path, tmp_path / "out", GREY, formats=["objects"], existing="resume", tile_size_px=128)
     assert not (tmp_path / "out" / "scene.csv").exists(), "it lacks what is there now"
     with open_result(tmp_path / "out" / "scene.objects.zip") as result:
         assert not result.failed

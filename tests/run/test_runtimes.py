@@ -8,16 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from cytoseed.run.network_file import network_file
+from cytoseed.run.runtimes import bfloat16_pays, choose_runtime, precision_notice
 
 from bright import bright_config, bright_segmenter
 from cytoseed.models.weights import Model, load_model, save_model
 from cytoseed.run import runtimes, worker
+from cytoseed.run.api import describe, segment
 from cytoseed.run.engine import Engine, engine_for
-from cytoseed.run.network_file import network_file
-from cytoseed.run.runtimes import bfloat16_pays, choose_runtime, precision_notice
-from cytoseed.run.segment import describe, segment
-from cytoseed.run.slide import Watcher, segment_slide
+from cytoseed.run.slide import Callbacks
 from cytoseed.settings import SegmentOptions
+from runs import run
 from same import assert_same_objects
 from scenes import write_discs
 
@@ -96,7 +97,7 @@ def test_a_runtime_that_is_not_installed_is_named_with_its_extra(monkeypatch, tm
     with pytest.raises(ModuleNotFoundError, match=words):
         segment(np.zeros((20, 20), np.uint8), GREY, runtime=runtime, pixel_size_um=0.5)
     with pytest.raises(ModuleNotFoundError, match=words):
-        segment_slide(np.zeros((20, 20), np.uint8), tmp_path / "out", GREY, runtime=runtime)
+        run(np.zeros((20, 20), np.uint8), tmp_path / "out", GREY, runtime=runtime)
     assert not any((tmp_path / "out").iterdir())
 
 
@@ -163,10 +164,10 @@ def test_the_precision_is_recorded_and_the_runtime_is_not(tmp_path):
     assert describe(image, GREY.config, SegmentOptions(runtime="openvino")) == plain
     assert describe(image, GREY.config, SegmentOptions(precision="bfloat16")) == {**plain, "precision": "bfloat16"}
     write_discs(tmp_path / "scene.tif", 150, 140)
-    segment_slide(tmp_path / "scene.tif", tmp_path, GREY, formats=("table",))
-    assert segment_slide(tmp_path / "scene.tif", tmp_path, GREY, formats=("table",), runtime="onnxruntime").was_there
+    run(tmp_path / "scene.tif", tmp_path, GREY, formats=("table",))
+    assert run(tmp_path / "scene.tif", tmp_path, GREY, formats=("table",), runtime="onnxruntime").already_done
     with pytest.raises(FileExistsError, match=r'settings.precision: "float32" -> "bfloat16"'):
-        segment_slide(tmp_path / "scene.tif", tmp_path, GREY, formats=("table",), precision="bfloat16")
+        run(tmp_path / "scene.tif", tmp_path, GREY, formats=("table",), precision="bfloat16")
 
 
 def test_a_slide_has_the_same_files_from_every_runtime(tmp_path):
@@ -175,7 +176,7 @@ def test_a_slide_has_the_same_files_from_every_runtime(tmp_path):
     tables = []
     for runtime in ("torch", *OTHERS):
         options = {"runtime": runtime, "tile_size_px": 128, "formats": ("table", "labels")}
-        segment_slide(tmp_path / "scene.tif", tmp_path / runtime, GREY, **options)
+        run(tmp_path / "scene.tif", tmp_path / runtime, GREY, **options)
         tables.append([(tmp_path / runtime / name).read_bytes() for name in ("scene.csv", "scene.labels.tif")])
     assert tables[0] == tables[1] == tables[2]
     assert tables[0][0].count(b"\n") > 50
@@ -187,8 +188,8 @@ def test_where_bfloat16_is_slow_it_is_said(monkeypatch, tmp_path):
         monkeypatch.setattr(runtimes, "bfloat16_pays", lambda _, pays=pays: pays)
         told = []
         segment(image, GREY, half, told.append)
-        watch = Watcher(told.append, lambda _: None)
-        segment_slide(image, tmp_path / str(pays), GREY, half, formats=("table",), watch=watch)
+        watch = Callbacks(told.append, lambda _: None)
+        run(image, tmp_path / str(pays), GREY, half, formats=("table",), callbacks=watch)
         said = [text for text in told if "on CPUs with AMX or AVX-512 BF16; this CPU has no units" in text]
         assert len(said) == (0 if pays else 2)
     assert precision_notice("float32", CPU) is None

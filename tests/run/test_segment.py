@@ -15,8 +15,10 @@ import cytoseed
 from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
 from cytoseed.models.weights import Model, list_models, load_model, save_model
+from cytoseed.run.api import describe, segment
 from cytoseed.run.engine import Engine
-from cytoseed.run.segment import describe, full_size_labels, segment
+from cytoseed.run.slide import Callbacks
+from cytoseed.run.tile import full_size_labels
 from cytoseed.settings import SegmentOptions
 
 GREY = Model(bright_config(), bright_segmenter())
@@ -61,7 +63,7 @@ def test_a_colour_model_takes_grey_and_colour(kind):
     }[kind]
     result = segment(given_as, RGB)
     assert same_objects(result.labels, truth)
-    assert result.image.shape[1:] == image.shape
+    assert result.shape[1:] == image.shape
 
 
 def test_a_path_an_image_and_an_array_are_alike(tmp_path):
@@ -80,7 +82,7 @@ def test_the_channel_that_is_chosen_decides():
     assert segment(stack, GREY, channels=("1",)).count == 0
     result = segment(stack, RGB, channels=("2", "3", "4"))
     assert same_objects(result.labels, truth)
-    assert result.image.shape == stack.shape
+    assert result.shape == stack.shape
     assert result.settings["channels"] == [2, 3, 4]
 
 
@@ -161,20 +163,20 @@ def test_the_files_pixel_size_is_used_and_a_given_one_goes_before_it(tmp_path):
     sizes = {"PhysicalSizeX": 1.0, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 1.0, "PhysicalSizeYUnit": "µm"}
     tifffile.imwrite(path, image, ome=True, metadata={"axes": "YX", **sizes})
     notices = []
-    stated = segment(path, GREY, notice=notices.append)
+    stated = segment(path, GREY, callbacks=Callbacks(notices.append))
     assert (stated.pixel_size_um, stated.settings["scale"]) == (1.0, 2.0)
     assert stated.settings["pixel_size_source"] == "OME metadata"
-    given_one = segment(path, GREY, pixel_size_um=0.5, notice=notices.append)
+    given_one = segment(path, GREY, pixel_size_um=0.5, callbacks=Callbacks(notices.append))
     assert (given_one.pixel_size_um, given_one.settings["scale"]) == (0.5, 1.0)
     assert given_one.settings["pixel_size_source"] == "given"
-    by_diameter = segment(path, GREY, diameter_px=34.0, notice=notices.append)
+    by_diameter = segment(path, GREY, diameter_px=34.0, callbacks=Callbacks(notices.append))
     assert (by_diameter.pixel_size_um, by_diameter.settings["scale"]) == (1.0, 0.5)
     assert notices == []
 
 
 def test_an_unknown_pixel_size_is_noticed_once():
     notices = []
-    segment(scene()[0], GREY, notice=notices.append)
+    segment(scene()[0], GREY, callbacks=Callbacks(notices.append))
     assert len(notices) == 1
     assert "pixel size unknown" in notices[0]
     assert "--pixel-size" in notices[0]
@@ -203,13 +205,13 @@ def test_settings_that_are_no_finite_numbers_are_refused(name, value):
 
 @pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate", "can't allocate memory: you tried to"])
 def test_a_lack_of_memory_is_told(monkeypatch, text):
-    monkeypatch.setattr(Engine, "labels", Mock(side_effect=RuntimeError(text)))
+    monkeypatch.setattr(Engine, "labels_of_views", Mock(side_effect=RuntimeError(text)))
     with pytest.raises(MemoryError, match="not enough memory to segment 120 x 160 px"):
         segment(scene()[0], GREY, pixel_size_um=1.0)
 
 
 def test_another_fault_of_pytorch_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(Engine, "labels", Mock(side_effect=RuntimeError("mat1 and mat2 cannot be multiplied")))
+    monkeypatch.setattr(Engine, "labels_of_views", Mock(side_effect=RuntimeError("mat1 and mat2 cannot be multiplied")))
     with pytest.raises(RuntimeError, match="mat1"):
         segment(scene()[0], GREY)
 

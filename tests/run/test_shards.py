@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from bright import bright_config, bright_segmenter
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
-from cytoseed.run.job import Shard
+from cytoseed.run.resume import Shard
 from cytoseed.run.shards import find_shards, merge
 from scenes import contents, write_discs
 
@@ -124,7 +124,7 @@ def test_a_merge_that_is_stopped_is_begun_anew(place, monkeypatch):
         merge(place / "parts", "scene")
     monkeypatch.undo()
     assert len(find_shards(place / "parts")["scene"]) == 1
-    assert merge(place / "parts", "scene").was_there
+    assert merge(place / "parts", "scene").already_done
     assert not find_shards(place / "parts")
 
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 import cytoseed
 from bright import bright_config, bright_segmenter
-from cytoseed.images import ImageFileError, image_of, open_image
+from cytoseed.images import ImageFileError, as_image, open_image
 from cytoseed.models.weights import Model
 from cytoseed.results.store import Store
-from cytoseed.run.part import Maker
-from cytoseed.run.segment import segment
-from cytoseed.run.slide import Watcher, segment_slide
+from cytoseed.run.api import segment
+from cytoseed.run.slide import Callbacks
+from cytoseed.run.tile import TileProcessor
+from runs import run
 from same import assert_same_objects
 
 GREY = Model(bright_config(), bright_segmenter())
@@ -104,7 +105,7 @@ def test_an_object_across_tiles_comes_out_whole(length, tmp_path):
     assert result.count == 1
     assert_same_objects(result.labels, image > 10)
     told = []
-    segment_slide(image, tmp_path, GREY, watch=Watcher(told.append, lambda _: None), **TILES)
+    run(image, tmp_path, GREY, callbacks=Callbacks(told.append), **TILES)
     assert not any("left out" in text for text in told)
 
 
@@ -113,12 +114,10 @@ def test_an_object_too_large_is_left_out_and_told_of_never_cut(tmp_path):
     image[150:160, 50:850] = rough(10, 800)
     image[100:110, 100:110] = 200
     told = []
-    run = segment_slide(
-        image, tmp_path, GREY, formats=["labels"], watch=Watcher(told.append, lambda _: None), margin_px=64, **TILES
-    )
-    assert run.result.count == 1
+    report = run(image, tmp_path, GREY, formats=["labels"], callbacks=Callbacks(told.append), margin_px=64, **TILES)
+    assert report.result.count == 1
     assert any("--margin" in text and "left out" in text and "x 50" in text for text in told)
-    enough = segment_slide(image, tmp_path / "enough", GREY, formats=["labels"], margin_px=896, tile_size_px=512)
+    enough = run(image, tmp_path / "enough", GREY, formats=["labels"], margin_px=896, tile_size_px=512)
     assert enough.result.count == 2
 
 
@@ -138,16 +137,16 @@ def test_no_object_has_a_straight_edge_along_a_tile_border():
 
 
 def test_files_are_those_of_the_whole_image(path, tmp_path):
-    run = segment_slide(path, tmp_path / "tiles", GREY, skip_background=False, **TILES)
+    report = run(path, tmp_path / "tiles", GREY, skip_background=False, **TILES)
     whole = segment(path, GREY)
-    assert {file.name for file in run.files} == set(FILES)
+    assert {file.name for file in report.files} == set(FILES)
     labels = tifffile.imread(tmp_path / "tiles" / "scene.labels.tif")
     assert_same_objects(labels, whole.labels)
-    assert run.result.count == len(run.result) == whole.count == labels.max()
+    assert report.result.count == len(report.result) == whole.count == labels.max()
     order = whole.labels[labels > 0], labels[labels > 0]
     number = dict(zip(*map(np.ndarray.tolist, order), strict=True))
     table = {row.pop("id"): row for row in whole.table.drop(columns="touches_tile_edge").to_dict("records")}
-    for block in run.result.blocks():
+    for block in report.result.blocks():
         for row in block.table.drop(columns="touches_tile_edge").to_dict("records"):
             own = row.pop("id")
             (match,) = (theirs for theirs, ours in number.items() if ours == own)
@@ -157,22 +156,22 @@ def test_files_are_those_of_the_whole_image(path, tmp_path):
 
 
 def test_the_overlay_of_a_large_image_shows_every_object(path, tmp_path):
-    run = segment_slide(path, tmp_path, GREY, formats=["labels"], **TILES)
-    picture, labels = run.result.overview(250)
+    report = run(path, tmp_path, GREY, formats=["labels"], **TILES)
+    picture, labels = report.result.overview(250)
     assert picture.shape == (1, 250, 210)
     full = tifffile.imread(tmp_path / "scene.labels.tif")
     np.testing.assert_array_equal(labels[0], full[1::2, 1::2])
 
 
 def test_the_second_run_does_nothing_and_a_missing_format_is_added(path, tmp_path, monkeypatch):
-    segment_slide(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
+    run(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
     before = files_of(tmp_path / "out")
-    monkeypatch.setattr(Maker, "read", None)
-    run = segment_slide(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
-    assert run.was_there
+    monkeypatch.setattr(TileProcessor, "read", None)
+    report = run(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
+    assert report.already_done
     assert files_of(tmp_path / "out") == before
-    more = segment_slide(path, tmp_path / "out", GREY, **TILES)
-    assert not more.was_there
+    more = run(path, tmp_path / "out", GREY, **TILES)
+    assert not more.already_done
     assert set(files_of(tmp_path / "out")) == set(FILES)
     assert (tmp_path / "out" / "scene.csv").read_bytes() == before["scene.csv"]
 
@@ -197,72 +196,72 @@ def stop_after(tiles, monkeypatch):
 
 @pytest.mark.parametrize("tiles", [0, 1, 7])
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(path, tmp_path, monkeypatch, tiles):
-    segment_slide(path, tmp_path / "one", GREY, **TILES)
+    run(path, tmp_path / "one", GREY, **TILES)
     with monkeypatch.context() as patch:
         stop_after(tiles, patch)
         with pytest.raises(Stopped):
-            segment_slide(path, tmp_path / "two", GREY, **TILES)
+            run(path, tmp_path / "two", GREY, **TILES)
     with pytest.raises(FileExistsError, match=f"{16 - tiles} tiles to go.*--resume"):
-        segment_slide(path, tmp_path / "two", GREY, **TILES)
+        run(path, tmp_path / "two", GREY, **TILES)
     with monkeypatch.context() as patch:
         written = stop_after(99, patch)
-        run = segment_slide(path, tmp_path / "two", GREY, existing="resume", **TILES)
+        report = run(path, tmp_path / "two", GREY, existing="resume", **TILES)
         assert len(written) == 16 - tiles
-    assert not run.was_there
+    assert not report.already_done
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
 
 
 def test_resume_begins_where_nothing_is(path, tmp_path):
-    run = segment_slide(path, tmp_path / "out", GREY, existing="resume", **TILES)
-    assert run.result.count == scene()[1]
-    assert segment_slide(path, tmp_path / "out", GREY, existing="resume", **TILES).was_there
+    report = run(path, tmp_path / "out", GREY, existing="resume", **TILES)
+    assert report.result.count == scene()[1]
+    assert run(path, tmp_path / "out", GREY, existing="resume", **TILES).already_done
 
 
 def test_the_tile_size_chosen_from_memory_stays_that_of_the_run(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("cytoseed.run.survey.core_for", lambda *_: 128)
-    segment_slide(path, tmp_path / "out", GREY)
-    monkeypatch.setattr("cytoseed.run.survey.core_for", lambda *_: 256)
-    assert segment_slide(path, tmp_path / "out", GREY).was_there
+    monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 128)
+    run(path, tmp_path / "out", GREY)
+    monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 256)
+    assert run(path, tmp_path / "out", GREY).already_done
 
 
 def test_other_settings_and_inputs_are_refused_with_the_difference(path, tmp_path):
     out = tmp_path / "out"
-    segment_slide(path, out, GREY, formats=["table"], **TILES)
+    run(path, out, GREY, formats=["table"], **TILES)
     for existing in ("refuse", "resume"):
         with pytest.raises(FileExistsError, match=r"seed_threshold: 0\.5 -> 0\.6"):
-            segment_slide(path, out, GREY, formats=["table"], existing=existing, seed_threshold=0.6, **TILES)
+            run(path, out, GREY, formats=["table"], existing=existing, seed_threshold=0.6, **TILES)
     tifffile.imwrite(path, scene(seed=1)[0], tile=(64, 64))
     with pytest.raises(FileExistsError, match="sha256"):
-        segment_slide(path, out, GREY, formats=["table"], existing="resume", **TILES)
-    run = segment_slide(path, out, GREY, formats=["table"], existing="overwrite", **TILES)
-    assert run.result.count == scene(seed=1)[1]
+        run(path, out, GREY, formats=["table"], existing="resume", **TILES)
+    report = run(path, out, GREY, formats=["table"], existing="overwrite", **TILES)
+    assert report.result.count == scene(seed=1)[1]
 
 
 def test_an_overwriting_run_that_was_stopped_goes_on_too(path, tmp_path, monkeypatch):
-    segment_slide(path, tmp_path / "good", GREY, **TILES)
-    segment_slide(path, tmp_path / "out", GREY, seed_threshold=0.6, **TILES)
+    run(path, tmp_path / "good", GREY, **TILES)
+    run(path, tmp_path / "out", GREY, seed_threshold=0.6, **TILES)
     with monkeypatch.context() as patch:
         stop_after(3, patch)
         with pytest.raises(Stopped):
-            segment_slide(path, tmp_path / "out", GREY, existing="overwrite", **TILES)
-    segment_slide(path, tmp_path / "out", GREY, existing="resume", **TILES)
+            run(path, tmp_path / "out", GREY, existing="overwrite", **TILES)
+    run(path, tmp_path / "out", GREY, existing="resume", **TILES)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
 
 
 def test_a_run_overwrites_only_until_its_files_are_written(path, tmp_path):
     out = tmp_path / "out"
-    segment_slide(path, out, GREY, formats=["labels"], existing="overwrite", **TILES)
+    run(path, out, GREY, formats=["labels"], existing="overwrite", **TILES)
     (out / "scene.csv").write_text("mine")
     with pytest.raises(FileExistsError, match=r"scene\.csv"):
-        segment_slide(path, out, GREY, formats=["labels", "table"], **TILES)
+        run(path, out, GREY, formats=["labels", "table"], **TILES)
     assert (out / "scene.csv").read_text() == "mine"
 
 
 @pytest.mark.parametrize("step", ["announce", "begin", "write"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_overwriting_run_stopped_while_it_begins_goes_on(path, tmp_path, monkeypatch, step, moment):
-    segment_slide(path, tmp_path / "good", GREY, **TILES)
-    segment_slide(path, tmp_path / "out", GREY, seed_threshold=0.6, **TILES)
+    run(path, tmp_path / "good", GREY, **TILES)
+    run(path, tmp_path / "out", GREY, seed_threshold=0.6, **TILES)
     whole = getattr(Store, step)
 
     def stopping(*args):
@@ -273,27 +272,27 @@ def test_an_overwriting_run_stopped_while_it_begins_goes_on(path, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(Store, step, stopping)
         with pytest.raises(Stopped):
-            segment_slide(path, tmp_path / "out", GREY, existing="overwrite", **TILES)
+            run(path, tmp_path / "out", GREY, existing="overwrite", **TILES)
     again = "overwrite" if (step, moment) == ("announce", "before") else "resume"  # before it, nothing has changed
-    segment_slide(path, tmp_path / "out", GREY, existing=again, **TILES)
+    run(path, tmp_path / "out", GREY, existing=again, **TILES)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
 
 
 def test_a_complete_result_needs_its_tiles_no_more(path, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    monkeypatch.setattr("cytoseed.run.survey.core_for", lambda *_: 128)
-    segment_slide(path, out, GREY)
+    monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 128)
+    run(path, out, GREY)
     shutil.rmtree(out / "scene.cytoseed")
-    monkeypatch.setattr("cytoseed.run.survey.core_for", lambda *_: 256)
-    run = segment_slide(path, out, GREY)
-    assert run.was_there
-    assert {file.name for file in run.files} == set(FILES)
+    monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 256)
+    report = run(path, out, GREY)
+    assert report.already_done
+    assert {file.name for file in report.files} == set(FILES)
 
 
 def test_the_overlay_shows_a_slide_in_its_colours(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
-    run = segment_slide(image, tmp_path, RGB, formats=["labels"], **TILES)
-    picture, _ = run.result.overview(4096)
+    report = run(image, tmp_path, RGB, formats=["labels"], **TILES)
+    picture, _ = report.result.overview(4096)
     np.testing.assert_array_equal(picture, np.moveaxis(image, -1, 0))
     assert picture.dtype == np.uint8
 
@@ -302,28 +301,28 @@ def test_where_all_is_background_it_says_so(tmp_path):
     image = np.random.default_rng(0).normal(100, 3, (900, 900)).astype(np.uint16)
     image[:300, :300] += scene(300, 300)[0].astype(np.uint16) * 20
     told = []
-    watch = Watcher(told.append, lambda _: None)
-    run = segment_slide(image, tmp_path, GREY, watch=watch, region=(700, 700, 100, 100), **TILES)
-    assert (run.tiles, run.result.count) == (0, 0)
+    watch = Callbacks(told.append, lambda _: None)
+    report = run(image, tmp_path, GREY, callbacks=watch, region=(700, 700, 100, 100), **TILES)
+    assert (report.tiles, report.result.count) == (0, 0)
     assert any("--no-skip-background" in text for text in told)
     assert set(files_of(tmp_path)) == {name.replace("scene", "array") for name in FILES}
 
 
 def test_a_corrupt_shard_is_made_again(path, tmp_path):
     out = tmp_path / "out"
-    segment_slide(path, out, GREY, **TILES)
+    run(path, out, GREY, **TILES)
     before = files_of(out)
     shards = sorted((out / "scene.cytoseed" / "tiles").iterdir())
     shards[3].write_bytes(shards[3].read_bytes()[:50])
     shards[5].write_bytes(b"")
     (out / "scene.geojson").unlink()
-    segment_slide(path, out, GREY, **TILES)
+    run(path, out, GREY, **TILES)
     assert files_of(out) == before
 
 
 def test_a_tile_that_fails_is_listed_and_tried_again_by_resume(path, tmp_path, monkeypatch):
-    segment_slide(path, tmp_path / "good", GREY, **TILES)
-    read = Maker.read
+    run(path, tmp_path / "good", GREY, **TILES)
+    read = TileProcessor.read
 
     def failing(self, tile):
         if tile.number == 5:
@@ -332,17 +331,17 @@ def test_a_tile_that_fails_is_listed_and_tried_again_by_resume(path, tmp_path, m
 
     told = []
     with monkeypatch.context() as patch:
-        patch.setattr(Maker, "read", failing)
-        run = segment_slide(path, tmp_path / "out", GREY, watch=Watcher(told.append, lambda _: None), **TILES)
-    (failure,) = run.failures
+        patch.setattr(TileProcessor, "read", failing)
+        report = run(path, tmp_path / "out", GREY, callbacks=Callbacks(told.append), **TILES)
+    (failure,) = report.failures
     assert failure.box_yxhw == (128, 128, 128, 128)
     assert any("the scanner dreamt" in text and "--resume" in text for text in told)
-    assert run.result.count < scene()[1]
+    assert report.result.count < scene()[1]
     assert "failed_tiles" in json.loads((tmp_path / "out" / "scene.cytoseed.json").read_text())
     with pytest.raises(FileExistsError, match=r"1 tiles to go"):
-        segment_slide(path, tmp_path / "out", GREY, **TILES)
-    run = segment_slide(path, tmp_path / "out", GREY, existing="resume", **TILES)
-    assert not run.failures
+        run(path, tmp_path / "out", GREY, **TILES)
+    report = run(path, tmp_path / "out", GREY, existing="resume", **TILES)
+    assert not report.failures
     assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
 
 
@@ -350,15 +349,15 @@ def test_where_no_tile_can_be_made_nothing_is_written(path, tmp_path, monkeypatc
     def failing(*_):
         raise ImageFileError("all is lost")
 
-    monkeypatch.setattr(Maker, "read", failing)
+    monkeypatch.setattr(TileProcessor, "read", failing)
     with pytest.raises(ImageFileError, match="all is lost"):
-        segment_slide(path, tmp_path / "out", GREY, **TILES)
+        run(path, tmp_path / "out", GREY, **TILES)
     assert list((tmp_path / "out").rglob("*.npz")) == []
     assert files_of(tmp_path / "out") == {}
 
 
 def test_a_full_disk_says_so_and_the_run_goes_on_once_there_is_room(path, tmp_path, monkeypatch):
-    segment_slide(path, tmp_path / "good", GREY, **TILES)
+    run(path, tmp_path / "good", GREY, **TILES)
     fsync, calls = os.fsync, []
 
     def filling(handle):
@@ -370,9 +369,9 @@ def test_a_full_disk_says_so_and_the_run_goes_on_once_there_is_room(path, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", filling)
         with pytest.raises(OSError, match=r"no room left.*--resume"):
-            segment_slide(path, tmp_path / "out", GREY, **TILES)
+            run(path, tmp_path / "out", GREY, **TILES)
     assert 0 < len(Store(tmp_path / "out" / "scene.cytoseed").done()) < 16
-    segment_slide(path, tmp_path / "out", GREY, existing="resume", **TILES)
+    run(path, tmp_path / "out", GREY, existing="resume", **TILES)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
 
 
@@ -386,7 +385,7 @@ def _hold(folder, ready, done):
             ready.set()
             done.wait(60)
 
-    segment_slide(image, folder, GREY, formats=["table"], watch=Watcher(lambda _: None, first), **TILES)
+    run(image, folder, GREY, formats=["table"], callbacks=Callbacks(progress=first), **TILES)
 
 
 def test_another_run_on_the_same_output_is_refused_until_it_is_over(tmp_path):
@@ -395,10 +394,10 @@ def test_another_run_on_the_same_output_is_refused_until_it_is_over(tmp_path):
     thread.start()
     assert ready.wait(60)
     with pytest.raises(BlockingIOError, match=f"another run.*process {os.getpid()}"):
-        segment_slide(scene()[0], tmp_path, GREY, formats=["table"], existing="overwrite", **TILES)
+        run(scene()[0], tmp_path, GREY, formats=["table"], existing="overwrite", **TILES)
     done.set()
     thread.join()
-    assert segment_slide(scene()[0], tmp_path, GREY, formats=["table"], **TILES).was_there
+    assert run(scene()[0], tmp_path, GREY, formats=["table"], **TILES).already_done
 
 
 def test_a_dead_process_keeps_no_lock(tmp_path):
@@ -409,21 +408,21 @@ def test_a_dead_process_keeps_no_lock(tmp_path):
     assert ready.wait(60)
     process.kill()
     process.join()
-    run = segment_slide(scene()[0], tmp_path, GREY, formats=["table"], existing="resume", **TILES)
-    assert run.result.count == scene()[1]
+    report = run(scene()[0], tmp_path, GREY, formats=["table"], existing="resume", **TILES)
+    assert report.result.count == scene()[1]
 
 
 def test_only_what_is_wanted(path, tmp_path):
     image, _ = scene()
     everything = segment(image, GREY, skip_background=False, **TILES)
-    run = segment_slide(path, tmp_path / "out", GREY, region=(100, 50, 120, 200), **TILES)
+    report = run(path, tmp_path / "out", GREY, region=(100, 50, 120, 200), **TILES)
     kept = tifffile.imread(tmp_path / "out" / "scene.labels.tif")
     assert kept.shape == image.shape
     peaks = [np.argwhere(everything.labels == number).mean(0) for number in range(1, everything.count + 1)]
     inside = sum(50 <= y < 250 and 100 <= x < 220 for y, x in peaks)
-    assert abs(run.result.count - inside) <= 6  # those on the edge belong where their highest point is
-    assert run.tiles == 4
-    assert run.skipped == 12
+    assert abs(report.result.count - inside) <= 6  # those on the edge belong where their highest point is
+    assert report.tiles == 4
+    assert report.skipped == 12
     again = segment(image, GREY, region=(100, 50, 120, 200), **TILES)
     assert_same_objects(again.labels, kept)
     outline = {"type": "Polygon", "coordinates": [[[100, 50], [220, 50], [220, 250], [100, 250], [100, 50]]]}
@@ -436,11 +435,11 @@ def test_background_is_skipped_and_nothing_lost(tmp_path):
     image = np.random.default_rng(0).normal(100, 3, (1400, 1400)).astype(np.uint16)
     truth, count = scene(400, 400)
     image[700:1100, 500:900] += truth.astype(np.uint16) * 20
-    run = segment_slide(image, tmp_path, GREY, formats=["labels"], **TILES)
+    report = run(image, tmp_path, GREY, formats=["labels"], **TILES)
     everything = segment(image, GREY, skip_background=False, **TILES)
-    assert run.result.count == everything.count >= count
-    assert 16 < run.tiles < 90
-    assert run.tiles + run.skipped == 121
+    assert report.result.count == everything.count >= count
+    assert 16 < report.tiles < 90
+    assert report.tiles + report.skipped == 121
 
 
 def test_a_dask_array_is_read_tile_by_tile(tmp_path):
@@ -448,8 +447,8 @@ def test_a_dask_array_is_read_tile_by_tile(tmp_path):
 
     image, _ = scene()
     lazy = da.from_array(image, chunks=(100, 100))
-    run = segment_slide(lazy, tmp_path, GREY, formats=["labels"], **TILES)
-    assert_same_objects(run.result.labels_in((0, 0, *image.shape))[0], segment(image, GREY, **TILES).labels)
+    report = run(lazy, tmp_path, GREY, formats=["labels"], **TILES)
+    assert_same_objects(report.result.labels_in((0, 0, *image.shape))[0], segment(image, GREY, **TILES).labels)
 
 
 def test_a_pyramid_is_read_where_it_is_fine_enough(tmp_path):
@@ -495,23 +494,23 @@ def test_a_cut_slide_gives_what_can_be_read(tmp_path):
     with pytest.raises(ImageFileError):
         segment(path, GREY)
     told = []
-    run = segment_slide(path, tmp_path / "out", GREY, watch=Watcher(told.append, lambda _: None), **TILES)
-    assert run.failures
-    assert 0 < run.result.count < count
+    report = run(path, tmp_path / "out", GREY, callbacks=Callbacks(told.append), **TILES)
+    assert report.failures
+    assert 0 < report.result.count < count
     assert any("could not be made" in text for text in told)
 
 
 def test_bad_regions_and_folders_are_refused_before_any_work(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(Maker, "read", None)
+    monkeypatch.setattr(TileProcessor, "read", None)
     with pytest.raises(ValueError, match="region"):
-        segment_slide(path, tmp_path / "out", GREY, region=(400, 400, 100, 100))
+        run(path, tmp_path / "out", GREY, region=(400, 400, 100, 100))
     with pytest.raises(TypeError, match="no setting 'tilesize'"):
-        segment_slide(path, tmp_path / "out", GREY, tilesize=3)
+        run(path, tmp_path / "out", GREY, tilesize=3)
     with pytest.raises(ValueError, match="multiple of 64"):
-        segment_slide(path, tmp_path / "out", GREY, tile_size_px=100)
+        run(path, tmp_path / "out", GREY, tile_size_px=100)
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
-        segment_slide(path, tmp_path / "file", GREY)
+        run(path, tmp_path / "file", GREY)
 
 
 def test_an_image_too_large_for_memory_names_the_other_door():
@@ -522,14 +521,14 @@ def test_an_image_too_large_for_memory_names_the_other_door():
             raise AssertionError
 
     with pytest.raises(ValueError, match="segment_slide"):
-        segment(image_of(Endless()), GREY)
+        segment(as_image(Endless()), GREY)
     assert cytoseed.segment_slide is segment_slide
 
 
 def test_a_format_that_cannot_be_written_is_refused_before_the_work(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(Maker, "read", lambda *_: pytest.fail("began to work"))
+    monkeypatch.setattr(TileProcessor, "read", lambda *_: pytest.fail("began to work"))
     with pytest.raises(ValueError, match="format 'tiff' is not known"):
-        segment_slide(path, tmp_path / "out", GREY, formats=["labels", "tiff"], **TILES)
+        run(path, tmp_path / "out", GREY, formats=["labels", "tiff"], **TILES)
     monkeypatch.setattr("cytoseed.results.writers.find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'cytoseed\[spatial\]'"):
-        segment_slide(path, tmp_path / "out", GREY, formats=["anndata"], **TILES)
+        run(path, tmp_path / "out", GREY, formats=["anndata"], **TILES)

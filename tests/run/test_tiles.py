@@ -36,15 +36,15 @@ def test_boxes_hold_each_other_and_begin_on_the_grain(grid):
     for index in range(grid.tiles):
         tile = grid.tile(index)
         for inner, outer, by in (
-            (tile.core_yxhw, tile.seen_yxhw, grid.margin_px),
-            (tile.seen_yxhw, tile.read_yxhw, grid.reach_px),
+            (tile.core_yxhw, tile.objects_yxhw, grid.margin_px),
+            (tile.objects_yxhw, tile.input_yxhw, grid.reach_px),
         ):
             for axis, side in enumerate((grid.height, grid.width)):
                 begin, end = inner[axis], inner[axis] + inner[axis + 2]
                 assert outer[axis] == max(0, begin - by)
                 assert outer[axis] + outer[axis + 2] == min(side, end + by)
-        assert tile.seen_yxhw[0] % GRAIN_PX == tile.seen_yxhw[1] % GRAIN_PX == 0
-        assert tile.read_yxhw[0] % 16 == tile.read_yxhw[1] % 16 == 0
+        assert tile.objects_yxhw[0] % GRAIN_PX == tile.objects_yxhw[1] % GRAIN_PX == 0
+        assert tile.input_yxhw[0] % 16 == tile.input_yxhw[1] % 16 == 0
 
 
 @given(GRIDS, st.data())
@@ -54,10 +54,10 @@ def test_neighbours_are_those_whose_objects_can_meet(grid, data):
     found = list(grid.neighbours(index, margin))
     assert found == sorted(set(found))
     assert index not in found
-    own = grid._replace(margin_px=margin).tile(index).seen_yxhw
+    own = grid._replace(margin_px=margin).tile(index).objects_yxhw
     meeting = {
         other
         for other in range(grid.tiles)
-        if other != index and overlap(own, grid._replace(margin_px=margin).tile(other).seen_yxhw)
+        if other != index and overlap(own, grid._replace(margin_px=margin).tile(other).objects_yxhw)
     }
     assert meeting <= set(found)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cytoseed.core.prepare import percentiles
-from cytoseed.images import ImageFileError, image_of, open_image
-from cytoseed.images.stain import unmix
+from cytoseed.images import ImageFileError, as_image, open_image
+from cytoseed.images.unmix import unmix
 from cytoseed.learn.samples import find_samples
 from cytoseed.run import tissue
 from cytoseed.run.plan import Plan
@@ -46,7 +46,7 @@ def opened(*levels, hole_yxhw=(0, 0, 0, 0)):
     regions = Recorded(levels, hole_yxhw)
     shapes = tuple(level.shape[1:] for level in levels)
     image = dataclasses.replace(
-        image_of(np.zeros((17, 17), levels[0].dtype)),
+        as_image(np.zeros((17, 17), levels[0].dtype)),
         shape=levels[0].shape,
         level_shapes=shapes,
         connect=lambda: nullcontext(regions),

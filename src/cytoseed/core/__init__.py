@@ -1,1 +1,1 @@
-"""The method of the paper, as torch modules and functions: tensors in, tensors out."""
+"""The method of the paper as torch modules and functions: tensors in, tensors out."""

@@ -1,4 +1,4 @@
-"""Seeds that agree become one object; each pixel goes to its most probable one (the paper's section 2.3.4)."""
+"""Merging of seeds whose maps agree, and assignment of pixels to objects (the paper's section 2.3.4)."""
 
 import torch
 from torch import Tensor
@@ -10,17 +10,17 @@ from cytoseed.core.pixels import Maps
 def agreeing_seeds(maps: Maps, count: int, threshold: float, pixels: int) -> Tensor:
     """Group the seeds whose maps agree: one object each.
 
-    Only maps that share pixels are ever compared; where more than 16 lie on one pixel, each is compared there with the
-    next 15, and agreement reaches the others from map to map.
+    Only maps that share pixels are compared. Where more than 16 maps lie on one pixel, each is compared there with the
+    next 15, and agreement passes on from map to map.
 
     Parameters
     ----------
     maps : Maps
-        The pixels of every seed's map.
+        Pixels of every seed's map.
     count : int
         Number of seeds S.
     threshold : float
-        Maps with at least this intersection over union agree, 0 to 1; agreement is passed on.
+        Lowest intersection over union, 0 to 1, at which two maps agree; agreement is transitive.
     pixels : int
         Number of pixels of all images.
 
@@ -32,12 +32,12 @@ def agreeing_seeds(maps: Maps, count: int, threshold: float, pixels: int) -> Ten
     each = torch.ones_like(maps.seed)
     area = torch.zeros(count, dtype=torch.int64, device=each.device).scatter_add(0, maps.seed, each)
     times = torch.zeros(pixels, dtype=torch.int64, device=each.device).scatter_add(0, maps.pixel, each)
-    several = (times.index_select(0, maps.pixel) > 1).nonzero()[:, 0]  # most pixels are of one map
+    several = (times.index_select(0, maps.pixel) > 1).nonzero()[:, 0]  # most pixels belong to one map
     pixel, order = torch.sort(maps.pixel.index_select(0, several))
     seed = maps.seed.index_select(0, several).index_select(0, order)
     ones: list[Tensor] = []
     others: list[Tensor] = []
-    for step in range(1, 16):  # of more maps on one pixel, each is compared with the next 15
+    for step in range(1, 16):  # each map on a pixel is compared with the next 15
         behind = max(pixel.shape[0] - step, 0)
         shared = (pixel[:behind] == pixel[step:]).nonzero()[:, 0]
         here, there = seed.index_select(0, shared), seed.index_select(0, shared + step)
@@ -49,7 +49,7 @@ def agreeing_seeds(maps: Maps, count: int, threshold: float, pixels: int) -> Ten
 
 
 def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the distinct pairs of numbers, and how often each occurs.
+    """Find the distinct pairs of numbers and count them.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor,
     Returns
     -------
     one, other, times : Tensor, shape (P,), int64
-        Each pair once, in rising order, and how often it occurs.
+        Each pair once, in ascending order, and how often it occurs.
     """
     key, order = torch.sort(one * count + other)
     new = torch.ones_like(key, dtype=torch.bool)
@@ -71,14 +71,14 @@ def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor,
 
 
 def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:
-    """Give each pixel to the object whose logit is the highest there.
+    """Assign each pixel to the object with the highest logit.
 
-    The union of agreeing maps has, at each pixel, the highest of their logits, so that union and argmax are one.
+    The union of agreeing maps has the highest of their logits at each pixel, so one argmax does both.
 
     Parameters
     ----------
     maps : Maps
-        The pixels of every seed's map.
+        Pixels of every seed's map.
     owner : Tensor, shape (S,), int64
         The object of each seed, from 1.
     pixels : int
@@ -87,7 +87,7 @@ def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:
     Returns
     -------
     Tensor, shape (pixels,), int64
-        The object of each pixel, 0 for none. Of equal logits, the object with the smaller number has the pixel.
+        Object of each pixel, 0 for none. If logits are equal, the smaller number wins.
     """
     lowest = torch.full([pixels], -float("inf"), dtype=maps.logit.dtype, device=maps.logit.device)
     best = lowest.scatter_reduce(0, maps.pixel, maps.logit, "amax")
@@ -97,15 +97,15 @@ def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:
     return labels.scatter_reduce(0, maps.pixel.index_select(0, wins), object_of_pixel, "amin", include_self=False)
 
 
-def sure_objects(labels: Tensor, seed_map: Tensor, count: int, threshold: float) -> Tensor:
-    """Leave out objects that the network is not sure of: low on the seed map, by their mean.
+def confident_objects(labels: Tensor, seed_map: Tensor, count: int, threshold: float) -> Tensor:
+    """Remove objects whose mean on the seed map is low.
 
     Parameters
     ----------
     labels : Tensor, shape (N, H, W), int64
-        0 is background; an object's number is from 1 to `count`.
+        0 is background; numbers are from 1 to `count`.
     seed_map : Tensor, shape (N, H, W), float
-        S, from 0 outside objects to 1 in their middle; 0.5 is a usual mean.
+        S, from 0 outside objects to 1 at their centre; a mean of 0.5 is usual.
     count : int
     threshold : float
         Lowest mean of S over an object's pixels.
@@ -113,11 +113,11 @@ def sure_objects(labels: Tensor, seed_map: Tensor, count: int, threshold: float)
     Returns
     -------
     Tensor, shape (N, H, W), int64
-        0 in place of the objects left out.
+        Labels, 0 in removed objects.
     """
     flat = labels.flatten()
     none = torch.zeros(count + 1, dtype=seed_map.dtype, device=labels.device)
     total = none.scatter_add(0, flat, seed_map.flatten())
     area = none.scatter_add(0, flat, torch.ones_like(seed_map).flatten())
-    sure = (total >= threshold * area).index_select(0, flat).view(labels.shape)
-    return torch.where(sure, labels, 0)
+    confident = (total >= threshold * area).index_select(0, flat).view(labels.shape)
+    return torch.where(confident, labels, 0)

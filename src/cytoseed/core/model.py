@@ -1,4 +1,4 @@
-"""The whole method as one scriptable module: from a normalised image to its labels."""
+"""The whole method as one scriptable module, from a normalised image to its labels."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cytoseed.core.merge import agreeing_seeds, paint, sure_objects
+from cytoseed.core.merge import agreeing_seeds, confident_objects, paint
 from cytoseed.core.network import STRIDE, build_network
 from cytoseed.core.pair import pair_nuclei
 from cytoseed.core.pieces import is_traced, whole_objects
@@ -17,7 +17,7 @@ from cytoseed.settings import ModelConfig
 
 
 class Thresholds(NamedTuple):
-    """What decides, after the network, what is an object; see `ModelConfig` for each."""
+    """Thresholds of the steps after the network; see `ModelConfig` for each."""
 
     peak_radius_px: int
     seed_threshold: float
@@ -30,17 +30,17 @@ class PostprocessOptions(NamedTuple):
     """Postprocessing options beyond the thresholds; `Segmenter.default_options` holds the defaults."""
 
     mean_threshold: float
-    """Objects whose seed map has a lower mean over their pixels are left out; 0: none is."""
+    """Lowest mean of the seed map over an object; 0 keeps all."""
     window_px: int
-    """Side of the windows that maps are first made in, even, 8 or more; 0: the model's."""
+    """Width of the first window of a map, even, 8 or more; 0: the model's."""
     clean: bool
-    """Keep of each map the piece that holds its seed, of each object the largest piece, and fill holes."""
+    """Keep the piece of each map that holds its seed and the largest piece of each object, and fill holes."""
     paired: bool
-    """Of nuclei and cells, give a nucleus its cell's id; else each target is numbered by itself."""
+    """Give a nucleus the id of its cell; otherwise each target is numbered separately."""
     targets: list[bool]
-    """(T,): which targets are wanted, one at least; the others are not computed."""
+    """(T,): whether each target is computed; at least one is."""
     seeds: Tensor
-    """(S, 3) int64: image, row and column of the seeds to take, in the images; (0, 3): those of the seed map."""
+    """(S, 3) int64: image, row and column of seeds to use; (0, 3): those found in the seed map."""
 
 
 class Segmenter(nn.Module):
@@ -66,7 +66,7 @@ class Segmenter(nn.Module):
         self.classifiers = nn.ModuleList([PixelClassifier(*dims, widths, config.grid_step) for _ in config.targets])
         doublings = max(0, (config.max_window_px - 1) // config.window_px).bit_length()
         self.windows = [config.window_px << doubling for doubling in range(doublings + 1)]
-        self.chunk_px = 1 << 18  # window pixels at a time, which a cache holds; 0: all, for exporters that trace
+        self.chunk_px = 1 << 18  # window pixels at a time, so that they fit the CPU's cache; 0: all, for tracing
         self.peak_radius_px = config.peak_radius_px
         self.seed_threshold = config.seed_threshold
         self.mask_threshold = config.mask_threshold
@@ -82,7 +82,7 @@ class Segmenter(nn.Module):
 
     @property
     def default_options(self) -> PostprocessOptions:
-        """Postprocessing with no option changed."""
+        """Options with which nothing is changed."""
         none = torch.zeros([0, 3], dtype=torch.int64)
         return PostprocessOptions(0.0, 0, True, True, [True for _ in range(self.targets)], none)
 
@@ -97,8 +97,8 @@ class Segmenter(nn.Module):
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
-            Labels of each image and target: 0 is background, ids are 1 to K without gaps. Of nuclei and cells, a
-            nucleus has its cell's id (`pair.pair_nuclei`).
+            Labels of each image and target: 0 is background, ids are 1 to K without gaps. With targets nuclei and
+            cells, a nucleus has the id of its cell (`pair.pair_nuclei`).
         """
         return self.labels(self.fields(image), self.thresholds)
 
@@ -108,12 +108,12 @@ class Segmenter(nn.Module):
         Parameters
         ----------
         image : Tensor, shape (N, C, H, W), float
-            As for `forward`; it is not changed.
+            As for `forward`; not changed.
 
         Returns
         -------
         Tensor, shape (N, T, F, H, W), float32
-            For each target Dp channels of P within +- `offset_limit`, De of E, and the seed map S.
+            For each target, Dp channels of P within +- `offset_limit`, De of E, and the seed map S.
         """
         height, width = image.shape[2], image.shape[3]
         raw: Tensor = self.network(self._padded(image))[:, :, :height, :width].to(torch.float32)
@@ -124,7 +124,7 @@ class Segmenter(nn.Module):
             positional = self.offset_limit * torch.tanh(positional)
             seed_map = seed_map / 15 + 0.5  # the network's output regresses 15 (d - 0.5)
             return torch.cat([positional, conditional, seed_map], dim=2)
-        positional.tanh_().mul_(self.offset_limit)  # the same, in place: not on mps, where that was never tried
+        positional.tanh_().mul_(self.offset_limit)  # the same in place; not tested on mps
         seed_map.div_(15).add_(0.5)
         return raw
 
@@ -139,62 +139,62 @@ class Segmenter(nn.Module):
         Parameters
         ----------
         image : Tensor, shape (N, C, H, W), float
-            As for `forward`; it is not changed.
+            As for `forward`; not changed.
 
         Returns
         -------
         Tensor, shape (8, N, T, F, H, W), float32
-            Fields of each view, turned back into the image's place; x and y of P stay the view's own.
+            Fields of each view, turned back to the image; x and y of P stay those of the view.
         """
         height, width = image.shape[2], image.shape[3]
-        padded = self._padded(image)  # before turning: a part cut at a multiple of the stride then has the same views
+        padded = self._padded(image)  # first: a part cut at a multiple of the stride then has the same views
         first = self.fields(padded)[..., :height, :width]
-        views = torch.empty([VIEWS, *first.shape], device=first.device)  # filled one by one: two copies would not fit
+        views = torch.empty([VIEWS, *first.shape], device=first.device)  # filled one by one to save memory
         views[0] = first
         for view in range(1, VIEWS):
             views[view] = turn_back(self.fields(turn(padded, view)), view)[..., :height, :width]
         return views
 
     def labels(self, fields: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None) -> Tensor:
-        """From fields to labels.
+        """Compute labels from fields.
 
         Parameters
         ----------
         fields : Tensor, shape (N, T, F, H, W), float32
-            What `fields` returned.
+            Result of `fields`.
         thresholds : Thresholds
         options : PostprocessOptions, optional
-            Without them, `default_options`.
+            By default `default_options`.
 
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
-            As `labels_of_views`.
+            As of `labels_of_views`.
         """
         return self.labels_of_views(fields[None], thresholds, options)
 
     def labels_of_views(
         self, views: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None
     ) -> Tensor:
-        """From the fields of several views to labels: seeds of the mean seed map, the median of their logits.
+        """Compute labels from the fields of several views: seeds of the mean seed map, median of the logits.
 
         Parameters
         ----------
         views : Tensor, shape (V, N, T, F, H, W), float32
-            What `views` returned, or the fields of one view.
+            Result of `views`, or the fields of one view.
         thresholds : Thresholds
         options : PostprocessOptions, optional
-            Without them, `default_options`.
+            By default `default_options`.
 
         Returns
         -------
         Tensor, shape (N, T, H, W), int32
-            As for `forward`; T is the number of targets wanted.
+            As of `forward`; T is the number of targets computed.
         """
         chosen = self.default_options if options is None else options
         windows = self.windows if chosen.window_px == 0 else self._windows_from(chosen.window_px)
         labels: list[Tensor] = []
-        highest = 0  # that an object's number can be
+        highest = 0  # possible number of an object
         for target, classifier in enumerate(self.classifiers):
             if chosen.targets[target]:
                 own = views[:, :, target]
@@ -213,7 +213,7 @@ class Segmenter(nn.Module):
         return stacked
 
     def _windows_from(self, first: int) -> list[int]:
-        """Windows to try, each twice as wide as the one before, up to the largest of the model's at least."""
+        """Window widths, each twice the one before, up to at least the model's largest."""
         windows = [first]
         while windows[-1] < self.windows[-1]:
             windows.append(2 * windows[-1])
@@ -221,9 +221,9 @@ class Segmenter(nn.Module):
 
 
 def _objects(maps: Maps, seed_map: Tensor, count: int, thresholds: Thresholds, chosen: PostprocessOptions) -> Tensor:
-    """Labels (N, H, W) of the maps of so many seeds."""
+    """Labels (N, H, W) from the maps of `count` seeds."""
     owner = agreeing_seeds(maps, count, thresholds.agreement_iou, seed_map.numel())
     painted = paint(maps, owner + 1, seed_map.numel()).view(seed_map.shape)
     if chosen.mean_threshold > 0:
-        painted = sure_objects(painted, seed_map, count, chosen.mean_threshold)
+        painted = confident_objects(painted, seed_map, count, chosen.mean_threshold)
     return whole_objects(painted, count, thresholds.min_size_px, chosen.clean)

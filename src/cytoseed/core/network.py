@@ -8,25 +8,25 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 STRIDE = {"paper": 8, "lite": 16, "slim": 16}
-"""Height and width that `UNet.forward` takes are multiples of this."""
+"""Height and width of images for `UNet.forward` are multiples of this."""
 
 REACH = {"paper": 95, "lite": 104, "slim": 104}
-"""Radius in px beyond which an input pixel cannot change a field."""
+"""Receptive field: radius in px beyond which an input pixel does not change the fields."""
 
 
 class _Conv(nn.Module):
-    """Convolution, batch normalisation, and ReLU where asked for; of an image enlarged twice, where it grows.
+    """Convolution, batch normalisation, optional ReLU; with `upsample`, on an image enlarged by 2.
 
-    A 1x1 convolution grows afterwards: the same values, from a quarter of the pixels.
+    A 1x1 convolution is enlarged afterwards: the same values, from a quarter of the pixels.
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int, active: bool = True, grows: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, size: int, active: bool = True, upsample: bool = False) -> None:
         super().__init__()
-        self.before: nn.Module = _Twice() if grows and size > 1 else nn.Identity()
+        self.before: nn.Module = _Upsample() if upsample and size > 1 else nn.Identity()
         self.conv: nn.Module = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(outputs)
         self.active: nn.Module = nn.ReLU(inplace=True) if active else nn.Identity()
-        self.after: nn.Module = _Twice() if grows and size == 1 else nn.Identity()
+        self.after: nn.Module = _Upsample() if upsample and size == 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.after(self.active(self.norm(self.conv(self.before(x)))))
@@ -38,24 +38,24 @@ class _Conv(nn.Module):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)  # type: ignore[type-var]
             self.norm = nn.Identity()
 
-    def join(self) -> None:
-        """Make one of enlarging and convolving, once folded: a transposed convolution, with 4/9 of the products."""
-        if isinstance(self.before, _Twice) and isinstance(self.conv, nn.Conv2d):
+    def fuse_upsampling(self) -> None:
+        """Replace enlarging and a folded convolution by a transposed convolution with 4/9 of the multiplications."""
+        if isinstance(self.before, _Upsample) and isinstance(self.conv, nn.Conv2d):
             sides = (self.conv.in_channels, self.conv.out_channels)
-            joined: nn.ConvTranspose2d = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            fused: nn.ConvTranspose2d = nn.utils.skip_init(  # type: ignore[no-untyped-call]
                 nn.ConvTranspose2d, *sides, 4, stride=2, padding=1
-            )  # nothing is drawn at random
+            )  # no random initial weights
             kernel = self.conv.weight
-            joined.weight = nn.Parameter(_enlarged(kernel.detach()), requires_grad=kernel.requires_grad)
-            joined.bias = self.conv.bias
-            self.conv, self.before = joined, nn.Identity()
+            fused.weight = nn.Parameter(_enlarged(kernel.detach()), requires_grad=kernel.requires_grad)
+            fused.bias = self.conv.bias
+            self.conv, self.before = fused, nn.Identity()
 
 
-class _Twice(nn.Module):
-    """Nearest neighbour: what `nn.Upsample(scale_factor=2)` does, and it alone.
+class _Upsample(nn.Module):
+    """Nearest-neighbour upsampling by 2, as `nn.Upsample(scale_factor=2)`.
 
-    Scripted, that takes every other mode with it, among them one that libtorch has had since 2026 only: QuPath's could
-    not open the file.
+    TorchScript compiles all modes of `nn.Upsample`, one of which libtorch has only since 2026: QuPath's older libtorch
+    could not open the file.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,9 +64,9 @@ class _Twice(nn.Module):
 
 
 def _enlarged(kernel: Tensor) -> Tensor:
-    """Kernel (I, O, 4, 4) of the transposed convolution that does what (O, I, 3, 3) does to an image enlarged twice.
+    """Kernel (I, O, 4, 4) of the transposed convolution equal to (O, I, 3, 3) on an image enlarged by 2.
 
-    A pixel of the small image is two of the large one, in each direction, which meet different weights.
+    A pixel of the small image is 2 x 2 pixels of the large one, which are multiplied by different weights.
     """
     padded = nn.functional.pad(kernel.flip(2, 3).transpose(0, 1), [1, 1, 1, 1])
     return padded.unfold(2, 2, 1).unfold(3, 2, 1).sum((4, 5))
@@ -75,26 +75,26 @@ def _enlarged(kernel: Tensor) -> Tensor:
 class _Block(nn.Module):
     """Residual block of two or four 3x3 convolutions; a skip connection is summed after the first.
 
-    x -> c0 (+ skip) -> c1, + 1x1(x); with four: -> c2 -> c3, + itself. Where it grows, x is enlarged twice before.
+    x -> c0 (+ skip) -> c1, + 1x1(x); with four: -> c2 -> c3, + its input. With `upsample`, x is enlarged by 2 first.
     """
 
-    def __init__(self, inputs: int, outputs: int, convolutions: int, grows: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, convolutions: int, upsample: bool = False) -> None:
         super().__init__()
-        self.project = _Conv(inputs, outputs, 1, active=False, grows=grows)
-        self.first = _Conv(inputs, outputs, 3, grows=grows)
+        self.project = _Conv(inputs, outputs, 1, active=False, upsample=upsample)
+        self.first = _Conv(inputs, outputs, 3, upsample=upsample)
         self.second = _Conv(outputs, outputs, 3)
         more = [_Conv(outputs, outputs, 3) for _ in range(convolutions - 2)]
         self.rest = nn.Sequential(*more)
         self.deep = len(more) > 0
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        result = self._mixed(x, skip)
+        result = self._first_half(x, skip)
         if self.deep:
             result = result + self.rest(result)
         return result
 
-    def _mixed(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Half of the block, or all of it; what is between its convolutions is gone afterwards."""
+    def _first_half(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Compute the first two convolutions, in a function so that the memory of intermediates is freed."""
         inner = self.first(x)
         if skip is not None:
             inner = inner + skip
@@ -114,10 +114,10 @@ class UNet(nn.Module):
     convolutions : int
         3x3 convolutions in a block, 2 or 4.
     shuffle : int
-        1: the first level is at full resolution (the paper). 2: pixels are folded 2x2 into channels first, and a
-        last thin layer works at full resolution on the unfolded result and the image (our `lite` and `slim`).
+        1: the first level is at full resolution (the paper). 2: pixels are first folded 2x2 into channels, and a last
+        thin layer at full resolution takes the unfolded result and the image (our `lite` and `slim`).
     detail : int
-        Channels of that last layer; unused where `shuffle` is 1.
+        Channels of that last layer; unused if `shuffle` is 1.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class UNet(nn.Module):
         ins = [inputs * shuffle**2, *widths[:-1]]
         self.down = nn.ModuleList([_Block(i, o, convolutions) for i, o in zip(ins, widths, strict=True)])
         coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.up = nn.ModuleList([_Block(i, o, convolutions, grows=True) for i, o in coarse_to_fine])
+        self.up = nn.ModuleList([_Block(i, o, convolutions, upsample=True) for i, o in coarse_to_fine])
         self.pool = nn.MaxPool2d(2)
-        self.refine: nn.Module = _Refine(inputs, widths[0], detail, shuffle) if shuffle > 1 else _Unrefined()
+        self.refine: nn.Module = _Refine(inputs, widths[0], detail, shuffle) if shuffle > 1 else _NoRefinement()
         self.head = nn.Conv2d(detail if shuffle > 1 else widths[0], outputs, 1)
         self.widths, self.convolutions, self.shuffle = list(widths), convolutions, shuffle
-        self.band_px = 0  # rows computed at a time at the first level, going down and up; 0: all
+        self.band_px = 0  # rows computed at a time at the first level of encoder and decoder; 0: all
 
     def forward(self, image: Tensor) -> Tensor:
         """Compute the fields.
@@ -151,9 +151,10 @@ class UNet(nn.Module):
 
         Returns
         -------
-        Tensor, shape (N, outputs, H, W), not bounded
+        Tensor, shape (N, outputs, H, W)
+            Unbounded.
         """
-        x = self._begin(self.fold_pixels(image))
+        x = self._first_level(self.fold_pixels(image))
         skips = [x]
         for level, block in enumerate(self.down):
             if level > 0:
@@ -163,14 +164,14 @@ class UNet(nn.Module):
         for level, block in enumerate(self.up):
             if level + 1 < len(self.up):
                 x = block(x, skips.pop())
-        return self._end(x, skips.pop(), image)
+        return self._last_level(x, skips.pop(), image)
 
-    def _begin(self, x: Tensor) -> Tensor:
-        """Compute the first level going down, band by band."""
+    def _first_level(self, x: Tensor) -> Tensor:
+        """Compute the first level of the encoder, band by band."""
         height = x.shape[2]
         if self.band_px == 0:
-            first_level: Tensor = self.down[0](x)
-            return first_level
+            whole: Tensor = self.down[0](x)
+            return whole
         size = [x.shape[0], self.widths[0], height, x.shape[3]]
         level = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         for top in range(0, height, self.band_px):
@@ -179,8 +180,8 @@ class UNet(nn.Module):
             level[:, :, top:bottom] = self.down[0](x[:, :, first:last])[:, :, top - first : bottom - first]
         return level
 
-    def _end(self, x: Tensor, skip: Tensor, image: Tensor) -> Tensor:
-        """Compute the first level going up, and what follows it, band by band: together most of the memory."""
+    def _last_level(self, x: Tensor, skip: Tensor, image: Tensor) -> Tensor:
+        """Compute the last level of the decoder and the head, band by band: they use most of the memory."""
         height = image.shape[2]
         if self.band_px == 0:
             all_fields: Tensor = self.head(self.refine(self.up[-1](x, skip), image))
@@ -188,7 +189,7 @@ class UNet(nn.Module):
         size = [image.shape[0], self.head.out_channels, height, image.shape[3]]
         fields = torch.empty(size, dtype=x.dtype, device=x.device)
         coarse, fine = height // x.shape[2], height // skip.shape[2]
-        halo = 2 + fine * self.convolutions  # what `refine` sees around it, and the block before it
+        halo = 2 + fine * self.convolutions  # receptive field of `refine` and of the block before it
         halo += -halo % coarse
         for top in range(0, height, self.band_px):
             bottom = min(height, top + self.band_px)
@@ -207,19 +208,19 @@ class UNet(nn.Module):
             if isinstance(module, _Conv):
                 module.fold()
 
-    def join(self) -> None:
-        """Fold, and make one of every enlarging and the convolution behind it: the same within rounding, faster.
+    def fuse_upsampling(self) -> None:
+        """Fold, and fuse every upsampling with the convolution after it: the same within rounding, faster.
 
         For inference in PyTorch; other runtimes can be slower on transposed convolutions.
         """
         self.fold()
         for module in list(self.modules()):
             if isinstance(module, _Conv):
-                module.join()
+                module.fuse_upsampling()
 
 
 class _Refine(nn.Module):
-    """Back to full resolution: unfold channels into pixels, add what the image itself shows, one 3x3 layer."""
+    """Return to full resolution: unfold channels into pixels, add a convolution of the image, one 3x3 layer."""
 
     def __init__(self, inputs: int, width: int, detail: int, shuffle: int) -> None:
         super().__init__()
@@ -234,8 +235,8 @@ class _Refine(nn.Module):
         return result
 
 
-class _Unrefined(nn.Module):
-    """The paper's network ends at full resolution as it is."""
+class _NoRefinement(nn.Module):
+    """Identity: the paper's network already ends at full resolution."""
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:  # noqa: ARG002
         return x
@@ -247,8 +248,8 @@ def build_network(name: str, inputs: int, outputs: int) -> UNet:
     Parameters
     ----------
     name : {'paper', 'lite', 'slim'}
-        `paper`: widths 32 to 256, four convolutions a block, 3.8 M parameters, 35 GFLOP for a 256 x 256 image.
-        `lite`: folded pixels, widths 24 to 128, two convolutions a block, 2.3 GFLOP. `slim`: the same with fewer
+        `paper`: widths 32 to 256, four convolutions per block, 3.8 M parameters, 35 GFLOP for a 256 x 256 image.
+        `lite`: folded pixels, widths 24 to 128, two convolutions per block, 2.3 GFLOP. `slim`: the same with fewer
         channels, 0.46 M parameters, 1.3 GFLOP.
     inputs, outputs : int
         Channels of the image and of the fields.
@@ -285,7 +286,7 @@ def count_flops(network: nn.Module, channels: int, side: int = 256) -> int:
         elif isinstance(module, nn.ConvTranspose2d):
             total += 2 * inputs[0][0].numel() * module.weight[0].numel()
 
-    counted = copy.deepcopy(network).eval()  # neither hooks nor mode stay behind
+    counted = copy.deepcopy(network).eval()  # hooks and mode of the original stay as they are
     for module in counted.modules():
         module.register_forward_hook(add)
     device = next(counted.parameters()).device

@@ -1,4 +1,4 @@
-"""A nucleus and its cell are one: which belong together, which pixels are theirs, and the id that they share."""
+"""Pairing of nuclei and cells: which belong together, which pixels they have, and their common id."""
 
 import torch
 from torch import Tensor
@@ -8,29 +8,29 @@ from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 
 
 def pair_nuclei(labels: Tensor, count: int) -> Tensor:
-    """Give each nucleus the id of its cell, and make it lie in the cell.
+    """Give each nucleus the id of its cell, and make it lie inside the cell.
 
-    A nucleus belongs to the cell that covers most of it, where that is at least half of its pixels. A cell has at
-    most one nucleus: of several the one with the most pixels in it. The others stay by themselves, as do nuclei that
-    no cell covers, and cells without a nucleus.
+    A nucleus belongs to the cell that covers most of it, if that is at least half of its pixels. A cell has at most
+    one nucleus: of several, the one with the most pixels in it. The others stay unpaired, as do nuclei that no cell
+    covers and cells without a nucleus.
 
     Parameters
     ----------
     labels : Tensor, shape (2, H, W), integer
-        Nuclei, then cells; each plane is numbered by itself, with gaps or without. 0 is background. Objects are one
-        piece each, without holes (`whole_objects`).
+        Nuclei, then cells; each plane is numbered separately, with or without gaps. 0 is background. Each object is
+        one piece without holes (`whole_objects`).
     count : int
-        Highest number that a nucleus or a cell can have.
+        Highest possible number of a nucleus or cell.
 
     Returns
     -------
     Tensor, shape (2, H, W), int32
         0 is background, and ids are 1 to K without gaps over both planes: first the cells in their order, then the
-        nuclei without a cell in theirs. A nucleus that has a cell has its id. Of such a pair, the cell takes over the
-        pixels of the nucleus that are no cell's, and the nucleus loses those that are another cell's; both stay
-        one piece (the largest) without holes, but the nucleus may come out smaller than the smallest object. It lies
-        in its cell, save where it encloses another cell. All other objects keep their pixels. Of equal numbers of
-        pixels, the nucleus or cell with the lower number counts.
+        nuclei without a cell in theirs. A nucleus with a cell has the cell's id. In a pair, the cell takes over pixels
+        of the nucleus that belong to no cell, and the nucleus loses those that belong to another cell; both stay one
+        piece (the largest) without holes, but the nucleus may become smaller than `min_size_px`. It lies inside its
+        cell, except where it encloses another cell. All other objects keep their pixels. If numbers of pixels are
+        equal, the nucleus or cell with the lower number wins.
     """
     nuclei, cells = labels[0].to(torch.int64), labels[1].to(torch.int64)
     cell_of = _cells_of(nuclei.flatten(), cells.flatten(), count)
@@ -43,7 +43,7 @@ def pair_nuclei(labels: Tensor, count: int) -> Tensor:
 
 
 def _cells_of(nuclei: Tensor, cells: Tensor, count: int) -> Tensor:
-    """Find the cell of each nucleus, of the labels (P,) of all pixels: (count + 1,) int64, 0 for none."""
+    """Cell of each nucleus, (count + 1,) int64, 0 for none, from the labels (P,) of all pixels."""
     none = torch.zeros(count + 1, dtype=torch.int64, device=nuclei.device)
     area = none.scatter_add(0, nuclei, torch.ones_like(nuclei))
     both = ((nuclei > 0) & (cells > 0)).nonzero()[:, 0]
@@ -57,7 +57,7 @@ def _cells_of(nuclei: Tensor, cells: Tensor, count: int) -> Tensor:
 
 
 def _best(whose: Tensor, other: Tensor, common: Tensor, count: int) -> Tensor:
-    """Tell which pair of each object has the most pixels in common; of equal ones, that with the lower other."""
+    """Whether a pair has the most pixels in common of all with the object `whose`; ties go to the lower `other`."""
     most = torch.zeros(count + 1, dtype=torch.int64, device=whose.device)
     fits = common == most.scatter_reduce(0, whose, common, "amax")[whose]
     lowest = torch.full_like(most, count + 1)

@@ -1,7 +1,7 @@
-"""Whole objects: one connected piece each, no small ones, no holes, numbered without gaps.
+"""Whole objects: each one connected piece without holes, none too small, numbered without gaps.
 
-Everything works on the horizontal runs of equal labels, of which an image has far fewer than pixels. Neighbours are
-the four nearest pixels, for objects and for holes.
+Everything works on horizontal runs of equal labels, which are far fewer than pixels. Neighbours are the four nearest
+pixels, for objects and for holes.
 """
 
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from torch.nn import functional as F
 
 
 def connected_components(first: Tensor, second: Tensor, count: int) -> Tensor:
-    """Find the connected groups of a graph, by a fixed number of hooking and pointer-jumping rounds.
+    """Find the connected components of a graph by a fixed number of hooking and pointer-jumping rounds.
 
     Parameters
     ----------
     first, second : Tensor, shape (E,), int64
-        The two ends of each edge, from 0 to `count` - 1; E may be 0. Chains of 100,000 nodes in any order are followed
-        to their end; of longer ones, parts may stay apart.
+        The two ends of each edge, from 0 to `count` - 1; E may be 0. Chains of up to 100,000 nodes in any order are
+        followed to their end; longer ones may remain in several parts.
     count : int
         Number of nodes.
 
     Returns
     -------
     Tensor, shape (count,), int64
-        For each node the smallest node of its group.
+        For each node the smallest node of its component.
     """
     root = torch.arange(count, device=first.device)
     for _ in range(12):  # a chain of 100 000 nodes needs 6 rounds in order and 11 shuffled
@@ -41,12 +41,12 @@ def connected_components(first: Tensor, second: Tensor, count: int) -> Tensor:
 
 
 def _may_stop(values: Tensor) -> bool:
-    """Tell whether a loop may end by what it finds: not where that is waited for (a GPU), nor in a traced graph."""
+    """Whether a loop may end early: not on a GPU, which would have to wait for the value, nor in a traced graph."""
     return values.device.type == "cpu" and not is_traced()
 
 
 def is_traced() -> bool:
-    """Tell whether an exporter runs the code to write down what it does."""
+    """Whether an exporter is tracing the code."""
     return False if torch.jit.is_scripting() else torch.compiler.is_compiling()  # type: ignore[attr-defined]
 
 
@@ -60,9 +60,9 @@ class Runs(NamedTuple):
     length: Tensor
     """(R,) int64: pixels of each run."""
     upper: Tensor
-    """(V,) int64: runs that touch one in the row below; a pair can occur twice."""
+    """(V,) int64: runs that touch a run in the row below; a pair can occur twice."""
     lower: Tensor
-    """(V,) int64: the runs they touch."""
+    """(V,) int64: the runs below that they touch."""
 
 
 def find_runs(labels: Tensor) -> Runs:
@@ -88,19 +88,19 @@ def find_runs(labels: Tensor) -> Runs:
 
 
 def _number(starts: Tensor) -> Tensor:
-    """Count runs from 1 in raster order, int32: of each pixel the run that began last, 0 before the first."""
+    """Number of the run that began last at each pixel, int32, from 1 in raster order; 0 before the first."""
     return starts.flatten().cumsum(0, dtype=torch.int32).view(starts.shape)
 
 
 def _meeting(run: Tensor, meets: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the runs (V,) of the pixels for which `meets` is True, and those of the pixels below them."""
+    """Runs (V,) of the pixels where `meets` is True, and of the pixels below them."""
     upper, by_place = meets.flatten().nonzero()[:, 0], run.flatten()
     lower = by_place.index_select(0, upper + run.shape[2])
     return by_place.index_select(0, upper).to(torch.int64), lower.to(torch.int64)
 
 
 def seed_piece(mask: Tensor) -> Tensor:
-    """Keep, of each window's mask, the connected piece that its seed lies in.
+    """Keep the connected piece of each window's mask that holds its seed.
 
     Parameters
     ----------
@@ -110,15 +110,15 @@ def seed_piece(mask: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (S, w, w), bool
-        Empty where the mask does not hold its own seed.
+        Empty if the mask does not hold its seed.
     """
     side = mask.shape[2]
-    starts = mask.clone()  # of runs in the mask: those outside it do not matter
+    starts = mask.clone()  # of runs inside the mask only
     starts[:, :, 1:] = mask[:, :, 1:] & ~mask[:, :, :-1]
     meets = torch.zeros_like(mask)
     meets[:, :-1] = mask[:, :-1] & mask[:, 1:] & (starts[:, :-1] | starts[:, 1:])
     run = _number(starts)
-    begin = F.pad(starts.flatten().nonzero()[:, 0], [1, 0])  # where each run does; there is no run 0
+    begin = F.pad(starts.flatten().nonzero()[:, 0], [1, 0])  # position at which each run begins; there is no run 0
     upper, lower = _meeting(run, meets)
     piece = connected_components(upper, lower, begin.shape[0])
     middle = side // 2
@@ -129,24 +129,24 @@ def seed_piece(mask: Tensor) -> Tensor:
 
 
 def whole_objects(labels: Tensor, count: int, min_size: int, clean: bool = True) -> Tensor:
-    """Make every object one piece without holes and number the objects of each image from 1.
+    """Reduce every object to one piece without holes and number the objects of each image from 1.
 
     Parameters
     ----------
     labels : Tensor, shape (N, H, W), int64
-        0 is background; an object's number is from 1 to `count`, and those of a later image are higher than those of
-        an earlier one.
+        0 is background; numbers are from 1 to `count`, and those of an image are higher than those of the images
+        before it.
     count : int
-        Highest number an object can have.
+        Highest possible number.
     min_size : int
-        Objects whose largest piece has fewer pixels are left out.
+        Objects whose largest piece has fewer pixels are removed.
     clean : bool
-        Else objects stay as they are, in pieces and with holes, and only those of fewer pixels are left out.
+        If False, objects keep their pieces and holes, and only those with fewer pixels are removed.
 
     Returns
     -------
     Tensor, shape (N, H, W), int32
-        What `keep_largest_fill_holes` makes of them. Ids are 1 to K in each image, in the order of the numbers given.
+        The objects of `keep_largest_fill_holes`, with ids 1 to K in each image, in the order of their numbers.
     """
     if clean:
         run, label = _whole(labels, count, min_size)
@@ -165,7 +165,7 @@ def whole_objects(labels: Tensor, count: int, min_size: int, clean: bool = True)
 
 
 def keep_largest_fill_holes(labels: Tensor, count: int, min_size: int) -> Tensor:
-    """Make every object one piece without holes.
+    """Keep the largest piece of every object and fill its holes.
 
     Parameters
     ----------
@@ -177,27 +177,27 @@ def keep_largest_fill_holes(labels: Tensor, count: int, min_size: int) -> Tensor
     Returns
     -------
     Tensor, shape (N, H, W), int64
-        Of each object the largest piece is kept (of equal ones, the topmost) and background that it encloses is
-        filled. Numbers stay as they are.
+        The largest piece of each object (of equal ones, the topmost), with the background that it encloses. Numbers
+        are unchanged.
     """
     run, label = _whole(labels, count, min_size)
     return _by_pixel(label, run)
 
 
 def relabel_sequential(labels: Tensor, count: int) -> Tensor:
-    """Give objects numbers from 1 without gaps, in the order of those they have.
+    """Renumber objects from 1 without gaps, in the order of their numbers.
 
     Parameters
     ----------
     labels : Tensor, of any shape, int64
-        0 is background; numbers are from 1 to `count`, each of one object, or of objects that belong together.
+        0 is background; numbers are from 1 to `count`. Objects that belong together may share one.
     count : int
-        Highest number there can be.
+        Highest possible number.
 
     Returns
     -------
     Tensor, of the same shape, int32
-        Ids are 1 to K; what had the same number has the same id.
+        Ids are 1 to K; equal numbers become equal ids.
     """
     present = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
     present = present.scatter(0, labels.flatten(), 1)
@@ -206,12 +206,12 @@ def relabel_sequential(labels: Tensor, count: int) -> Tensor:
 
 
 def _by_pixel(values: Tensor, number: Tensor) -> Tensor:
-    """Value of each pixel, by the number that it has; several times faster than `values[number]`."""
+    """`values[number]` for each pixel, several times faster."""
     return values.index_select(0, number.flatten()).view(number.shape)
 
 
 def _whole(labels: Tensor, count: int, min_size: int) -> tuple[Tensor, Tensor]:
-    """Run of each pixel, and the label of each run once objects are whole."""
+    """Run of each pixel, and label of each run after cleaning."""
     runs = find_runs(labels)
     one, other = _touching(runs)
     label = _largest_pieces(runs, _pieces(one, other, runs.label), count, min_size)
@@ -228,13 +228,13 @@ def _touching(runs: Runs) -> tuple[Tensor, Tensor]:
 
 
 def _pieces(one: Tensor, other: Tensor, label: Tensor) -> Tensor:
-    """First run of the connected piece of each run: of the pairs that touch, those of equal label belong together."""
+    """First run of each run's connected piece, from the pairs of touching runs with equal labels."""
     same = (label.index_select(0, one) == label.index_select(0, other)).nonzero()[:, 0]
     return connected_components(one.index_select(0, same), other.index_select(0, same), label.shape[0])
 
 
 def _largest_pieces(runs: Runs, piece: Tensor, count: int, min_size: int) -> Tensor:
-    """Labels of the runs, 0 where they are not in the largest piece of their object or that one is too small."""
+    """Labels of the runs, 0 outside the largest piece of their object or if that is too small."""
     area = torch.zeros_like(runs.length).scatter_add(0, piece, runs.length).index_select(0, piece)
     zeros = torch.zeros(count + 1, dtype=torch.int64, device=piece.device)
     largest = zeros.scatter_reduce(0, runs.label, area, "amax")
@@ -245,7 +245,7 @@ def _largest_pieces(runs: Runs, piece: Tensor, count: int, min_size: int) -> Ten
 
 
 def _fill_holes(run: Tensor, one: Tensor, other: Tensor, label: Tensor) -> Tensor:
-    """Give background pieces that touch one object, and neither another nor the image's edge, to that object."""
+    """Fill background pieces that touch exactly one object and not the edge of the image."""
     piece = _pieces(one, other, label)
     here, across = torch.cat([one, other]), torch.cat([other, one])
     within, beyond = piece.index_select(0, here), label.index_select(0, across)

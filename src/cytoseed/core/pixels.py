@@ -10,10 +10,10 @@ from cytoseed.core.views import median, turn_back
 
 
 class Maps(NamedTuple):
-    """The maps of seeds as the list of their pixels: memory grows with the objects' area, not with the image."""
+    """Pixel maps of seeds as a list of pixels: memory grows with the area of objects, not with the image."""
 
     pixel: Tensor
-    """(M,) int64: pixel, flattened over (N, H, W)."""
+    """(M,) int64: position in the flattened (N, H, W)."""
     seed: Tensor
     """(M,) int64: index of its seed."""
     logit: Tensor
@@ -35,7 +35,7 @@ def window_pixels(shape: list[int], seeds: Tensor, reach: int) -> tuple[Tensor, 
     Returns
     -------
     flat : Tensor, shape (S, w, w), int64
-        Position of each pixel in the flattened (N, H, W); for a pixel outside its image, that of the nearest one.
+        Position of each pixel in the flattened (N, H, W); for a pixel outside its image, that of the nearest inside.
     inside : Tensor, shape (S, w, w), bool
         False for pixels outside the image.
     """
@@ -51,20 +51,19 @@ def window_pixels(shape: list[int], seeds: Tensor, reach: int) -> tuple[Tensor, 
 
 
 class _Layer(nn.Linear):
-    """Linear layer over windows, (windows, features, pixels): for few features faster than features last."""
+    """Linear layer over windows (windows, features, pixels): with few features faster than features last."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         return torch.baddbmm(self.bias[:, None], self.weight.expand(hidden.shape[0], -1, -1), hidden)
 
 
 def _in_windows(encoded: Tensor, flat: Tensor, inside: Tensor, width: int) -> Tensor:
-    """Give what `PixelClassifier.encode` made of the pixels of windows (S, w, w), as (S, h, w * w).
+    """Encoded pixels (`PixelClassifier.encode`) of windows (S, w, w), as (S, h, w * w).
 
-    On a CPU it is copied row by row, several times faster than pixel by pixel, but for windows that reach beyond their
-    image.
+    On a CPU, windows inside the image are copied row by row, several times faster than pixel by pixel.
     """
     features, count, side = encoded.shape[0], flat.shape[0], flat.shape[2]
-    starts = encoded.shape[1] - (side - 1) * (width + 1)  # of windows; behind the last there is no room for one
+    starts = encoded.shape[1] - (side - 1) * (width + 1)  # number of positions at which a window fits
     is_free = encoded.device.type == "cpu" and encoded.is_contiguous() and not encoded.requires_grad
     if not is_free or is_traced() or starts <= 0:
         return encoded.index_select(1, flat.flatten()).view(features, count, side * side).transpose(0, 1)
@@ -78,12 +77,12 @@ def _in_windows(encoded: Tensor, flat: Tensor, inside: Tensor, width: int) -> Te
 
 
 class PixelClassifier(nn.Module):
-    """phi: a small network from [Q_ij - Q^k, E_ij] to the logit of pixel ij belonging to the object of seed k.
+    """phi: a small network from [Q_ij - Q^k, E_ij] to the logit that pixel ij belongs to the object of seed k.
 
-    Q = P + O: the positional embedding plus the pixel's coordinates. The first layer is linear, so its share of P
-    and E is computed once per pixel (`encode`), its share of P^k once per seed, and its share of the coordinates,
-    which differ between pixel and seed by the place in the window alone, once per place. No result depends on
-    where in an image a window lies.
+    Q = P + O: the positional embedding plus the pixel's coordinates. The first layer is linear, so its terms in P and
+    E are computed once per pixel (`encode`), its term in P^k once per seed, and its terms in the coordinates, whose
+    difference between pixel and seed depends only on the position in the window, once per position. No result
+    depends on where in an image a window lies.
 
     Parameters
     ----------
@@ -92,7 +91,7 @@ class PixelClassifier(nn.Module):
     widths : list of int
         Widths of the hidden layers, one or more.
     grid_step : float
-        Units of the coordinates to a pixel.
+        Units of the coordinates per pixel.
     """
 
     def __init__(self, positional_dims: int, conditional_dims: int, widths: list[int], grid_step: float) -> None:
@@ -105,7 +104,7 @@ class PixelClassifier(nn.Module):
         self.layers = nn.ModuleList([_Layer(i, o) for i, o in pairs])
 
     def encode(self, fields: Tensor) -> Tensor:
-        """Compute every pixel's share of the first layer, but for the bias.
+        """Compute every pixel's terms of the first layer, without the bias.
 
         Parameters
         ----------
@@ -120,25 +119,25 @@ class PixelClassifier(nn.Module):
         return self.first.weight @ used.transpose(0, 1).flatten(1)
 
     def forward(self, fields: Tensor, encoded: Tensor, seeds: Tensor, reach: int, view: int = 0) -> Tensor:
-        """Logits in the windows of seeds.
+        """Compute the logits in the windows of seeds.
 
         Parameters
         ----------
         fields : Tensor, shape (N, F, H, W), float
         encoded : Tensor, shape (widths[0], N * H * W), float
-            What `encode` made of `fields`.
+            Result of `encode`.
         seeds : Tensor, shape (S, 3), int64
             Image, row and column of each seed; S may be 0.
         reach : int
             Pixels to each side of the seed; the window's side w is 2 * reach + 1.
         view : int
-            Which view of the image (`core.views`) the network saw before the fields were turned back: x and y of P
-            and of the coordinates are that view's.
+            View of the image (`core.views`) that the network was run on before the fields were turned back: x and y
+            of P and of the coordinates are those of the view.
 
         Returns
         -------
         Tensor, shape (S, w, w), float
-            Above 0 where a pixel rather belongs to the seed's object; -inf outside the image.
+            Above 0 where a pixel more likely belongs to the seed's object; -inf outside the image.
         """
         flat, inside = window_pixels([fields.shape[0], fields.shape[2], fields.shape[3]], seeds, reach)
         return self._logits(fields, encoded, seeds, flat, inside, view).masked_fill(~inside, -float("inf"))
@@ -146,13 +145,13 @@ class PixelClassifier(nn.Module):
     def _logits(
         self, fields: Tensor, encoded: Tensor, seeds: Tensor, flat: Tensor, inside: Tensor, view: int
     ) -> Tensor:
-        """Logits of the pixels of windows as `window_pixels` lists them, (S, w, w), also outside the image."""
+        """Logits (S, w, w) of the pixels of `window_pixels`, also outside the image."""
         side = flat.shape[2]
         at_seed = fields[seeds[:, 0], : self.positional_dims, seeds[:, 1], seeds[:, 2]]  # (S, Dp)
         of_seed = self.first.weight[:, : self.positional_dims] @ at_seed.t()  # (h, S)
-        of_place = turn_back(self._places(side // 2), view).flatten(1)  # (h, w * w)
+        of_position = turn_back(self._position_terms(side // 2), view).flatten(1)  # (h, w * w)
         hidden = _in_windows(encoded, flat, inside, fields.shape[3])  # (S, h, w * w)
-        hidden = hidden.add_(of_place - of_seed.t()[:, :, None]).relu_()
+        hidden = hidden.add_(of_position - of_seed.t()[:, :, None]).relu_()
         last = len(self.layers) - 1
         for depth, layer in enumerate(self.layers):
             hidden = layer(hidden)
@@ -170,27 +169,27 @@ class PixelClassifier(nn.Module):
         chunk_px: int,
         clean: bool = True,
     ) -> Maps:
-        """Whole maps of seeds: one that reaches its window's edge is made again in the next larger window.
+        """Compute the maps of seeds; a map that reaches the edge of its window is computed again in a larger one.
 
         Parameters
         ----------
         views : Tensor, shape (V, N, F, H, W), float
-            P, then E, then anything else, as the network gave them for each view of the images (`core.views`), turned
-            back; V is 1 without test-time augmentation. Of several logits the median counts (section 2.8).
+            P, then E, then anything else, of each view of the images (`core.views`), turned back; V is 1 without
+            test-time augmentation. The logit is the median over views (section 2.8).
         seed_map : Tensor, shape (N, H, W), float
-            S that the seeds were found in: the highest go on where there are too many.
+            S in which the seeds were found: the highest continue where there are too many.
         seeds : Tensor, shape (S, 3), int64
             Image, row and column of each seed; S may be 0.
         threshold : float
             Lowest logit of a pixel of the map.
         windows : list of int
-            One or more windows to try, even, 8 or more, smallest first; each reaches half its number of pixels to each
-            side. A map that is cut even by the last is kept as it is.
+            Widths of the windows to try, one or more, even, 8 or more, smallest first; each reaches half its width to
+            each side. A map that is cut even by the last is kept as it is.
         chunk_px : int
-            Window pixels held in memory at a time; 0 for no bound.
+            Window pixels in memory at a time; 0 for no limit.
         clean : bool
-            Keep of each map the connected piece that holds the seed; none of a seed that its own map leaves out. Else
-            all of the map in the window that is large enough for that piece.
+            Keep only the connected piece that holds the seed, nothing if the map does not hold it. Otherwise keep the
+            whole map in the window that is large enough for that piece.
 
         Returns
         -------
@@ -226,8 +225,8 @@ class PixelClassifier(nn.Module):
                     )
                 )
             if turn + 1 < len(windows):
-                cell = window // 4 if window >= 64 else window // 8  # thin nuclei can lie side by side, large ones not
-                waiting = self._thin(torch.cat(cut), seed_map, seeds, cell)
+                cell = window // 4 if window >= 64 else window // 8  # only thin nuclei lie side by side
+                waiting = self._thin_seeds(torch.cat(cut), seed_map, seeds, cell)
         return Maps(
             torch.cat([part.pixel for part in parts]),
             torch.cat([part.seed for part in parts]),
@@ -243,11 +242,11 @@ class PixelClassifier(nn.Module):
             logits.append(self._logits(fields, encoded[view], seeds, flat, inside, view))
         return median(torch.stack(logits)) if len(logits) > 1 else logits[0]
 
-    def _thin(self, waiting: Tensor, seed_map: Tensor, seeds: Tensor, cell: int) -> Tensor:
-        """Keep the highest seed of each cell of the image, of the topmost and leftmost of equal ones.
+    def _thin_seeds(self, waiting: Tensor, seed_map: Tensor, seeds: Tensor, cell: int) -> Tensor:
+        """Keep the highest seed of each grid cell of the image; of equal ones the topmost, then the leftmost.
 
-        An object larger than a window needs few of its seeds. It bounds memory, whatever the fields are like: where
-        every map fills its window, 65 pixels of maps to a pixel of the image.
+        An object larger than a window needs few of its seeds. This bounds memory for any fields: if every map fills
+        its window, 65 pixels of maps per pixel of the image.
         """
         image, row, column = seeds[waiting, 0], seeds[waiting, 1], seeds[waiting, 2]
         rows, columns = seed_map.shape[1] // cell + 1, seed_map.shape[2] // cell + 1
@@ -267,8 +266,8 @@ class PixelClassifier(nn.Module):
             return [waiting]
         return list(torch.split(waiting, max(1, chunk_px // window_px)))
 
-    def _places(self, reach: int) -> Tensor:
-        """First layer's bias and share of the coordinates (x, y, 0 ...) relative to the seed, by place, (h, w, w)."""
+    def _position_terms(self, reach: int) -> Tensor:
+        """Bias and coordinate terms (x, y, 0 ...) of the first layer, relative to the seed: (h, w, w)."""
         weight = self.first.weight
         steps = torch.arange(-reach, reach + 1, device=weight.device, dtype=weight.dtype) * self.grid_step
         x, y = (

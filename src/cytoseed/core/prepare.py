@@ -1,11 +1,11 @@
-"""From raw pixels to what the network takes: normalised by percentiles, as many channels as the model has."""
+"""Preparation of raw pixels for the network: percentile normalisation and number of channels."""
 
 import torch
 from torch import Tensor
 
 
 def percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Percentiles 0.1 and 99.9 of each channel, as values that occur in it (nearest rank).
+    """Compute percentiles 0.1 and 99.9 of each channel, as values that occur in it (nearest rank).
 
     Parameters
     ----------
@@ -14,7 +14,7 @@ def percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     low, high : Tensor, shape (C,), float32
-        Where the two coincide (more than 99.8 % of the pixels are equal), the minimum and the maximum.
+        If the two coincide (more than 99.8 % of the pixels are equal), the minimum and the maximum.
     """
     flat = image.reshape(image.shape[0], -1).to(torch.float32)
     lower, upper = percentile_ranks(flat.shape[1])
@@ -25,19 +25,19 @@ def percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def percentiles_of_counts(counts: Tensor, lowest: int = 0) -> tuple[Tensor, Tensor]:
-    """Percentiles of an image of integers from how often each value occurs in it: those of `percentiles`, exactly.
+    """Compute the percentiles of an integer image from its histogram: exactly those of `percentiles`.
 
     Parameters
     ----------
     counts : Tensor, shape (C, V), integer
-        Pixels of each channel that have the values `lowest`, `lowest` + 1, ...; at least one pixel a channel.
+        Number of pixels with the values `lowest`, `lowest` + 1, ...; at least one pixel per channel.
     lowest : int
-        Value that the first count stands for.
+        Value of the first count.
 
     Returns
     -------
     low, high : Tensor, shape (C,), float32
-        As `percentiles` gives them.
+        As of `percentiles`.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def percentiles_of_counts(counts: Tensor, lowest: int = 0) -> tuple[Tensor, Tens
 
 
 def percentile_ranks(count: int) -> tuple[int, int]:
-    """Tell which of so many sorted values, 1 or more, are percentiles 0.1 and 99.9; counted from 1."""
+    """Ranks, from 1, of percentiles 0.1 and 99.9 among `count` sorted values; `count` is at least 1."""
     last = count - 1
     below = (last + 499 + last // 1000 % 2) // 1000  # one in 1000, rounded, halves to even, as exporters can
     return 1 + below, count - below
@@ -79,12 +79,12 @@ def scale_intensity(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """
     span = (high - low)[..., None, None]
     scaled = image.to(torch.float32) - low[..., None, None]
-    scaled.div_(torch.where(span > 0, span, torch.full_like(span, float("inf"))))  # all become 0 where nothing differs
+    scaled.div_(torch.where(span > 0, span, torch.full_like(span, float("inf"))))  # a constant channel becomes 0
     return scaled.clamp_(-0.5, 1.5)
 
 
 def normalise(image: Tensor) -> Tensor:
-    """Percentile normalisation of a whole image, channel by channel.
+    """Normalise a whole image by percentiles, channel by channel.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def normalise(image: Tensor) -> Tensor:
 
 
 def fit_channels(image: Tensor, channels: int) -> Tensor:
-    """Give an image the number of channels that a model takes: a grey one fills them all.
+    """Repeat a grey image to the number of channels of a model.
 
     Parameters
     ----------

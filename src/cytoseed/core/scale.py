@@ -1,4 +1,4 @@
-"""Images and labels to another pixel size, whole or in parts: a part gives exactly what the whole would give there."""
+"""Resampling of images and labels, whole or in parts: a part has exactly the values of the whole."""
 
 import math
 from typing import NamedTuple
@@ -10,8 +10,8 @@ from torch.nn import functional as F
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
 
-_CACHED = 1 << 19  # values held between the two passes on a CPU: they stay in its cache
-_AT_ONCE = 1 << 26  # elsewhere, where many small steps would only wait for each other
+_CACHED = 1 << 19  # values between the two passes on a CPU: they stay in its cache
+_AT_ONCE = 1 << 26  # on other devices, where many small steps are slow
 
 
 def rescale(image: Tensor, height: int, width: int) -> Tensor:
@@ -26,7 +26,7 @@ def rescale(image: Tensor, height: int, width: int) -> Tensor:
     Returns
     -------
     Tensor, shape (C, height, width), float32
-        As `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` gives it, within rounding.
+        As of `torch.nn.functional.interpolate(mode="bilinear", antialias=True)`, within rounding.
     """
     size = (image.shape[1], image.shape[2])
     if size == (height, width):
@@ -43,9 +43,9 @@ def rescale_part(
 ) -> Tensor:
     """Compute a box of a resampled image from a part of its source.
 
-    The centre of output pixel i lies at (i + 0.5) * step in the source, whose pixel j reaches from j to j + 1. Source
-    pixels are weighted by a triangle that falls to 0 at max(1, step) px from there; the weights of those inside the
-    source add up to 1.
+    The centre of output pixel i lies at (i + 0.5) * step in the source, whose pixel j reaches from j to j + 1. The
+    weights of source pixels are a triangle that falls to 0 at a distance of max(1, step) px and add up to 1 over those
+    inside the source.
 
     Parameters
     ----------
@@ -56,31 +56,31 @@ def rescale_part(
     source_yx : tuple of int
         Height and width of the source.
     step_yx : tuple of float
-        Source pixels to one output pixel, down and across; above 0. For an output of (height, width) that covers the
-        source, exactly (H / height, W / width): parts of one image take the same steps.
+        Source pixels per output pixel, down and across; above 0. For an output of (height, width) that covers the
+        source, exactly (H / height, W / width): parts of one image have the same steps.
     box_yxhw : Box
-        What to compute, in output pixels.
+        Box to compute, in output pixels.
 
     Returns
     -------
     Tensor, shape (C, bh, bw), float32, on the part's device
-        Each pixel has the same bits whatever part and box it was computed from, on one device.
+        On one device, a pixel has the same bits for every part and box.
 
     Raises
     ------
     ValueError
-        If the part does not hold what the box needs, or as `part_needed`.
+        If the part lacks pixels that the box needs, or as for `part_needed`.
     """
     top, left, rows, columns = part_needed(box_yxhw, source_yx, step_yx)
     down, right = top - origin_yx[0], left - origin_yx[1]
     if min(down, right) < 0 or down + rows > part.shape[1] or right + columns > part.shape[2]:
         raise ValueError(
             f"the part is {part.shape[1]} x {part.shape[2]} px (height x width) from {origin_yx} of the source, and "
-            f"box {box_yxhw} needs {rows} x {columns} px from ({top}, {left}): read that, which part_needed gives"
+            f"box {box_yxhw} needs {rows} x {columns} px from ({top}, {left}): read the box that part_needed returns"
         )
     channels, height, width = part.shape[0], box_yxhw[2], box_yxhw[3]
     beyond = box_yxhw[0] + height > source_yx[0] or box_yxhw[1] + width > source_yx[1]
-    if step_yx == (1, 1) and not beyond:  # each pixel would have the weight 1, and its neighbours 0
+    if step_yx == (1, 1) and not beyond:  # all weights are 1 and 0
         down, right = box_yxhw[0] - origin_yx[0], box_yxhw[1] - origin_yx[1]
         return part[:, down : down + height, right : right + width].clone()
     held = part[:, down : down + rows, right : right + columns].reshape(-1, columns)  # (C * rows, columns)
@@ -97,7 +97,7 @@ def rescale_part(
 
 
 def part_needed(box_yxhw: Box, source_yx: tuple[int, int], step_yx: tuple[float, float]) -> Box:
-    """Tell which part of the source a box of the resampled image is computed from.
+    """Find the part of the source that a box of the resampled image is computed from.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def part_needed(box_yxhw: Box, source_yx: tuple[int, int], step_yx: tuple[float,
     ------
     ValueError
         If the source or the box is empty, a step is not above 0, or the box reaches beyond the source by a source px
-        or more; a centre less far beyond counts as at the edge, for levels of a pyramid are cut to whole pixels.
+        or more; a centre nearer than that counts as at the edge, because levels of a pyramid have whole pixels.
     """
     spans = [_span(box_yxhw[axis], box_yxhw[axis + 2], source_yx[axis], step_yx[axis]) for axis in (0, 1)]
     (top, bottom), (left, right) = spans
@@ -147,7 +147,7 @@ def rescale_labels(labels: Tensor, height: int, width: int) -> Tensor:
 def rescale_labels_part(
     labels: Tensor, origin_yx: tuple[int, int], small_yx: tuple[int, int], full_yx: tuple[int, int], box_yxhw: Box
 ) -> Tensor:
-    """Compute a box of the full-size label image from a part of the one that the network's objects are in.
+    """Compute a box of the full-size label image from a part of the label image at the network's scale.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def rescale_labels_part(
     small_yx, full_yx : tuple of int
         Height and width of the two images, 1 or more each; the "full" one may be the smaller.
     box_yxhw : Box
-        What to compute, in pixels of the full-size image; inside it.
+        Box to compute, in pixels of the full-size image; inside it.
 
     Returns
     -------
@@ -168,14 +168,14 @@ def rescale_labels_part(
     Raises
     ------
     ValueError
-        If the part does not hold what the box needs.
+        If the part lacks pixels that the box needs.
     """
     top, left, rows, columns = labels_needed(box_yxhw, small_yx, full_yx)
     down, right = top - origin_yx[0], left - origin_yx[1]
     if min(down, right) < 0 or down + rows > labels.shape[1] or right + columns > labels.shape[2]:
         raise ValueError(
             f"the labels are {labels.shape[1]} x {labels.shape[2]} px (height x width) from {origin_yx}, and box "
-            f"{box_yxhw} needs {rows} x {columns} px from ({top}, {left}): give those, as labels_needed tells"
+            f"{box_yxhw} needs {rows} x {columns} px from ({top}, {left}): give the box that labels_needed returns"
         )
     lines = [
         _nearest(box_yxhw[axis], box_yxhw[axis + 2], small_yx[axis], full_yx[axis], labels.device) for axis in (0, 1)
@@ -184,7 +184,7 @@ def rescale_labels_part(
 
 
 def labels_needed(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, int]) -> Box:
-    """Tell which box of the small image the centres of a full-size box's pixels fall in.
+    """Find the box of the small image that the pixel centres of a full-size box fall into.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def labels_needed(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, 
     Returns
     -------
     Box
-        In pixels of the small image; as high or wide as 0 where `box_yxhw` is.
+        In pixels of the small image; height or width is 0 if it is 0 in `box_yxhw`.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def labels_needed(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, 
 
 
 def full_box(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, int]) -> Box:
-    """Give the pixels of the full-size image whose centres fall in a box of the small one.
+    """Find the pixels of the full-size image whose centres fall into a box of the small one.
 
     Boxes that tile the small image give boxes that tile the full-size one: each of its pixels lies in exactly one.
 
@@ -231,7 +231,7 @@ def full_box(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, int])
     Returns
     -------
     Box
-        In pixels of the full-size image. Where that is the smaller one, height or width can be 0.
+        In pixels of the full-size image. If that is the smaller one, height or width can be 0.
     """
     spans = []
     for axis in (0, 1):
@@ -244,40 +244,39 @@ def full_box(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, int])
 
 
 class _Taps(NamedTuple):
-    """Which lines of the source make each line of the output, and their weights, in the order of the source."""
+    """Source lines of each output line, in order, and their weights."""
 
     line: Tensor  # (lines, T) int64
     weight: Tensor  # (lines, T) float32
 
     def on(self, first: int, device: torch.device) -> "_Taps":
-        """Count lines from `first` on, and move to a device."""
+        """Count lines from `first`, and move to a device."""
         return _Taps((self.line - first).to(device), self.weight.to(device))
 
     def some(self, first: int, last: int) -> "_Taps":
-        """Take lines `first` to `last` of the output."""
+        """Select output lines `first` to `last`."""
         return _Taps(self.line[first:last], self.weight[first:last])
 
     def repeated(self, times: int, lines: int) -> "_Taps":
-        """Take as many sources, of so many lines each, that lie one after the other."""
+        """Repeat for `times` sources of `lines` lines each, one after the other."""
         start = torch.arange(times, device=self.line.device)[:, None, None] * lines
         return _Taps((self.line + start).flatten(0, 1), self.weight.repeat(times, 1))
 
     def sum(self, source: Tensor) -> Tensor:
         """Weighted sums of the lines of (lines, length).
 
-        Sums over bags of embeddings are just that, in the order given and in one go over the memory: products and
-        sums of whole arrays in a row take several times as long, and a product of matrices adds up in an order that
-        depends on its size.
+        `embedding_bag` adds in the given order and in one pass over memory: separate products and sums take several
+        times as long, and a matrix product adds in an order that depends on its size.
         """
         return F.embedding_bag(self.line, source, per_sample_weights=self.weight, mode="sum")
 
 
 def _span(first: int, count: int, size: int, step: float) -> tuple[int, int]:
-    """First and one after the last source line that `count` output lines from `first` on are made of."""
+    """First and one past the last source line of `count` output lines from `first`."""
     if not (math.isfinite(step) and step > 0):
-        raise ValueError(f"step is {step!r}; it must be above 0, in source pixels to an output pixel")
+        raise ValueError(f"step is {step!r}; it must be above 0, in source pixels per output pixel")
     if size < 1 or count < 1:
-        raise ValueError(f"a box of {count} px a side is asked for of a source of {size} px; both must be 1 or more")
+        raise ValueError(f"a box of {count} px in a source of {size} px is requested; both must be 1 or more")
     if first < 0 or (first + count - 0.5) * step >= size + 1:
         raise ValueError(
             f"a box from {first} to {first + count} px at {step} source px each reaches beyond the source of "
@@ -290,7 +289,7 @@ def _span(first: int, count: int, size: int, step: float) -> tuple[int, int]:
 
 
 def _taps(first: int, count: int, size: int, step: float) -> _Taps:
-    """Taps of `count` output lines from `first` on; worked out in float64 on the CPU, so alike on every device."""
+    """Taps of `count` output lines from `first`, in float64 on the CPU so that every device has the same."""
     centre = (torch.arange(first, first + count, dtype=torch.float64)[:, None] + 0.5) * step
     centre = centre.clamp(max=size)
     reach = max(1.0, step)
@@ -299,12 +298,12 @@ def _taps(first: int, count: int, size: int, step: float) -> _Taps:
     line = start + torch.arange(int((end - start).max()))
     weight = (1 - ((line + 0.5 - centre) / reach).abs()).clamp(min=0) * (line < end)
     total = torch.zeros_like(centre)
-    for tap in weight.unbind(1):  # one by one: the order in which `sum` adds depends on how many there are
+    for tap in weight.unbind(1):  # one by one: `sum` adds in an order that depends on their number
         total = total + tap[:, None]
     return _Taps(torch.minimum(line, end - 1), (weight / total).to(torch.float32))
 
 
 def _nearest(first: int, count: int, small: int, full: int, device: torch.device) -> Tensor:
-    """Line of the small image at the centre of each of `count` lines of the full-size one."""
+    """Line of the small image at the centre of each of `count` lines of the full-size one, from `first`."""
     centres = 2 * torch.arange(first, first + count, device=device) + 1
     return (centres * small).div(2 * full, rounding_mode="floor")

@@ -6,23 +6,22 @@ from torch.nn import functional as F
 
 
 def find_seeds(seed_map: Tensor, radius: int, threshold: float) -> Tensor:
-    """Find the pixels that are the maximum of the seed map in the square of `radius` pixels around them.
+    """Find the local maxima of the seed map, each in the square of `radius` pixels around it.
 
     Parameters
     ----------
     seed_map : Tensor, shape (N, H, W), float
         S of each of N images; 1 at an object's centre, 0 outside objects.
     radius : int
-        Half the side of the square, in pixels; 1 or more. Two seeds lie further apart than this, in rows or in
-        columns.
+        Half the side of the square, in pixels; 1 or more. Two seeds are further apart than this in rows or columns.
     threshold : float
-        Only pixels of at least this value are seeds.
+        Lowest value of a seed.
 
     Returns
     -------
     Tensor, shape (S, 3), int64
-        Image, row and column of each seed, in raster order. Of equal maxima within reach of each other, the
-        topmost, then the leftmost is the seed: a convex plateau gives one, not each of its pixels.
+        Image, row and column of each seed, in raster order. Of equal maxima within the radius, the topmost, then the
+        leftmost is the seed: a convex plateau has one seed.
     """
     height, width = seed_map.shape[1], seed_map.shape[2]
     lowest = -float("inf")
@@ -31,13 +30,13 @@ def find_seeds(seed_map: Tensor, radius: int, threshold: float) -> Tensor:
     row = torch.maximum(torch.maximum(left, right), seed_map)
     best = _running_maximum(F.pad(row, [0, 0, radius, radius], value=lowest), radius, 1)
     above, below = best[:, :height], best[:, radius + 1 : radius + 1 + height]
-    first = (seed_map > left) & (seed_map > above)  # strictly above what comes before it in raster order
+    first = (seed_map > left) & (seed_map > above)  # strictly above the pixels before it in raster order
     peak = first & (seed_map >= right) & (seed_map >= below) & (seed_map >= threshold)
     return peak.nonzero()
 
 
 def highest_points(labels: Tensor, seed_map: Tensor) -> tuple[Tensor, Tensor]:
-    """Find where the seed map is highest in each object: the place that decides which tile owns it.
+    """Find the maximum of the seed map in each object, which decides the tile that owns the object.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ def highest_points(labels: Tensor, seed_map: Tensor) -> tuple[Tensor, Tensor]:
     points : Tensor, shape (K, 2), int64
         Row and column; of equal maxima the topmost, then the leftmost.
     heights : Tensor, shape (K,), float
-        The seed map there.
+        Value of the seed map there.
     """
     place = labels.flatten().nonzero()[:, 0]
     label = labels.flatten()[place].to(torch.int64) - 1
@@ -67,7 +66,7 @@ def highest_points(labels: Tensor, seed_map: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _running_maximum(values: Tensor, size: int, dim: int) -> Tensor:
-    """Maximum of every `size` neighbours along a dimension, which loses `size` - 1; faster than pooling."""
+    """Maximum of every `size` neighbours along a dimension, which becomes `size` - 1 shorter; faster than pooling."""
     reach = 1
     while reach < size:
         step = min(reach, size - reach)

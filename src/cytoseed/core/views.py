@@ -1,20 +1,20 @@
-"""The eight flips and quarter turns of an image, and back: the views of test-time augmentation (section 2.8)."""
+"""The eight flips and quarter turns of an image: the views of test-time augmentation (section 2.8)."""
 
 import torch
 from torch import Tensor
 
 VIEWS = 8
-"""Distinct combinations of flips and quarter turns; the paper's 16 hold each of them twice."""
+"""Number of distinct combinations of flips and quarter turns; the paper's 16 contain each of them twice."""
 
 
 def turn(values: Tensor, view: int) -> Tensor:
-    """Show values as a view sees them.
+    """Flip and turn values into a view.
 
     Parameters
     ----------
     values : Tensor, shape (..., H, W)
     view : int
-        0 to 7: `view % 4` quarter turns, from 4 on after a flip left to right; 0 changes nothing.
+        0 to 7: `view % 4` quarter turns, for 4 and above after a flip from left to right; 0 changes nothing.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def turn_back(values: Tensor, view: int) -> Tensor:
     Returns
     -------
     Tensor
-        Such that `turn_back(turn(values, view), view)` is `values`.
+        `turn_back(turn(values, view), view)` equals `values`.
     """
     if view % 4 > 0:
         values = torch.rot90(values, -(view % 4), [-2, -1])
@@ -45,12 +45,12 @@ def turn_back(values: Tensor, view: int) -> Tensor:
 
 
 def median(views: Tensor) -> Tensor:
-    """Median over views, of an even number the mean of the middle two.
+    """Compute the median over views; of an even number, the mean of the middle two.
 
     Parameters
     ----------
     views : Tensor, shape (V, ...), float
-        One value a view; V at least 1.
+        V is at least 1.
 
     Returns
     -------

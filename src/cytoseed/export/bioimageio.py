@@ -1,4 +1,4 @@
-"""A model for bioimage.io and what runs models from there: TorchScript, ONNX, and weights to train further."""
+"""A model for bioimage.io and the programs that run its models: TorchScript, ONNX, and weights to train further."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cytoseed.export.description import RDF_FILE, describe, package_name
-from cytoseed.export.qupath import shared_files, torchscript_entry
-from cytoseed.export.zipped import hashes, put_package
+from cytoseed.export.qupath import hashes, package_files, torchscript_entry, write_package
+from cytoseed.export.rdf import RDF_FILE, package_name, rdf_yaml
 from cytoseed.models.weights import Model
 from cytoseed.settings import ModelConfig
 
@@ -26,14 +25,13 @@ _ORIGIN = ("description", "licence", "version", "trained_on", "recipe", "figures
 def to_bioimageio(model: Model, folder: str | os.PathLike[str]) -> Path:
     """Write a model for bioimage.io into `folder/NAME-VERSION`, and the same files into `folder/NAME-VERSION.zip`.
 
-    All weights take normalised images, as `rdf.yaml` says they are to be made, and give labels. The ONNX graph takes
-    minutes to make.
+    All weights take images normalised as `rdf.yaml` states, and return labels. Writing the ONNX graph takes minutes.
 
     Parameters
     ----------
     model : Model
     folder : str or path
-        Where to; made if need be.
+        Made if necessary.
 
     Returns
     -------
@@ -45,24 +43,23 @@ def to_bioimageio(model: Model, folder: str | os.PathLike[str]) -> Path:
     ModuleNotFoundError
         The extra `bioimageio` or `onnx` is not installed.
     ValueError
-        The model's name, version or licence cannot be written as bioimage.io wants them, or `bioimageio.spec` finds
-        another fault in what would be written.
+        bioimage.io does not allow the model's name, version or licence, or `bioimageio.spec` rejects the description.
     """
     name = package_name(model.config)
     _require_extras()
     from cytoseed.export.onnx import to_onnx
 
-    files = shared_files(model, name)
-    with tempfile.TemporaryDirectory(prefix="cytoseed-") as place:
-        files[ONNX_FILE] = to_onnx(model, Path(place) / ONNX_FILE, normalised=True).read_bytes()
-        files[STATE_FILE] = _state(model)
-        files[RDF_FILE] = describe(model.config, _weights(model, files), hashes(files), any_channels=False).encode()
-        _validate(put_package(files, place, name) / RDF_FILE)
-    return put_package(files, folder, name)
+    files = package_files(model, name)
+    with tempfile.TemporaryDirectory(prefix="cytoseed-") as temporary:
+        files[ONNX_FILE] = to_onnx(model, Path(temporary) / ONNX_FILE, normalised=True).read_bytes()
+        files[STATE_FILE] = _state_dict(model)
+        files[RDF_FILE] = rdf_yaml(model.config, _weights(model, files), hashes(files), any_channels=False).encode()
+        _validate(write_package(files, temporary, name) / RDF_FILE)
+    return write_package(files, folder, name)
 
 
 def build_segmenter(**config: Any) -> ExportedSegmenter:
-    """Build the module whose weights `weights.pth` holds; `rdf.yaml` names this function and gives its arguments.
+    """Build the module that takes the weights of `weights.pth`; `rdf.yaml` names this function and its arguments.
 
     Parameters
     ----------
@@ -85,13 +82,12 @@ def _require_extras() -> None:
     for package, extra in (("bioimageio", "bioimageio"), ("onnx", "onnx"), ("onnxscript", "onnx")):
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(
-                f"{package} is not installed, with which a package for bioimage.io is made: "
-                f"pip install 'cytoseed[{extra}]'"
+                f"a package for bioimage.io needs {package}, which is not installed: pip install 'cytoseed[{extra}]'"
             )
 
 
-def _state(model: Model) -> bytes:
-    """Give the weights as they were trained, not folded, as `build_segmenter`'s module takes them."""
+def _state_dict(model: Model) -> bytes:
+    """Weights as trained, not folded, for the module of `build_segmenter`."""
     import torch
 
     buffer = io.BytesIO()
@@ -100,24 +96,24 @@ def _state(model: Model) -> bytes:
 
 
 def _weights(model: Model, files: dict[str, bytes]) -> dict[str, Any]:
-    """Describe the three kinds of weights; those that can be trained further are the ones the others were made of."""
+    """Entries of the three kinds of weights; the trainable ones are the parent of the others."""
     import onnx
 
-    known = hashes(files)
+    sha256 = hashes(files)
     kwargs = {key: value for key, value in model.config.to_dict().items() if key not in _ORIGIN}
     scripted = torchscript_entry(files)
     graph = onnx.load_model_from_string(files[ONNX_FILE])
     return {
         "pytorch_state_dict": {
             "source": STATE_FILE,
-            "sha256": known[STATE_FILE],
+            "sha256": sha256[STATE_FILE],
             "pytorch_version": scripted["pytorch_version"],
             "architecture": {"import_from": __name__, "callable": build_segmenter.__name__, "kwargs": kwargs},
         },
         "torchscript": {**scripted, "parent": "pytorch_state_dict"},
         "onnx": {
             "source": ONNX_FILE,
-            "sha256": known[ONNX_FILE],
+            "sha256": sha256[ONNX_FILE],
             "opset_version": max(used.version for used in graph.opset_import if used.domain == ""),
             "parent": "pytorch_state_dict",
         },
@@ -125,7 +121,7 @@ def _weights(model: Model, files: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _validate(rdf: Path) -> None:
-    """Refuse a description that `bioimageio.spec` does not accept."""
+    """Raise `ValueError` if `bioimageio.spec` rejects a description."""
     from bioimageio.spec import InvalidDescr, load_description
 
     described = load_description(rdf, format_version="latest")

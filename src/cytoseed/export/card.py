@@ -1,12 +1,12 @@
-"""The page about a model that goes with it: what it finds, how well, what it was made of, who may use it, how."""
+"""README of an exported model: what it finds, accuracy, training data, licence, and how to use it in QuPath."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cytoseed.export.description import is_for_research
-from cytoseed.settings import DatasetNote, ModelConfig
+from cytoseed.export.rdf import summary
+from cytoseed.settings import DatasetNote, ModelConfig, is_non_commercial
 
 _SAMPLE = (
     "`test_input.npy`, `sample_input.tif` and the cover show a part of the section that scikit-image ships as "
@@ -38,19 +38,11 @@ _VALIDATION = (
 )
 
 
-def write_card(config: ModelConfig, folder: str) -> str:
-    """Write the page, in Markdown.
-
-    Parameters
-    ----------
-    config : ModelConfig
-        The model's: all that the page says.
-    folder : str
-        Name of the package.
-    """
+def model_card(config: ModelConfig, folder: str) -> str:
+    """README in Markdown of a model whose package is called `folder`."""
     parts = [
         f"# {config.name} {config.version}",
-        config.description or f"Finds {_targets(config)} in microscopy images.",
+        summary(config),
         _facts(config),
         "## Licence",
         _licence(config),
@@ -71,14 +63,10 @@ def write_card(config: ModelConfig, folder: str) -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _targets(config: ModelConfig) -> str:
-    return " and ".join(config.targets)
-
-
 def _facts(config: ModelConfig) -> str:
     image = "one channel" if config.channels == 1 else f"{config.channels} channels, or one that stands for all"
     return (
-        f"- Finds: {_targets(config)}\n"
+        f"- Finds: {' and '.join(config.targets)}\n"
         f"- Pixel size: {config.pixel_size_um:g} µm; QuPath rescales images to it where they have a pixel size\n"
         f"- Image: {image}\n"
         f"- Weights: {config.network} network, SHA-256 {config.sha256 or 'not stored'}"
@@ -97,7 +85,7 @@ def _channels(config: ModelConfig) -> str:
 
 def _licence(config: ModelConfig) -> str:
     lines = [f"Weights: {config.licence}."]
-    if is_for_research(config):
+    if any(is_non_commercial(licence) for licence in (config.licence, *(note.licence for note in config.trained_on))):
         lines.append(
             "**Not for commercial use**: the weights, or images they were trained on, are licensed without it."
         )
@@ -108,13 +96,13 @@ def _licence(config: ModelConfig) -> str:
 
 
 def _source(note: DatasetNote) -> str:
-    """Say where training images come from; QuPath shows no tables, so this is a line of a list."""
+    """Origin of training images, as a line of a list: QuPath shows no tables."""
     count = f"{note.images} images, " if note.images else ""
     return f"{note.name}: {count}{note.licence}{f' ({note.source})' if note.source else ''}"
 
 
 def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of a list: the figures of each set of images, and of each kind of image in it."""
+    """Lines of a list: figures per set of images, and per kind of image in it."""
     for name, found in figures.items():
         if isinstance(found, Mapping):
             plain = {key: value for key, value in found.items() if not isinstance(value, Mapping)}
@@ -129,7 +117,7 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 
 def _training(config: ModelConfig) -> Iterator[str]:
-    """Lines of a list: the stages, and what else the recipe says."""
+    """Lines of a list: training stages, machine and data of the recipe."""
     wanted = ("steps", "batch_size", "crop_px", "learning_rate", "scale_range", "augment", "optimizer")
     for number, stage in enumerate(config.stages, 1):
         if isinstance(stage, Mapping):

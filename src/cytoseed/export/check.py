@@ -1,4 +1,4 @@
-"""Exported files are reopened as their users would open them, and must find what the model itself finds."""
+"""Exported files are reopened as their users open them, and must give the same objects as the model."""
 
 from __future__ import annotations
 
@@ -14,40 +14,27 @@ from cytoseed.core.prepare import normalise
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model
 
-_IOU = 0.9  # of each object with its counterpart: rounding moves single pixels at borders
-_FIELDS = 1e-3  # that a field of the network may differ by
+_MIN_IOU = 0.9  # of each object with its counterpart: rounding moves single pixels at borders
+_FIELD_TOLERANCE = 1e-3
 
 Run = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
 class Agreement(NamedTuple):
-    """How reopened files compare with the model, over all files and images."""
+    """Comparison of the reopened files with the model, over all files and images."""
 
     files: int
-    """How many were reopened."""
+    """Number of files."""
     objects: int
-    """That the model finds."""
+    """Number of objects that the model finds."""
     differing_px: int
-    """Pixels that belong to an object in one and to none in the other."""
+    """Pixels that belong to an object in one result and to none in the other."""
 
 
 def check_files(model: Model, folder: Path) -> Agreement:
-    """Reopen every TorchScript and ONNX file in a folder, and compare what it finds with what the model finds.
+    """Compare every TorchScript and ONNX file in a folder and its subfolders with the model.
 
-    Parameters
-    ----------
-    model : Model
-    folder : Path
-        Searched with all folders in it.
-
-    Returns
-    -------
-    Agreement
-
-    Raises
-    ------
-    RuntimeError
-        A file finds other objects than the model, or there is none: the export is of no use.
+    Raises `RuntimeError` if a file finds other objects than the model, or if there is no file.
     """
     files = objects = differing = 0
     for path in sorted(folder.rglob("*")):
@@ -63,19 +50,19 @@ def check_files(model: Model, folder: Path) -> Agreement:
             differing += _compare(wanted, found, f"{path.name} on {name}")
             objects += int(wanted.max())
     if not files:
-        raise RuntimeError(f"nothing that can be reopened was written to {folder}")
+        raise RuntimeError(f"no TorchScript or ONNX file was written to {folder}")
     return Agreement(files, objects, differing)
 
 
 def _labels(model: Model, raw: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Give what the model finds in a raw image (C,H,W): (T,H,W)."""
+    """Labels (T,H,W) of a raw image (C,H,W) by the model itself."""
     with torch.inference_mode():
         labels: NDArray[np.int32] = model.segmenter(normalise(torch.from_numpy(raw))[None])[0].numpy()
     return labels
 
 
 def _torchscript(path: Path) -> Run:
-    """Open a scripted module: from raw images (C,H,W) to labels (T,H,W)."""
+    """Open a TorchScript file as a function from raw images (C,H,W) to labels (T,H,W)."""
     module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
 
     def run(raw: NDArray[np.float32]) -> NDArray[Any]:
@@ -87,38 +74,38 @@ def _torchscript(path: Path) -> Run:
 
 
 def _onnx(path: Path) -> Run:
-    """Open an ONNX graph: from raw images (C,H,W) to labels (T,H,W), or of the network alone to fields."""
+    """Open an ONNX file as a function from raw images (C,H,W) to labels (T,H,W), or to the fields of the network."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     is_raw = session.get_modelmeta().custom_metadata_map["input"] == "raw"
 
     def run(image: NDArray[np.float32]) -> NDArray[Any]:
-        seen = image if is_raw else normalise(torch.from_numpy(image)).numpy()
-        result: NDArray[Any] = session.run(None, {"image": seen[None]})[0][0]
+        pixels = image if is_raw else normalise(torch.from_numpy(image)).numpy()
+        result: NDArray[Any] = session.run(None, {"image": pixels[None]})[0][0]
         return result
 
     return run
 
 
 def _compare(wanted: NDArray[Any], found: NDArray[Any], where: str) -> int:
-    """Count the pixels of labels (T,H,W) that are an object's in one only; refuse other objects."""
+    """Count the pixels of labels (T,H,W) that are background in one only; `RuntimeError` if objects differ."""
     if wanted.shape != found.shape:
         raise RuntimeError(f"{where}: gives labels of shape {found.shape}, where the model gives {wanted.shape}")
     differing = 0
     for own, theirs in zip(wanted, found.astype(np.int32), strict=True):
         agreement = score(theirs, own)
-        if agreement.f1_at(_IOU) < 1 and (agreement.true_objects or agreement.predicted_objects):
+        if agreement.f1_at(_MIN_IOU) < 1 and (agreement.true_objects or agreement.predicted_objects):
             raise RuntimeError(
                 f"{where}: finds {agreement.predicted_objects} objects, where the model finds "
-                f"{agreement.true_objects}; not all are the same. Please report this as a fault of cytoseed"
+                f"{agreement.true_objects}; not all are the same. Please report this as a bug of cytoseed"
             )
         differing += int(((own > 0) != (theirs > 0)).sum())
     return differing
 
 
 def _check_network(model: Model, run: Run, raw: NDArray[np.float32], path: Path) -> None:
-    """Compare the raw fields of the network alone."""
+    """Raise `RuntimeError` if the fields of the network alone differ."""
     stride = model.segmenter.stride
     height, width = (side - side % stride for side in raw.shape[1:])
     if height and width:
@@ -126,12 +113,12 @@ def _check_network(model: Model, run: Run, raw: NDArray[np.float32], path: Path)
         with torch.inference_mode():
             fields = model.segmenter.network(normalise(torch.from_numpy(cut))[None])[0].numpy()
         apart = float(np.abs(fields - run(cut)).max())
-        if not apart < _FIELDS:
+        if not apart < _FIELD_TOLERANCE:
             raise RuntimeError(f"{path.name}: fields differ from the model's by {apart:.2g}. Please report this")
 
 
 def _images(channels: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Give raw images (C,H,W) to compare on: a real one, an odd part of it, one smaller than a window, and nothing."""
+    """Raw images (C,H,W) to compare on: tissue, an odd part of it, a part smaller than a window, and a black image."""
     from skimage import data
 
     section = data.immunohistochemistry()[150:406, 200:488].astype(np.float32).mean(2)

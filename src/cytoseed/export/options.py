@@ -1,7 +1,7 @@
-"""What a caller's options mean, in TorchScript: the dictionary's value, else one given by name, else the model's own.
+"""Options of the exported module, in TorchScript: from the dictionary, else by keyword, else the model's default.
 
-Each function takes the dictionary, the option's name, what was given by that name and the model's own value, and
-refuses values that make no sense.
+Each function takes the dictionary, the option's name, the keyword's value and the default, and raises `ValueError` for
+a value outside the option's range.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def check_names(args: dict[str, Tensor]) -> None:
-    """Refuse an option that there is not."""
+    """Raise `ValueError` for an unknown option."""
     known = ["target_segmentation", "min_size", "mask_threshold", "peak_distance", "seed_threshold"]
     known += ["overlap_threshold", "mean_threshold", "fg_threshold", "window_size", "cleanup_fragments"]
     known += ["resolve_cell_and_nucleus", "precomputed_seeds"]
@@ -22,7 +22,7 @@ def check_names(args: dict[str, Tensor]) -> None:
 
 
 def _value(args: dict[str, Tensor], name: str, otherwise: float) -> float:
-    """Give the one number of an option in the dictionary, else another."""
+    """Value of a one-element option in the dictionary, else `otherwise`."""
     if name not in args:
         return otherwise
     values = args[name].detach().cpu().flatten()
@@ -32,7 +32,7 @@ def _value(args: dict[str, Tensor], name: str, otherwise: float) -> float:
 
 
 def whole_number(args: dict[str, Tensor], name: str, given: int | None, own: int, low: int, high: int) -> int:
-    """Give an option that is a whole number in a range."""
+    """Value of an option that is a whole number from `low` to `high`."""
     value = _value(args, name, float(own if given is None else given))
     if not (value >= low and value <= high and value == math.floor(value)):
         raise ValueError(f"{name} is {value}; give a whole number from {low} to {high}, or leave it out for {own}")
@@ -40,7 +40,7 @@ def whole_number(args: dict[str, Tensor], name: str, given: int | None, own: int
 
 
 def share(args: dict[str, Tensor], name: str, given: float | None, own: float) -> float:
-    """Give an option that is a number from 0 to 1."""
+    """Value of an option from 0 to 1."""
     value = _value(args, name, own if given is None else given)
     if not (value >= 0.0 and value <= 1.0):
         raise ValueError(f"{name} is {value}; give a number from 0 to 1, or leave it out for {own}")
@@ -48,7 +48,7 @@ def share(args: dict[str, Tensor], name: str, given: float | None, own: float) -
 
 
 def agreement(args: dict[str, Tensor], name: str, given: float | None, own: float) -> float:
-    """Give an option that is a number above 0 and at most 1."""
+    """Value of an option above 0 and at most 1."""
     value = _value(args, name, own if given is None else given)
     if not (value > 0.0 and value <= 1.0):
         raise ValueError(f"{name} is {value}; give a number above 0 and at most 1, or leave it out for {own}")
@@ -56,7 +56,7 @@ def agreement(args: dict[str, Tensor], name: str, given: float | None, own: floa
 
 
 def logit(args: dict[str, Tensor], name: str, given: float | None, own: float) -> float:
-    """Give an option that is a probability, as a logit; the model's own is one already."""
+    """Logit of an option that is a probability; the default `own` is a logit already."""
     if given is None and name not in args:
         return own
     value = _value(args, name, 0.5 if given is None else given)
@@ -68,7 +68,7 @@ def logit(args: dict[str, Tensor], name: str, given: float | None, own: float) -
 
 
 def switch(args: dict[str, Tensor], name: str, given: bool | None) -> bool:
-    """Give an option that is yes or no; yes where nothing is said."""
+    """Value of an option that is true or false; true by default."""
     value = _value(args, name, 1.0 if given is None else float(given))
     if value not in [0.0, 1.0]:
         raise ValueError(f"{name} is {value}; give true or false (1 or 0), or leave it out for true")
@@ -76,7 +76,7 @@ def switch(args: dict[str, Tensor], name: str, given: bool | None) -> bool:
 
 
 def placed_seeds(given: Tensor, images: int, height: int, width: int) -> Tensor:
-    """Give seeds as (S, 3), image, row and column, the same in each image; (0, 3) where none are given."""
+    """Seeds (S, 3) as image, row and column, the same for each image; (0, 3) if none are given."""
     values = given.detach().cpu()
     if values.numel() == 0:
         return torch.zeros([0, 3], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""A model packed for other programs: written beside, reopened, compared with the model itself, put into place."""
+"""`export_model`: a model written for other programs, reopened, compared with the model, and moved into place."""
 
 from __future__ import annotations
 
@@ -10,53 +10,49 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cytoseed.export.check import Agreement, check_files
+from cytoseed.export.rdf import package_name
 from cytoseed.models.weights import Model
 from cytoseed.paths import replace
 from cytoseed.settings import ModelConfig
 
 
 class Target(NamedTuple):
-    """A kind of program that a model can be packed for."""
+    """A kind of program that a model can be exported for."""
 
-    name: str
-    """As `--to` takes it."""
-    about: str
-    """What is written, and who opens it: a sentence."""
-    write: Callable[[Model, Path], object]
-    """Writes into a folder that is there and empty."""
+    write: Callable[[Model, Path], None]
+    """Writes a model into an empty folder."""
     names: Callable[[ModelConfig], tuple[str, ...]]
-    """What it writes there."""
+    """Names of the files and folders that it writes."""
     needs: tuple[str, ...] = ()
-    """Packages to import."""
+    """Packages that must be installed."""
     extra: str = ""
     """The extra of cytoseed that installs them."""
 
 
 class Exported(NamedTuple):
-    """What was written."""
+    """Result of an export."""
 
     paths: tuple[Path, ...]
-    """Files and folders."""
+    """Files and folders written."""
     agreement: Agreement
-    """How the reopened files compare with the model."""
+    """Comparison of the reopened files with the model."""
 
 
 def export_model(model: Model, target: str, folder: str | os.PathLike[str], overwrite: bool = False) -> Exported:
-    """Pack a model for another program.
+    """Export a model for another program.
 
-    What is written is reopened, run on images and compared with the model before it is put into place; until then, and
-    where something fails, the folder stays as it was.
+    The files are written beside their place, reopened, and compared with the model on images before they are moved
+    into place. If anything fails, the folder stays as it was.
 
     Parameters
     ----------
     model : Model
-        What `load_model` gave.
-    target : str
-        A name from `TARGETS`.
+        As `load_model` returns it.
+    target : {'qupath', 'onnx', 'torchscript', 'bioimageio'}
     folder : str or path
-        Where to; made if need be.
+        Folder to write to; made if necessary.
     overwrite : bool
-        Replace what is there already.
+        Replace existing files.
 
     Returns
     -------
@@ -65,18 +61,18 @@ def export_model(model: Model, target: str, folder: str | os.PathLike[str], over
     Raises
     ------
     FileExistsError
-        There is something already.
+        The files exist and `overwrite` is False.
     ModuleNotFoundError
         A package that writes or reopens the files is not installed; the message names the extra.
     RuntimeError
-        The files, reopened, do not find what the model finds.
+        The reopened files find other objects than the model.
     ValueError
-        An unknown target, or a model that it cannot carry.
+        An unknown target, or a model whose name, version or licence the target does not allow.
     """
     chosen = find_target(target)
     place = Path(folder)
     names = chosen.names(model.config)
-    _require_room(place, names, overwrite)
+    _require_free(place, names, overwrite)
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=place) as staging:
         chosen.write(model, Path(staging))
@@ -87,19 +83,11 @@ def export_model(model: Model, target: str, folder: str | os.PathLike[str], over
 
 
 def find_target(name: str) -> Target:
-    """Give a target by its name.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        A package that it needs is not installed.
-    ValueError
-        There is none of that name.
-    """
+    """Target by name; `ValueError` if unknown, `ModuleNotFoundError` if a package that it needs is not installed."""
     if name not in TARGETS:
-        raise ValueError(f"target is {name!r}; a model can be packed for {', '.join(TARGETS)}")
+        raise ValueError(f"target is {name!r}; it must be one of {', '.join(TARGETS)}")
     target = TARGETS[name]
-    missing = lacking(target)
+    missing = [package for package in target.needs if find_spec(package.partition(".")[0]) is None]
     if missing:
         raise ModuleNotFoundError(
             f"target {name!r} needs the package {missing[0]}, which is not installed: "
@@ -108,31 +96,27 @@ def find_target(name: str) -> Target:
     return target
 
 
-def lacking(target: Target) -> Sequence[str]:
-    """List the packages that a target needs and that are not installed."""
-    return [package for package in target.needs if find_spec(package.partition(".")[0]) is None]
-
-
-def _require_room(place: Path, names: Sequence[str], overwrite: bool) -> None:
+def _require_free(place: Path, names: Sequence[str], overwrite: bool) -> None:
     if place.exists() and not place.is_dir():
         raise FileExistsError(f"{place} is a file; give a folder to write to")
-    there = [name for name in names if (place / name).exists()]
-    if there and not overwrite:
-        raise FileExistsError(f"{place / there[0]} is there already; give --overwrite to replace it, or another folder")
+    existing = [name for name in names if (place / name).exists()]
+    if existing and not overwrite:
+        raise FileExistsError(
+            f"{place / existing[0]} exists already; give --overwrite to replace it, or another folder"
+        )
 
 
 def _write_torchscript(model: Model, folder: Path) -> None:
     from cytoseed.export.torchscript import to_torchscript
 
-    to_torchscript(model, folder / _torchscript_names(model.config)[0])
+    to_torchscript(model, folder / f"{model.config.name}.pt")
 
 
 def _write_onnx(model: Model, folder: Path) -> None:
     from cytoseed.export.onnx import network_to_onnx, to_onnx
 
-    whole, network = _onnx_names(model.config)
-    network_to_onnx(model, folder / network)
-    to_onnx(model, folder / whole)
+    network_to_onnx(model, folder / f"{model.config.name}.network.onnx")
+    to_onnx(model, folder / f"{model.config.name}.onnx")
 
 
 def _write_qupath(model: Model, folder: Path) -> None:
@@ -147,54 +131,16 @@ def _write_bioimageio(model: Model, folder: Path) -> None:
     to_bioimageio(model, folder)
 
 
-def _torchscript_names(config: ModelConfig) -> tuple[str, ...]:
-    return (f"{config.name}.pt",)
-
-
-def _onnx_names(config: ModelConfig) -> tuple[str, ...]:
-    return (f"{config.name}.onnx", f"{config.name}.network.onnx")
-
-
 def _package_names(config: ModelConfig) -> tuple[str, ...]:
-    from cytoseed.export.description import package_name
-
-    package = package_name(config)
-    return (package, f"{package}.zip")
+    return (package_name(config), f"{package_name(config)}.zip")
 
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 TARGETS = {
-    target.name: target
-    for target in (
-        Target(
-            "qupath",
-            "a folder that QuPath's InstanSeg extension opens, and a zip of it",
-            _write_qupath,
-            _package_names,
-        ),
-        Target(
-            "onnx",
-            "the whole method, raw pixels to labels, for ONNX Runtime, OpenVINO and browsers; and the network alone",
-            _write_onnx,
-            _onnx_names,
-            _ONNX,
-            "onnx",
-        ),
-        Target(
-            "torchscript",
-            "the whole method for C++ and any other program with libtorch",
-            _write_torchscript,
-            _torchscript_names,
-        ),
-        Target(
-            "bioimageio",
-            "a bioimage.io package with TorchScript, ONNX and state-dict weights: a folder, and a zip of it",
-            _write_bioimageio,
-            _package_names,
-            (*_ONNX, "bioimageio.core"),
-            "bioimageio,onnx",
-        ),
-    )
+    "qupath": Target(_write_qupath, _package_names),
+    "onnx": Target(_write_onnx, lambda config: (f"{config.name}.onnx", f"{config.name}.network.onnx"), _ONNX, "onnx"),
+    "torchscript": Target(_write_torchscript, lambda config: (f"{config.name}.pt",)),
+    "bioimageio": Target(_write_bioimageio, _package_names, (*_ONNX, "bioimageio.core"), "bioimageio,onnx"),
 }
-"""What a model can be packed for, by the names that `export_model` and the command line take."""
+"""Programs that a model can be exported for, by the names that `export_model` and the command line take."""

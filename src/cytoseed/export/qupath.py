@@ -1,34 +1,40 @@
-"""A model for QuPath's InstanSeg extension: the folder that it looks for, and the same as a zip."""
+"""A model for QuPath's InstanSeg extension: the folder that it opens, and the same files as a zip."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import tempfile
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.export.card import write_card
-from cytoseed.export.description import RDF_FILE, describe, package_name, readme_file
+from cytoseed.export.card import model_card
+from cytoseed.export.rdf import RDF_FILE, package_name, rdf_yaml, readme_file
 from cytoseed.export.sample import draw_cover, encode_tensors, make_sample
-from cytoseed.export.zipped import hashes, put_package
 from cytoseed.models.weights import Model
+from cytoseed.paths import write_bytes
 
 TORCHSCRIPT_FILE = "instanseg.pt"
+
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest possible: the same files make the same zip
 
 
 def to_qupath(model: Model, folder: str | os.PathLike[str]) -> Path:
     """Write a model for QuPath into `folder/NAME-VERSION`, and the same files into `folder/NAME-VERSION.zip`.
 
-    The folder holds `instanseg.pt` (`torchscript.ExportedSegmenter`), `rdf.yaml`, `NAME_README.md`, `cover.png`, and
-    tensors to test with and to look at. The same model gives the same bytes, as the first of its process.
+    The package holds `instanseg.pt` (`torchscript.ExportedSegmenter`), `rdf.yaml`, `NAME_README.md`, `cover.png`, and
+    test and sample tensors. As the first export of its process, the same model gives the same bytes.
 
     Parameters
     ----------
     model : Model
     folder : str or path
-        Where to; made if need be. Of an earlier export the files are replaced one by one, `rdf.yaml` last.
+        Made if necessary. Files of an earlier export are replaced one by one, `rdf.yaml` last.
 
     Returns
     -------
@@ -38,23 +44,23 @@ def to_qupath(model: Model, folder: str | os.PathLike[str]) -> Path:
     Raises
     ------
     ValueError
-        The model's name, version or licence cannot be written as bioimage.io wants them.
+        bioimage.io does not allow the model's name, version or licence.
     """
     name = package_name(model.config)
-    files = shared_files(model, name)
+    files = package_files(model, name)
     weights = {"torchscript": torchscript_entry(files)}
-    files[RDF_FILE] = describe(model.config, weights, hashes(files), any_channels=True).encode()
-    return put_package(files, folder, name)
+    files[RDF_FILE] = rdf_yaml(model.config, weights, hashes(files), any_channels=True).encode()
+    return write_package(files, folder, name)
 
 
-def shared_files(model: Model, name: str) -> dict[str, bytes]:
-    """Make all files of a package that are not `rdf.yaml`: contents by name, of TorchScript and what goes with it."""
+def package_files(model: Model, name: str) -> dict[str, bytes]:
+    """Contents by file name of everything in a package but `rdf.yaml`: TorchScript, README, cover, tensors."""
     import torch
 
     from cytoseed.export.torchscript import open_torchscript, to_torchscript
 
-    with tempfile.TemporaryDirectory(prefix="cytoseed-") as place:
-        written = to_torchscript(model, Path(place) / TORCHSCRIPT_FILE)
+    with tempfile.TemporaryDirectory(prefix="cytoseed-") as temporary:
+        written = to_torchscript(model, Path(temporary) / TORCHSCRIPT_FILE)
         scripted = open_torchscript(written)
         content = written.read_bytes()
 
@@ -65,15 +71,36 @@ def shared_files(model: Model, name: str) -> dict[str, bytes]:
     sample = make_sample(model.config, segment)
     return {
         TORCHSCRIPT_FILE: content,
-        readme_file(model.config): write_card(model.config, name).encode(),
+        readme_file(model.config): model_card(model.config, name).encode(),
         "cover.png": draw_cover(sample),
         **encode_tensors(sample),
     }
 
 
-def torchscript_entry(files: dict[str, bytes]) -> dict[str, str]:
-    """Describe the TorchScript weights among a package's files."""
+def torchscript_entry(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Entry in `rdf.yaml` for the TorchScript file of a package."""
     import torch
 
     version = str(torch.__version__).partition("+")[0]
     return {"source": TORCHSCRIPT_FILE, "sha256": hashes(files)[TORCHSCRIPT_FILE], "pytorch_version": version}
+
+
+def write_package(files: Mapping[str, bytes], folder: str | os.PathLike[str], name: str) -> Path:
+    """Write files, `rdf.yaml` last, into `folder/name`, and all of them into `folder/name.zip`; other files stay."""
+    place = Path(folder) / name
+    place.mkdir(parents=True, exist_ok=True)
+    for file in sorted(files, key=lambda file: (file == RDF_FILE, file)):
+        write_bytes(place / file, files[file])
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for file in sorted(files):
+            entry = zipfile.ZipInfo(file, _ZIP_DATE)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[file], zipfile.ZIP_DEFLATED, 6)
+    write_bytes(place.with_name(f"{name}.zip"), zipped.getvalue())
+    return place
+
+
+def hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    """SHA-256 of each file, by name."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

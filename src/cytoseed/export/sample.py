@@ -1,14 +1,15 @@
-"""An image to try a model on that needs no network, what the model finds in it, and the picture of that."""
+"""Sample image of an exported model, which needs no download; its labels; and the cover drawn from both."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.export.description import CLIP, EPS, PERCENTILES
+from cytoseed.export.rdf import CLIP, EPS, PERCENTILES
 from cytoseed.settings import ModelConfig
 
 Segment = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -18,29 +19,21 @@ _ROWS, _COLUMNS = slice(256, 512), slice(244, 500)  # stroma beside a gland: nuc
 
 
 class Sample(NamedTuple):
-    """A piece of scikit-image's section, which is stained with haematoxylin and DAB, seen by a model."""
+    """Part of scikit-image's section, stained with haematoxylin and DAB, and a model's labels of it."""
 
     picture: NDArray[np.uint8]
     """(3,256,256) RGB."""
     raw: NDArray[np.float32]
     """(1,C,256,256), 0 to 255: haematoxylin alone, dark on light, the same in each channel."""
     labels: NDArray[np.float32]
-    """(1,T,256,256): what the model finds."""
+    """(1,T,256,256)."""
 
 
 def make_sample(config: ModelConfig, segment: Segment) -> Sample:
-    """Segment the sample image.
-
-    Parameters
-    ----------
-    config : ModelConfig
-        The model's.
-    segment : callable
-        The model as it was exported: from normalised images (1,C,H,W) to labels (1,T,H,W).
-    """
+    """Segment the sample image with an exported model."""
     from skimage import data
 
-    from cytoseed.images.stain import unmix
+    from cytoseed.images.unmix import unmix
 
     section = data.immunohistochemistry()
     picture = np.ascontiguousarray(section[_ROWS, _COLUMNS].transpose(2, 0, 1))
@@ -51,30 +44,28 @@ def make_sample(config: ModelConfig, segment: Segment) -> Sample:
 
 
 def preprocess(raw: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Do to raw images (1,C,H,W) what `rdf.yaml` says is to be done before the model sees them."""
+    """Normalise raw images (1,C,H,W) as `rdf.yaml` states it."""
     low, high = np.percentile(raw, PERCENTILES, axis=(2, 3), keepdims=True)
     scaled = (raw - low) / (high - low + EPS)
     return np.asarray(np.clip(scaled, *CLIP), dtype=np.float32)
 
 
 def draw_cover(sample: Sample) -> bytes:
-    """Draw the sample image beside itself with the outlines of what was found: PNG, 1024 x 512 px."""
+    """PNG, 1024 x 512 px: the sample image, and beside it the same with outlines of its objects."""
     import imagecodecs
 
-    from cytoseed.results import Segmentation
+    from cytoseed.results import Result
     from cytoseed.results.formats.overlay import draw_overlay
 
     planes = sample.labels[0].astype(np.int32)
     found = planes[0] if len(planes) == 1 else planes
-    targets = ("nuclei", "cells")[: len(planes)]  # names do not show in the drawing
-    halves = [draw_overlay(Segmentation(ids, image=sample.picture, targets=targets)) for ids in (0 * found, found)]
+    targets = ("nuclei", "cells")[: len(planes)]  # names are not drawn
+    halves = [draw_overlay(Result.from_labels(ids, sample.picture, targets=targets)) for ids in (0 * found, found)]
     return bytes(imagecodecs.png_encode(np.concatenate(halves, axis=1), level=9))
 
 
 def encode_tensors(sample: Sample) -> dict[str, bytes]:
-    """Write the tensors as bioimage.io wants them: to test with as .npy, to look at as .tif, by the file's name."""
-    import io
-
+    """Test tensors (.npy) and sample tensors (.tif) as bioimage.io requires them, by file name."""
     import tifffile
 
     files: dict[str, bytes] = {}

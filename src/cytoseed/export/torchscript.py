@@ -1,12 +1,13 @@
-"""The one scripted module for QuPath, C++ and bioimage.io: the Segmenter behind the door that QuPath knocks at.
+"""The TorchScript module for QuPath, C++ and bioimage.io: a Segmenter behind the signature that QuPath calls.
 
-Nothing of the method is written again. What is here turns the caller's arguments into the Segmenter's, and refuses
-those that make no sense.
+The method itself is `Segmenter`; here the caller's options are checked and passed on to it.
 """
 
 import copy
 import io
+import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from cytoseed.core.model import PostprocessOptions, Segmenter, Thresholds
 from cytoseed.core.prepare import fit_channels, normalise, scale_intensity
-from cytoseed.export.archive import write_archive
 from cytoseed.export.options import agreement, check_names, logit, placed_seeds, share, switch, whole_number
 from cytoseed.models.weights import Model
 from cytoseed.paths import atomic_file
@@ -24,16 +24,16 @@ _FIND_SEEDS = torch.tensor([])
 
 
 class ExportedSegmenter(nn.Module):
-    """A segmenter as QuPath, and any program with libtorch, calls it.
+    """A segmenter with the signature that QuPath and other programs with libtorch call.
 
     Parameters
     ----------
     segmenter : Segmenter
-        Taken as it is, not copied.
+        Not copied.
     channels : int
-        Image channels that it takes.
+        Number of image channels.
     pixel_size_um : float
-        Pixel size, in µm, that images are to have.
+        Pixel size of its images, in µm.
 
     Attributes
     ----------
@@ -69,39 +69,38 @@ class ExportedSegmenter(nn.Module):
     ) -> Tensor:
         """Segment a batch of images.
 
-        Each option may also stand in `args`, as a tensor of one element of any type, and counts before the one given by
-        its name. `None` is the model's own.
+        An option may also be in `args`, as a one-element tensor of any type, which takes precedence over the keyword.
+        None is the model's own value.
 
         Parameters
         ----------
         x : Tensor, shape (N, C, H, W), float
-            Normalised (`normalise`) and at the model's pixel size; clipped to [-0.5, 1.5]; H and W at least 1; one
-            channel fills the model's. It is not changed.
+            Normalised (`normalise`) and at the model's pixel size; clipped to [-0.5, 1.5]; H and W at least 1. A
+            single channel is repeated. Not changed.
         args : dict of str to Tensor, optional
             Options by name.
         target_segmentation : Tensor, shape (2,) or (1, 2)
-            Which of nuclei and cells are wanted, not 0 for yes; of a model with one target it is ignored.
+            Nonzero for each of nuclei and cells that is wanted; ignored by a model with one target.
         min_size : int
-            Objects of fewer pixels are left out; 0 or more.
+            Smallest object in pixels; 0 or more.
         mask_threshold : float
-            Lowest probability, between 0 and 1, at which a pixel belongs to an object.
+            Lowest probability, between 0 and 1, of an object's pixels.
         peak_distance : int
-            A seed is the maximum of the seed map within so many pixels; 1 or more.
+            A seed is the maximum of the seed map within this many pixels; 1 or more.
         seed_threshold, fg_threshold : float
-            Lowest value of the seed map, 0 to 1, at which a pixel may be a seed; the higher of the two counts.
+            Lowest value of the seed map at a seed, 0 to 1; the higher of the two counts.
         overlap_threshold : float
-            Two seeds whose maps agree with at least this IoU, above 0 and at most 1, are one object.
+            Seeds whose maps overlap with at least this IoU, above 0 and at most 1, are one object.
         mean_threshold : float
-            Objects on which the seed map has a lower mean, 0 to 1, are left out; 0 leaves out none.
+            Lowest mean of the seed map over an object, 0 to 1.
         window_size : int
-            Half the side of the windows that maps are first made in, 4 to 1024 px.
+            Half the side of an object's first window, 4 to 1024 px.
         cleanup_fragments : bool
-            Keep of each object the largest piece, and fill its holes.
+            Keep the largest piece of each object and fill its holes.
         resolve_cell_and_nucleus : bool
-            Give a nucleus the id of its cell, in which it lies; else each target is numbered by itself.
+            Give a nucleus the id of its cell; otherwise each target is numbered separately.
         precomputed_seeds : Tensor, shape (S, 2) or (1, S, 2), or their 2 * S numbers in one row
-            Row and column of the seeds to take in place of those found, in each image and for each target; fractions
-            are cut off. Empty: seeds are found.
+            Row and column of seeds to use in each image and for each target, rounded down. Empty: seeds are found.
 
         Returns
         -------
@@ -111,8 +110,8 @@ class ExportedSegmenter(nn.Module):
         Raises
         ------
         ValueError
-            An image of another shape or number of channels; an option that there is not, or of a value that it cannot
-            have. As TorchScript, `torch.jit.Error` with the same words.
+            An image of another shape or number of channels; an unknown option or a value outside its range. In
+            TorchScript, `torch.jit.Error` with the same message.
         """
         given: dict[str, Tensor] = {}
         if args is not None:
@@ -146,7 +145,7 @@ class ExportedSegmenter(nn.Module):
 
     @torch.jit.export
     def normalise(self, image: Tensor) -> Tensor:
-        """Make of raw pixels what `forward` takes, but for the batch axis; QuPath does this itself.
+        """Normalise raw pixels for `forward`, without the batch axis; QuPath normalises by itself.
 
         Parameters
         ----------
@@ -171,7 +170,7 @@ class ExportedSegmenter(nn.Module):
         return fit_channels(normalise(values), self.channels).contiguous()
 
     def _batch(self, x: Tensor) -> Tensor:
-        """Give the images (N, C, H, W) with the model's channels, as float32 in [-0.5, 1.5], in memory of their own."""
+        """Copy of the images (N, C, H, W) with the model's channels, float32 in [-0.5, 1.5]."""
         if x.dim() != 4 or x.numel() == 0:
             raise ValueError(
                 f"the input has shape {x.shape}; it must be images, channels, height, width, none of them 0"
@@ -180,11 +179,11 @@ class ExportedSegmenter(nn.Module):
         channels = fit_channels(x.detach().transpose(0, 1).reshape(present, images * height, width), self.channels)
         batch = channels.reshape(self.channels, images, height, width).transpose(0, 1)
         zero = torch.zeros([self.channels], device=x.device)
-        batch = scale_intensity(batch, zero, zero + 1)  # nothing but clipped
+        batch = scale_intensity(batch, zero, zero + 1)  # clips only
         return batch.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else batch.contiguous()
 
     def _fields(self, image: Tensor) -> Tensor:
-        """Run the network; on Apple's GPUs what follows it runs on the CPU: integers cannot be scattered there."""
+        """Run the network; on Apple's GPUs, which cannot scatter integers, the rest runs on the CPU."""
         fields = self.segmenter.fields(image)
         if image.device.type == "mps":
             fields = fields.cpu()
@@ -192,7 +191,7 @@ class ExportedSegmenter(nn.Module):
         return fields
 
     def _move_classifiers(self, device: torch.device) -> None:
-        """Take the classifiers away from where the network is; a second time there is nothing to do."""
+        """Move the classifiers to a device, but not the network."""
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             self.segmenter.classifiers.to(device)
             return
@@ -203,7 +202,7 @@ class ExportedSegmenter(nn.Module):
                 layer.weight, layer.bias = layer.weight.to(device), layer.bias.to(device)
 
     def _wanted(self, given: Tensor) -> list[bool]:
-        """Tell which of the model's targets are wanted."""
+        """Whether each of the model's targets is wanted."""
         if not self.cells_and_nuclei:
             return [True]
         values = given.detach().cpu().flatten()
@@ -218,42 +217,31 @@ class ExportedSegmenter(nn.Module):
 
 
 def to_torchscript(model: Model, path: str | Path) -> Path:
-    """Write the whole method as TorchScript: an `ExportedSegmenter`, which `torch.jit.load` opens.
+    """Write the whole method as TorchScript: an `ExportedSegmenter` that `torch.jit.load` opens.
 
     Parameters
     ----------
     model : Model
     path : str or Path
-        File to write; it appears whole or not at all. As the first of its process, the same
-        model gives the same bytes with the same PyTorch (which numbers the classes that it scripts).
+        File to write, atomically. As the first export of its process, the same model gives the same bytes with the
+        same PyTorch (which numbers the classes that it scripts).
 
     Returns
     -------
     Path
         The file.
     """
-    place = Path(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and QuPath's only door
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, but QuPath opens nothing else
         saved = io.BytesIO()
         torch.jit.save(torch.jit.script(exported(model)), saved)
-    with atomic_file(place) as beside:
-        write_archive(saved, beside)
-    return place
+    with atomic_file(path) as beside:
+        _write_reproducibly(saved, beside)
+    return Path(path)
 
 
 def open_torchscript(path: str | Path) -> torch.jit.ScriptModule:
-    """Open what `to_torchscript` wrote, without the word that TorchScript is deprecated.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    ScriptModule
-        On the CPU; called as `ExportedSegmenter` is.
-    """
+    """Open a file of `to_torchscript` on the CPU, without the warning that TorchScript is deprecated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         opened: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -261,25 +249,32 @@ def open_torchscript(path: str | Path) -> torch.jit.ScriptModule:
 
 
 def exported(model: Model) -> ExportedSegmenter:
-    """Copy a model as `to_torchscript` writes it: for inference, all that can be folded into the convolutions folded.
-
-    Parameters
-    ----------
-    model : Model
-        It stays as it is.
-
-    Returns
-    -------
-    ExportedSegmenter
-        On the CPU, not scripted.
-    """
+    """Copy of a model as `to_torchscript` writes it: on the CPU, normalisation folded into the convolutions."""
     segmenter = copy.deepcopy(model.segmenter).cpu().eval().requires_grad_(False)
-    segmenter.network.join()
+    segmenter.network.fuse_upsampling()
     return ExportedSegmenter(segmenter, model.config.channels, model.config.pixel_size_um).eval()
 
 
 def _as_float(labels: Tensor) -> Tensor:
-    """Give labels as float32, which holds whole numbers up to 2 ** 24."""
+    """Labels as float32, which holds whole numbers up to 2 ** 24."""
     if labels.numel() > 16777216 and int(labels.max()) > 16777216:
         raise ValueError(f"there are {int(labels.max())} objects, and ids end at 16777216 here: give smaller tiles")
     return labels.to(torch.float32)
+
+
+def _write_reproducibly(saved: io.BytesIO, path: Path) -> None:
+    """Write an archive of `torch.jit.save` without what differs between runs and machines.
+
+    That is the order of constants in classes, an id made of it, and debug files with the paths of sources.
+    """
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w") as target:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name.endswith(".py"):
+                content = re.sub(r"(?m)(^  \w+ : Final\[.*\n)+", _sort_lines, content.decode()).encode()
+            if not name.endswith((".debug_pkl", "/serialization_id")):
+                target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+
+
+def _sort_lines(lines: re.Match[str]) -> str:
+    return "".join(sorted(lines[0].splitlines(keepends=True)))

@@ -1,31 +1,31 @@
-"""From a path or an array to pixels: `open_image` and `image_of` open lazily, `as_image` brings an array into shape."""
+"""Images: a path, URL or array is opened by `open_image` or `as_image`; pixels are read region by region."""
 
-from cytoseed.images.arrays import array_channel_names, as_image, check_pixels, image_of
+from cytoseed.images.arrays import check_pixels
 from cytoseed.images.channels import choose_channels
-from cytoseed.images.errors import ImageFileError
-from cytoseed.images.image import Image
-from cytoseed.images.listing import list_images
-from cytoseed.images.ngff import is_image_folder
-from cytoseed.images.readers import open_image
+from cytoseed.images.file_errors import ImageFileError
+from cytoseed.images.image import Image, address
+from cytoseed.images.overview import Overview, overview, thumbnail
+from cytoseed.images.readers import ImageLike, as_image, list_images, open_image
 from cytoseed.images.regions import Box, Regions
-from cytoseed.images.remote import Remote
-from cytoseed.paths import cache_folder
-from cytoseed.url import is_url
+from cytoseed.images.zarr_reader import is_image_folder
+from cytoseed.paths import cache_folder, is_url
 
 __all__ = [
     "Box",
     "Image",
     "ImageFileError",
+    "ImageLike",
+    "Overview",
     "Regions",
-    "Remote",
-    "array_channel_names",
+    "address",
     "as_image",
     "cache_folder",
     "check_pixels",
     "choose_channels",
-    "image_of",
     "is_image_folder",
     "is_url",
     "list_images",
     "open_image",
+    "overview",
+    "thumbnail",
 ]

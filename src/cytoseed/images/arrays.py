@@ -1,4 +1,4 @@
-"""The door for arrays given in Python, and the check that every image's pixels pass."""
+"""Python arrays as images, and the check that every image's pixels pass."""
 
 from __future__ import annotations
 
@@ -13,75 +13,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, numbered_names
+from cytoseed.images.pixel_size import NOT_STATED
 from cytoseed.images.regions import Box, Regions, channel_runs
-from cytoseed.images.scale import NOT_STATED
 
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 _MANY = 16  # more channels than this, over a last axis of no more than this: the axes are in another order
 
 
-def as_image(array: ArrayLike) -> NDArray[Any]:
-    """Bring an array to the axes (C,H,W).
+def image_of(array: ArrayLike) -> Image:
+    """Array as an `Image`; its pixels are neither read nor copied, and must not change while the image is in use.
 
-    Taken are, for any boolean, integer or floating type:
-
-    - (H,W): one channel;
-    - (H,W,3) and (H,W,4): RGB and RGBA, whose alpha is dropped;
-    - (C,H,W): everything else of three axes.
-
-    Parameters
-    ----------
-    array : array_like
-        The image. It is never changed.
-
-    Returns
-    -------
-    ndarray, shape (C,H,W)
-        C-contiguous, in the machine's byte order; shares memory with `array` where nothing had to move.
+    Taken are, for any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB and RGBA, whose
+    alpha is dropped; (C,H,W), everything else of three axes. An array of Dask or Zarr, or a memory map, is read region
+    by region.
 
     Raises
     ------
     TypeError
-        If the values are complex, objects, text or dates.
+        The values are complex, objects, text or dates.
     ValueError
-        If there are fewer than two or more than three axes, or if the axes can be read in two ways:
-        3 or 4 long both first and last, or as in (512,512,2), where the channels seem to come last.
-    """
-    pixels = np.asarray(array)
-    axes = _axes(pixels.shape, pixels.dtype)
-    if axes is _Axes.YX:
-        pixels = pixels[None]
-    elif axes is _Axes.YXS:
-        pixels = np.moveaxis(pixels[:, :, :3], 2, 0)
-    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
-
-
-def image_of(array: ArrayLike) -> Image:
-    """Take an array for an image, without reading or copying its pixels.
-
-    Its axes and types are those of `as_image`. What has a shape, a type and slices, such as an array of Dask, of
-    Zarr or a memory map, is read region by region; anything else becomes a NumPy array first.
-
-    Parameters
-    ----------
-    array : array_like
-        The image. It is never changed, and must not change while the image is in use.
-
-    Returns
-    -------
-    Image
-        With no path, no pixel size, and one level.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `as_image`.
+        There are fewer than two or more than three axes, or they can be read in two ways: 3 or 4 long both first and
+        last, or as in (512,512,2), where the channels seem to come last.
     """
     source: Any = array if _is_lazy(array) else np.asarray(array)
     shape = tuple(source.shape)
     axes = _axes(shape, source.dtype)
     height, width = shape[-2:] if axes is _Axes.CYX else shape[:2]
-    names = array_channel_names(source)
+    names = RGB_NAMES if axes is _Axes.YXS else numbered_names(int(shape[0]) if axes is _Axes.CYX else 1)
     return Image(
         path=None,
         shape=(len(names), int(height), int(width)),
@@ -90,26 +48,12 @@ def image_of(array: ArrayLike) -> Image:
         pixel_size_yx_um=None,
         pixel_size_source=NOT_STATED,
         level_shapes=((int(height), int(width)),),
-        damage="",
         connect=partial(_connect, source, axes),
     )
 
 
 def check_pixels(pixels: NDArray[Any]) -> None:
-    """Refuse images that cannot be segmented: empty ones, and values that are no numbers.
-
-    An image of one value throughout is fine.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (C,H,W)
-        Any boolean, integer or floating type.
-
-    Raises
-    ------
-    ValueError
-        If an axis is 0 long, or if a value is NaN or infinite.
-    """
+    """Raise `ValueError` for pixels (C,H,W) without any px, or with values that are NaN or infinite."""
     if 0 in pixels.shape:
         raise ValueError(f"image has shape {pixels.shape} (C,H,W), so no pixels; every axis must be 1 or more")
     if pixels.dtype.kind != "f":
@@ -125,16 +69,8 @@ def check_pixels(pixels: NDArray[Any]) -> None:
         )
 
 
-def array_channel_names(array: ArrayLike) -> tuple[str, ...]:
-    """Name the channels of `as_image(array)`: `red`, `green`, `blue` where the last axis was RGB or RGBA."""
-    shape = np.shape(array)
-    if len(shape) == 3 and shape[2] in _COLOURS:
-        return RGB_NAMES
-    return numbered_names(int(shape[0]) if len(shape) == 3 else 1)
-
-
 class _Axes(Enum):
-    """Which axes an array has."""
+    """Axes of an array."""
 
     YX = "(H,W)"
     YXS = "(H,W,3) or (H,W,4)"
@@ -142,7 +78,7 @@ class _Axes(Enum):
 
 
 def _axes(shape: tuple[int, ...], dtype: Any) -> _Axes:
-    """Tell the axes from the shape; refuse what cannot be told."""
+    """Axes by the shape; refuse shapes that are ambiguous."""
     if np.dtype(dtype).kind not in "buif":
         raise TypeError(
             f"image has values of type {dtype}; allowed are booleans, integers and real numbers: "
@@ -173,7 +109,7 @@ def _axes(shape: tuple[int, ...], dtype: Any) -> _Axes:
 
 
 def _is_lazy(array: Any) -> bool:
-    """Tell whether an object can be read slice by slice as NumPy's arrays are."""
+    """Whether an object can be read slice by slice like a NumPy array."""
     if not all(hasattr(array, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
         return False
     try:
@@ -188,7 +124,7 @@ def _connect(source: Any, axes: _Axes) -> AbstractContextManager[Regions]:
 
 
 class _Slices(NamedTuple):
-    """The regions of anything that has slices."""
+    """Regions of anything that has slices."""
 
     source: Any
     axes: _Axes
@@ -196,13 +132,13 @@ class _Slices(NamedTuple):
     def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:  # noqa: ARG002
         top, left, height, width = box_yxhw
         rows, columns = slice(top, top + height), slice(left, left + width)
-        wished = list(channels or ())
+        chosen = list(channels or ())
         if self.axes is _Axes.YX:
-            pixels = np.repeat(np.asarray(self.source[rows, columns])[None], len(wished), axis=0)
+            pixels = np.repeat(np.asarray(self.source[rows, columns])[None], len(chosen), axis=0)
         elif self.axes is _Axes.YXS:
-            pixels = np.moveaxis(np.asarray(self.source[rows, columns, :3]), 2, 0)[wished]
+            pixels = np.moveaxis(np.asarray(self.source[rows, columns, :3]), 2, 0)[chosen]
         else:
-            runs = [np.asarray(self.source[run, rows, columns]) for run in channel_runs(wished)]
+            runs = [np.asarray(self.source[run, rows, columns]) for run in channel_runs(chosen)]
             pixels = np.concatenate(runs)
         # all three have copied, so that the caller's array is safe from those who write to the region
         return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""Which channels of an image a user means."""
+"""Channels of an image by name or number."""
 
 from __future__ import annotations
 
@@ -6,64 +6,61 @@ from collections.abc import Iterable, Sequence
 from operator import index as as_int
 
 
-def choose_channels(wished: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
-    """Find channels by name or number.
+def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
+    """Indices of channels, in the order given; all for nothing.
 
     Parameters
     ----------
-    wished : str, int, or several of them
-        Each a name, whatever its case, or a number from 0; a text that is both counts as the name (channels
-        are called "488"), an int is always a number. Empty: all channels.
+    wanted : str, int, or several of them
+        Each a name, in any case, or a number from 0; a text that is both counts as the name (channels
+        are called "488"), an int is always a number.
     available : sequence of str
         Names of the image's channels, in order.
-
-    Returns
-    -------
-    tuple of int
-        Indices into `available`, in the order wished.
 
     Raises
     ------
     TypeError
-        If a channel is neither a text nor an integer.
+        A channel is neither a text nor an integer.
     ValueError
-        If a channel is not there, is asked for twice, or if several channels have the name.
+        A channel does not exist, is given twice, or several channels have the name.
     """
-    wishes = (wished,) if isinstance(wished, str) or not isinstance(wished, Iterable) else tuple(wished)
-    if not wishes:
+    given = (wanted,) if isinstance(wanted, str) or not isinstance(wanted, Iterable) else tuple(wanted)
+    if not given:
         return tuple(range(len(available)))
     chosen: list[int] = []
-    for wish in wishes:
-        index = _find(wish, available)
+    for one in given:
+        index = _find(one, available)
         if index in chosen:
             raise ValueError(
-                f"channels name {wish!r} twice, as {', '.join(map(str, wishes))}; name each once of {_list(available)}"
+                f"channels name {one!r} twice, as {', '.join(map(str, given))}; name each once of {_list(available)}"
             )
         chosen.append(index)
     return tuple(chosen)
 
 
-def _find(wish: str | int, available: Sequence[str]) -> int:
-    if not isinstance(wish, str):
-        return _number(wish, available)
-    text = wish.strip()
+def _find(wanted: str | int, available: Sequence[str]) -> int:
+    if not isinstance(wanted, str):
+        return _number(wanted, available)
+    text = wanted.strip()
     named = [index for index, name in enumerate(available) if name.casefold() == text.casefold()]
     if len(named) > 1:
-        raise ValueError(f"channel {wish!r} is the name of {len(named)} channels; give a number of {_list(available)}")
+        raise ValueError(
+            f"channel {wanted!r} is the name of {len(named)} channels; give a number of {_list(available)}"
+        )
     if named:
         return named[0]
     if text.isdecimal() and int(text) < len(available):
         return int(text)
-    raise ValueError(f"channel {wish!r} is not in this image; it has {_list(available)}")
+    raise ValueError(f"channel {wanted!r} is not in this image; it has {_list(available)}")
 
 
-def _number(wish: int, available: Sequence[str]) -> int:
+def _number(wanted: int, available: Sequence[str]) -> int:
     try:
-        number = as_int(wish)
+        number = as_int(wanted)
     except TypeError:
-        raise TypeError(f"channel {wish!r} is neither a name nor a number; give one of {_list(available)}") from None
+        raise TypeError(f"channel {wanted!r} is neither a name nor a number; give one of {_list(available)}") from None
     if not 0 <= number < len(available):
-        raise ValueError(f"channel {wish!r} is not in this image; it has {_list(available)}")
+        raise ValueError(f"channel {wanted!r} is not in this image; it has {_list(available)}")
     return number
 
 

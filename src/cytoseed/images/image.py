@@ -1,20 +1,22 @@
-"""What an opened image is: its metadata at once, its pixels when asked for."""
+"""An opened image: its metadata at once, its pixels when they are read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.errors import ImageFileError, cut_short, foreign_errors
-from cytoseed.images.identity import is_listed, path_digest, pixels_digest
-from cytoseed.images.regions import Box, Checked, Kept, Layout, Regions
-from cytoseed.images.remote import Place
+from cytoseed.images.file_errors import ImageFileError, foreign_errors
+from cytoseed.images.identity import path_digest, pixels_digest
+from cytoseed.images.regions import Box, Checked, InMemory, Layout, Regions
+from cytoseed.paths import display, file_name, is_remote
 
 RGB_NAMES = ("red", "green", "blue")
 
@@ -23,34 +25,32 @@ _LARGEST_RATIO = 1.01  # pixels whose sides differ by more than this are not tak
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A 2-D image, in a file or an array: what is known of it, and a way to its pixels.
+    """A 2-D image in a file or an array: its metadata, and access to its pixels.
 
     Opening reads metadata only; no file stays open.
     """
 
-    path: Place | None
-    """The file, or the folder of an OME-Zarr, a `Remote` where a URL was given; None for an array given in Python."""
+    path: Path | None
+    """The file, or the folder of an OME-Zarr; a `UPath` for a URL, None for an array given in Python."""
     shape: tuple[int, int, int]
-    """Channels, height and width (C,H,W), in pixels, at full resolution."""
+    """Channels, height and width (C,H,W), in px, at full resolution."""
     dtype: np.dtype[Any]
     """Type of the pixels, in the machine's byte order."""
     channel_names: tuple[str, ...]
-    """Name of each of the C channels: as the file has them; `red`, `green`, `blue`; else `channel 0`, ..."""
+    """Name of each channel: as the file has them; `red`, `green`, `blue`; else `channel 0`, ..."""
     pixel_size_yx_um: tuple[float, float] | None
-    """Height and width of a pixel in µm, as the file says; None where it does not say so credibly."""
+    """Height and width of a pixel in µm, as the file states them; None without a credible statement."""
     pixel_size_source: str
-    """Where the pixel size was found, in words; `not stated` where there is none."""
+    """Where the pixel size was found, in words; `not stated` without one."""
     level_shapes: tuple[tuple[int, int], ...]
-    """Height and width of each resolution that can be read, full resolution first; one where there is no pyramid."""
-    damage: str
-    """What of the file is missing, in words; empty for a whole one. See `read`."""
+    """Height and width of each resolution, full resolution first; one without a pyramid."""
     connect: Callable[[], AbstractContextManager[Regions]] = field(repr=False)
-    """The reader's own way to the pixels; callers use `regions` and `read`."""
+    """The reader's own access to the pixels; use `regions` and `read`."""
 
     @property
     def source(self) -> str:
-        """The path or URL, as it may be shown: without passwords and signatures; `array` for an array."""
-        return "array" if self.path is None else str(self.path)
+        """Path or URL without passwords and signatures; `array` for an array."""
+        return "array" if self.path is None else display(self.path)
 
     @property
     def pixel_size_um(self) -> float | None:
@@ -59,14 +59,14 @@ class Image:
         Raises
         ------
         ImageFileError
-            If height and width differ by more than 1 %: no single number describes such pixels.
+            Height and width differ by more than 1 %.
         """
         if self.pixel_size_yx_um is None:
             return None
         height, width = self.pixel_size_yx_um
         if max(height, width) > _LARGEST_RATIO * min(height, width):
             raise ImageFileError(
-                f"{self.path}: its pixels are {width:g} µm wide and {height:g} µm high "
+                f"{self.source}: its pixels are {width:g} µm wide and {height:g} µm high "
                 f"({self.pixel_size_source}), and cytoseed takes square pixels; if one of the two is "
                 f"right for both, state it with --pixel-size (pixel_size_um in Python), else resample the image"
             )
@@ -84,7 +84,7 @@ class Image:
         Raises
         ------
         ImageFileError
-            If the file cannot be opened, or holds another image than when `open_image` looked at it.
+            The file cannot be opened, or changed since `open_image`.
         """
         with ExitStack() as stack:
             with foreign_errors(self.path):
@@ -96,34 +96,31 @@ class Image:
                 checked.close()
 
     def read(self, box_yxhw: Box | None = None, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Open the image, read all of a level or a part, and close it.
+        """Open the image, read a level or a part of it, and close it.
 
         Parameters
         ----------
         box_yxhw : Box, optional
-            Row and column of the first pixel, height and width, in px of the level; without it everything.
+            Row and column of the first pixel, height and width, in px of the level; by default all of it.
         level : int, default 0
             Number of the resolution; 0 is the full one.
         channels : sequence of int, optional
-            Numbers of the channels, in the order wished; without them all.
+            Numbers of the channels, in the order of the result; all by default.
 
         Returns
         -------
         ndarray, shape (C,h,w), of the image's `dtype`
-            Values as stored, C-contiguous, the caller's own to write to.
+            Values as stored, C-contiguous, writable.
 
         Raises
         ------
         ImageFileError
-            If the file is damaged or cut short: never half an image. Of a cut file (`damage`) everything is never
-            given, and a box is where all its bytes are there.
+            The file is damaged.
         ValueError
-            A box outside the level, or a level or channel that is not there.
+            A box outside the level, or a level or channel that does not exist.
         MemoryError
-            If there is not enough memory for what is asked.
+            There is not enough memory for the result.
         """
-        if box_yxhw is None and self.damage:
-            raise cut_short(self.path, self.damage)
         if not 0 <= level < len(self.level_shapes):
             raise ValueError(f"level is {level}; the image has {len(self.level_shapes)}, counted from 0")
         box = (0, 0, *self.level_shapes[level]) if box_yxhw is None else box_yxhw
@@ -131,65 +128,66 @@ class Image:
             return regions.read(box, level, channels)
 
     def in_memory(self) -> Image:
-        """Read the full resolution once, and keep it: the same image, without the other levels.
+        """Copy with the pixels of the full resolution in memory, and without other levels.
 
         Raises
         ------
         ImageFileError, MemoryError
             As `read`.
         """
-        return replace(
-            self,
-            level_shapes=self.level_shapes[:1],
-            connect=partial(_reading_kept, self.read()),
-        )
+        return replace(self, level_shapes=self.level_shapes[:1], connect=partial(_in_memory, self.read()))
 
     def identity(self) -> Mapping[str, Any]:
-        """Tell what decides that two inputs are the same image, without reading a whole slide.
+        """Facts that tell whether two inputs are the same image, found without reading a whole slide.
 
-        Of files up to 64 MiB every byte counts. Of larger ones the size, the first and last MiB, and 256 blocks of
+        Every byte of a file up to 64 MiB counts. Of larger ones the size, the first and last MiB, and 256 blocks of
         64 KiB spread evenly: a change of single pixels in between is not noticed, unless it changes the size. Of
         an OME-Zarr the metadata and the names and sizes of all files count: a chunk rewritten at its old size is
         not noticed. Of a slide in several files only the one given counts, of MRXS also its folder, as for
-        OME-Zarr. A file has the same identity here and far away; but of an OME-Zarr whose store does not list its
-        files, such as a web server, the pixels count, as of an array. Of arrays up to 256 blocks of 64 x 64 px
-        spread evenly, which are all pixels up to 1024 x 1024. Folders above and times never count.
+        OME-Zarr. A file has the same identity here and at a URL; but of an OME-Zarr whose store cannot be listed,
+        such as a web server, the pixels count, as of an array: up to 256 blocks of 64 x 64 px spread evenly, which
+        are all pixels up to 1024 x 1024. Folders above and times never count.
 
         Returns
         -------
         Mapping
-            Plain values that JSON keeps: `name` (`array` for an array), `shape` (C,H,W), `dtype`, `bytes` (of the
-            file; of all files of a folder; of an array's pixels) and `sha256`.
+            JSON values: `name` (`array` for an array), `shape` (C,H,W), `dtype`, `bytes` (of the file; of all files
+            of a folder; of an array's pixels) and `sha256`.
 
         Raises
         ------
         OSError
-            If the file is no longer there.
+            The file no longer exists.
         """
         return dict(self._identity)
 
     @cached_property
     def _identity(self) -> Mapping[str, Any]:
-        """What `identity` gives: found once, since it is read from the file."""
-        if self.path is None or not is_listed(self.path):
+        found = None if self.path is None else path_digest(self.path)
+        if found is None:
             with self.regions() as regions:
                 digest = pixels_digest(regions, self.shape)
-            size = self.dtype.itemsize * int(np.prod(self.shape, dtype=object))
-        else:
-            size, digest = path_digest(self.path)
+            found = self.dtype.itemsize * int(np.prod(self.shape, dtype=object)), digest
         return {
-            "name": "array" if self.path is None else self.path.absolute().name,
+            "name": "array" if self.path is None else file_name(self.path.absolute()),
             "shape": list(self.shape),
             "dtype": self.dtype.name,
-            "bytes": size,
-            "sha256": digest,
+            "bytes": found[0],
+            "sha256": found[1],
         }
 
 
+def address(image: Image) -> str:
+    """Absolute path or URL by which another process opens an image; `array` for one in memory."""
+    if image.path is None:
+        return "array"
+    return str(image.path) if is_remote(image.path) else os.path.abspath(image.path)
+
+
 def numbered_names(count: int) -> tuple[str, ...]:
-    """Names for channels that have none: `channel 0`, `channel 1`, ..."""
+    """Names for channels without names: `channel 0`, `channel 1`, ..."""
     return tuple(f"channel {index}" for index in range(count))
 
 
-def _reading_kept(pixels: NDArray[Any]) -> AbstractContextManager[Regions]:
-    return nullcontext(Kept(pixels))
+def _in_memory(pixels: NDArray[Any]) -> AbstractContextManager[Regions]:
+    return nullcontext(InMemory(pixels))

@@ -1,36 +1,50 @@
-"""The door for files: what is in a file, not its name, chooses the reader."""
+"""Opening of files and arrays: the content of a file, not its name, chooses the reader."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
-from cytoseed.images.copies import local_copy
-from cytoseed.images.errors import ImageFileError
+from numpy.typing import ArrayLike
+
+from cytoseed.images.arrays import image_of
+from cytoseed.images.file_errors import CutFileError, ImageFileError
+from cytoseed.images.identity import parts_of
 from cytoseed.images.image import Image
-from cytoseed.images.intact import survey_tiff
-from cytoseed.images.ngff import is_image_folder, is_zarr_folder, open_ngff
+from cytoseed.images.openslide_reader import GENERIC_TIFF, open_slide, slide_family
 from cytoseed.images.picture import open_jpeg, open_png
 from cytoseed.images.regions import Layout, Regions
-from cytoseed.images.remote import Place, Remote, place_of
-from cytoseed.images.slide import GENERIC_TIFF, open_slide, slide_family
-from cytoseed.images.tiff import look_at, open_tiff, suits_openslide
-from cytoseed.url import is_url
+from cytoseed.images.tiff import open_tiff, other_files, suits_openslide
+from cytoseed.images.zarr_reader import is_image_folder, open_zarr
+from cytoseed.images.zarr_store import is_zarr_folder
+from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, storage_errors
+
+ImageLike = str | os.PathLike[str] | Image | ArrayLike
+"""Path or URL of a file (a str or a `UPath`), an opened image, or an array."""
 
 _INSTALL = "pip install openslide-python openslide-bin"
 _SHOWN_BYTES = 8
 _NDPI = "hamamatsu"  # beyond 4 GiB no TIFF by the book
-_ZARR, _MIRAX, _VSI = ".zarr", ".mrxs", ".vsi"
 _COLLAPSED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
-_SLIDES = (b"ZISRAWFI", b"SQLite f")  # in one file, of formats that OpenSlide may know: Zeiss, Sakura
+_REQUESTS = 16
 _DICOM, _DICOM_AT = b"DICM", 128
 _VMS = b"[Virtual"
+
+
+def as_image(image: ImageLike) -> Image:
+    """Open a path, a URL or an array as an `Image`; pixels are not read."""
+    if isinstance(image, Image):
+        return image
+    is_path = isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options")  # a UPath is no PathLike
+    return open_image(cast(Any, image)) if is_path else image_of(cast(Any, image))
 
 
 def open_image(path: str | os.PathLike[str]) -> Image:
@@ -45,10 +59,9 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     lookup tables, which only colour a grey image, do not), and values are as stored: neither rotated by EXIF nor
     inverted where white is 0.
 
-    A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path. Of TIFF
-    and OME-Zarr only what is looked at is fetched, by tifffile and zarr; a slide that only OpenSlide reads (Hamamatsu,
-    Leica, MIRAX, Philips, Ventana, Zeiss, ...) is copied to this machine first: see `cache_folder`. Credentials and
-    options are those of fsspec, from its environment and configuration.
+    A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path. Of an
+    OME-Zarr only what is read is fetched; any other file is copied to this machine first: see `cache_folder`.
+    Credentials and options are those of fsspec, from its environment and configuration.
 
     Parameters
     ----------
@@ -58,35 +71,153 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     Returns
     -------
     Image
-        Its shape, type, channel names, pixel size and levels, and what of it is missing.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        There is no such file.
     OSError
         Of a URL: a `PermissionError`, `TimeoutError` or `ConnectionError`, or no room for a copy.
     ModuleNotFoundError
-        If a package is not installed that the URL needs.
+        A package is not installed that the URL needs.
     ImageFileError
-        A `ValueError`: a folder that is no OME-Zarr, an empty or damaged file, a format that is not read, a picture
-        that is too large, or a stack of planes.
+        A `ValueError`: a folder that is no OME-Zarr, an empty, cut or damaged file, a format that is not read, a
+        picture that is too large, or a stack of planes.
     """
-    place = _place(path)
-    return _open_far(place) if isinstance(place, Remote) else _open_here(place)
+    place = as_path(path)
+    if is_remote(place):
+        return _open_remote_folder(place) if _is_remote_folder(place) else _open_copy(place)
+    return _open_local(place)
 
 
-def _place(path: Any) -> Place:
-    """Tell a path on this machine from a URL."""
-    text = str(path) if hasattr(path, "storage_options") else path  # universal_pathlib's, which need not be installed
-    return place_of(text, getattr(path, "storage_options", None)) if is_url(text) else Path(path)
+def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
+    """URLs of the images that a URL names: itself, or those directly in the folder that it names.
+
+    Parameters
+    ----------
+    url : str
+        Of an image, of a folder, or with `*` in its last part, such as `s3://bucket/folder/*.svs`. By HTTP, a folder is
+        what its server's page about it links to.
+    is_picture : callable
+        Decides by the name of a file in a folder.
+
+    Returns
+    -------
+    list of str
+        By name: files for which `is_picture` is true, and OME-Zarr folders; no hidden ones. The given URL, where it
+        names a file or an OME-Zarr.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is neither a file nor a folder.
+    OSError
+        The store does not answer, or does not allow it.
+    """
+    path: Any = as_path(url)
+    name = file_name(path)
+    if "*" in name:
+        pattern = "".join(f"[{character}]" if character in "?[" else character for character in name)
+        return _listed(path.parent, lambda own: fnmatch.fnmatchcase(own, pattern), is_picture)
+    if is_image_folder(path):
+        return [str(path)]
+    with storage_errors(path):
+        info = path.fs.info(path.path)
+    if info["type"] == "file" and info.get("mimetype") != "text/html":
+        return [str(path)]
+    return _listed(path, lambda _: True, is_picture)
 
 
-def _open_here(path: Path) -> Image:
-    """Open a file on this machine."""
+def _listed(folder: Any, matches: Callable[[str], bool], is_picture: Callable[[str], bool]) -> list[str]:
+    with storage_errors(folder):
+        entries = folder.fs.ls(folder.path, detail=True)
+    root = folder.path.strip("/")
+    kinds: dict[str, str] = {}
+    for entry in entries:
+        path = entry["name"].strip("/")
+        name = path.rpartition("/")[2]
+        if path != root and name and not name.startswith(".") and matches(name):
+            kinds[name] = entry["type"]
+    names = sorted(kinds)
+
+    def is_wanted(name: str) -> bool:
+        return is_image_folder(folder / name) if kinds[name] == "directory" else is_picture(name)
+
+    with ThreadPoolExecutor(_REQUESTS) as pool:  # of each folder its metadata are asked for
+        wanted = list(pool.map(is_wanted, names))
+    return [str(folder / name) for name, keep in zip(names, wanted, strict=True) if keep]
+
+
+def _is_remote_folder(path: Path) -> bool:
+    """Whether a URL names a folder; web servers, and buckets that may not be listed, know of files only."""
+    far = cast(Any, path)
+    if file_name(path).lower().endswith(".zarr") and is_zarr_folder(path):
+        return True
+    try:
+        with storage_errors(path):
+            info = far.fs.info(far.path)
+    except (FileNotFoundError, PermissionError):
+        if is_zarr_folder(path):
+            return True
+        raise
+    is_page = is_web(path) and info.get("mimetype") == "text/html"
+    return info["type"] == "directory" or (is_page and is_zarr_folder(path))
+
+
+def _open_remote_folder(path: Path) -> Image:
+    if is_zarr_folder(path):
+        return open_zarr(path)
+    raise ImageFileError(f"{display(path)}: is a folder; give the URL of one image")
+
+
+def _open_copy(path: Path) -> Image:
+    """Open the local copy of a remote file, with the files beside it that belong to it."""
+    parts = parts_of(path)
+    if file_name(path).lower().endswith(".vsi"):
+        raise _only_overview(path)
+    copy = local_copy(path, parts)
+    with copy.open("rb") as file:
+        beginning = file.read(_DICOM_AT + len(_DICOM))
+    if beginning.startswith(_VMS) or beginning[_DICOM_AT:] == _DICOM:
+        raise ImageFileError(
+            f"{display(path)}: may be a slide in several files, and its URL does not tell which: copy its folder to "
+            f"this machine"
+        )
+    with _named(copy, path):
+        others = other_files(copy)
+        if others:
+            parts = (*parts, *others)
+            copy = local_copy(path, parts)
+        image = _open_local(copy)
+    layout = Layout(image.shape, image.dtype, image.level_shapes)
+    return replace(image, path=path, connect=partial(_connect_copy, path, parts, copy, layout))
+
+
+@contextmanager
+def _connect_copy(path: Path, parts: tuple[str, ...], copy: Path, layout: Layout) -> Iterator[Regions]:
+    """Open the copy for reads, made again if it was deleted or this is another machine."""
+    if not copy.is_file():
+        copy = local_copy(path, parts)
+    with _named(copy, path):
+        image = _open_local(copy)
+        layout.require_same(path, Layout(image.shape, image.dtype, image.level_shapes))
+        with image.connect() as regions:
+            yield regions
+
+
+@contextmanager
+def _named(copy: Path, path: Path) -> Iterator[None]:
+    """Name the URL instead of the copy in errors."""
+    try:
+        yield
+    except ImageFileError as error:
+        raise type(error)(str(error).replace(str(copy), display(path))) from error
+
+
+def _open_local(path: Path) -> Image:
     if path.is_dir():
         if is_image_folder(path) or is_zarr_folder(path):
-            return open_ngff(path)
+            return open_zarr(path)
         raise ImageFileError(f"{path}: is a folder; give the path of one image file")
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f"{path}: is a link to {str(path.readlink())!r}, which is not there; mend the link")
@@ -96,98 +227,28 @@ def _open_here(path: Path) -> Image:
         raise FileNotFoundError(f"{path}: there is no such file; {remedy}")
     with path.open("rb") as file:
         beginning = file.read(_SHOWN_BYTES)
-    for family in _FAMILIES:
-        if beginning.startswith(family.beginnings):
-            return family.open(path)
+    for _, beginnings, open_file in _READERS:
+        if beginning.startswith(beginnings):
+            return open_file(path)
     if not beginning:
         raise ImageFileError(f"{path}: is empty (0 bytes); copy or export it again")
     known = slide_family(path)
     if known:
         return open_slide(path)
     without = "" if known is not None else f" (and slides in other formats with OpenSlide: {_INSTALL})"
-    raise _unknown(path, beginning, without)
-
-
-def _open_far(remote: Remote) -> Image:
-    """Open what is at a URL."""
-    if _is_far_folder(remote):
-        if is_image_folder(remote) or is_zarr_folder(remote):
-            return open_ngff(remote)
-        raise ImageFileError(f"{remote}: is a folder; give the URL of one image")
-    return _open_far_file(remote) if remote.has_parts() else _open_copy(remote)
-
-
-def _is_far_folder(remote: Remote) -> bool:
-    """Tell whether a URL names a folder; a web server, and a bucket that is not to be listed, know of files only."""
-    if remote.suffix.lower() == _ZARR and is_zarr_folder(remote):
-        return True
-    try:
-        return (remote.is_page() and is_zarr_folder(remote)) or remote.info()["type"] == "directory"
-    except (FileNotFoundError, PermissionError):
-        if is_zarr_folder(remote):
-            return True
-        raise
-
-
-def _open_far_file(remote: Remote) -> Image:
-    """Open a file of which any bytes can be had."""
-    beginning = remote.read(0, _SHOWN_BYTES)
-    for family in _FAMILIES:
-        if beginning.startswith(family.beginnings):
-            return family.open(remote)
-    if not beginning:
-        raise ImageFileError(f"{remote}: is empty (0 bytes); copy or export it again")
-    if beginning.startswith(_SLIDES):
-        return _open_copy(remote)
-    if beginning == _VMS or remote.read(_DICOM_AT, len(_DICOM)) == _DICOM:
-        raise ImageFileError(
-            f"{remote}: may be a slide in several files, and which they are is not told by its URL: copy its folder to "
-            f"this machine"
-        )
-    raise _unknown(remote, beginning, "")
-
-
-def _open_copy(remote: Remote, beside: Sequence[str] = ()) -> Image:
-    """Open a copy of a file at a URL, made now if there is none, with what has to lie beside it."""
-    place = remote.read_from_copy(beside)
-    image = _of_copy(place)
-    layout = Layout(image.shape, image.dtype, image.level_shapes)
-    return replace(image, path=place, connect=partial(_connect_copy, place, layout))
-
-
-def _of_copy(place: Remote) -> Image:
-    copy = local_copy(place)
-    try:
-        return _open_here(copy)
-    except ImageFileError as error:
-        raise ImageFileError(str(error).replace(str(copy), str(place))) from error
-
-
-@contextmanager
-def _connect_copy(place: Remote, layout: Layout) -> Iterator[Regions]:
-    """Open the copy for reads, made again if it was deleted; refuse it if the file is no longer what it was."""
-    image = _of_copy(place)
-    layout.require_same(place, Layout(image.shape, image.dtype, image.level_shapes))
-    with image.connect() as regions:
-        yield regions
-
-
-def _unknown(path: Place, beginning: bytes, without: str) -> ImageFileError:
-    return ImageFileError(
+    raise ImageFileError(
         f"{path}: begins with {beginning!r}, which is no format that cytoseed reads; "
-        f"it reads {', '.join(family.name for family in _FAMILIES)}, OME-Zarr and whole slides{without}: "
+        f"it reads {', '.join(name for name, _, _ in _READERS)}, OME-Zarr and whole slides{without}: "
         f"export the image as one of these"
     )
 
 
-def _open_any_tiff(path: Place) -> Image:
+def _open_any_tiff(path: Path) -> Image:
     """Choose between OpenSlide and tifffile.
 
     OpenSlide goes first where it knows the scanner, for it knows how its tiles lie; but it takes every image for 8-bit
-    RGB, refuses cut files, and believes printers' resolutions.
+    RGB, and believes printers' resolutions.
     """
-    if isinstance(path, Remote):
-        return _open_far_tiff(path)
     family = slide_family(path)
     if family == _NDPI:
         return open_slide(path)
@@ -195,30 +256,17 @@ def _open_any_tiff(path: Place) -> Image:
         _refuse_vsi(path)
     try:
         image = open_tiff(path)
+    except CutFileError:
+        raise
     except ImageFileError:
-        if not family or family == GENERIC_TIFF or survey_tiff(path).lost or not suits_openslide(path):
+        if not family or family == GENERIC_TIFF or not suits_openslide(path):
             raise
         return open_slide(path)
-    return _through_openslide(path, family, image) if family and not image.damage and suits_openslide(path) else image
-
-
-def _open_far_tiff(remote: Remote) -> Image:
-    """Read a TIFF where it lies, by tifffile, or a copy of it by OpenSlide where tifffile sees another image."""
-    _refuse_vsi(remote)
-    look = look_at(remote)
-    others = [name for name in look.others if remote.beside(name).exists()]
-    if look.needs_openslide or others:
-        return _open_copy(remote, others)
-    try:
-        return open_tiff(remote)
-    except ImageFileError:
-        if not look.is_aperio or survey_tiff(remote).lost or not suits_openslide(remote):
-            raise
-        return _open_copy(remote)
+    return _through_openslide(path, family, image) if family and suits_openslide(path) else image
 
 
 def _through_openslide(path: Path, family: str, image: Image) -> Image:
-    """Open a whole TIFF with OpenSlide, if both see the same image in it; `image` is tifffile's."""
+    """Open a TIFF with OpenSlide, if both see the same image in it; `image` is tifffile's."""
     try:
         slide = open_slide(path)
     except ImageFileError:  # a compression that OpenSlide does not know, say
@@ -231,42 +279,33 @@ def _through_openslide(path: Path, family: str, image: Image) -> Image:
     return slide
 
 
-def _open_any_jpeg(path: Place) -> Image:
+def _open_any_jpeg(path: Path) -> Image:
     """Open a JPEG, or the MRXS slide whose overview it is."""
-    folder = path.with_suffix("")
-    if isinstance(path, Remote):
-        return _open_copy(path, (f"{folder.name}/",)) if path.suffix.lower() == _MIRAX else open_jpeg(path)
-    if not (folder / "Slidedat.ini").is_file():
+    if not (path.with_suffix("") / "Slidedat.ini").is_file():
         return open_jpeg(path)
     if slide_family(path) is None:
         raise ImageFileError(f"{path}: is a slide of MIRAX, which needs OpenSlide: {_INSTALL}")
     return open_slide(path)
 
 
-def _refuse_vsi(path: Place) -> None:
+def _refuse_vsi(path: Path) -> None:
     """Refuse a TIFF that is only the overview of a slide of Olympus."""
     name = f"_{path.stem}_"
-    if isinstance(path, Remote):  # a server that lists nothing may have the folder
-        has_pixels = path.suffix.lower() == _VSI and not (path.lists and not path.beside(name).is_dir())
-    else:
-        has_pixels = (path.parent / name).is_dir() and next((path.parent / name).rglob("*.ets"), None) is not None
-    if has_pixels:
-        raise ImageFileError(
-            f"{path}: is a slide of Olympus (VSI), whose pixels are in {name}, and this is only its overview; "
-            f"cytoseed does not read it: export it as OME-TIFF"
-        )
+    if (path.parent / name).is_dir() and next((path.parent / name).rglob("*.ets"), None) is not None:
+        raise _only_overview(path)
 
 
-class _Family(NamedTuple):
-    """One family of files: what it is called, how its files begin, what opens them."""
+def _only_overview(path: Path) -> ImageFileError:
+    name = f"_{PurePosixPath(file_name(path)).stem}_"
+    return ImageFileError(
+        f"{display(path)}: is a slide of Olympus (VSI), whose pixels are in {name}, and this is only its overview; "
+        f"cytoseed does not read it: export it as OME-TIFF"
+    )
 
-    name: str
-    beginnings: tuple[bytes, ...]
-    open: Callable[[Place], Image]
 
-
-_FAMILIES = (
-    _Family("TIFF (plain, ImageJ, OME, QPTIFF, Aperio SVS)", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _open_any_tiff),
-    _Family("PNG", (b"\x89PNG\r\n\x1a\n",), open_png),
-    _Family("JPEG", (b"\xff\xd8\xff",), _open_any_jpeg),
+_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[Path], Image]], ...] = (
+    ("TIFF (plain, ImageJ, OME, QPTIFF, Aperio SVS)", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _open_any_tiff),
+    ("PNG", (b"\x89PNG\r\n\x1a\n",), open_png),
+    ("JPEG", (b"\xff\xd8\xff",), _open_any_jpeg),
 )
+"""Formats: their name, the first bytes of their files, and the function that opens them."""

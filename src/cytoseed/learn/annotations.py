@@ -1,4 +1,4 @@
-"""Outlines of objects to masks: which of two objects that overlap has a pixel, and what QuPath's classes mean."""
+"""Instance masks: read from label images or QuPath's outlines, and measured for training."""
 
 from __future__ import annotations
 
@@ -9,32 +9,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.outlines import Patch, Ring, polygons_of, rasterise, read_features
+from cytoseed.images import open_image
+from cytoseed.images.outlines import Patch, polygons_of, rasterise, read_features
 
-__all__ = ["Patch", "Ring", "rasterise", "read_annotations", "stack"]
-
-_NOTHING = Patch(0, 0, np.zeros((0, 0), bool))
+_EMPTY_PATCH = Patch(0, 0, np.zeros((0, 0), bool))
 _IGNORED, _ANNOTATED = "Ignore", "Region"  # QuPath's own classes are Ignore* and Region*
 
 
-def stack(patches: Sequence[Patch], shape: tuple[int, int]) -> NDArray[np.int32]:
-    """Paint objects into one mask, each with its number; where they overlap, the smaller lies on top.
+def read_mask(path: Path) -> NDArray[np.int32]:
+    """Read a label image, (H, W): ids of objects, 0 for background, -1 for pixels that nobody annotated."""
+    pixels = open_image(path).read()
+    if pixels.shape[0] != 1:
+        raise ValueError(f"mask {path} has {pixels.shape[0]} channels; it must have one, with an id per object")
+    mask = pixels[0]
+    if not np.issubdtype(mask.dtype, np.integer):
+        raise ValueError(f"mask {path} holds {mask.dtype}; it must hold integers, one id per object")
+    lowest, highest = int(mask.min(initial=0)), int(mask.max(initial=0))
+    if lowest < -1 or highest > np.iinfo(np.int32).max:
+        raise ValueError(f"mask {path} holds ids from {lowest} to {highest}; they must lie in -1 to 2^31 - 1")
+    return np.asarray(mask, dtype=np.int32)
 
-    An object that would take the last pixels of one below it is left out: it is the same one, marked twice. So
-    none is erased by another.
 
-    Parameters
-    ----------
-    patches : sequence of Patch
-        Inside the image; those without a pixel are left out.
-    shape : (int, int)
-        Height and width of the image in px.
+def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """Read objects outlined in QuPath (GeoJSON, in pixels of the full image) as a mask, (H, W).
 
-    Returns
-    -------
-    ndarray of int32, shape (H, W)
-        0 where there is no object, else 1 + the object's place in the sequence, with gaps where one was left
-        out. Of equal sizes the later lies on top.
+    Ids are 1 + the feature's index, with gaps. Of a cell with a nucleus the nucleus is taken (`nucleusGeometry`).
+    Features of the class `Ignore*` mark pixels that nobody annotated, -1; where there are features of the class
+    `Region*`, so is everything outside of them. An object inside an ignored area is still an object.
+    """
+    size = (shape[0], shape[1])
+    features = read_features(path)
+    outlined = [each.get("nucleusGeometry") or each["geometry"] for each in features]
+    patches = [rasterise(polygons_of(each, f"{path}: feature {n}"), size) for n, each in enumerate(outlined)]
+    if patches and not any(patch.inside.any() for patch in patches):
+        raise ValueError(
+            f"{path}: no feature holds a pixel of the image of {shape[0]} x {shape[1]} px; coordinates must be pixels "
+            f"of the full image, from its upper left corner, as QuPath exports them"
+        )
+    named = list(zip(patches, map(_class_name, features), strict=True))
+    objects = [_EMPTY_PATCH if name.startswith((_IGNORED, _ANNOTATED)) else patch for patch, name in named]
+    mask = stack_objects(objects, size)
+    unknown = _union([patch for patch, name in named if name.startswith(_IGNORED)], size)
+    regions = [patch for patch, name in named if name.startswith(_ANNOTATED)]
+    if regions:
+        unknown |= ~_union(regions, size)
+    mask[unknown & (mask == 0)] = -1
+    return mask
+
+
+def stack_objects(patches: Sequence[Patch], shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Mask of objects that may overlap, (H, W): 1 + the object's index; the smaller one is on top.
+
+    An object that would cover the last visible pixels of another is left out: it is the same object, marked twice.
+    Of objects of equal size the later one is on top.
     """
     labels = np.zeros(shape, np.int32)
     visible = np.array([0, *(np.count_nonzero(patch.inside) for patch in patches)])
@@ -50,60 +77,54 @@ def stack(patches: Sequence[Patch], shape: tuple[int, int]) -> NDArray[np.int32]
     return labels
 
 
-def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """Read objects that were outlined in QuPath, from GeoJSON, as a mask.
+def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
+    """Relative distance of each pixel to its object's boundary, the target of the seed map (section 2.3.1).
 
-    Takes a FeatureCollection, a list of features or one feature, of Polygon and MultiPolygon in pixels of the
-    full image, holes included; of a cell with a nucleus, the nucleus (`nucleusGeometry`). Of classified
-    features, `Ignore*` marks what nobody annotated, and `Region*` what somebody did: where there are such,
-    nothing outside of them is annotated. An object within ignored ground is still an object.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    shape : (int, int)
-        Height and width of the image in px.
-
-    Returns
-    -------
-    ndarray of int32, shape (H, W)
-        0 is background, 1 + the feature's place an object, with gaps; -1 marks pixels that nobody annotated.
-        Which pixels an outline holds, `rasterise` says; which of two that overlap has them, `stack`.
-
-    Raises
-    ------
-    ValueError
-        If the file is not such GeoJSON, or all of its objects lie outside the image.
+    The Euclidean distance from the pixel's centre to the nearest pixel of another value, divided by the object's
+    largest: in (0, 1] on objects with at least one 1 in each, 0 elsewhere. The image's edge is no boundary.
     """
-    size = (shape[0], shape[1])
-    features = read_features(path)
-    outlined = [each.get("nucleusGeometry") or each["geometry"] for each in features]
-    patches = [rasterise(polygons_of(each, f"{path}: feature {n}"), size) for n, each in enumerate(outlined)]
-    if patches and not any(patch.inside.any() for patch in patches):
-        raise ValueError(
-            f"{path}: no feature holds a pixel of the image of {shape[0]} x {shape[1]} px; coordinates must be pixels "
-            f"of the full image, from its upper left corner, as QuPath exports them"
-        )
-    named = list(zip(patches, map(_class_name, features), strict=True))
-    mask = stack([_NOTHING if name.startswith((_IGNORED, _ANNOTATED)) else patch for patch, name in named], size)
-    unknown = _union([patch for patch, name in named if name.startswith(_IGNORED)], size)
-    regions = [patch for patch, name in named if name.startswith(_ANNOTATED)]
-    if regions:
-        unknown |= ~_union(regions, size)
-    mask[unknown & (mask == 0)] = -1
-    return mask
+    from scipy import ndimage
+
+    _check_mask(mask)
+    target = np.zeros(mask.shape, np.float32)
+    ids, rows = np.unique(mask.ravel(), return_inverse=True)
+    objects = int(np.count_nonzero(ids > 0))
+    if not objects:
+        return target
+    compact = np.maximum(rows - (len(ids) - objects) + 1, 0).reshape(mask.shape)
+    for index, box in enumerate(ndimage.find_objects(compact, max_label=objects), start=1):
+        # One more pixel on each side, where there is one, holds the nearest pixel of another value.
+        crop = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        own = compact[crop] == index
+        distance = np.ones(own.shape) if own.all() else ndimage.distance_transform_edt(own)
+        target[crop][own] = (distance / distance.max())[own]
+    return target
+
+
+def median_diameter(mask: NDArray[Any]) -> float:
+    """Median over objects of the diameter, in px, of a disc of equal area; nan without objects."""
+    _check_mask(mask)
+    _, areas = np.unique(mask[mask > 0], return_counts=True)
+    return float(np.median(np.sqrt(areas * (4 / np.pi)))) if areas.size else float("nan")
+
+
+def _check_mask(mask: NDArray[Any]) -> None:
+    if not isinstance(mask, np.ndarray) or not np.issubdtype(mask.dtype, np.integer):
+        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(f"mask is {kind}; it must be an array of integers, one id per object")
+    if mask.ndim != 2:
+        raise ValueError(f"mask has shape {mask.shape}; it must be (H, W)")
 
 
 def _union(patches: Iterable[Patch], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    ground = np.zeros(shape, bool)
+    area = np.zeros(shape, bool)
     for top, left, inside in patches:
-        ground[top : top + inside.shape[0], left : left + inside.shape[1]] |= inside
-    return ground
+        area[top : top + inside.shape[0], left : left + inside.shape[1]] |= inside
+    return area
 
 
 def _class_name(feature: dict[str, Any]) -> str:
-    """Name the feature's class: QuPath writes a string, or an object with a name or a list of names."""
+    """Class of a feature: QuPath writes a string, or an object with a name or a list of names."""
     named = (feature.get("properties") or {}).get("classification") or ""
     if isinstance(named, dict):
         named = named.get("name") or next(iter(named.get("names") or ()), "")

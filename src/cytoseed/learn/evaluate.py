@@ -1,42 +1,47 @@
-"""Scores of many images at once: of folders of label images, or of a function run over samples."""
+"""Scores of many images: of two folders of label images, of a function, or of a model on samples."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.learn.annotations import read_mask
 from cytoseed.learn.metrics import ImageScore, pool, score
-from cytoseed.learn.samples import MASK_SUFFIXES, Sample, read_mask
+from cytoseed.learn.samples import MASK_SUFFIXES, Sample, read_table
 from cytoseed.paths import atomic_file
+from cytoseed.settings import SegmentOptions
+
+if TYPE_CHECKING:
+    from cytoseed.models.weights import Model
 
 _HEADER = ("", "images", "objects", "F1@0.5", "mean F1", "AP", "PQ", "AJI", "Dice")
 
 
 class ScoredImage(NamedTuple):
-    """One image's score, and what the image is."""
+    """Score of one image."""
 
     name: str
     """Name of the image's file, without suffix."""
     dataset: str
-    """Name of the data set; empty where unknown."""
+    """Name of the data set; empty if unknown."""
     modality: str
-    """Kind of image, such as `fluorescence`; `unknown` where nothing says."""
+    """Kind of image, such as `fluorescence`; `unknown` if not stated."""
     score: ImageScore
-    """The counts."""
     predicted_path: Path | None = None
-    """File of the predicted label image; None where a function gave it."""
+    """File of the predicted label image, if there is one."""
     true_path: Path | None = None
-    """File of the true label image; None where a sample gave it."""
+    """File of the true label image, if there is one."""
 
 
 class Row(NamedTuple):
-    """The figures of one image, as a line of a table: all in [0, 1] but the counts."""
+    """Metrics of one image as a row of the CSV file; TP, FP and FN at IoU 0.5."""
 
     name: str
     dataset: str
@@ -57,18 +62,30 @@ class Row(NamedTuple):
     dice: float
 
 
+class Accuracy(NamedTuple):
+    """Pooled accuracy of a group of images, each value in [0, 1], rounded to four digits."""
+
+    name: str
+    """Data set and modality; `all` for all images together."""
+    f1: float
+    """F1 at IoU 0.5."""
+    f1_mean: float
+    """Mean F1 over IoU 0.5 to 0.9."""
+    aji: float
+    """Aggregated Jaccard index."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a set of images."""
+    """Scores of at least one image."""
 
     images: tuple[ScoredImage, ...]
-    """One entry an image, at least one."""
     unpaired: int = 0
-    """Predicted files that no true mask belongs to; they were left out."""
+    """Number of predicted files without a true mask, which were not scored."""
 
     @property
     def pooled(self) -> ImageScore:
-        """All images together, every object weighing the same: the headline."""
+        """Counts of all images together; every object has the same weight."""
         return pool(image.score for image in self.images)
 
     @property
@@ -81,58 +98,44 @@ class Evaluation:
 
     @property
     def groups(self) -> Mapping[tuple[str, str], ImageScore]:
-        """Pooled score by (data set, modality), sorted; empty where no image's data set is known."""
+        """Pooled score by (data set, modality), sorted; empty if no data set is known."""
         members = self.members
         known = any(dataset for dataset, _ in members)
         return {key: pool(scores) for key, scores in members.items()} if known else {}
 
+    @property
+    def accuracies(self) -> tuple[Accuracy, ...]:
+        """Pooled accuracy of each group, then of all images together."""
+        groups = [(" ".join(key), group) for key, group in self.groups.items()]
+        return tuple(
+            Accuracy(name, round(group.f1, 4), round(group.f1_mean, 4), round(group.aji, 4))
+            for name, group in [*groups, ("all", self.pooled)]
+        )
+
     def to_rows(self) -> tuple[Row, ...]:
-        """One line of figures an image; TP, FP and FN are counted at IoU 0.5."""
+        """Metrics of each image."""
         return tuple(_row(image) for image in self.images)
 
     def to_table(self) -> str:
-        """Plain text for a terminal: a line for each group, and one for all images together."""
+        """Table for a terminal: one line per group and one for all images."""
         lines: list[tuple[str, ...]] = [_HEADER]
         lines += [_line(" ".join(key), group) for key, group in self.groups.items()]
         lines.append(_line("all", self.pooled))
         return align(lines)
 
     def write_csv(self, path: str | Path) -> None:
-        """Write `to_rows` with a header line; an existing file is replaced, whole or not at all."""
-        with atomic_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as lines:
+        """Write `to_rows` with a header line."""
+        with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as lines:
             writer = csv.writer(lines)
             writer.writerow(Row._fields)
             writer.writerows(self.to_rows())
 
 
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:
-    """Score a folder of predicted label images against a folder of true ones.
+    """Score each label image (PNG, TIFF) of the folder `true` against the one of equal stem in `predicted`.
 
-    Files belong together when their names are equal without suffix; `STEM.labels.tif`, as `cytoseed` writes
-    it, is a label image of STEM and goes before another file of that stem.
-
-    Parameters
-    ----------
-    predicted : str or Path
-        Folder of label images, PNG or TIFF; 0 is background.
-    true : str or Path
-        Folder of masks, PNG or TIFF; 0 is background, -1 marks pixels that nobody annotated.
-    samples_csv : str or Path, optional
-        Table with the columns `stem`, `dataset` and `modality`, to pool by. Stems that it lacks have no data
-        set and the modality `unknown`.
-
-    Returns
-    -------
-    Evaluation
-        One entry for each true mask, by name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a folder or the table is missing, `true` holds no masks, or a true mask has no prediction.
-    ValueError
-        If a pair differs in size, a file is no label image, two files share a stem, the table lacks a
-        column, or it gives one stem two meanings.
+    `STEM.labels.*`, as cytoseed writes it, is taken before other files of that stem. -1 in a true mask marks pixels
+    that nobody annotated. `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups.
     """
     predictions, masks = _label_files(Path(predicted), "predicted"), _label_files(Path(true), "true")
     if not masks:
@@ -143,7 +146,7 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
             f"{len(missing)} of {len(masks)} true masks have no prediction in {str(predicted)!r}: "
             f"{', '.join(missing)}; predict these as well, or leave their masks out"
         )
-    kinds = {} if samples_csv is None else _kinds(Path(samples_csv))
+    kinds = {} if samples_csv is None else _read_kinds(Path(samples_csv))
     images = []
     for stem, mask_path in masks.items():
         dataset, modality = kinds.get(stem, ("", "unknown"))
@@ -158,29 +161,9 @@ def evaluate_samples(
     samples: Sequence[Sample],
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run a function over samples, one at a time, and score what it gives.
+    """Score the labels (H, W) that a function returns for pixels (C, H, W) and sample, in the order of the samples.
 
-    Parameters
-    ----------
-    label_function : callable
-        Takes pixels (C, H, W) as they are stored and the sample that they are of, and returns labels (H, W), integers
-        with 0 for background.
-    samples : sequence of Sample
-        At least one.
-    progress : callable, optional
-        Called after each sample with the number done and the number of all.
-
-    Returns
-    -------
-    Evaluation
-        One entry a sample, in the same order.
-
-    Raises
-    ------
-    ValueError
-        If there are no samples, or labels differ in size from the mask.
-    TypeError
-        If the function gives anything but an array of integers.
+    `progress` is called after each sample with the number done and the total.
     """
     if not samples:
         raise ValueError("samples is empty; give at least one")
@@ -194,8 +177,48 @@ def evaluate_samples(
     return Evaluation(tuple(images))
 
 
+def evaluate_model(
+    model: Model,
+    samples: Sequence[Sample],
+    options: SegmentOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Segment whole images as users do, each at its own pixel size, and score the model's first target.
+
+    A pixel size or diameter in `options` replaces the samples' own. Samples without a pixel size run as they are.
+    """
+    from cytoseed.run.api import segment  # needs PyTorch, which scoring folders does not
+
+    given = options or SegmentOptions()
+    scaled = given.pixel_size_um is not None or given.diameter_px is not None
+
+    def label(pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
+        own = given if scaled else dataclasses.replace(given, pixel_size_um=sample.find_pixel_size_um())
+        labels = segment(pixels, model, own).labels
+        return labels if labels.ndim == 2 else labels[0]
+
+    return evaluate_samples(label, samples, progress)
+
+
+def accuracies_to_json(accuracies: Sequence[Accuracy]) -> dict[str, Any]:
+    """Plain values for config.json and logs: those of all images at the top level, groups by name."""
+    if not accuracies:
+        return {}
+    plain = {a.name: {"f1": a.f1, "f1_mean": a.f1_mean, "aji": a.aji} for a in accuracies}
+    return {**plain.pop("all"), **plain}
+
+
+def accuracies_from_json(values: Mapping[str, Any]) -> tuple[Accuracy, ...]:
+    """Inverse of `accuracies_to_json`."""
+    if not values:
+        return ()
+    groups = {name: group for name, group in values.items() if isinstance(group, Mapping)}
+    top = {name: value for name, value in values.items() if name not in groups}
+    return tuple(Accuracy(name, **group) for name, group in [*groups.items(), ("all", top)])
+
+
 def align(lines: Sequence[Sequence[str]]) -> str:
-    """Set lines of equally many cells in columns for a terminal: the first to the left, the others to the right."""
+    """Table for a terminal: the first column aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
     return "\n".join("  ".join(row).rstrip() for row in rows)
@@ -209,13 +232,11 @@ def _score_named(predicted: NDArray[Any], true: NDArray[np.int32], name: str) ->
 
 
 def _label_files(folder: Path, name: str) -> dict[str, Path]:
-    """List label images by stem, sorted; `STEM.labels.*` goes before `STEM.*`."""
+    """Label images by stem, sorted; `STEM.labels.*` before `STEM.*`, without the overlays beside them."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{name} is {str(folder)!r}, which is no folder; give a folder of label images")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in MASK_SUFFIXES and p.name[0] != ".")
-    paths = [
-        path for path in paths if not path.stem.endswith(".overlay")
-    ]  # pictures that cytoseed writes beside labels
+    paths = [path for path in paths if not path.stem.endswith(".overlay")]
     marked = _unique_stems(path for path in paths if path.stem.endswith(".labels"))
     plain = _unique_stems(path for path in paths if not path.stem.endswith(".labels"))
     return dict(sorted((plain | marked).items()))
@@ -231,46 +252,25 @@ def _unique_stems(paths: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def _kinds(table: Path) -> dict[str, tuple[str, str]]:
-    """Read the data set and modality of each stem."""
+def _read_kinds(table: Path) -> dict[str, tuple[str, str]]:
+    """Data set and modality of each stem."""
     if not table.is_file():
         raise FileNotFoundError(f"samples_csv is {str(table)!r}, which is no file")
     kinds: dict[str, tuple[str, str]] = {}
-    with table.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        for column in ("stem", "dataset", "modality"):
-            if column not in (reader.fieldnames or ()):
-                raise ValueError(f"{table} has no column {column!r}; it needs: stem, dataset, modality")
-        for row in reader:
-            kind = row["dataset"], row["modality"] or "unknown"
-            if kinds.setdefault(row["stem"], kind) != kind:
-                raise ValueError(f"{table} lists {row['stem']!r} as {kinds[row['stem']]} and as {kind}")
+    for row in read_table(table, ("stem", "dataset", "modality"))[1]:
+        kind = row["dataset"], row["modality"] or "unknown"
+        if kinds.setdefault(row["stem"], kind) != kind:
+            raise ValueError(f"{table} lists {row['stem']!r} as {kinds[row['stem']]} and as {kind}")
     return kinds
 
 
 def _row(image: ScoredImage) -> Row:
-    result = image.score
-    return Row(
-        name=image.name,
-        dataset=image.dataset,
-        modality=image.modality,
-        true_objects=result.true_objects,
-        predicted_objects=result.predicted_objects,
-        tp=result.tp[0],
-        fp=result.fp[0],
-        fn=result.fn[0],
-        f1=result.f1,
-        f1_mean=result.f1_mean,
-        ap=result.ap,
-        precision=result.precision,
-        recall=result.recall,
-        pq=result.pq,
-        sq=result.sq,
-        aji=result.aji,
-        dice=result.dice,
-    )
+    counts = image.score
+    at_half = {"tp": counts.tp[0], "fp": counts.fp[0], "fn": counts.fn[0]}
+    values = (at_half[name] if name in at_half else getattr(counts, name) for name in Row._fields[3:])
+    return Row(image.name, image.dataset, image.modality, *values)
 
 
 def _line(name: str, result: ImageScore) -> tuple[str, ...]:
-    figures = (result.f1, result.f1_mean, result.ap, result.pq, result.aji, result.dice)
-    return (name, str(result.images), str(result.true_objects), *(f"{figure:.3f}" for figure in figures))
+    metrics = (result.f1, result.f1_mean, result.ap, result.pq, result.aji, result.dice)
+    return (name, str(result.images), str(result.true_objects), *(f"{value:.3f}" for value in metrics))

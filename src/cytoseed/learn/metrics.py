@@ -1,7 +1,6 @@
-"""How well predicted objects agree with true ones: the paper's section 3.2 and the usual companions.
+"""Agreement of predicted and true objects: F1 (the paper's section 3.2), AP, PQ, AJI and Dice.
 
-`score` compares one pair of label images and keeps counts, not ratios, so that `pool` can add them up over a
-set of images before any ratio is taken.
+`score` keeps counts, not ratios, so that `pool` can add them up over images.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""Lowest IoU at which a predicted and a true object match: the steps of the paper's mean F1."""
+"""IoU thresholds of matching; their F1 values average to the paper's mean F1."""
 
 _LARGEST_ID = 2**31 - 1  # the product of two ids must fit in int64
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Counts of one image, or the sums of many; every figure is a property computed from them.
+    """Counts of one image, or their sums over several, with the metrics as properties.
 
-    Every figure lies in [0, 1]. Where there is nothing to find and nothing was found, it is 1; where only one
-    of the two is empty, it is 0.
+    All metrics lie in [0, 1]. Without true and predicted objects they are 1; if only one of the two is empty, 0.
     """
 
     tp: tuple[int, ...]
@@ -53,7 +51,7 @@ class ImageScore:
 
     @property
     def predicted_objects(self) -> int:
-        """Number of predicted objects that count, at IoU 0.5."""
+        """Number of predicted objects that are scored at IoU 0.5."""
         return self.tp[0] + self.fp[0]
 
     @property
@@ -63,7 +61,7 @@ class ImageScore:
 
     @property
     def f1_mean(self) -> float:
-        """Mean of F1 over IoU 0.5, 0.6, 0.7, 0.8 and 0.9 (the paper's F1 with superscript mu)."""
+        """Mean of F1 over IoU 0.5, 0.6, 0.7, 0.8 and 0.9 (the paper's F1^mu)."""
         return sum(self.f1_at(threshold) for threshold in THRESHOLDS) / len(THRESHOLDS)
 
     @property
@@ -73,12 +71,12 @@ class ImageScore:
 
     @property
     def precision(self) -> float:
-        """Share of the predicted objects that are matched, at IoU 0.5."""
+        """Fraction of predicted objects that match at IoU 0.5."""
         return self._ratio(self.tp[0], self.predicted_objects)
 
     @property
     def recall(self) -> float:
-        """Share of the true objects that are matched, at IoU 0.5."""
+        """Fraction of true objects that match at IoU 0.5."""
         return self._ratio(self.tp[0], self.true_objects)
 
     @property
@@ -98,7 +96,7 @@ class ImageScore:
 
     @property
     def dice(self) -> float:
-        """Dice coefficient of foreground against background, pixel by pixel."""
+        """Dice coefficient of foreground pixels."""
         return self._ratio(self.dice_intersection, self.dice_total)
 
     def f1_at(self, threshold: float) -> float:
@@ -118,9 +116,8 @@ class ImageScore:
 def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
     """Compare one predicted label image with the true one.
 
-    Objects are matched one to one, as many pairs as possible with an IoU of at least the threshold: the
-    counts of StarDist's `matching`. Pixels that `true` marks -1 are left out of every area, so an object's
-    IoU is taken over annotated pixels alone.
+    Objects are matched one to one, as many pairs as possible with an IoU of at least the threshold, as in StarDist's
+    `matching`. Pixels where `true` is -1 count in no area.
 
     Parameters
     ----------
@@ -132,16 +129,9 @@ def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
     Returns
     -------
     ImageScore
-        Counts at each of `THRESHOLDS`. A predicted object with more than half of its pixels on -1 may match,
-        but is no false positive and does not enter the aggregated Jaccard index as unused. In that index
-        the best of equally good predictions is the one with the lowest id.
-
-    Raises
-    ------
-    TypeError
-        If an array does not hold integers.
-    ValueError
-        If an array is not two-dimensional, the shapes differ, or an id is lower than allowed.
+        Counts at each of `THRESHOLDS`. A predicted object with more than half of its pixels on -1 may match, but is
+        never a false positive nor unused in the aggregated Jaccard index. Of equally good predictions that index
+        takes the one with the lowest id.
 
     Examples
     --------
@@ -156,24 +146,9 @@ def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
 
 
 def pool(scores: Iterable[ImageScore]) -> ImageScore:
-    """Add up the counts of a set of images, so that every object weighs the same.
+    """Sum of the counts of at least one image: every object has the same weight.
 
-    This is `matching_dataset` of StarDist with `by_image=False`, and the headline of every report here.
-
-    Parameters
-    ----------
-    scores : iterable of ImageScore
-        At least one.
-
-    Returns
-    -------
-    ImageScore
-        The sums.
-
-    Raises
-    ------
-    ValueError
-        If there is no score to add up.
+    As `matching_dataset` of StarDist with `by_image=False`.
     """
     parts = tuple(scores)
     if not parts:
@@ -198,7 +173,7 @@ def _add(counts: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
 def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
     if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
         kind = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id for each object")
+        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id per object")
     if labels.ndim != 2:
         raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
     if labels.size and labels.min() < lowest:
@@ -206,32 +181,32 @@ def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
 
 
 class Overlaps(NamedTuple):
-    """The pairs of objects that share pixels, as parallel columns sorted by true, then predicted object."""
+    """Pairs of objects that share pixels, as parallel arrays sorted by true, then predicted object."""
 
     true: NDArray[np.intp]
-    """Row of the true object in `true_areas`."""
+    """Index of the true object in `true_areas`."""
     predicted: NDArray[np.intp]
-    """Row of the predicted object in `predicted_areas`."""
+    """Index of the predicted object in `predicted_areas`."""
     intersection: NDArray[np.int64]
-    """Shared pixels."""
+    """Number of shared pixels."""
     true_areas: NDArray[np.int64]
-    """Area of every true object, in px."""
+    """Area of every true object in px, by id."""
     predicted_areas: NDArray[np.int64]
-    """Area of every predicted object, in annotated px; may be 0."""
+    """Area of every predicted object in annotated px, by id; may be 0."""
     excused: NDArray[np.bool_]
-    """Predicted objects with more than half of their pixels where nobody annotated."""
+    """Whether more than half of the predicted object's pixels are not annotated."""
 
     @property
     def union(self) -> NDArray[np.int64]:
-        """Pixels on either object of a pair."""
+        """Number of pixels in the union of each pair."""
         areas = self.true_areas[self.true] + self.predicted_areas[self.predicted]
         return np.asarray(areas - self.intersection)
 
     def matched(self, threshold: float) -> NDArray[np.intp]:
-        """Rows of a largest one-to-one matching among the pairs of at least this IoU, which is 0.5 or more.
+        """Indices of a largest one-to-one matching of pairs with at least this IoU, which is 0.5 or more.
 
-        Above 0.5 an object has one such partner at most, so all pairs are taken. At exactly 0.5 an object can
-        have two, and then the two halve it and touch nothing else: either pair will do, so the first is taken.
+        Above 0.5 an object has at most one such partner. At exactly 0.5 it can have two, which then halve it and
+        overlap nothing else, so either one will do and the first is taken.
         """
         rows = np.flatnonzero(self.intersection / self.union >= threshold)
         _, first = np.unique(self.true[rows], return_index=True)
@@ -241,25 +216,7 @@ class Overlaps(NamedTuple):
 
 
 def find_overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> Overlaps:
-    """Count the pixels that each predicted object shares with each true one.
-
-    Memory grows with pixels, never with objects squared.
-
-    Parameters
-    ----------
-    predicted, true : ndarray of int, shape (H, W)
-        As for `score`.
-
-    Returns
-    -------
-    Overlaps
-        Objects are rows in the order of their ids.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `score`.
-    """
+    """Overlap of each predicted object with each true one; memory grows with pixels, not with objects squared."""
     _check_labels(predicted, "predicted", lowest=0)
     _check_labels(true, "true", lowest=-1)
     if predicted.shape != true.shape:
@@ -290,7 +247,7 @@ def find_overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> Overlaps:
 
 
 def _small_ids(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Flatten to int64, with -1 and 0 kept and ids that are too large replaced by their rank."""
+    """Flat int64 labels; -1 and 0 stay, and ids that are too large become their rank."""
     flat = labels.ravel()
     if flat.max(initial=0) <= _LARGEST_ID:
         return flat.astype(np.int64)
@@ -321,14 +278,14 @@ def _score_overlaps(overlaps: Overlaps) -> ImageScore:
 
 
 def _unused(overlaps: Overlaps, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Which predicted objects are in none of these pairs, and are not excused."""
+    """Predicted objects in none of these pairs and not excused."""
     unused = ~overlaps.excused
     unused[overlaps.predicted[rows]] = False
     return unused
 
 
 def _aggregated_jaccard(overlaps: Overlaps, iou: NDArray[np.float64]) -> tuple[int, int]:
-    """Sum intersections and unions of true objects with their best predictions; add what is left over."""
+    """Intersections and unions of true objects with their best predictions, plus unused objects in the union."""
     best_first = np.lexsort((overlaps.predicted, -iou, overlaps.true))
     found, first = np.unique(overlaps.true[best_first], return_index=True)
     best = best_first[first]

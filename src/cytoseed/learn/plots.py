@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: figures of groups, and the worst images with their errors marked."""
+"""Plots of an evaluation: F1 of groups, and the worst images with their errors marked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cytoseed.learn.error_map import draw_errors, shorten
 from cytoseed.learn.evaluate import Evaluation, ScoredImage
 from cytoseed.learn.metrics import THRESHOLDS, ImageScore, pool
-from cytoseed.learn.pictures import draw_errors, shortened
 from cytoseed.learn.samples import IMAGE_SUFFIXES
 from cytoseed.paths import atomic_file
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind tell apart
+# Okabe and Ito's palette for the colour-blind
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (2, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -29,7 +29,7 @@ _STALE = re.compile(r"worst_\d{2,}_.*\.png")
 
 
 def require_matplotlib() -> None:
-    """Raise `ModuleNotFoundError` with the remedy where matplotlib, of the extra `plot`, is not installed."""
+    """Raise `ModuleNotFoundError` with the remedy if matplotlib, of the extra `plot`, is not installed."""
     if find_spec("matplotlib") is None:
         raise ModuleNotFoundError("plots need matplotlib: pip install 'cytoseed[plot]'", name="matplotlib")
 
@@ -40,66 +40,38 @@ def write_plots(
     images: str | os.PathLike[str] | None = None,
     worst: int = 12,
 ) -> tuple[Path, ...]:
-    """Draw an evaluation of folders into PNG files, each written beside its place and then renamed into it.
+    """Write PNG plots of an evaluation of folders; returns the files, the worst image's first after the two of groups.
 
-    `f1_box.png`: F1 at IoU 0.5 and mean F1, box plots of the images' figures by data set and modality (the box
-    spans the quartiles, whiskers reach the furthest image within 1.5 times its height), with a dot for each
-    image and a diamond for the pooled figure. `f1_iou.png`: pooled F1 against IoU, by the same groups.
-    `worst_01_STEM.png` and so on: the images of the lowest mean F1, of equal ones by name, enlarged if they are small,
-    with the outlines of objects that were found, missed, false, split and merged (see `find_errors`). Pictures
-    of worst images that an earlier run left in the folder are removed.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        Of `evaluate_folders`: its label images are read again where they are drawn.
-    folder : path
-        Made if need be.
-    images : path, optional
-        Folder of the images, PNG, TIFF or JPEG, called as the label images. Without it, or where it lacks one, outlines
-        are drawn on a plain ground with a note.
-    worst : int, default 12
-        How many of the worst images to draw, 0 or more.
-
-    Returns
-    -------
-    tuple of Path
-        The files, the worst image's first after the two of groups.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        matplotlib is not installed.
-    FileNotFoundError
-        `images` is no folder, or holds none of the images to draw.
-    ValueError
-        `worst` is below 0; images are to be drawn of an evaluation that is not of folders; an image differs in size
-        from its labels, or cannot be read.
+    `f1_box.png`: F1 at IoU 0.5 and mean F1 of the images by group (box: quartiles, whiskers: 1.5 times the box, dots:
+    images, diamond: pooled). `f1_iou.png`: pooled F1 against IoU. `worst_01_STEM.png` and so on: the `worst` images by
+    mean F1, then name, with outlines of found, missed, false, split and merged objects (`find_errors`), on the files of
+    the folder `images` with the stems of the label images, or without them on a plain background. Pictures of worst
+    images from an earlier run are removed.
     """
     require_matplotlib()
     if worst < 0:
         raise ValueError(f"worst is {worst}; it must be 0 or more")
     ranked = sorted(evaluation.images, key=lambda image: (image.score.f1_mean, image.name))[:worst]
     pictures = {} if images is None else _pictures(Path(images), ranked)
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
     written = [
-        _save(_draw_boxes(evaluation), place / "f1_box.png"),
-        _save(_draw_f1_by_iou(evaluation), place / "f1_iou.png"),
+        _save(_draw_boxes(evaluation), target / "f1_box.png"),
+        _save(_draw_f1_by_iou(evaluation), target / "f1_iou.png"),
     ]
     digits = max(2, len(str(len(ranked))))
     for rank, image in enumerate(ranked, start=1):
         note = "" if image.name in pictures else "no image given" if images is None else "no image of it"
         figure = draw_errors(image, pictures.get(image.name), rank, note)
-        written.append(_save(figure, place / f"worst_{rank:0{digits}d}_{image.name[:200]}.png"))
-    for path in place.iterdir():
+        written.append(_save(figure, target / f"worst_{rank:0{digits}d}_{image.name[:200]}.png"))
+    for path in target.iterdir():
         if _STALE.fullmatch(path.name) and path not in written:
             path.unlink()
     return tuple(written)
 
 
 def _groups(evaluation: Evaluation) -> dict[str, tuple[ImageScore, ...]]:
-    """Scores of the images of each data set and modality, and of all where there is more than one group."""
+    """Scores of the images by data set and modality, and of all images if there is more than one group."""
     members = evaluation.members
     everything = {"all": tuple(image.score for image in evaluation.images)}
     if len(members) == 1 and not any(dataset for dataset, _ in members):
@@ -109,7 +81,7 @@ def _groups(evaluation: Evaluation) -> dict[str, tuple[ImageScore, ...]]:
 
 
 def _draw_boxes(evaluation: Evaluation) -> Figure:
-    """Box plots of the images' figures, a panel a figure, a box a group."""
+    """Box plots with one panel per metric and one box per group."""
     from matplotlib.figure import Figure
 
     groups = _groups(evaluation)
@@ -121,8 +93,8 @@ def _draw_boxes(evaluation: Evaluation) -> Figure:
         (upper, "F1 at IoU 0.5", lambda result: result.f1),
         (lower, "mean F1, IoU 0.5 to 0.9", lambda result: result.f1_mean),
     )
-    for axes, title, figure_of in panels:
-        values = [[figure_of(result) for result in scores] for scores in groups.values()]
+    for axes, title, metric in panels:
+        values = [[metric(result) for result in scores] for scores in groups.values()]
         axes.boxplot(
             values,
             widths=0.55,
@@ -133,9 +105,9 @@ def _draw_boxes(evaluation: Evaluation) -> Figure:
             zorder=1,
         )
         for place, (scores, column) in enumerate(zip(groups.values(), values, strict=True), start=1):
-            spread = (np.arange(1, len(column) + 1) * 0.618034) % 1 - 0.5  # even, and the same each time
+            spread = (np.arange(1, len(column) + 1) * 0.618034) % 1 - 0.5  # even and deterministic
             axes.plot(place + 0.4 * spread, column, ".", color="#333333", markersize=5, alpha=0.45, zorder=2)
-            pooled = figure_of(pool(scores))
+            pooled = metric(pool(scores))
             axes.plot(place, pooled, "D", color=_COLOURS[1], markeredgecolor="white", markersize=9, zorder=3)
             axes.annotate(
                 f"{pooled:.3f}",
@@ -152,14 +124,14 @@ def _draw_boxes(evaluation: Evaluation) -> Figure:
         axes.set_xlim(0.4, len(groups) + 0.75)
         axes.grid(axis="y", alpha=0.35)
         axes.set_axisbelow(True)
-    names = [f"{_folded(name)}\n{_images(len(scores))}" for name, scores in groups.items()]
+    names = [f"{_wrap(name)}\n{_images(len(scores))}" for name, scores in groups.items()]
     lower.set_xticks(range(1, len(groups) + 1), names, fontsize=9)
     upper.set_title("F1 of each image (dots); pooled over objects (diamonds)", fontsize=11, wrap=True)
     return figure
 
 
 def _draw_f1_by_iou(evaluation: Evaluation) -> Figure:
-    """Pooled F1 against the IoU from which a pair matches, a line a group."""
+    """Pooled F1 against the IoU threshold, one line per group."""
     from matplotlib.figure import Figure
 
     groups = _groups(evaluation)
@@ -188,13 +160,13 @@ def _draw_f1_by_iou(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _pictures(folder: Path, wanted: Sequence[ScoredImage]) -> dict[str, Path]:
-    """Find the files of images by name; at least one, where any is wanted."""
+def _pictures(folder: Path, images: Sequence[ScoredImage]) -> dict[str, Path]:
+    """Image files by name; an error if there is none of them."""
     from cytoseed.results import stem_of
 
     if not folder.is_dir():
         raise FileNotFoundError(f"images is {str(folder)!r}, which is no folder; give the folder of the images")
-    names = {image.name for image in wanted}
+    names = {image.name for image in images}
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
@@ -209,8 +181,8 @@ def _pictures(folder: Path, wanted: Sequence[ScoredImage]) -> dict[str, Path]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    with atomic_file(path) as beside:
-        figure.savefig(beside, format="png", facecolor=figure.get_facecolor())
+    with atomic_file(path) as partial:
+        figure.savefig(partial, format="png", facecolor=figure.get_facecolor())
     return path
 
 
@@ -218,6 +190,6 @@ def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
 
 
-def _folded(name: str) -> str:
-    """Break a group's name between its words, one a line."""
-    return "\n".join(shortened(word, 20) for word in name.split())
+def _wrap(name: str) -> str:
+    """Name with one word per line."""
+    return "\n".join(shorten(word, 20) for word in name.split())

@@ -1,9 +1,10 @@
-"""Images with instance masks: found on disk, read, divided, and turned into the seed map's target."""
+"""Images with instance masks, found in a folder, read, and divided into training and validation."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,24 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.learn.folders import IMAGE_SUFFIXES, MASK_SUFFIXES, OUTLINE_SUFFIXES, Pair, find_pairs
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MASK_SUFFIXES",
-    "SPLITS",
-    "Division",
-    "Sample",
-    "find_samples",
-    "median_diameter",
-    "read_mask",
-    "seed_target",
-    "split_by_name",
-]
-
+from cytoseed.images import open_image
+from cytoseed.learn.annotations import read_annotations, read_mask
 
 SPLITS = ("train", "val", "test")
-"""What a sample can be for."""
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")  # no JPEG: it would change the ids
+OUTLINE_SUFFIXES = (".geojson",)
+
+_MASK_OR_OUTLINE = (*MASK_SUFFIXES, *OUTLINE_SUFFIXES)
+_MASK_ENDINGS = ("_masks", "_cp_masks")  # of Cellpose's early and later versions
+_NOT_IMAGES = (*_MASK_ENDINGS, "_flows", "_outlines")
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Sample:
     dataset: str
     """Name of the data set."""
     modality: str
-    """Kind of image, such as `fluorescence` or `brightfield`; `unknown` where nothing says."""
+    """Kind of image, such as `fluorescence` or `brightfield`; `unknown` if not stated."""
     split: str
     """`train`, `val` or `test`."""
     image_path: Path
@@ -48,41 +42,20 @@ class Sample:
     mask_path: Path
     """File of the mask: a label image, or outlines as GeoJSON."""
     pixel_size_um: float | None = None
-    """Side of a pixel in µm as the folder's table states it; None where it does not. See `find_pixel_size_um`."""
+    """Side of a pixel in µm as samples.csv states it; None if it does not. See `find_pixel_size_um`."""
     field: str = ""
-    """Field of view that the image shows a part of; images of one field share a split. Empty: its own."""
+    """Field of view that the image is a part of; images of one field share a split. Empty: its own."""
     licence: str = ""
-    """Licence of the image and its mask, as an SPDX identifier where there is one; empty where nothing says."""
+    """Licence of image and mask, an SPDX identifier where there is one; empty if not stated."""
 
     def find_pixel_size_um(self) -> float | None:
-        """Side of a pixel in µm: the table's, else the image file's own; None where neither states it."""
-        if self.pixel_size_um is not None:
-            return self.pixel_size_um
-        from cytoseed.images import open_image
-
-        return open_image(self.image_path).pixel_size_um
+        """Side of a pixel in µm: from samples.csv, else from the image file; None if neither states it."""
+        return self.pixel_size_um if self.pixel_size_um is not None else open_image(self.image_path).pixel_size_um
 
     def read(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Read both files.
-
-        Returns
-        -------
-        pixels : ndarray, shape (C, H, W)
-            The image in the type it is stored in.
-        mask : ndarray of int32, shape (H, W)
-            Ids of objects; 0 is background, -1 marks pixels that nobody annotated.
-
-        Raises
-        ------
-        ValueError
-            If the mask is neither a label image nor GeoJSON, or differs in size from the image.
-        """
-        from cytoseed.images import open_image
-
+        """Pixels (C, H, W) as stored, and the mask (H, W): 0 is background, -1 not annotated."""
         pixels = open_image(self.image_path).read()
         if self.mask_path.suffix.lower() in OUTLINE_SUFFIXES:
-            from cytoseed.learn.annotations import read_annotations
-
             return pixels, read_annotations(self.mask_path, pixels.shape[1:])
         mask = read_mask(self.mask_path)
         if pixels.shape[1:] != mask.shape:
@@ -93,244 +66,179 @@ class Sample:
         return pixels, mask
 
 
-def read_mask(path: Path) -> NDArray[np.int32]:
-    """Read a label image from a file.
+class TrainValSplit(NamedTuple):
+    """Samples to train on and samples to choose the best weights by."""
 
-    Parameters
-    ----------
-    path : Path
-        A file with one channel of integers.
-
-    Returns
-    -------
-    ndarray of int32, shape (H, W)
-        Ids as the file has them; 0 is background, -1 marks pixels that nobody annotated.
-
-    Raises
-    ------
-    ValueError
-        If the file has several channels, or holds anything but whole numbers from -1 to 2^31 - 1.
-    """
-    from cytoseed.images import open_image
-
-    pixels = open_image(path).read()
-    if pixels.shape[0] != 1:
-        raise ValueError(f"mask {path} has {pixels.shape[0]} channels; it must have one, with an id per object")
-    mask = pixels[0]
-    if not np.issubdtype(mask.dtype, np.integer):
-        raise ValueError(f"mask {path} holds {mask.dtype}; it must hold integers, one id per object")
-    lowest, highest = int(mask.min(initial=0)), int(mask.max(initial=0))
-    if lowest < -1 or highest > np.iinfo(np.int32).max:
-        raise ValueError(f"mask {path} holds ids from {lowest} to {highest}; they must lie in -1 to 2^31 - 1")
-    return np.asarray(mask, dtype=np.int32)
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
 
 
 def find_samples(
     folder: str | Path, splits: Iterable[str] | None = None, datasets: Iterable[str] | None = None
 ) -> tuple[Sample, ...]:
-    """Find images with masks in a folder, in one of three forms.
+    """Find images with masks in a folder of one of three layouts; at least one, or `FileNotFoundError`.
 
-    With a `samples.csv`: a table with the columns `dataset` and `stem` and, where known, `field`, `split`,
-    `modality`, `pixel_size_um` and `licence`; the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
-    Else, with folders `images` and `masks`: files of equal stems. Else: an image `STEM.*` beside
-    `STEM_masks.*` or `STEM_cp_masks.*`, as Cellpose writes them, or beside `STEM.geojson`, as QuPath does.
-    Images are PNG, TIFF or JPEG, masks PNG, TIFF or GeoJSON (`read_annotations`).
+    1. `samples.csv` with the columns `dataset` and `stem` and optionally `field`, `split`, `modality`,
+       `pixel_size_um` and `licence`; the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
+    2. Folders `images` and `masks` with files of equal stems.
+    3. Images `STEM.*` beside `STEM_masks.*` or `STEM_cp_masks.*` (Cellpose) or `STEM.geojson` (QuPath).
 
-    Parameters
-    ----------
-    folder : str or Path
-        Where to look.
-    splits : iterable of str, optional
-        Keep these splits only. Without a table every image is in `train`.
-    datasets : iterable of str, optional
-        Keep these data sets only. Without a table the folder's name is the data set's.
-
-    Returns
-    -------
-    tuple of Sample
-        In the table's order, else by name; at least one.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or a file of the table is missing, an image has no mask, or there are no samples.
-    ValueError
-        If two files share a stem, an image has two masks or nothing but Cellpose's `_seg.npy` (a pickle, which
-        can run code), the table lacks a column or holds an impossible pixel size, or a split or data set that
-        was asked for does not occur.
+    Samples come in the order of the table, else by name. `splits` and `datasets` keep only these; without a table
+    every sample is in `train` and the data set is the folder's name.
     """
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"folder {str(root)!r} does not exist; give a folder of images with masks")
-    samples = tuple(_sample(root, pair) for pair in find_pairs(root))
+    samples = tuple(_sample(root, *found) for found in _find_pairs(root))
     if not samples:
         raise FileNotFoundError(
             f"folder {str(root)!r} holds no samples; it needs a samples.csv, or folders images and masks, "
             f"or images STEM.* ({', '.join(IMAGE_SUFFIXES)}) beside STEM_masks.* or STEM.geojson"
         )
-    keep_splits = _wanted("splits", splits, {sample.split for sample in samples})
-    keep_datasets = _wanted("datasets", datasets, {sample.dataset for sample in samples})
+    keep_splits = _known_values("splits", splits, {sample.split for sample in samples})
+    keep_datasets = _known_values("datasets", datasets, {sample.dataset for sample in samples})
     kept = tuple(s for s in samples if s.split in keep_splits and s.dataset in keep_datasets)
     if not kept:
         raise ValueError(
             f"splits is {splits!r} and datasets is {datasets!r}: each occurs in {str(root)!r}, but not together"
         )
     _require_files("image", (sample.image_path for sample in kept), IMAGE_SUFFIXES)
-    _require_files("mask", (sample.mask_path for sample in kept), (*MASK_SUFFIXES, *OUTLINE_SUFFIXES))
+    _require_files("mask", (sample.mask_path for sample in kept), _MASK_OR_OUTLINE)
     return kept
 
 
-class Division(NamedTuple):
-    """Samples to learn from and samples to choose by."""
+def split_by_name(samples: Sequence[Sample], val_share: float = 0.2, seed: int = 0) -> TrainValSplit:
+    """Divide samples into training and validation by a hash of their field, or of their name without a field.
 
-    train: tuple[Sample, ...]
-    """Samples with split `train`."""
-    val: tuple[Sample, ...]
-    """Samples with split `val`."""
-
-
-def split_by_name(samples: Sequence[Sample], val_share: float = 0.2, seed: int = 0) -> Division:
-    """Divide samples into train and validation by a hash of their field, or name where no field is known.
-
-    A file falls on the same side however many others there are; only where one side would stay empty is the
-    field closest to it moved over. Samples of one field are never parted, so a single field is all `train`.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        In any order; kept within each side.
-    val_share : float, default 0.2
-        Expected share of fields in validation, above 0 and below 1.
-    seed : int, default 0
-        Another seed gives another division.
-
-    Returns
-    -------
-    Division
-        `train` and `val`, with the samples' split set; both hold a sample where there are two fields or more.
-
-    Raises
-    ------
-    ValueError
-        If `val_share` is out of range.
+    A field's side does not depend on the other samples, except that one field moves over if a side would be empty.
+    Samples of one field stay together, so a single field is all `train`.
     """
     if not 0 < val_share < 1:
         raise ValueError(f"val_share is {val_share!r}; it must be above 0 and below 1")
-    ranks = {field: _rank(field, seed) for field in sorted({_field(sample) for sample in samples})}
-    chosen = {field for field, rank in ranks.items() if rank < val_share}
-    if len(ranks) > 1 and not chosen:
-        chosen = {min(ranks, key=ranks.__getitem__)}
-    elif len(chosen) == len(ranks):
-        chosen -= {max(ranks, key=ranks.__getitem__, default="")}
-    return Division(
-        train=tuple(replace(sample, split="train") for sample in samples if _field(sample) not in chosen),
-        val=tuple(replace(sample, split="val") for sample in samples if _field(sample) in chosen),
+    ranks = {field: _rank(field, seed) for field in sorted({sample.field or sample.name for sample in samples})}
+    val_fields = {field for field, rank in ranks.items() if rank < val_share}
+    if len(ranks) > 1 and not val_fields:
+        val_fields = {min(ranks, key=ranks.__getitem__)}
+    elif len(val_fields) == len(ranks):
+        val_fields -= {max(ranks, key=ranks.__getitem__, default="")}
+    in_val = [(sample, (sample.field or sample.name) in val_fields) for sample in samples]
+    return TrainValSplit(
+        train=tuple(replace(sample, split="train") for sample, val in in_val if not val),
+        val=tuple(replace(sample, split="val") for sample, val in in_val if val),
     )
 
 
-def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
-    """Relative distance of every pixel to its object's boundary: the target of the seed map (section 2.3.1).
-
-    The Euclidean distance from a pixel's centre to the nearest pixel of another value, over the largest such
-    distance in the object. The image's edge is no boundary: an object cut by it rises towards the edge.
-
-    Parameters
-    ----------
-    mask : ndarray of int, shape (H, W)
-        Ids of objects, with gaps or in several pieces; 0 is background, -1 unknown, and both are outside.
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W)
-        In (0, 1] on objects, with 1 in each of them; 0 elsewhere. An object that fills the image is 1.
-
-    Raises
-    ------
-    TypeError
-        If the mask does not hold integers.
-    ValueError
-        If the mask is not two-dimensional.
-    """
-    from scipy import ndimage
-
-    _check_mask(mask)
-    target = np.zeros(mask.shape, np.float32)
-    ids, rows = np.unique(mask.ravel(), return_inverse=True)
-    objects = int(np.count_nonzero(ids > 0))
-    if not objects:
-        return target
-    compact = np.maximum(rows - (len(ids) - objects) + 1, 0).reshape(mask.shape)
-    for index, box in enumerate(ndimage.find_objects(compact, max_label=objects), start=1):
-        # One pixel more on each side, where there is one, holds the nearest pixel of another value.
-        crop = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
-        own = compact[crop] == index
-        distance = np.ones(own.shape) if own.all() else ndimage.distance_transform_edt(own)
-        target[crop][own] = (distance / distance.max())[own]
-    return target
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Visible files of a folder with one of these lower-case suffixes, by stem, sorted; empty without the folder."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+            continue
+        if path.stem in found:
+            raise ValueError(f"{folder} holds {found[path.stem].name} and {path.name}; keep one of them")
+        found[path.stem] = path
+    return found
 
 
-def median_diameter(mask: NDArray[Any]) -> float:
-    """Median over objects of the diameter of a disc of equal area.
-
-    Parameters
-    ----------
-    mask : ndarray of int, shape (H, W)
-        Ids of objects; 0 is background, -1 unknown.
-
-    Returns
-    -------
-    float
-        In px; nan where there is no object.
-
-    Raises
-    ------
-    TypeError
-        If the mask does not hold integers.
-    ValueError
-        If the mask is not two-dimensional.
-    """
-    _check_mask(mask)
-    _, areas = np.unique(mask[mask > 0], return_counts=True)
-    return float(np.median(np.sqrt(areas * (4 / np.pi)))) if areas.size else float("nan")
+def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows of a CSV file that must have some columns."""
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        columns = list(reader.fieldnames or ())
+        for column in required:
+            if column not in columns:
+                raise ValueError(f"{path} has no column {column!r}; it needs at least: {', '.join(required)}")
+        return columns, list(reader)
 
 
-def _sample(root: Path, pair: Pair) -> Sample:
-    """Make a sample of what the folder's table says, or of the names alone."""
-    row = pair.row
-    stem = row.get("stem") or pair.image_path.stem
+_Pair = tuple[Path, Path, dict[str, str]]  # image, mask (each where it is or should be), row of samples.csv
+
+
+def _find_pairs(root: Path) -> Iterator[_Pair]:
+    if (root / "samples.csv").is_file():
+        return _pairs_of_table(root / "samples.csv")
+    if (root / "images").is_dir() and (root / "masks").is_dir():
+        return _pairs_in_two_folders(root)
+    return _pairs_in_one_folder(root)
+
+
+def _pairs_of_table(table: Path) -> Iterator[_Pair]:
+    _, rows = read_table(table, ("dataset", "stem"))
+    folders: dict[Path, dict[str, Path]] = {}
+
+    def locate(kind: str, row: dict[str, str], suffixes: tuple[str, ...]) -> Path:
+        folder = table.parent / row["dataset"] / kind
+        if folder not in folders:
+            folders[folder] = files_by_stem(folder, suffixes)
+        return folders[folder].get(row["stem"], folder / f"{row['stem']}.png")
+
+    for row in rows:
+        yield locate("images", row, IMAGE_SUFFIXES), locate("masks", row, _MASK_OR_OUTLINE), row
+
+
+def _pairs_in_two_folders(root: Path) -> Iterator[_Pair]:
+    masks = files_by_stem(root / "masks", _MASK_OR_OUTLINE)
+    for stem, path in files_by_stem(root / "images", IMAGE_SUFFIXES).items():
+        if stem not in masks:
+            _refuse_pickles(path, root / "masks")
+        yield path, masks.get(stem, root / "masks" / f"{stem}.png"), {}
+
+
+def _pairs_in_one_folder(root: Path) -> Iterator[_Pair]:
+    masks, outlines = files_by_stem(root, MASK_SUFFIXES), files_by_stem(root, OUTLINE_SUFFIXES)
+    for stem, path in files_by_stem(root, IMAGE_SUFFIXES).items():
+        if stem.endswith(_NOT_IMAGES):
+            continue
+        found = [masks[stem + ending] for ending in _MASK_ENDINGS if stem + ending in masks]
+        found += [outlines[stem]] if stem in outlines else []
+        if len(found) > 1:
+            raise ValueError(f"{path} has the masks {found[0].name} and {found[1].name}; keep one of them")
+        if not found:
+            _refuse_pickles(path, root)
+        yield path, found[0] if found else root / f"{stem}_masks.png", {}
+
+
+def _refuse_pickles(image: Path, folder: Path) -> None:
+    """Raise an error with the remedy if Cellpose's `_seg.npy` is the only mask of an image."""
+    for pickle in (image.with_name(f"{image.stem}_seg.npy"), folder / f"{image.stem}_seg.npy"):
+        if pickle.is_file():
+            raise ValueError(
+                f"{pickle} is a pickle, which can run any code when it is read, so it is not; export the masks from "
+                f"Cellpose: File > Save masks as PNG/TIFF in its window, --save_png or --save_tif on its command line"
+            )
+
+
+def _sample(root: Path, image_path: Path, mask_path: Path, row: dict[str, str]) -> Sample:
+    stem = row.get("stem") or image_path.stem
+    where = f"{root / 'samples.csv'} gives {stem} the"
+    split, size = row.get("split") or "train", row.get("pixel_size_um")
+    if split not in SPLITS:
+        raise ValueError(f"{where} split {split!r}; it must be {', '.join(SPLITS)}, or left empty")
     return Sample(
         name=stem,
         dataset=row["dataset"] if row else root.resolve().name,
         modality=row.get("modality") or "unknown",
-        split=_split(row.get("split"), root / "samples.csv", stem),
-        image_path=pair.image_path,
-        mask_path=pair.mask_path,
-        pixel_size_um=_positive(row.get("pixel_size_um"), root / "samples.csv", stem),
+        split=split,
+        image_path=image_path,
+        mask_path=mask_path,
+        pixel_size_um=_positive(size, where) if size else None,
         field=row.get("field") or "",
         licence=row.get("licence") or "",
     )
 
 
-def _split(text: str | None, table: Path, stem: str) -> str:
-    if text and text not in SPLITS:
-        raise ValueError(f"{table} gives {stem} the split {text!r}; it must be {', '.join(SPLITS)}, or left empty")
-    return text or "train"
-
-
-def _positive(text: str | None, table: Path, stem: str) -> float | None:
-    if not text:
-        return None
+def _positive(text: str, where: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise ValueError(f"{table} gives {stem} the pixel_size_um {text!r}; it must be above 0, or left empty")
+        raise ValueError(f"{where} pixel_size_um {text!r}; it must be above 0, or left empty")
     return value
 
 
-def _wanted(name: str, wanted: Iterable[str] | None, known: set[str]) -> set[str]:
-    """Refuse values that do not occur; None stands for all."""
+def _known_values(name: str, wanted: Iterable[str] | None, known: set[str]) -> set[str]:
+    """The values to keep, all of them if none are given; a value that does not occur is refused."""
     if wanted is None:
         return known
     keep = {wanted} if isinstance(wanted, str) else set(wanted)
@@ -350,24 +258,11 @@ def _require_files(kind: str, paths: Iterable[Path], suffixes: tuple[str, ...]) 
         )
 
 
-def _check_mask(mask: NDArray[Any]) -> None:
-    if not isinstance(mask, np.ndarray) or not np.issubdtype(mask.dtype, np.integer):
-        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise TypeError(f"mask is {kind}; it must be an array of integers, one id per object")
-    if mask.ndim != 2:
-        raise ValueError(f"mask has shape {mask.shape}; it must be (H, W)")
-
-
-def _field(sample: Sample) -> str:
-    return sample.field or sample.name
-
-
 def _rank(field: str, seed: int) -> float:
-    """Place a field in [0, 1), evenly, and the same on every machine."""
+    """A number in [0, 1) that is evenly distributed and the same on every machine."""
     digest = hashlib.sha256(f"{seed}:{field}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _size(shape: tuple[int, ...]) -> str:
-    height, width = shape
-    return f"{height} x {width} px"
+    return f"{shape[0]} x {shape[1]} px"

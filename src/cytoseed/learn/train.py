@@ -1,4 +1,4 @@
-"""Training on any device: one loop, validated with the module that users run, resumable to the bit on a CPU."""
+"""Training: one loop for any device, validated by `segment` itself, and exactly resumable on a CPU."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cytoseed.core.model import Segmenter
-from cytoseed.learn.augment import Bank
-from cytoseed.learn.distil import Taught, teacher_loss
-from cytoseed.learn.journal import Description, Figure, Log, Since, figures_from_json, figures_of, figures_to_json
+from cytoseed.learn.augment import CropSampler
+from cytoseed.learn.distil import teacher_loss
+from cytoseed.learn.evaluate import Accuracy, accuracies_from_json, accuracies_to_json, evaluate_model
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
-from cytoseed.learn.samples import Division, Sample
-from cytoseed.learn.validate import evaluate_model
+from cytoseed.learn.samples import Sample, TrainValSplit
+from cytoseed.learn.train_log import Provenance, TrainLog
 from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
 from cytoseed.paths import atomic_file
-from cytoseed.run.engine import choose_device, keep_freed_memory
-from cytoseed.run.runtimes import bfloat16_pays
+from cytoseed.run.engine import bfloat16_is_fast, choose_device, keep_freed_memory
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CHECKPOINT = "checkpoint.pt"
 BEST, LAST = "best", "last"
 _LOG_EVERY = 20
-_TAUGHT = (  # what a teacher must have in common with who learns from it
+_SHARED_WITH_TEACHER = (
     "channels",
     "targets",
     "positional_dims",
@@ -42,16 +41,16 @@ _TAUGHT = (  # what a teacher must have in common with who learns from it
     "offset_limit",
     "pixel_size_um",
 )
-_FREE = ("memory_gb", "patience", "compile")  # settings that may change when a training is resumed
+_MAY_CHANGE_ON_RESUME = ("memory_gb", "patience", "compile")
 
 
-class Progress(NamedTuple):
-    """How far a training is; given to the progress callback."""
+class TrainProgress(NamedTuple):
+    """Progress of a training, for the progress callback."""
 
     step: int
     """Steps done."""
     steps: int
-    """Steps to do."""
+    """Steps in all."""
     crops_per_second: float
     """Speed since the last report."""
     loss: float
@@ -60,119 +59,99 @@ class Progress(NamedTuple):
     """Highest mean F1 on the validation images so far; nan before the first validation."""
 
 
-class Trained(NamedTuple):
-    """What a training gave."""
+class TrainResult(NamedTuple):
+    """Outcome of a training."""
 
     folder: Path
     """Folder of the best model, as `load_model` takes it."""
     best_f1_mean: float
-    """Its mean F1 on the validation images, pooled."""
+    """Its pooled mean F1 on the validation images."""
     best_step: int
-    """The step it was saved at; 0 where no step was better than the model that the training went on from."""
-    before: tuple[Figure, ...]
-    """Figures of the model that the training went on from, on the validation images; empty for a new network."""
-    after: tuple[Figure, ...]
-    """Figures of the best model, on the same images."""
+    """The step it was saved at; 0 if no step was better than the model that the training started from."""
+    before: tuple[Accuracy, ...]
+    """Accuracy of the model that the training started from on the validation images; empty for a new network."""
+    after: tuple[Accuracy, ...]
+    """Accuracy of the best model on the same images."""
 
 
-def train(
-    samples: Division,
-    model: ModelConfig | Model | Taught,
+def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a training
+    samples: TrainValSplit,
+    model: ModelConfig | Model,
     config: TrainConfig,
     output: str | Path,
     device: str = "auto",
     resume: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-) -> Trained:
-    """Train a model, from scratch or from the weights of another (the paper's section 2.5).
+    progress: Callable[[TrainProgress], None] | None = None,
+    *,
+    teacher: Model | None = None,
+) -> TrainResult:
+    """Train a model from random weights (a `ModelConfig`) or from those of another (a `Model`); section 2.5.
 
-    Going on from a model, its own figures are taken first: what is best is never worse on the validation images. In
-    `output` it keeps `best/` and `last/` (models as `load_model` takes them), `checkpoint.pt` (to go on from),
-    `log.jsonl` and, where TensorBoard is installed, its event files.
+    Writes into `output`: `best/` and `last/` (models for `load_model`), `checkpoint.pt`, `log.jsonl` and, with
+    TensorBoard installed, its event files. A `Model` is scored first, so the best model is never worse than it on the
+    validation images. A resumed training on a CPU in float32 gives the same weights as an uninterrupted one. With a
+    `teacher` the fields also approach the teacher's; a new network starts from its pixel classifiers.
 
-    Parameters
-    ----------
-    samples : Division
-        Images to learn from and images to choose the best weights by.
-    model : ModelConfig or Model or Taught
-        What to train: a configuration starts from random weights, a model from its own; either may have a teacher.
-        Name, licence and thresholds are saved with the weights.
-    config : TrainConfig
-    output : str or Path
-        Folder; made if missing.
-    device : {'auto', 'cpu', 'cuda', 'mps'}
-    resume : bool
-        Go on from `output`'s checkpoint, if there is one. On a CPU in float32 the result is the same as without
-        the interruption.
-    progress : callable, optional
-        Called now and then with a `Progress`.
-
-    Returns
-    -------
-    Trained
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to learn from or to validate with, the model has two targets (a sample has the mask of
-        one), the teacher's fields are of another kind, `output` holds another training and `resume` is False, or the
-        checkpoint was made with other settings or images.
+    Raises `ValueError` if a split is empty, the model has two targets, the teacher's fields differ in kind, `output`
+    holds a training and `resume` is False, or the checkpoint was made with other settings or images.
     """
     folder = Path(output)
-    start, teacher = model if isinstance(model, Taught) else (model, None)
-    _check(samples, start if isinstance(start, ModelConfig) else start.config, teacher)
+    _check(samples, model if isinstance(model, ModelConfig) else model.config, teacher)
     if (folder / CHECKPOINT).exists() and not resume:
         raise ValueError(
-            f"output {str(folder)!r} holds a training already; go on with --resume (resume=True in Python), or give "
-            f"another folder"
+            f"output {str(folder)!r} holds a training already; continue it with --resume (resume=True in Python), or "
+            f"give another folder"
         )
-    run = _Run(start, config, choose_device(device), samples, teacher)
+    trainer = _Trainer(model, config, choose_device(device), samples, teacher)
     if resume and (folder / CHECKPOINT).exists():
-        run.load(folder / CHECKPOINT)
-    description = Description(start, config, samples.train, None if teacher is None else teacher.config)
+        trainer.load(folder / CHECKPOINT)
+    provenance = Provenance(model, config, samples.train, None if teacher is None else teacher.config)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with closing(Bank(samples.train, run.model_config, config, run.device, folder.parent)) as bank:
+    sampler = CropSampler(samples.train, trainer.model_config, config, trainer.device, folder.parent)
+    with closing(sampler):
         folder.mkdir(parents=True, exist_ok=True)
-        with closing(Log(folder, run.step)) as log:
-            if run.step == 0 and isinstance(start, Model):
-                log.write(run.take_start(samples.val, folder))
-            _learn(run, bank, samples.val, log, progress, description, folder)
-    return Trained(folder / BEST, run.best, run.best_step, run.before, run.after)
+        with closing(TrainLog(folder, trainer.step)) as log:
+            if trainer.step == 0 and isinstance(model, Model):
+                log.write(trainer.score_start(samples.val, folder))
+            _run_steps(trainer, sampler, samples.val, log, progress, provenance, folder)
+    return TrainResult(folder / BEST, trainer.best, trainer.best_step, trainer.before, trainer.after)
 
 
-def _learn(
-    run: _Run,
-    bank: Bank,
+def _run_steps(
+    trainer: _Trainer,
+    sampler: CropSampler,
     val: tuple[Sample, ...],
-    log: Log,
-    progress: Callable[[Progress], None] | None,
-    description: Description,
+    log: TrainLog,
+    progress: Callable[[TrainProgress], None] | None,
+    provenance: Provenance,
     folder: Path,
 ) -> None:
-    """Take steps until the last, or until patience ends."""
-    config = run.config
-    since, started = Since(), time.monotonic()
-    while run.goes_on():
-        since.add(run.do_step(bank))
-        if run.step % _LOG_EVERY == 0 or run.step == config.steps:
-            report = since.report(config.batch_size)
-            log.write({"step": run.step, "rate": run.rate(), **report})
+    """Train until the last step or until patience is exhausted; log, validate and save on the way."""
+    config = trainer.config
+    recent, started = _RecentLosses(), time.monotonic()
+    while trainer.step < config.steps and not trainer.patience_exhausted():
+        recent.add(trainer.train_step(sampler))
+        if trainer.step % _LOG_EVERY == 0 or trainer.step == config.steps:
+            report = recent.report(config.batch_size)
+            recent = _RecentLosses()
+            log.write({"step": trainer.step, "rate": trainer.learning_rate(), **report})
             if progress is not None:
-                progress(Progress(run.step, config.steps, report["crops_per_second"], report["loss"], run.best))
-        if run.step % config.validate_every == 0 or run.step == config.steps:
-            figures = run.validate(val)
-            plain = figures_to_json(figures)
-            log.write({"step": run.step, **plain, "seconds": round(time.monotonic() - started, 1)})
-            saved = description.config(run.step, run.device.type, plain)
-            if figures[-1].f1_mean > run.best or run.best_step < 0:
-                run.best, run.best_step, run.after = figures[-1].f1_mean, run.step, figures
-                save_model(run.average, saved, folder / BEST)
-            save_model(run.average, saved, folder / LAST)
-            run.save(folder / CHECKPOINT)
-            since = Since()
+                speed, loss = report["crops_per_second"], report["loss"]
+                progress(TrainProgress(trainer.step, config.steps, speed, loss, trainer.best))
+        if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
+            accuracies = trainer.validate(val)
+            plain = accuracies_to_json(accuracies)
+            log.write({"step": trainer.step, **plain, "seconds": round(time.monotonic() - started, 1)})
+            saved = provenance.config(trainer.step, trainer.device.type, plain)
+            if accuracies[-1].f1_mean > trainer.best or trainer.best_step < 0:
+                trainer.best, trainer.best_step, trainer.after = accuracies[-1].f1_mean, trainer.step, accuracies
+                save_model(trainer.average, saved, folder / BEST)
+            save_model(trainer.average, saved, folder / LAST)
+            trainer.save(folder / CHECKPOINT)
+            recent = _RecentLosses()
 
 
-def _check(samples: Division, model: ModelConfig, teacher: Model | None) -> None:
+def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) -> None:
     if not samples.train or not samples.val:
         which = "train" if not samples.train else "val"
         raise ValueError(f"there are no samples with split {which!r}; training needs some of both, train and val")
@@ -183,25 +162,43 @@ def _check(samples: Division, model: ModelConfig, teacher: Model | None) -> None
         )
     if teacher is None:
         return
-    for name in _TAUGHT:
+    for name in _SHARED_WITH_TEACHER:
         own, other = getattr(model, name), getattr(teacher.config, name)
         if own != other:
-            raise ValueError(f"{name} is {own!r}, and the teacher's {other!r}: fields of another kind teach nothing")
+            raise ValueError(
+                f"{name} is {own!r}, and the teacher's {other!r}; choose a teacher with the same {name}, or none"
+            )
 
 
-class _Run:
-    """Everything that a step changes, and so all that a checkpoint holds."""
+class _RecentLosses:
+    """Losses and time since the last report."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._start = time.monotonic()
+
+    def add(self, losses: Tensor) -> None:
+        self._losses.append(losses)
+
+    def report(self, batch_size: int) -> dict[str, float]:
+        seed, instance, total = torch.stack(self._losses).mean(0).tolist()
+        speed = len(self._losses) * batch_size / (time.monotonic() - self._start)
+        return {"seed": seed, "instance": instance, "loss": total, "crops_per_second": round(speed, 1)}
+
+
+class _Trainer:
+    """State of a training: everything that a step changes, and so everything in a checkpoint."""
 
     def __init__(
         self,
         model: ModelConfig | Model,
         config: TrainConfig,
         device: torch.device,
-        samples: Division,
+        samples: TrainValSplit,
         teacher: Model | None,
     ) -> None:
-        self.judges = [sample.name for sample in samples.val]  # images to validate with
-        self.lessons = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train)
+        self.val_names = [sample.name for sample in samples.val]
+        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train)
         torch.manual_seed(config.seed)
         if device.type == "cpu":
             keep_freed_memory()
@@ -213,8 +210,8 @@ class _Run:
             self.model.load_state_dict(model.segmenter.state_dict())
         elif teacher is not None:
             self.model.classifiers.load_state_dict(teacher.segmenter.classifiers.state_dict())
-        self.teacher = None if teacher is None else _ready_teacher(teacher, device)
-        self.taught_by = "" if teacher is None else checksum(teacher.segmenter)
+        self.teacher = None if teacher is None else _prepare_teacher(teacher, device)
+        self.teacher_checksum = "" if teacher is None else checksum(teacher.segmenter)
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator(device).manual_seed(config.seed)
@@ -223,87 +220,83 @@ class _Run:
         self.optimizer = kind(
             self.model.parameters(), config.learning_rate, weight_decay=decay, fused=device.type == "cuda"
         )
-        self.half = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_pays(device))
+        self.half = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_is_fast(device))
         self.step = 0
         self.best, self.best_step = math.nan, -1
-        self.before: tuple[Figure, ...] = ()
-        self.after: tuple[Figure, ...] = ()
+        self.before: tuple[Accuracy, ...] = ()
+        self.after: tuple[Accuracy, ...] = ()
         if config.compile:
             self.model.network.compile()
 
-    def goes_on(self) -> bool:
-        """Tell whether there is a step to come."""
+    def patience_exhausted(self) -> bool:
+        """Whether the last `patience` validations brought no better model."""
         patience = self.config.patience * self.config.validate_every
-        tired = patience > 0 and self.best_step >= 0 and self.step - self.best_step >= patience
-        return self.step < self.config.steps and not tired
+        return patience > 0 and self.best_step >= 0 and self.step - self.best_step >= patience
 
-    def rate(self) -> float:
-        """Learning rate of the step to come: warm-up and cosine for `adamw`, fixed for `adam`."""
+    def learning_rate(self) -> float:
+        """Learning rate of the next step: warm-up and cosine for `adamw`, constant for `adam`."""
         config = self.config
         if config.optimizer == "adam":
             return config.learning_rate
         warm = min(1.0, (self.step + 1) / min(200, max(1, config.steps // 20)))
         return config.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.step / config.steps)))
 
-    def do_step(self, bank: Bank) -> Tensor:
-        """Learn from one batch.
-
-        Returns the seed term, the instance term and the weighted sum, shape (3,), on the device.
-        """
+    def train_step(self, sampler: CropSampler) -> Tensor:
+        """Train on one batch; returns seed term, instance term and weighted sum, (3,), on the device."""
         config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.learning_rate()
         self.model.train()
-        batch = bank.draw(self.generator)
+        batch = sampler.draw(self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             fields = self.model.fields(batch.image.contiguous(memory_format=torch.channels_last))
         pretrain = self.step < config.pretrain_steps
-        wider = 2 if self.step % 4 == 3 else 1  # so that phi also learns what lies far from a seed
-        most = max(1, config.max_seeds // wider**2)  # as many pixels as in other steps
-        seeds = TrainingSeeds(most, wider * config.window_px, self.generator)
+        wider = 2 if self.step % 4 == 3 else 1  # so that phi is also trained far from a seed
+        max_seeds = max(1, config.max_seeds // wider**2)  # the same number of pixels as in other steps
+        seeds = TrainingSeeds(max_seeds, wider * config.window_px, self.generator)
         losses = batch_losses(self.model, fields, batch.labels, batch.distance, seeds, pretrain)
         total = config.seed_weight * losses.seed + config.instance_weight * losses.instance
         if self.teacher is not None:
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                taught = self.teacher.fields(batch.image)
-            total = total + config.teacher_weight * teacher_loss(self.teacher, fields, taught, batch.labels)
+                target = self.teacher.fields(batch.image)
+            total = total + config.teacher_weight * teacher_loss(self.teacher, fields, target, batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
         self.step += 1
-        self._follow()
+        self._update_average()
         return torch.stack([losses.seed, losses.instance, total]).detach()
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the weights, faster at first."""
+    def _update_average(self) -> None:
+        """Move the averaged weights towards the current ones, faster in early steps."""
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
         pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
-        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average([mean for mean, _ in moving], [now for _, now in moving], self.step)
+        average([mean for mean, _ in floating], [now for _, now in floating], self.step)
         for mean, now in pairs:
             if not mean.is_floating_point():
                 mean.copy_(now)
 
-    def take_start(self, samples: tuple[Sample, ...], folder: Path) -> dict[str, Any]:
-        """Score the weights that the training goes on from, and keep them as the best so far; gives the log's line."""
-        self.before = self.after = figures = self.validate(samples)
-        self.best, self.best_step = figures[-1].f1_mean, 0
-        plain = figures_to_json(figures)
-        start = dataclasses.replace(self.model_config, figures={"val": plain})  # nothing was learnt from the data yet
+    def score_start(self, samples: tuple[Sample, ...], folder: Path) -> dict[str, Any]:
+        """Score the starting weights and save them as the best so far; returns the line for the log."""
+        self.before = self.after = accuracies = self.validate(samples)
+        self.best, self.best_step = accuracies[-1].f1_mean, 0
+        plain = accuracies_to_json(accuracies)
+        start = dataclasses.replace(self.model_config, figures={"val": plain})  # not trained on the new data yet
         save_model(self.average, start, folder / BEST, half=keeps_half(self.average))
         return {"step": 0, **plain}
 
-    def validate(self, samples: tuple[Sample, ...]) -> tuple[Figure, ...]:
-        """Score the averaged weights as they are saved, on whole images; all images together come last."""
+    def validate(self, samples: tuple[Sample, ...]) -> tuple[Accuracy, ...]:
+        """Accuracy of the averaged weights, as they are saved, on whole images."""
         model = Model(self.model_config, self.average if self.step == 0 else in_half(self.average))
-        return figures_of(evaluate_model(model, samples, SegmentOptions(device=self.device.type)))
+        return evaluate_model(model, samples, SegmentOptions(device=self.device.type)).accuracies
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint beside its place and rename it into it."""
+        """Write the checkpoint. Its keys are part of the file format and keep their names."""
         state = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
@@ -311,72 +304,70 @@ class _Run:
             "generator": self.generator.get_state(),
             "step": self.step,
             "best": (self.best, self.best_step),
-            "figures": json.dumps([figures_to_json(self.before), figures_to_json(self.after)]),
+            "figures": json.dumps([accuracies_to_json(self.before), accuracies_to_json(self.after)]),
             "settings": self._settings(),
             "device": self.device.type,
-            "judges": self.judges,
-            "lessons": self.lessons,
-            "taught_by": self.taught_by,
+            "judges": self.val_names,
+            "lessons": self.train_names,
+            "taught_by": self.teacher_checksum,
         }
-        with atomic_file(path) as beside:
-            torch.save(state, beside)
+        with atomic_file(path) as partial:
+            torch.save(state, partial)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint, whose settings must be the same."""
+        """Restore a checkpoint that was made with the same settings and images."""
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["device"] != self.device.type:
-            raise ValueError(
-                f"checkpoint {str(path)!r} was made on {state['device']}, and device is {self.device.type}: random "
-                f"draws do not carry over; resume with --device {state['device']}"
-            )
-        if state["judges"] != self.judges:
-            raise ValueError(
-                f"checkpoint {str(path)!r} was made with other images to validate with ({len(state['judges'])}, now "
-                f"{len(self.judges)}), so its best figure does not compare; give the same data, or another output"
-            )
-        if state.get("lessons", self.lessons) != self.lessons:
-            raise ValueError(
-                f"checkpoint {str(path)!r} was made with other images to learn from ({len(state['lessons'])}, now "
-                f"{len(self.lessons)}), or under other licences; give the same data, or another output"
-            )
-        if state.get("taught_by", "") != self.taught_by:
-            raise ValueError(
-                f"checkpoint {str(path)!r} was made with another teacher, or with none; resume with the same --teacher"
-            )
-        if state["settings"] != self._settings():
-            differing = "; ".join(_differences(state["settings"], self._settings()))
-            raise ValueError(
-                f"checkpoint {str(path)!r} was made with other settings: {differing}. "
-                f"Go on with its settings, or start anew in another folder"
-            )
+        self._check_checkpoint(state, f"checkpoint {str(path)!r} was made")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         self.step = state["step"]
         self.best, self.best_step = state["best"]
-        self.before, self.after = (figures_from_json(plain) for plain in json.loads(state["figures"]))
+        self.before, self.after = (accuracies_from_json(plain) for plain in json.loads(state["figures"]))
+
+    def _check_checkpoint(self, state: dict[str, Any], made: str) -> None:
+        if state["device"] != self.device.type:
+            raise ValueError(
+                f"{made} on {state['device']}, and device is {self.device.type}: random numbers differ between them; "
+                f"resume with --device {state['device']}"
+            )
+        if state["judges"] != self.val_names:
+            raise ValueError(
+                f"{made} with other images to validate with ({len(state['judges'])}, now {len(self.val_names)}), so "
+                f"its best score does not compare; give the same data, or another output"
+            )
+        if state.get("lessons", self.train_names) != self.train_names:
+            raise ValueError(
+                f"{made} with other images to learn from ({len(state['lessons'])}, now {len(self.train_names)}), or "
+                f"under other licences; give the same data, or another output"
+            )
+        if state.get("taught_by", "") != self.teacher_checksum:
+            raise ValueError(f"{made} with another teacher, or with none; resume with the same --teacher")
+        if state["settings"] != self._settings():
+            differing = "; ".join(_differences(state["settings"], self._settings()))
+            raise ValueError(f"{made} with other settings: {differing}. Use its settings, or start in another folder")
 
     def _settings(self) -> str:
-        """Give, as JSON, what must be the same for a training to go on; memory and patience change no step."""
-        steps = {name: value for name, value in self.config.to_dict().items() if name not in _FREE}
-        return json.dumps([self.model_config.to_dict(), steps], sort_keys=True)
+        """Settings that must not change on resuming, as JSON."""
+        fixed = {name: value for name, value in self.config.to_dict().items() if name not in _MAY_CHANGE_ON_RESUME}
+        return json.dumps([self.model_config.to_dict(), fixed], sort_keys=True)
 
 
-def _ready_teacher(teacher: Model, device: torch.device) -> Segmenter:
-    """Copy a teacher onto the device, ready to run."""
-    ready = copy.deepcopy(teacher.segmenter).to(device).eval().requires_grad_(False)
+def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
+    """Copy of a teacher on the device, optimised for inference."""
+    prepared = copy.deepcopy(teacher.segmenter).to(device).eval().requires_grad_(False)
     if device.type == "cpu":
-        ready.network.join()
+        prepared.network.fuse_upsampling()
     else:
-        ready.network.fold()
-    ready.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return ready
+        prepared.network.fold()
+    prepared.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return prepared
 
 
-def _differences(there: str, here: str) -> Iterator[str]:
-    """Tell which settings of two `_Run._settings` differ, and how."""
-    for old, new in zip(json.loads(there), json.loads(here), strict=True):
+def _differences(old_settings: str, new_settings: str) -> Iterator[str]:
+    """Differences of two `_Trainer._settings` as phrases."""
+    for old, new in zip(json.loads(old_settings), json.loads(new_settings), strict=True):
         for name in sorted(old.keys() | new.keys()):
             values = [str(settings.get(name, "unknown")) for settings in (old, new)]
             if values[0] != values[1]:

@@ -1,20 +1,21 @@
-"""From labels to files that other tools open: one writer per format, found by name."""
+"""From labels to files that other tools open."""
 
-from cytoseed.results.record import Comparison, Record, compare, record_of, stem_of
-from cytoseed.results.result import Block, Result
-from cytoseed.results.segmentation import Segmentation
-from cytoseed.results.stored import StoredResult, open_result
-from cytoseed.results.writer import Writer
-from cytoseed.results.writers import WRITERS
+from cytoseed.results.blocks import Block
+from cytoseed.results.facts import stem_of
+from cytoseed.results.record import Comparison, Record, compare, record_of
+from cytoseed.results.result import Result
+from cytoseed.results.stored import open_result
+from cytoseed.results.view import ResultView
+from cytoseed.results.writers import DEFAULT_FORMATS, WRITERS, Writer
 
 __all__ = [
+    "DEFAULT_FORMATS",
     "WRITERS",
     "Block",
     "Comparison",
     "Record",
     "Result",
-    "Segmentation",
-    "StoredResult",
+    "ResultView",
     "Writer",
     "compare",
     "open_result",

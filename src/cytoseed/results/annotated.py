@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cytoseed.results.intensity import STATISTICS
-from cytoseed.results.table import empty_table
+from cytoseed.results.facts import stem_of
+from cytoseed.results.measure.intensity import STATISTICS
+from cytoseed.results.measure.table import empty_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 REGION_KEY = "region"
 INSTANCE_KEY = "cell_id"
@@ -32,7 +33,7 @@ def boundaries_of(target: str) -> str:
     return f"{target}_boundaries"
 
 
-def write_annotated(result: Result, group: Any, target: str | None = None) -> None:
+def write_annotated(result: ResultView, group: Any, target: str | None = None) -> None:
     """Write an AnnData, one row an object, in the order of the ids, with the keys that squidpy and sopa look for.
 
     `X` (float32) is the mean of each channel, and of each stain's optical density, in each object; the layers `sd`,
@@ -47,7 +48,7 @@ def write_annotated(result: Result, group: Any, target: str | None = None) -> No
 
     Parameters
     ----------
-    result : Result
+    result : ResultView
         What to write.
     group : h5py.File or zarr.Group
         Where to; empty.
@@ -56,8 +57,6 @@ def write_annotated(result: Result, group: Any, target: str | None = None) -> No
         was measured of its nucleus in further columns and layers, which begin with `nuclei_` and are NaN where it has
         none; a nucleus without a cell is a row of its own, of the nuclei's region.
     """
-    from cytoseed.results.record import stem_of
-
     group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     slide = _text(stem_of(result.source))
     features: list[str] = []
@@ -78,7 +77,7 @@ def write_annotated(result: Result, group: Any, target: str | None = None) -> No
 # Rows
 
 
-def _batches(result: Result, target: str | None) -> Iterator[pd.DataFrame]:
+def _batches(result: ResultView, target: str | None) -> Iterator[pd.DataFrame]:
     """Give the table in pieces of as many rows, but for the last; one without rows where there are no objects.
 
     Where pieces end does not depend on the blocks that a result is given in.
@@ -246,7 +245,7 @@ def _variables(features: list[str], channels: int) -> pd.DataFrame:
     return pd.DataFrame({"kind": pd.Categorical(kinds)}, index=pd.Index(features, dtype=object))
 
 
-def _described(result: Result, slide: str, regions: list[str]) -> dict[str, Any]:
+def _described(result: ResultView, slide: str, regions: list[str]) -> dict[str, Any]:
     """Say what the rows annotate, and what made them."""
     made: dict[str, Any] = {
         "version": metadata.version("cytoseed"),

@@ -15,14 +15,14 @@ from cytoseed.results.formats.ngff import Frame, namespaced, write_label_images
 from cytoseed.results.pyramid import level_of
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 _LABELS = "labels"
 _HIDDEN = ".cytoseed"  # in the labels group, for what is not in its place
 _NEW, _OLD, _DONE = "new", "old", "done"
 
 
-def write_into(result: Result, image_zarr: str | os.PathLike[str], overwrite: bool = False) -> tuple[Path, ...]:
+def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite: bool = False) -> tuple[Path, ...]:
     """Write the labels into the `labels` group of an OME-Zarr image, one label image for each target.
 
     They are of the image's own version, 0.4 or 0.5, and have its axes, with one channel, its levels and its
@@ -33,7 +33,7 @@ def write_into(result: Result, image_zarr: str | os.PathLike[str], overwrite: bo
 
     Parameters
     ----------
-    result : Result
+    result : ResultView
         Of this image, at its full resolution. Read once, in regions.
     image_zarr : str or path
         The folder of the image, or one made by bioformats2raw, of which the first image is taken.

@@ -8,13 +8,16 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""Row and column of a region's first pixel in the image, then its height and width (y, x, height, width), in px."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +110,19 @@ class Objects:
             part = canvas[self.target[index], max(0, y) : y + own_height, max(0, x) : x + own_width]
             part[inside & (part == 0)] = ids[index]
 
+    def paint_at(
+        self, labels: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64], ids: NDArray[np.int64]
+    ) -> None:
+        """Write the ids into labels (T,h,w) of chosen rows (h,) and columns (w,); pixels that have an id keep it."""
+        box = self.box_yxhw
+        tops, bottoms = np.searchsorted(rows, box[:, 0]), np.searchsorted(rows, box[:, 0] + box[:, 2])
+        lefts, rights = np.searchsorted(columns, box[:, 1]), np.searchsorted(columns, box[:, 1] + box[:, 3])
+        for index in np.flatnonzero((tops < bottoms) & (lefts < rights)).tolist():
+            here = slice(tops[index], bottoms[index]), slice(lefts[index], rights[index])
+            y, x = rows[here[0]] - box[index, 0], columns[here[1]] - box[index, 1]
+            own = labels[(self.target[index], *here)]
+            own[self.mask(index)[y[:, None], x] & (own == 0)] = ids[index]
+
     def table(self) -> pd.DataFrame:
         """Give the measurements, one row an object."""
         import pandas as pd
@@ -169,3 +185,13 @@ def numbers_of(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
         "columns": np.array(list(measured.columns), np.str_),
         "is_count": np.array([kind.kind in "iu" for kind in measured.dtypes], bool),
     }
+
+
+def around(boxes_yxhw: NDArray[np.int64]) -> Box:
+    """Smallest box around boxes (N,4); one of size 0 where there are none."""
+    if not len(boxes_yxhw):
+        return 0, 0, 0, 0
+    begin = boxes_yxhw[:, :2].min(axis=0)
+    size = (boxes_yxhw[:, :2] + boxes_yxhw[:, 2:]).max(axis=0) - begin
+    (top, left), (height, width) = begin.tolist(), size.tolist()
+    return top, left, height, width

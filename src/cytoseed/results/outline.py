@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Block
+    from cytoseed.results.blocks import Block
 
 Ring: TypeAlias = list[list[int]]
 """A closed line of [x, y] corners, the last one the first again."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 _READ_PX = 2048  # side of the regions in which a result is read
 _SMALLEST_LARGE_PX = 1024  # an image no larger than this needs no lower resolution
@@ -97,7 +97,7 @@ def level_of(sides: tuple[int, int], smaller: tuple[int, int], factors: Sequence
     return Level(rows, columns)
 
 
-def tiles_of(result: Result, levels: Sequence[Level], side_px: int) -> Iterator[Tile]:
+def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Iterator[Tile]:
     """Cut the labels into tiles at every level, going once over the result.
 
     Regions are read along a curve that stays close to itself (Z order), so that tiles of all levels are soon complete:
@@ -105,7 +105,7 @@ def tiles_of(result: Result, levels: Sequence[Level], side_px: int) -> Iterator[
 
     Parameters
     ----------
-    result : Result
+    result : ResultView
         What to cut.
     levels : sequence of Level
         The resolutions.

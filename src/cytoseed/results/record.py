@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.results.facts import canonical_json, input_of
 from cytoseed.results.writers import WRITERS, paths_of
 
 SUFFIX = ".cytoseed.json"
 
 _DECIDE = ("version", "input", "settings")
 _PENDING, _FAILED = "pending", "failed_tiles"
-_OPTIONAL_ENDINGS = (".ome",)  # cells.ome.tif and cells.tif are both called cells
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Record:
         TypeError
             If the settings hold what JSON cannot.
         """
-        return cls(version or metadata.version("cytoseed"), described, json.loads(_canonical(settings)))
+        return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
 
     def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
         """Give the text of the record's file.
@@ -93,29 +90,6 @@ class Comparison(NamedTuple):
     """The formats wished for that are not there yet; where it is empty and the state `same`, all is done."""
 
 
-def input_of(pixels: NDArray[Any], source: str) -> Mapping[str, Any]:
-    """Describe an image that is in memory, as `Result.input` does.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (C,H,W)
-        The image as it was given: what `Image.read` or `as_image` returns.
-    source : str
-        Path of the image's file, or `array`; its name without folders is kept.
-
-    Returns
-    -------
-    mapping
-        Its `name`, `shape` (C,H,W), `dtype`, and the `sha256` of its pixels.
-    """
-    return {
-        "name": Path(source).name,
-        "shape": list(pixels.shape),
-        "dtype": pixels.dtype.name,
-        "sha256": hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest(),
-    }
-
-
 def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) -> Record:
     """Make the record of a result, before or after it exists.
 
@@ -124,7 +98,7 @@ def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) ->
     pixels, source
         See `input_of`.
     settings : mapping
-        What `Segmentation.settings` holds.
+        What `Result.settings` holds.
 
     Raises
     ------
@@ -132,14 +106,6 @@ def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) ->
         If the settings hold what JSON cannot.
     """
     return Record.of(input_of(pixels, source), settings)
-
-
-def stem_of(source: str | os.PathLike[str]) -> str:
-    """Give the name that a source's result files begin with: its name without ending."""
-    stem = Path(source).stem
-    for ending in _OPTIONAL_ENDINGS:
-        stem = stem.removesuffix(ending) or stem
-    return stem
 
 
 def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], failed: Sequence[str] = ()) -> Comparison:
@@ -200,22 +166,6 @@ def read_record(file: Path) -> OldRecord | None:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def fingerprint(source: str, settings: Mapping[str, Any]) -> str:
-    """Give one text for a source's name and settings, the same for the same ones."""
-    name = Path(source).name.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
-    return f"{name}/{_canonical(settings)}"
-
-
-def _canonical(settings: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"settings hold a value that JSON cannot ({error}); allowed are texts, finite numbers, true, false, "
-            f"None, and lists and mappings of these"
-        ) from error
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

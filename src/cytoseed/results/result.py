@@ -1,96 +1,267 @@
-"""What every writer takes: the result of an image of any size, given piece by piece and never held whole."""
+"""A result: the objects found in one image, with everything that can be read or written of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.paths import as_path, same_file
+from cytoseed.results.blocks import Block, join_parts, pack_block
+from cytoseed.results.contents import LabelImage, Parts
+from cytoseed.results.facts import input_of, stem_of
+from cytoseed.results.measure.stains import stains_of
+from cytoseed.results.objects import Objects
+from cytoseed.results.record import Record
+from cytoseed.results.save import save
+from cytoseed.results.store import StitchedObjects, Store
+from cytoseed.results.view import ResultView
+from cytoseed.results.writers import DEFAULT_FORMATS, WRITERS
+
 if TYPE_CHECKING:
     import pandas as pd
 
-Box: TypeAlias = tuple[int, int, int, int]
-"""Row and column of a region's first pixel in the image, then its height and width (y, x, height, width), in px."""
+_LARGEST_LABELS_PX = 1 << 31
+_SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 
-class Block(NamedTuple):
-    """Some of a result's objects, of consecutive ids; each is whole and in exactly one block.
+def _nothing() -> None:
+    pass
 
-    A cell and the nucleus of its id are in the same block.
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Result(ResultView):
+    """Objects found in one image: what `cytoseed.segment` and `cytoseed.open_result` return.
+
+    `labels`, `table` and `objects` are made when first asked for; `blocks`, `labels_in` and `overview` read parts of
+    a result that is too large for memory.
     """
 
-    top: int
-    """Row of the crop's first pixel in the image."""
-    left: int
-    """Column of the crop's first pixel in the image."""
-    labels: NDArray[np.int32]
-    """Labels (T,h,w) of the crop, a plane for each target: the final ids of this block's objects, and 0 elsewhere, also
-    where objects of other blocks lie."""
-    table: pd.DataFrame
-    """Measurements, one row an object: see `cytoseed.results.table.measure`."""
+    keep_alive: Any = None
+    """Any object to hold as long as the result, such as the temporary folder of its store."""
+    close: Callable[[], None] = _nothing
+    """Closes the file of a stored result; what was not read before cannot be read after."""
 
+    @classmethod
+    def from_labels(  # noqa: PLR0913
+        cls,
+        labels: NDArray[Any],
+        image: NDArray[Any],
+        *,
+        targets: Sequence[str] = ("nuclei",),
+        channel_names: Sequence[str] = (),
+        pixel_size_um: float | None = None,
+        source: str = "array",
+        settings: Mapping[str, Any] | None = None,
+        find_input: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> Self:
+        """Result of a label image in memory.
 
-class Result(Protocol):
-    """Objects found in one image.
+        Parameters
+        ----------
+        labels : ndarray, shape (H,W) for one target, (T,H,W) for several, integers
+            0 is background. A nucleus and its cell have the same id.
+        image : ndarray, shape (C,H,W)
+            All channels, values as stored.
+        targets : sequence of str
+            Names of the label planes, in order.
+        channel_names : sequence of str
+            Name of each channel; empty: `channel 0`, `channel 1`, ...
+        pixel_size_um : float or None
+            Side of a pixel in µm; None where it is unknown.
+        source : str
+            Path of the image's file, or `array`.
+        settings : mapping, optional
+            What made the labels, in values that JSON can hold.
+        find_input : callable, optional
+            Identity of the image, as `Image.identity` gives it; by default that of its pixels.
 
-    `Segmentation` is one, whole and in memory. Ids are 1 or more, the same in `blocks`, `labels_in` and `overview`.
-    """
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (C,H,W) of the image at full resolution, in px."""
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """What each of the T label planes shows, in order."""
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Name of each of the C channels."""
-
-    @property
-    def pixel_size_um(self) -> float | None:
-        """Side of a pixel in µm; None where it is not known."""
-
-    @property
-    def stains(self) -> tuple[str, ...]:
-        """Stains whose optical density is measured, of `cytoseed.settings.STAINS`; none but in brightfield."""
-
-    @property
-    def source(self) -> str:
-        """Path of the image's file, or `array`."""
-
-    @property
-    def input(self) -> Mapping[str, Any]:
-        """What identifies the image, in values that JSON can hold: its `name`, `shape`, `dtype`, a digest."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What made the objects, in values that JSON can hold: the model's name and version, the options."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A text that is the same for the same source's name and the same settings; ids are derived from it."""
-
-    @property
-    def count(self) -> int:
-        """How many objects there are; a cell and its nucleus count once."""
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """The parts of the image that could not be segmented, a line each; mostly none."""
-
-    def blocks(self) -> Iterator[Block]:
-        """Give all objects, in the order of their ids."""
-
-    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
-        """Give the labels (T,h,w) of a region that lies inside the image; they are not to be changed."""
-
-    def overview(self, largest_px: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Give the image (C,h,w) and its labels (T,h,w) at a size of at most `largest_px` a side.
-
-        Where the image is no larger, both are as they are. The image keeps its type where that can hold means
-        of its values; labels are those at the centres of the larger pixels.
+        Raises
+        ------
+        TypeError
+            If the labels are not integers.
+        ValueError
+            If labels, image, targets and channel names do not belong together.
         """
+        _check(labels, image, targets, channel_names)
+        names = tuple(channel_names) or tuple(f"channel {index}" for index in range(len(image)))
+        planes = labels.astype(np.int32, copy=False).reshape(-1, *labels.shape[-2:])
+
+        def measure() -> pd.DataFrame:
+            from cytoseed.results.measure.table import measure_planes
+
+            return measure_planes(planes, image, result.targets, names, pixel_size_um, result.stains)
+
+        channels, height, width = image.shape
+        result = cls(
+            contents=LabelImage(planes, measure),
+            shape=(channels, height, width),
+            targets=tuple(targets),
+            channel_names=names,
+            pixel_size_um=pixel_size_um,
+            source=source,
+            settings=settings or {},
+            find_input=find_input or (lambda: input_of(image, source)),
+            find_stains=lambda: stains_of(image, names),
+            thumbnail=lambda _: (image, 1.0),
+            was_in_memory=True,
+        )
+        return result
+
+    @classmethod
+    def from_store(  # noqa: PLR0913
+        cls,
+        store: Store,
+        kept: StitchedObjects,
+        *,
+        shape: tuple[int, int, int],
+        targets: Sequence[str],
+        channel_names: Sequence[str],
+        pixel_size_um: float | None,
+        source: str,
+        input: Mapping[str, Any],  # noqa: A002
+        settings: Mapping[str, Any],
+        stains: Sequence[str],
+        thumbnail: Callable[[int], tuple[NDArray[Any], float]],
+        failed: Sequence[str] = (),
+        keep_alive: Any = None,
+    ) -> Self:
+        """Result whose objects are read from a store, tile by tile; see `ResultView` for the facts."""
+        return cls(
+            contents=Parts(kept.tile_box_yxhw, store.stitched(kept), targets, int(kept.id.max(initial=0))),
+            shape=shape,
+            targets=tuple(targets),
+            channel_names=tuple(channel_names),
+            pixel_size_um=pixel_size_um,
+            source=source,
+            settings=settings,
+            find_input=lambda: input,
+            find_stains=lambda: tuple(stains),
+            thumbnail=thumbnail,
+            failed=tuple(failed),
+            keep_alive=keep_alive,
+        )
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """Label image (H,W), or (T,H,W) for several targets, int32; 0 is background.
+
+        Raises
+        ------
+        ValueError
+            If it has more than 2^31 px.
+        """
+        _, height, width = self.shape
+        if len(self.targets) * height * width > _LARGEST_LABELS_PX:
+            raise ValueError(
+                f"labels of {height} x {width} px are too large to be held in memory; read regions of them by "
+                f"labels_in, parts by blocks, or write them by save(folder, ['ngff'])"
+            )
+        planes = self.labels_in((0, 0, height, width))
+        return planes[0] if len(self.targets) == 1 else planes
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Measurements, one row per object: see `cytoseed.results.measure.table.measure_objects`."""
+        import pandas as pd
+
+        from cytoseed.results.measure.table import empty_table
+
+        tables = [block.table for block in self.blocks()] or [empty_table(self)]
+        return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+
+    @cached_property
+    def objects(self) -> Objects:
+        """All objects with their masks packed to bits, in the order of the rows of `table`."""
+        blocks = list(self.blocks()) or [Block(0, 0, np.zeros((len(self.targets), 0, 0), np.int32), self.table)]
+        return join_parts([part for block in blocks for part in pack_block(block, self.targets)])[0]
+
+    @property
+    def record(self) -> Record:
+        """Everything that decides the result."""
+        return Record.of(self.input, self.settings, self.version)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __repr__(self) -> str:
+        _, height, width = self.shape
+        scale = "unknown pixel size" if self.pixel_size_um is None else f"{self.pixel_size_um:g} µm/px"
+        named = self.targets[-1] if self.count != 1 else _SINGULAR.get(self.targets[-1], self.targets[-1])
+        return f"<Result: {self.count} {named} in {Path(self.source).name}, {height} x {width} px, {scale}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.close()
+
+    def save(
+        self, folder: str | os.PathLike[str], formats: Sequence[str] = DEFAULT_FORMATS, overwrite: bool = False
+    ) -> tuple[Path, ...]:
+        """Write the result into a folder, each file whole or not at all, and a record of what made them.
+
+        Files are named after the source: `cells.tif` gives `cells.labels.tif`, `cells.geojson`, `cells.csv`,
+        `cells.overlay.png`, `cells.objects.zip` and the record `cells.cytoseed.json`. Where the folder holds the
+        result of the same pixels, settings and version, only the formats that are missing are written. From
+        `cells.objects.zip` the other formats can be made later: see `cytoseed.open_result`. The file that this result
+        was opened from is never replaced.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made if it is not there; also a URL such as `s3://bucket/results`.
+        formats : sequence of str
+            Names from `cytoseed.results.WRITERS`.
+        overwrite : bool
+            Write everything anew, also over files that another input, other settings or another program made.
+
+        Returns
+        -------
+        tuple of path
+            The files of the formats, in their order, and the record, last.
+
+        Raises
+        ------
+        ValueError
+            If a format is not known, or one cannot hold the result: then the others were written.
+        ModuleNotFoundError
+            If a format needs a package that is not installed.
+        FileExistsError
+            If files of this name were made otherwise and `overwrite` is false; the message shows how.
+        BlockingIOError
+            If another run is writing results of this image into the folder.
+        FileNotFoundError
+            If the overlay of a stored result needs the image and it is not found.
+        OSError
+            If the folder cannot be written to.
+        """
+        place = as_path(folder)
+        own = place / f"{stem_of(self.source)}{WRITERS['objects'].suffix}"
+        is_there = self.path is not None and same_file(own, self.path)
+        return save(self, place, formats, overwrite, record=self.record, keep=(own.name,) if is_there else ())
+
+
+def _check(labels: NDArray[Any], image: NDArray[Any], targets: Sequence[str], channel_names: Sequence[str]) -> None:
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels have values of type {labels.dtype}; they must be integers, such as int32")
+    if image.ndim != 3:
+        raise ValueError(f"image has shape {image.shape}; its axes must be (C,H,W)")
+    sides = image.shape[1:]
+    expected = sides if len(targets) == 1 else (len(targets), *sides)
+    if labels.shape != expected:
+        raise ValueError(
+            f"labels have shape {labels.shape}; for an image of {sides} and targets {tuple(targets)} "
+            f"it must be {expected}"
+        )
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"labels go down to {labels.min()}; they must be 0 for background, else 1 or more")
+    if channel_names and len(channel_names) != len(image):
+        raise ValueError(f"channel_names are {tuple(channel_names)}; the image has {len(image)} channels")

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cytoseed.paths import is_remote, lock, require_writable, same_file
+from cytoseed.results.facts import stem_of
 from cytoseed.results.folder import Change, is_from_writing, move, staging_for, unwritable
-from cytoseed.results.record import SUFFIX, OldRecord, Record, compare, read_record, stem_of
+from cytoseed.results.record import SUFFIX, OldRecord, Record, compare, read_record
 from cytoseed.results.store import SUFFIX as STORE_SUFFIX
 from cytoseed.results.writers import WRITERS, check_formats, paths_of, refusals
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 
 def save(
-    result: Result,
+    result: ResultView,
     folder: Path,
     formats: Sequence[str],
     overwrite: bool,
@@ -26,11 +27,11 @@ def save(
     record: Record | None = None,
     keep: Sequence[str] = (),
 ) -> tuple[Path, ...]:
-    """Write a result into a folder as `Segmentation.save` does, holding only parts of it at a time.
+    """Write a result into a folder as `Result.save` does, holding only parts of it at a time.
 
     Parameters
     ----------
-    result : Result
+    result : ResultView
         What to write.
     folder : path
         Made if it is not there.
@@ -95,7 +96,7 @@ def save(
 
 
 def _to_write(
-    result: Result, folder: Path, record: Record, asked: tuple[str, ...], overwrite: bool
+    result: ResultView, folder: Path, record: Record, asked: tuple[str, ...], overwrite: bool
 ) -> tuple[tuple[str, ...], bool]:
     """List the formats to write, and tell whether they add to the same result; a different one is refused."""
     stem = stem_of(result.source)
@@ -131,7 +132,7 @@ def _refuse_image(path: Path, source: str) -> None:
 
 
 def _planned(
-    result: Result, record: Record, names: Iterable[str], record_path: Path, adds: bool, keep: Sequence[str]
+    result: ResultView, record: Record, names: Iterable[str], record_path: Path, adds: bool, keep: Sequence[str]
 ) -> Change:
     """Decide what becomes of files that are there; where the result `adds` to one, what that has for sure is kept."""
     old = read_record(record_path) or OldRecord({}, frozenset(), frozenset(), failed=())
@@ -146,7 +147,9 @@ def _planned(
     return Change(tuple(sorted(written)), tuple(sorted(removed)), *texts)
 
 
-def _write(result: Result, change: Change, names: Mapping[str, str], record_path: Path, staging: Path | None) -> None:
+def _write(
+    result: ResultView, change: Change, names: Mapping[str, str], record_path: Path, staging: Path | None
+) -> None:
     """Write everything beside its place, then move it there: a kill meanwhile leaves the old files or the new ones."""
     try:
         with staging_for(record_path, staging) as beside:

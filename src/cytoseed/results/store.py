@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.paths import is_remote, list_names, read_bytes, remove, write_bytes
+from cytoseed.results.blocks import Part
 from cytoseed.results.objects import Objects
 
 SUFFIX = ".cytoseed"
@@ -22,7 +23,7 @@ SUFFIX = ".cytoseed"
 _RUN, _TODO, _KEPT, _TILES = "run.json", "todo.npy", "kept.npz", "tiles"
 
 
-class Kept(NamedTuple):
+class StitchedObjects(NamedTuple):
     """Which of the tiles' objects are the result's, and how they are numbered."""
 
     first: NDArray[np.int64]
@@ -101,6 +102,11 @@ class Store:
         write_bytes(self.path / _TODO, buffer.getvalue())
         self._write_run(run)
 
+    def clear(self) -> None:
+        """Forget the run and everything it stored."""
+        for name in (_RUN, _TODO, _KEPT, _TILES):
+            remove(self.path / name)
+
     def change(self, **facts: Any) -> None:
         """Write some facts of the run anew."""
         self._write_run({**(self.run() or {}), **facts})
@@ -148,21 +154,34 @@ class Store:
         self._tile(tile).unlink(missing_ok=True)
         self.drop_kept()
 
-    def write_kept(self, kept: Kept) -> None:
+    def write_kept(self, kept: StitchedObjects) -> None:
         """Keep what stitching decided."""
         buffer = io.BytesIO()
-        arrays = {name: getattr(kept, name) for name in Kept._fields if name != "changed"}
+        arrays = {name: getattr(kept, name) for name in StitchedObjects._fields if name != "changed"}
         np.savez_compressed(buffer, changed=np.frombuffer(kept.changed.to_bytes(), np.uint8), **arrays)
         write_bytes(self.path / _KEPT, buffer.getvalue())
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> StitchedObjects | None:
         """Read what stitching decided; None where that is not there, or damaged: it can be made again."""
         try:
             with np.load(io.BytesIO(read_bytes(self.path / _KEPT)), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in Kept._fields}
-            return Kept(**{**arrays, "changed": Objects.from_bytes(arrays["changed"].tobytes())})
+                arrays = {name: archive[name] for name in StitchedObjects._fields}
+            return StitchedObjects(**{**arrays, "changed": Objects.from_bytes(arrays["changed"].tobytes())})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
+
+    def stitched(self, kept: StitchedObjects) -> Callable[[int], Part]:
+        """Reader of a tile's objects and ids, as stitching left them."""
+
+        def read(tile: int) -> Part:
+            first, last = kept.first[tile : tile + 2].tolist()
+            objects = self.read(tile).take(kept.place[first:last])
+            changed = np.flatnonzero((kept.changed_at >= first) & (kept.changed_at < last))
+            if len(changed):
+                objects = objects.replaced(kept.changed_at[changed] - first, kept.changed.take(changed))
+            return objects, kept.id[first:last]
+
+        return read
 
     def drop_kept(self) -> None:
         """Forget what stitching decided."""

@@ -1,4 +1,4 @@
-"""A result read back from the file that `cytoseed segment` keeps of it, to be written in other formats."""
+"""Stored results: files that end in `.objects.zip`, opened again with the image that they were found in."""
 
 from __future__ import annotations
 
@@ -7,201 +7,66 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from cytoseed.paths import as_path, same_file
+from cytoseed.images import Image, open_image
+from cytoseed.results.blocks import Part
+from cytoseed.results.contents import Parts
+from cytoseed.results.facts import input_of
 from cytoseed.results.formats.objects import FACTS, FORMAT, SUFFIX, part_names
-from cytoseed.results.objects import Objects, join_objects
-from cytoseed.results.parts import Part, Parts, block_of
-from cytoseed.results.record import Record, stem_of
-from cytoseed.results.reduced import centres, fitted, reduce_image
-from cytoseed.results.result import Block, Box
+from cytoseed.results.objects import Objects
+from cytoseed.results.result import Result
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Look: TypeAlias = Callable[["StoredResult", int], tuple[NDArray[Any], float]]
-"""Given a result and a largest side, gives the image (C,h,w), and how many px of full resolution one of its px is wide:
-of a result that `was_in_memory` the whole image as it is, and 1, of others at most that large."""
+ImageLike = str | os.PathLike[str] | Image | ArrayLike
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
-def open_result(path: str | os.PathLike[str], look: Look | None = None) -> StoredResult:
-    """Open a stored result, the file that ends in `.objects.zip`; of its objects only what is asked for is read.
+def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) -> Result:
+    """Open a stored result, a file that ends in `.objects.zip`, to look at it or to write it in other formats.
+
+    Its objects are read when they are needed.
 
     Parameters
     ----------
     path : str or path
-        What `Segmentation.save` or `cytoseed segment` wrote in the format `objects`.
-    look : callable, optional
-        Shows the image: only the overlay needs it. `cytoseed.run.reopen.open_result` gives one.
+        What `cytoseed segment`, `Result.save` or `cytoseed.segment(..., output=...)` wrote in the format `objects`.
+    image : path, Image or array, optional
+        The image. Only the overlay needs it; by default it is looked for where it was, then beside the result.
 
     Returns
     -------
-    StoredResult
-        Its file stays open until the end of a `with` block, `close`, or the result's own end.
+    Result
+        Its file stays open until the end of a `with` block, `close`, or the end of the result.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        There is no such file. Later, from `overview` and the overlay: the image is not found.
     ValueError
-        The file is damaged, was written by a newer cytoseed, or is something else.
+        The file is damaged, was written by a newer cytoseed, or is something else. Later: the image is another one.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; give a stored result in it, a file that ends in {SUFFIX}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file; stored results end in {SUFFIX}")
-    archive = _opened(path)
+    archive = _open_zip(path)
     try:
-        return _read(path, archive, look or _no_look)
+        return _read(path, archive, image)
     except BaseException:
         archive.close()
         raise
 
 
-@dataclass(frozen=True, eq=False)
-class StoredResult:
-    """Objects found in one image, in a file; a `Result`, as `Segmentation` is: it gives the same blocks and labels."""
-
-    path: Path
-    """The file."""
-    version: str
-    """Version of cytoseed that found the objects."""
-    shape: tuple[int, int, int]
-    """(C,H,W) of the image."""
-    targets: tuple[str, ...]
-    """What each label plane shows, in order."""
-    channel_names: tuple[str, ...]
-    """Name of each channel."""
-    stains: tuple[str, ...]
-    """Stains whose optical density is measured."""
-    pixel_size_um: float | None
-    """Side of a pixel in µm; None where it is not known."""
-    source: str
-    """Path of the image's file as it was given, or `array`."""
-    image: str | None
-    """Path from the root, or URL, where the image was; None for an array."""
-    input: Mapping[str, Any] = field(repr=False)
-    """What identifies the image."""
-    settings: Mapping[str, Any] = field(repr=False)
-    """What made the objects."""
-    fingerprint: str
-    """A text that is the same for the same source's name and the same settings; ids are derived from it."""
-    failed: tuple[str, ...]
-    """The parts of the image that could not be segmented, a line each."""
-    count: int
-    """How many objects there are; a cell and its nucleus count once."""
-    was_in_memory: bool
-    """True where the image was segmented whole, and not tile by tile: its overlay is made of all its pixels."""
-    parts: Parts = field(repr=False)
-    """The objects."""
-    blocks_of_parts: tuple[range, ...] = field(repr=False)
-    """The parts of each block."""
-    columns: tuple[tuple[str, str], ...] = field(repr=False)
-    """The table's columns, in order, and their types."""
-    look: Look = field(repr=False)
-    """Shows the image."""
-    close: Callable[[], None] = field(repr=False)
-    """Closes the file; what was not read before cannot be read after."""
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        self.close()
-
-    @property
-    def record(self) -> Record:
-        """What decides the result, with the version of cytoseed that found the objects."""
-        return Record.of(self.input, self.settings, self.version)
-
-    def blocks(self) -> Iterator[Block]:
-        """Give the objects, in the blocks in which they were stored."""
-        for parts in self.blocks_of_parts:
-            block = block_of(self._joined(parts), self.targets)
-            yield block._replace(table=self._as_it_was(block.table))
-
-    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
-        """Give the labels (T,h,w) of a region of the image."""
-        return self.parts.labels_in(len(self.targets), box_yxhw)
-
-    def overview(self, largest_px: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Give the image (C,h,w) and its labels (T,h,w) at a size of at most `largest_px` a side.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the image is not where it was.
-        ValueError
-            If it is another image, or `largest_px` is not 1 or more.
-        """
-        sides = self.shape[1:]
-        small = fitted(sides, largest_px)
-        picture, step = self.look(self, largest_px)
-        if self.was_in_memory:
-            rows, columns = map(centres, sides, small)
-            picture = picture if small == sides else reduce_image(picture, *small)
-        else:
-            rows, columns = (((np.arange(side) + 0.5) * step).astype(np.int64) for side in picture.shape[1:])
-        return picture, self.parts.labels_at(len(self.targets), rows, columns)
-
-    def save(self, folder: str | os.PathLike[str], formats: Sequence[str], overwrite: bool = False) -> tuple[Path, ...]:
-        """Write the result in other formats, as `Segmentation.save` would have.
-
-        Parameters
-        ----------
-        folder : str or path
-            Made if it is not there; also a URL. In the folder where the result lies, its record is added to.
-        formats, overwrite
-            As for `Segmentation.save`. What is there of the same result is left, unless `overwrite`; the file that
-            this result is read from always is.
-
-        Returns
-        -------
-        tuple of path
-            The files of the formats asked for, and the record, last.
-
-        Raises
-        ------
-        FileNotFoundError
-            The image that the overlay is drawn on is not where it was.
-        FileExistsError, ModuleNotFoundError, OSError, ValueError
-            As `Segmentation.save`; a stored result that turns out to be damaged.
-        """
-        from cytoseed.results.save import save
-
-        place = as_path(folder)
-        own = place / f"{stem_of(self.source)}{SUFFIX}"
-        is_there = same_file(own, self.path)
-        return save(self, place, formats, overwrite, record=self.record, keep=(own.name,) if is_there else ())
-
-    def _joined(self, parts: range) -> Part:
-        if len(parts) == 1:
-            return self.parts.of(parts[0])
-        read = [self.parts.of(part) for part in parts]
-        return join_objects([objects for objects, _ in read]), np.concatenate([ids for _, ids in read])
-
-    def _as_it_was(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Give the table's columns the order and the types they had."""
-        return table[[name for name, _ in self.columns]].astype(dict(self.columns))
-
-
-def _opened(path: Path) -> zipfile.ZipFile:
+def _open_zip(path: Path) -> zipfile.ZipFile:
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     if not is_zip:
@@ -212,7 +77,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
         raise _damaged(path, error) from error
 
 
-def _read(path: Path, archive: zipfile.ZipFile, look: Look) -> StoredResult:
+def _read(path: Path, archive: zipfile.ZipFile, image: ImageLike | None) -> Result:
     """Read everything but the objects."""
     if FACTS not in archive.namelist():  # of a file that is cut, a zip inside it may be taken for the whole
         with path.open("rb") as file:
@@ -231,44 +96,51 @@ def _read(path: Path, archive: zipfile.ZipFile, look: Look) -> StoredResult:
             f"version ({metadata.version('cytoseed')}) cannot read; upgrade it: pip install --upgrade cytoseed"
         )
     try:
-        return _result_of(path, archive, facts, look)
+        return _result_of(path, archive, facts, image)
     except _DAMAGED as error:
         raise _damaged(path, error) from error
 
 
-def _result_of(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], look: Look) -> StoredResult:
-    parts, stops = facts["parts"], list(accumulate(facts["blocks"]))
-    boxes = np.array(parts["box_yxhw"], np.int64).reshape(-1, 4)
-    counts = [int(count) for count in parts["count"]]
+def _result_of(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image: ImageLike | None) -> Result:
+    channels, height, width = map(int, facts["shape"])
+    side_um, described = facts["pixel_size_um"], dict(facts["input"])
+    result = Result(
+        contents=_contents(path, archive, facts),
+        shape=(channels, height, width),
+        targets=tuple(facts["targets"]),
+        channel_names=tuple(facts["channel_names"]),
+        pixel_size_um=None if side_um is None else float(side_um),
+        source=str(facts["source"]),
+        settings=dict(facts["settings"]),
+        find_input=lambda: described,
+        find_stains=lambda: tuple(facts["stains"]),
+        thumbnail=lambda largest_px: _thumbnail(image, result, facts["image"], largest_px),
+        failed=tuple(facts["failed"]),
+        version=str(facts["version"]),
+        was_in_memory=bool(facts["was_in_memory"]),
+        path=path,
+        close=archive.close,
+    )
+    return result
+
+
+def _contents(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any]) -> Parts:
+    stops = list(accumulate(facts["blocks"]))
+    boxes = np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
+    counts = [int(count) for count in facts["parts"]["count"]]
     if not len(boxes) == len(counts) == sum(facts["blocks"]):
         raise ValueError("what it says of its parts does not fit together")
-    channels, height, width = facts["shape"]
-    side_um = facts["pixel_size_um"]
 
     def load(part: int) -> Part:
         return _part(path, archive, part, counts[part])
 
-    return StoredResult(
-        path=path,
-        version=str(facts["version"]),
-        shape=(int(channels), int(height), int(width)),
-        targets=tuple(facts["targets"]),
-        channel_names=tuple(facts["channel_names"]),
-        stains=tuple(facts["stains"]),
-        pixel_size_um=None if side_um is None else float(side_um),
-        source=str(facts["source"]),
-        image=facts["image"],
-        input=dict(facts["input"]),
-        settings=dict(facts["settings"]),
-        fingerprint=str(facts["fingerprint"]),
-        failed=tuple(facts["failed"]),
-        count=int(facts["count"]),
-        was_in_memory=bool(facts["was_in_memory"]),
-        parts=Parts(boxes, load),
-        blocks_of_parts=tuple(range(stop - number, stop) for stop, number in zip(stops, facts["blocks"], strict=True)),
-        columns=tuple((name, kind) for name, kind in facts["table"]),
-        look=look,
-        close=archive.close,
+    return Parts(
+        boxes,
+        load,
+        facts["targets"],
+        int(facts["count"]),
+        blocks_of_parts=[range(stop - number, stop) for stop, number in zip(stops, facts["blocks"], strict=True)],
+        columns=[(str(name), str(kind)) for name, kind in facts["table"]],
     )
 
 
@@ -294,8 +166,58 @@ def _damaged(path: Path, error: Exception) -> ValueError:
     )
 
 
-def _no_look(result: StoredResult, _: int) -> tuple[NDArray[Any], float]:
+# Its image
+
+
+def _thumbnail(
+    given: ImageLike | None, result: Result, was_at: str | None, largest_px: int
+) -> tuple[NDArray[Any], float]:
+    """Show the image as it was shown when the result was made."""
+    from cytoseed.images import as_image
+    from cytoseed.images.overview import thumbnail
+
+    image = _found(result, was_at) if given is None else as_image(given)
+    if image.shape != result.shape:
+        raise ValueError(
+            f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
+            f"image of {result.shape}; give that one"
+        )
+    return (image.read(), 1.0) if result.was_in_memory else thumbnail(image, largest_px)
+
+
+def _found(result: Result, was_at: str | None) -> Image:
+    """Find the image again: only the same one counts."""
+    places = tuple(_places(result, was_at))
+    for place in places:
+        try:
+            image = open_image(place)
+        except FileNotFoundError:
+            continue
+        if _is_same(image, result):
+            return image
+    where = "an array, in no file" if was_at is None else f"not at {' or '.join(places)} as it was then"
     raise FileNotFoundError(
-        f"{result.path}: an overlay needs the image, which is not in the stored result; open it by "
-        f"cytoseed.run.reopen.open_result, which finds the image or takes it as `image` (--image on the command line)"
+        f"{result.path}: the overlay is drawn on the image in which the objects were found, which is {where}; "
+        f"say where it is by --image (image in Python)"
     )
+
+
+def _places(result: Result, was_at: str | None) -> Iterator[str]:
+    """Paths where the image may be."""
+    if was_at is not None and result.path is not None:
+        yield was_at
+        beside = str(result.path.parent.absolute() / str(result.input.get("name", "")))
+        if beside != was_at:
+            yield beside
+
+
+def _is_same(image: Image, result: Result) -> bool:
+    """True for the image in which the objects were found, whatever it is called now."""
+    if image.shape != result.shape:
+        return False
+    own = image.identity() if "bytes" in result.input else input_of(image.read(), "")
+    return _without_name(own) == _without_name(result.input)
+
+
+def _without_name(described: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in described.items() if key != "name"}

@@ -1,30 +1,95 @@
-"""The formats a result is written in, by name: found in `cytoseed.results.formats`."""
+"""The formats a result can be written in."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-from cytoseed.results import formats as _formats
-from cytoseed.results.writer import Writer
+from cytoseed.results.formats.anndata import write_anndata
+from cytoseed.results.formats.csv import write_table
+from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
+from cytoseed.results.formats.labels import write_labels
+from cytoseed.results.formats.ngff import write_ngff
+from cytoseed.results.formats.objects import SUFFIX as STORED_SUFFIX
+from cytoseed.results.formats.objects import write_objects
+from cytoseed.results.formats.overlay import write_overlay
+from cytoseed.results.formats.parquet import write_parquet
+from cytoseed.results.formats.rois import rois_limit, write_rois
+from cytoseed.results.formats.spatialdata import write_spatialdata
+from cytoseed.results.view import ResultView
+
+DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 
 
-def _found() -> dict[str, Writer]:
-    """Gather the writers of every format's file."""
-    modules = sorted(module.name for module in pkgutil.iter_modules(_formats.__path__))
-    files = (importlib.import_module(f"{_formats.__name__}.{name}") for name in modules)
-    return {writer.name: writer for file in files for writer in file.WRITERS}
+def _unlimited(shape: tuple[int, int, int], count: int) -> None:
+    """No limit."""
 
 
-WRITERS: dict[str, Writer] = _found()
-"""The formats, by the names that `Segmentation.save` and the command line take."""
+class Writer(NamedTuple):
+    """A format."""
+
+    name: str
+    """Its name on the command line and in `Result.save`."""
+    suffix: str
+    """Ending of its files or folders."""
+    write: Callable[[ResultView, Path], None]
+    """Writes a result to a path where nothing is yet, block by block."""
+    about: str
+    """What it is and what opens it, in a few words."""
+    limit: Callable[[tuple[int, int, int], int], str | None] = _unlimited
+    """Given an image's shape (C,H,W) and a number of objects, says why it cannot hold them and which format can; None
+    where it can."""
+    needs: str = ""
+    """Import name of a package that it needs; empty: none but cytoseed's own."""
+    extra: str = ""
+    """Extra of cytoseed that installs the package."""
+
+
+_SPATIAL = (_unlimited, "anndata", "spatial")
+_VIEWERS = "napari, Fiji, Python, web viewers"
+
+WRITERS = {
+    writer.name: writer
+    for writer in (
+        Writer("anndata", ".h5ad", write_anndata, "measurements as AnnData: scanpy, squidpy, R", *_SPATIAL),
+        Writer("table", ".csv", write_table, "measurements as CSV: Excel, R, pandas"),
+        Writer("geojson", ".geojson", write_geojson, "outlines and measurements: QuPath, napari, GIS"),
+        Writer("geojson.gz", ".geojson.gz", write_geojson_gz, "the same, compressed: QuPath"),
+        Writer("geojson-split", ".geojson-parts", write_geojson_split, "the same, split by area, a folder: QuPath"),
+        Writer("labels", ".labels.tif", write_labels, "label image as OME-TIFF: Fiji, napari, QuPath"),
+        Writer("ngff", ".labels.zarr", write_ngff, f"label images as OME-Zarr 0.5: {_VIEWERS}"),
+        Writer(
+            "ngff-0.4",
+            ".labels-0.4.zarr",
+            partial(write_ngff, version="0.4"),
+            f"label images as OME-Zarr 0.4: older {_VIEWERS}",
+        ),
+        Writer(
+            "objects",
+            STORED_SUFFIX,
+            write_objects,
+            "everything found, for `cytoseed convert` to make other formats of later",
+        ),
+        Writer("overlay", ".overlay.png", write_overlay, "the outlines on the image, to look at"),
+        Writer("parquet", ".parquet", write_parquet, "measurements as Parquet: pandas, Polars, R, DuckDB"),
+        Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", rois_limit),
+        Writer(
+            "spatialdata",
+            ".spatialdata.zarr",
+            write_spatialdata,
+            "labels, outlines and table as SpatialData: squidpy, sopa, napari",
+            *_SPATIAL,
+        ),
+    )
+}
+"""The formats by name."""
 
 
 def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = None, count: int = 0) -> tuple[str, ...]:
-    """Refuse formats that cannot be written, before any work is done.
+    """Names of formats, each once, if all of them can be written.
 
     Parameters
     ----------
@@ -33,12 +98,7 @@ def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = Non
     shape : tuple of int, optional
         (C,H,W) of the image, where it is known.
     count : int
-        How many objects there are, as far as that is known.
-
-    Returns
-    -------
-    tuple of str
-        The names, each once.
+        Number of objects, as far as it is known.
 
     Raises
     ------
@@ -47,11 +107,8 @@ def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = Non
     ModuleNotFoundError
         A format whose package is not installed; the message says how to install it.
     """
-    if isinstance(names, str):
-        names = (names,)
-    for name in names or ("",):
-        if name not in WRITERS:
-            raise ValueError(f"format {name!r} is not known; the formats are {', '.join(WRITERS)}")
+    names = _known(names)
+    for name in names:
         writer = WRITERS[name]
         if writer.needs and find_spec(writer.needs) is None:
             raise ModuleNotFoundError(
@@ -60,26 +117,11 @@ def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = Non
             )
     for sentence in refusals(names, shape, count).values() if shape is not None else ():
         raise ValueError(sentence)
-    return tuple(dict.fromkeys(names))
+    return names
 
 
 def refusals(names: Sequence[str], shape: tuple[int, int, int], count: int) -> dict[str, str]:
-    """Tell which formats cannot hold a result.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names from `WRITERS`.
-    shape : tuple of int
-        (C,H,W) of the image.
-    count : int
-        How many objects there are.
-
-    Returns
-    -------
-    dict from str to str
-        For each such format a sentence that says why, and which format can.
-    """
+    """For each format that cannot hold a result, a sentence that says why, and which format can."""
     reasons = {name: WRITERS[name].limit(shape, count) for name in names}
     return {
         name: f"format {name!r} cannot hold this result: {reason}"
@@ -89,15 +131,14 @@ def refusals(names: Sequence[str], shape: tuple[int, int, int], count: int) -> d
 
 
 def paths_of(folder: Path, stem: str, names: Sequence[str]) -> dict[str, Path]:
-    """Give the path of each format's file.
+    """Path of each format's file."""
+    return {name: folder / f"{stem}{WRITERS[name].suffix}" for name in _known(names)}
 
-    Raises
-    ------
-    ValueError
-        If a format is not known, or none is named.
-    """
-    names = (names,) if isinstance(names, str) else tuple(names)
+
+def _known(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of formats, each once; at least one, and all known."""
+    names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     for name in names or ("",):
         if name not in WRITERS:
             raise ValueError(f"format {name!r} is not known; the formats are {', '.join(WRITERS)}")
-    return {name: folder / f"{stem}{WRITERS[name].suffix}" for name in names}
+    return names

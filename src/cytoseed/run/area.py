@@ -1,4 +1,4 @@
-"""Where in an image objects are wanted: in a region, in a mask of outlines or of pixels, in both, or everywhere."""
+"""Area of an image in which objects are wanted: a region, a mask of outlines or pixels, both, or everything."""
 
 from __future__ import annotations
 
@@ -22,41 +22,32 @@ _STRIP_BYTES = 1 << 26  # of a mask's pixels, read at a time
 _JPEG = b"\xff\xd8\xff"
 
 
-class Ground(Protocol):
-    """A part of the plane of any form."""
+class Mask(Protocol):
+    """A part of the plane of any shape."""
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """See `Area.holds`."""
+        """Which points lie in it, as `Area.holds`."""
 
     def meets(self, box_yxhw: Box) -> bool:
-        """See `Area.meets`."""
+        """Whether a box may hold a point of it, as `Area.meets`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """Where objects are wanted, in px of an image at full resolution; an object belongs to it by one point."""
+    """Area in which objects are wanted, in px of the image at full resolution; one point decides for an object."""
 
     region_yxhw: Box
-    """A box in the image, outside of which nothing is wanted: the whole image where none was given."""
-    mask: Ground | None
-    """What is wanted of the region; None for all of it."""
+    """Box in the image outside of which nothing is wanted; the whole image by default."""
+    mask: Mask | None
+    """Part of the region that is wanted; None for all of it."""
     description: Mapping[str, Any]
-    """What was asked for, in values that JSON keeps, for the record: `region_xywh`, and the `mask`'s file name and
-    `mask_sha256`. Empty where everything is wanted."""
+    """JSON values for the record: `region_xywh`, and the `mask`'s file name and `mask_sha256`; empty for everything."""
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which points lie in the area.
+        """Which points (N, 2) lie in the area, in px; the centre of pixel (row, column) is (row + 0.5, column + 0.5).
 
-        Parameters
-        ----------
-        points_yx : ndarray of float64, shape (N, 2)
-            Points of the image, in px: pixel (row, column) has its centre at (row + 0.5, column + 0.5).
-
-        Returns
-        -------
-        ndarray of bool, shape (N,)
-            A point on a left or upper edge is inside, on a right or lower one outside: of two areas that share
-            an edge, one has it.
+        A point on a left or upper edge is inside, on a right or lower one outside: of two areas that share an edge,
+        one holds it.
         """
         top, left, height, width = self.region_yxhw
         y, x = points_yx.T
@@ -66,18 +57,7 @@ class Area:
         return inside
 
     def meets(self, box_yxhw: Box) -> bool:
-        """Tell whether a point of the area may lie in a box.
-
-        Parameters
-        ----------
-        box_yxhw : (int, int, int, int)
-            Row and column of the first pixel, height and width; points on its right and lower edge are not in it.
-
-        Returns
-        -------
-        bool
-            Never False where there is such a point; rarely True where there is none.
-        """
+        """Whether a box may hold a point of the area: never False where it does, rarely True where it does not."""
         shared = _shared(self.region_yxhw, box_yxhw)
         return shared[2] > 0 and shared[3] > 0 and (self.mask is None or self.mask.meets(shared))
 
@@ -85,36 +65,30 @@ class Area:
 def read_area(
     shape_yx: tuple[int, int], region: Sequence[int] | None = None, mask: str | os.PathLike[str] | None = None
 ) -> Area:
-    """Make an area of what a user gave.
+    """Area from a region and a mask file.
 
     Parameters
     ----------
     shape_yx : (int, int)
         Height and width of the image at full resolution, in px.
     region : (int, int, int, int), optional
-        The first pixel's x and y, width and height in px, in QuPath's order. All of it must lie in the image.
+        x and y of the first pixel, width and height in px, in QuPath's order; it must lie in the image.
     mask : path, optional
-        A file of outlines or of pixels; with a region, what both hold is wanted. As outlines, GeoJSON as QuPath
-        exports it, in px of the image at full resolution, also compressed by gzip: what is inside of any Polygon
-        or MultiPolygon, of any class, and not in a hole. As pixels, a PNG or TIFF of the image's size, or smaller
-        by one factor in both axes: what is not 0 in any channel, so labels do.
-
-    Returns
-    -------
-    Area
-        Where a centre of a pixel lies in outlines is told as by `images.outlines.rasterise`. A smaller picture is
-        taken to cover the whole image.
+        Outlines or pixels; together with a region, the part that both hold. Outlines: GeoJSON as QuPath exports it,
+        in px of the image at full resolution, also gzipped; the inside of any Polygon or MultiPolygon without its
+        holes. Pixels: a PNG or TIFF of the image's size, or smaller by one factor in both axes; everything that is
+        not 0 in some channel, so label images work.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The mask does not exist.
     TypeError
-        The region is no four whole numbers.
+        The region is not four whole numbers.
     ValueError
-        A region that is empty or reaches beyond the image; a mask that is neither GeoJSON nor a picture, holds
-        other geometries than polygons, is empty, has another shape than the image, or lies outside of it by
-        more than half; a mask and a region that share nothing.
+        A region that is empty or reaches beyond the image; a mask that is neither GeoJSON nor a picture, holds other
+        geometries than polygons, is empty, has another shape than the image, or lies outside it by more than half;
+        a mask and a region that share nothing.
     """
     box = (0, 0, *shape_yx) if region is None else _region_box(region, shape_yx)
     description = {} if region is None else {"region_xywh": [box[1], box[0], box[3], box[2]]}
@@ -125,19 +99,19 @@ def read_area(
         raise FileNotFoundError(f"mask {path}: there is no such file; check the name and the folder")
     if path.is_dir():
         raise ValueError(f"mask {path} is a folder; give a GeoJSON file, or a picture: PNG or TIFF")
-    ground: Ground = _read_outlines(path, shape_yx) if is_geojson(path) else _read_picture(path, shape_yx)
-    if region is not None and not ground.meets(box):
+    outline_mask: Mask = _read_outlines(path, shape_yx) if is_geojson(path) else _read_picture(path, shape_yx)
+    if region is not None and not outline_mask.meets(box):
         raise ValueError(
             f"region {_typed(region)} (x, y, width, height) holds nothing of the mask {path}, so there is nothing to "
             f"segment: give a region where the mask is, or one of the two"
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Area(box, ground, {**description, "mask": path.name, "mask_sha256": digest})
+    return Area(box, outline_mask, {**description, "mask": path.name, "mask_sha256": digest})
 
 
 def _region_box(region: Sequence[int], shape_yx: tuple[int, int]) -> Box:
-    """Check a region as users type it, and turn it into a box."""
+    """Box of a region (x, y, width, height), which must lie in the image."""
     try:
         left, top, width, height = (operator.index(value) for value in region)
     except (TypeError, ValueError) as error:
@@ -184,11 +158,11 @@ def _read_outlines(path: Path, shape_yx: tuple[int, int]) -> Outlines:
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """A mask of pixels, an eighth of a byte each. Points outside of it lie where the nearest inside do."""
+    """A mask of pixels, packed to bits. Points outside it count as the nearest pixel inside."""
 
     bits: NDArray[np.uint8]  # (h, ceil(w / 8)), the first pixel in the highest bit
     width: int
-    scale_yx: tuple[float, float]  # its px to one of the image
+    scale_yx: tuple[float, float]  # its px per px of the image
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
         row, column = self._at(points_yx[:, 0], points_yx[:, 1])
@@ -197,7 +171,7 @@ class _Pixels:
 
     def meets(self, box_yxhw: Box) -> bool:
         top, left, height, width = box_yxhw
-        below = -math.inf  # a box ends just before the next one begins
+        below = -math.inf  # a box ends just before its neighbour begins
         ends = [(low, math.nextafter(low + side, below)) for low, side in ((top, height), (left, width))]
         rows, columns = self._at(*np.array(ends, np.float64))
         first, last = columns >> 3
@@ -207,7 +181,7 @@ class _Pixels:
         return bool(found.any())
 
     def _at(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Give the rows and columns of the mask that points of the image lie in."""
+        """Rows and columns of the mask at points of the image."""
         row = np.clip(np.floor(y * self.scale_yx[0]), 0, len(self.bits) - 1)
         column = np.clip(np.floor(x * self.scale_yx[1]), 0, self.width - 1)
         return row.astype(np.int64), column.astype(np.int64)
@@ -222,8 +196,6 @@ def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
         picture = open_image(path)
     except ImageFileError as error:
         raise ValueError(f"mask {path} is neither GeoJSON nor a picture that can be read as a mask: {error}") from error
-    if picture.damage:
-        raise ValueError(f"mask {path} is cut short or damaged ({picture.damage}); copy or export it again")
     _, height, width = picture.shape
     if not _is_reduced((height, width), shape_yx):
         raise ValueError(
@@ -239,7 +211,7 @@ def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
 
 
 def _packed(picture: Image) -> NDArray[np.uint8]:
-    """Read which pixels are not 0, by strips."""
+    """Bits of the pixels that are not 0, read in strips."""
     channels, height, width = picture.shape
     rows = max(1, _STRIP_BYTES // (channels * width * picture.dtype.itemsize))
     bits = np.zeros((height, -(-width // 8)), np.uint8)
@@ -253,7 +225,7 @@ def _packed(picture: Image) -> NDArray[np.uint8]:
 
 
 def _is_reduced(size_yx: tuple[int, int], full_yx: tuple[int, int]) -> bool:
-    """Tell whether a size is another one divided by some factor, 1 or more, and rounded to a px next to it."""
+    """Whether a size is the full one divided by one factor, 1 or more, rounded up or down."""
     pairs = list(zip(size_yx, full_yx, strict=True))
     smallest = max(full / (side + 1) for side, full in pairs)
     largest = min(full / (side - 1) if side > 1 else math.inf for side, full in pairs)
@@ -261,7 +233,7 @@ def _is_reduced(size_yx: tuple[int, int], full_yx: tuple[int, int]) -> bool:
 
 
 def _shared(one_yxhw: Box, other_yxhw: Box) -> Box:
-    """Give the box that two boxes share; its height or width is 0 or less where they share none."""
+    """Box that two boxes share; its height or width is 0 or less where they share nothing."""
     top, left = max(one_yxhw[0], other_yxhw[0]), max(one_yxhw[1], other_yxhw[1])
     bottom, right = (min(box[axis] + box[axis + 2] for box in (one_yxhw, other_yxhw)) for axis in (0, 1))
     return top, left, bottom - top, right - left

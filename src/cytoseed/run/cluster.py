@@ -1,7 +1,7 @@
-"""The same tiles on many machines, by Dask: workers make them, this process joins them and writes the files.
+"""Dask workers as an executor: they process tiles, this process stitches them and writes the files.
 
-A worker is told where the image and the model are, and gives back the objects of its tiles, some kB each; they are
-stored here at once. What a worker was at when it died, others make again.
+A worker receives the paths of image and model, and returns the objects of its tiles, some kB each. Tiles of a worker
+that dies are processed by others.
 """
 
 from __future__ import annotations
@@ -11,62 +11,57 @@ import pickle
 import queue
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cytoseed import __version__
-from cytoseed.images import Image, Regions
-from cytoseed.models.weights import Model, load_model
-from cytoseed.paths import as_path
+from cytoseed.images import Image, Regions, address
+from cytoseed.models.weights import Model
 from cytoseed.results.objects import Objects
-from cytoseed.results.segmentation import DEFAULT_FORMATS, Segmentation
 from cytoseed.run import worker
-from cytoseed.run.connect import START_S, address_of, connected, local_scheduler, local_workers, own_keys, require_dask
-from cytoseed.run.crew import batch_on
-from cytoseed.run.job import Existing, Request
-from cytoseed.run.part import Clock, Subject
-from cytoseed.run.picture import Picture, address_of_image, opened
-from cytoseed.run.pipeline import Made
-from cytoseed.run.slide import SlideRun, Watcher, run_slide
+from cytoseed.run.dask_client import START_S, connect, local_scheduler, local_workers, scheduler_address, temporary_keys
+from cytoseed.run.executor import Executor, batch_size
+from cytoseed.run.resume import Request
+from cytoseed.run.tile import Clock, SlideContext, TileResult
 from cytoseed.run.tiles import Tile
-from cytoseed.settings import SegmentOptions, with_settings
+from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
     from distributed import Future
 
-_BATCHES = 4  # that a worker is sent at a time, at most: it reads one while it looks at another
-_WAITING = 2  # tasks for each worker that are on their way
-_LOOK_S = 1.0  # between two looks whether there are workers
+_BATCHES = 4  # per task at most: a worker reads one while its network runs on another
+_TASKS_PER_WORKER = 2
+_POLL_S = 1.0  # between two checks whether there are workers
 
 
 class Cluster:
-    """Workers that make tiles. A context manager: inside, its methods may be called by several threads.
+    """Workers that process tiles. A context manager: inside, its methods may be called by several threads.
 
     Parameters
     ----------
     workers : int, optional
-        Start so many processes on this machine, which share its cores.
+        Number of processes to start on this machine; they share its cores.
     scheduler : str or path, optional
         Address of a Dask scheduler that has workers, such as `tcp://10.0.0.5:8786`, or its scheduler file.
-        One of `workers` and `scheduler` is given.
+        Exactly one of `workers` and `scheduler` is given.
     patience_s : float
-        How long to wait where a scheduler does not answer or there is no worker, in seconds.
+        Seconds to wait for a scheduler that does not answer, or has no worker.
 
     Raises
     ------
     ValueError
         Both or neither are given, or a number below 1.
     ModuleNotFoundError
-        Dask is not installed, or cryptography, by which only this process can use the workers that it starts.
+        Dask or cryptography is not installed.
     FileNotFoundError
-        There is no such scheduler file.
+        The scheduler file does not exist.
     TimeoutError
-        The scheduler does not answer, or has no workers, for so long.
+        The scheduler does not answer, or has no workers, for `patience_s`.
     """
 
     def __init__(
@@ -86,11 +81,10 @@ class Cluster:
         self._devices: dict[tuple[str, ...], str] = {}
 
     def __enter__(self) -> Self:
-        require_dask()
         with ExitStack() as stack:
-            keys = own_keys() if self._workers is not None else None
-            address = stack.enter_context(local_scheduler(keys)) if keys else address_of(self._scheduler or "")
-            self._client = stack.enter_context(connected(address, self._patience_s, keys))
+            keys = temporary_keys() if self._workers is not None else None
+            address = stack.enter_context(local_scheduler(keys)) if keys else scheduler_address(self._scheduler or "")
+            self._client = stack.enter_context(connect(address, self._patience_s, keys))
             self._address = address
             if self._workers is not None and keys:
                 stack.enter_context(local_workers(self._client, address, self._workers, keys))
@@ -103,122 +97,57 @@ class Cluster:
 
     @property
     def size(self) -> int:
-        """How many workers there are now."""
+        """Number of workers now."""
         return len(self._client.nthreads())
 
-    def segment_slide(
-        self,
-        image: Picture,
-        output: str | os.PathLike[str],
-        model: Model | str | os.PathLike[str] = "nuclei",
-        options: SegmentOptions | None = None,
-        formats: Sequence[str] = DEFAULT_FORMATS,
-        existing: Existing = "refuse",
-        watch: Watcher | None = None,
-        **settings: Any,
-    ) -> SlideRun:
-        """Do what `cytoseed.segment_slide` does: the same objects, ids and files.
-
-        Parameters
-        ----------
-        image, output, model, options, formats, existing, watch, **settings
-            As for `cytoseed.segment_slide`, but that image and model must be files that the workers find under the
-            same path, or URLs.
+    def executor(self, request: Request) -> Executor:
+        """Executor that processes a request's tiles on the workers, with the objects, ids and files of one process.
 
         Raises
         ------
+        ValueError
+            Image or model are held in memory, where workers cannot see them. While it runs also: a worker without
+            the model or the image, or with another version of cytoseed.
         TimeoutError
-            There has been no worker for too long: what was done is kept, and `existing='resume'` goes on.
-        ValueError
-            Also: a worker without the model or the image, or with another version of cytoseed.
+            While it runs: there has been no worker for too long; finished tiles are kept, and `resume` continues.
         """
-        wishes = with_settings(options, settings)
-        ready = model if isinstance(model, Model) else load_model(model)
-        return self.run(Request(opened(image), as_path(output), ready, wishes, tuple(formats), existing), watch)
+        return _ClusterExecutor(self, _task(request.image, request.model, request.options))
 
-    def run(self, request: Request, watch: Watcher | None = None) -> SlideRun:
-        """Do what `cytoseed.run.slide.run_slide` does."""
-        errand = self._errand(request.image, request.model, request.options)
-        return run_slide(request, watch, _Crew(self, errand))
-
-    def segment(
-        self, image: Image, model: Model, options: SegmentOptions, notice: Callable[[str], object] | None = None
-    ) -> Segmentation:
-        """Do what `cytoseed.segment` does, on a worker.
-
-        Parameters
-        ----------
-        image : Image
-            A file that the workers find under the same path.
-        model, options, notice
-            As for `cytoseed.segment`.
-        """
-        errand = self._errand(image, model, options)
-        ((_, found),) = self.answers(deque([_Task(worker.make_whole, (errand, options))]))
-        if isinstance(found, Exception):
-            raise MemoryError(f"each worker that was given it has died ({found}); see that they have memory enough")
-        if notice is not None:
-            for sentence in found.notices:
-                notice(sentence)
-        return Segmentation(
-            labels=np.frombuffer(zlib.decompress(found.labels), np.int32).reshape(found.shape),
-            image=image.read(),
-            targets=model.config.targets,
-            channel_names=image.channel_names,
-            pixel_size_um=found.pixel_size_um,
-            source=str(image.path),
-            settings=found.settings,
-        )
-
-    def device_for(self, errand: worker.Errand) -> str:
-        """Tell on which kind of device the workers run a model; where they differ, `cpu`.
+    def device_for(self, task: worker.WorkerTask) -> str:
+        """Kind of device on which the workers run a model; `cpu` where they differ.
 
         Raises
         ------
         ValueError
-            A worker is not fit for the errand: it has not the model, the device or the runtime, or another version.
+            A worker lacks the model or the device, or has another version.
         """
-        key = (errand.model, errand.device, errand.runtime, errand.precision)
+        key = (task.model, task.device, task.precision)
         if key not in self._devices:
             self._require_workers()
-            self._devices[key] = self._asked(errand)
+            self._devices[key] = self._check_workers(task)
         return self._devices[key]
 
-    def answers(self, tasks: deque[_Task]) -> Iterator[tuple[_Task, Any]]:
-        """Have tasks done by workers.
+    def map(self, calls: deque[WorkerCall]) -> Iterator[tuple[WorkerCall, Any]]:
+        """Run calls on the workers; yields each with its result, or Dask's error where several workers died of it.
 
-        Parameters
-        ----------
-        tasks : deque
-            Emptied; what is added to it meanwhile is done as well.
-
-        Yields
-        ------
-        tuple
-            A task and what it gave, in the order in which they are done; or the error of Dask, where each of several
-            workers that it was given to has died.
-
-        Raises
-        ------
-        TimeoutError, ValueError
-            As `segment_slide`.
+        `calls` is emptied; calls added to it meanwhile run as well.
         """
-        running: dict[Future[Any], _Task] = {}
+        running: dict[Future[Any], WorkerCall] = {}
         done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        seen = time.monotonic()
+        last_worker_at = time.monotonic()
         try:
-            while tasks or running:
+            while calls or running:
                 size = self.size
-                seen = time.monotonic() if size else seen
-                if time.monotonic() - seen > self._patience_s:
-                    raise TimeoutError(self._nobody("what was done is kept: --resume goes on"))
-                while tasks and len(running) < _WAITING * size:
-                    task = tasks.popleft()
-                    future = self._sent(task)
-                    running[future] = task
+                last_worker_at = time.monotonic() if size else last_worker_at
+                if time.monotonic() - last_worker_at > self._patience_s:
+                    raise TimeoutError(self._no_worker("finished tiles are kept: --resume continues"))
+                while calls and len(running) < _TASKS_PER_WORKER * size:
+                    call = calls.popleft()
+                    future = self._submit(call)
+                    running[future] = call
                     future.add_done_callback(done.put)
                 try:
-                    future = done.get(timeout=_LOOK_S)
+                    future = done.get(timeout=_POLL_S)
                 except queue.Empty:
                     continue
                 yield running.pop(future), _result(future)
@@ -226,40 +155,22 @@ class Cluster:
             if running and self._client.status == "running":
                 self._client.cancel(list(running), force=True)
 
-    def _sent(self, task: _Task, **where: Any) -> Future[Any]:
-        """Send a task, in terms that schedulers and workers without cytoseed understand: the latter fail at it."""
-        data = {"data": pickle.dumps((task.function, task.arguments))}
+    def _submit(self, call: WorkerCall, **where: Any) -> Future[Any]:
+        """Send a call as builtins, so that schedulers without cytoseed can handle it, and workers without it fail."""
+        data = {"data": pickle.dumps((call.function, call.arguments))}
         future: Future[Any] = self._client.submit(eval, _CALL, data, pure=False, **where)
         return future
 
-    def _errand(self, image: Image, model: Model, options: SegmentOptions) -> worker.Errand:
-        """Say of which image and by which model, if workers can find both."""
-        if image.path is None or model.folder is None:
-            what = "image" if image.path is None else "model"
-            raise ValueError(f"the {what} is held in memory, where workers cannot see it: give the path of a file")
-        source = address_of_image(image)
-        folder = os.path.abspath(model.folder)
-        return worker.Errand(
-            source,
-            dict(image.identity()),
-            folder,
-            model.config.sha256,
-            __version__,
-            options.device,
-            options.runtime,
-            options.precision,
-        )
-
-    def _asked(self, errand: worker.Errand) -> str:
-        """Ask every worker whether it is fit for an errand, and for its device."""
-        task = _Task(worker.describe, (errand,))
-        asked = {address: self._sent(task, workers=[address]) for address in self._client.nthreads()}
+    def _check_workers(self, task: worker.WorkerTask) -> str:
+        """Ask every worker whether it can do a task, and on which device."""
+        call = WorkerCall(worker.check, (task,))
+        futures = {name: self._submit(call, workers=[name]) for name in self._client.nthreads()}
         devices = set()
-        for address, future in asked.items():
+        for name, future in futures.items():
             try:
                 answer = _result(future, max(self._patience_s, START_S))
             except (OSError, ValueError) as error:
-                raise ValueError(f"worker {address} {error}") from error
+                raise ValueError(f"worker {name} {error}") from error
             if not isinstance(answer, Exception):  # else it has died since
                 devices.add(answer)
         return devices.pop() if len(devices) == 1 else "cpu"
@@ -269,90 +180,103 @@ class Cluster:
         try:
             self._client.wait_for_workers(1, timeout=patience_s)
         except TimeoutError as error:
-            raise TimeoutError(self._nobody(f"start some: dask worker {self._address}")) from error
+            raise TimeoutError(self._no_worker(f"start some: dask worker {self._address}")) from error
 
-    def _nobody(self, remedy: str) -> str:
+    def _no_worker(self, remedy: str) -> str:
         return f"the scheduler at {self._address} has had no worker for {self._patience_s:g} s; {remedy}"
 
 
-class _Task(NamedTuple):
-    """A function of `cytoseed.run.worker`, and what it is called with."""
+class WorkerCall(NamedTuple):
+    """A function of `cytoseed.run.worker`, and its arguments."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
-class _Crew:
-    """The workers of a cluster, as makers of one image's tiles; a `cytoseed.run.crew.Crew`."""
+class _ClusterExecutor:
+    """The workers of a cluster as `cytoseed.run.executor.Executor` for one image."""
 
-    def __init__(self, cluster: Cluster, errand: worker.Errand) -> None:
+    def __init__(self, cluster: Cluster, task: worker.WorkerTask) -> None:
         self._cluster = cluster
-        self._errand = errand
+        self._task = task
 
     @property
     def batch(self) -> int:
-        return batch_on(self._cluster.device_for(self._errand))
+        return batch_size(self._cluster.device_for(self._task))
 
-    def make(
-        self, subject: Subject, regions: Regions, batches: Sequence[Sequence[Tile]], clock: Clock
-    ) -> Iterator[Made]:
-        """Send batches to the workers; those in which workers die, one by one."""
-        del regions  # open in this process, and so of no use to others
-        at_a_time = max(1, min(_BATCHES, len(batches) // (_WAITING * max(1, self._cluster.size))))
+    def run(
+        self, context: SlideContext, regions: Regions, batches: Sequence[Sequence[Tile]], clock: Clock
+    ) -> Iterator[TileResult]:
+        """Send batches to the workers, several per call; those of a call that kills workers, one by one."""
+        del regions  # of this process
+        per_call = max(1, min(_BATCHES, len(batches) // (_TASKS_PER_WORKER * max(1, self._cluster.size))))
         numbers = [[tile.number for tile in batch] for batch in batches]
-        tasks = deque(
-            self._task(subject, numbers[begin : begin + at_a_time]) for begin in range(0, len(numbers), at_a_time)
-        )
-        for task, answer in self._cluster.answers(tasks):
-            sent = task.arguments[-1]
+        calls = deque(self._call(context, numbers[at : at + per_call]) for at in range(0, len(numbers), per_call))
+        for call, answer in self._cluster.map(calls):
+            sent = call.arguments[-1]
             if not isinstance(answer, Exception):
-                parcels, seconds = answer
+                packed, seconds = answer
                 clock.add(seconds)
-                yield from (_made(subject, parcel) for parcel in parcels)
+                yield from (_unpack(context, one) for one in packed)
             elif len(sent) > 1:
-                tasks.extend(self._task(subject, [batch]) for batch in sent)
+                calls.extend(self._call(context, [batch]) for batch in sent)
             else:
-                yield from (Made(subject.grid.tile(number), None, answer) for number in sent[0])
+                yield from (TileResult(context.plan.grid.tile(number), None, answer) for number in sent[0])
 
-    def _task(self, subject: Subject, batches: list[list[int]]) -> _Task:
-        return _Task(worker.make, (self._errand, tuple(subject)[1:], batches))
+    def run_single(self, context: SlideContext, regions: Regions, clock: Clock) -> NDArray[np.int32]:
+        """Labels of a small image, from one worker."""
+        del regions, clock
+        self._cluster.device_for(self._task)
+        call = WorkerCall(worker.run_single, (self._task, tuple(context)[1:]))
+        ((_, answer),) = self._cluster.map(deque([call]))
+        if isinstance(answer, Exception):
+            raise MemoryError(f"every worker that received it died ({answer}); make sure that they have enough memory")
+        return worker.unpack_labels(answer)
+
+    def _call(self, context: SlideContext, batches: list[list[int]]) -> WorkerCall:
+        return WorkerCall(worker.run, (self._task, tuple(context)[1:], batches))
 
 
-def _made(subject: Subject, parcel: worker.Parcel) -> Made:
-    """Unpack what a worker sent."""
-    tile = subject.grid.tile(parcel.tile)
-    if parcel.objects is None:
-        return Made(tile, None, ValueError(parcel.cause))
-    return Made(tile, Objects.from_bytes(parcel.objects), None)
+def _task(image: Image, model: Model, options: SegmentOptions) -> worker.WorkerTask:
+    """Task that names an image and a model, if workers can find both."""
+    if image.path is None or model.folder is None:
+        what = "image" if image.path is None else "model"
+        raise ValueError(f"the {what} is held in memory, where workers cannot see it: give the path of a file")
+    return worker.WorkerTask(
+        address(image),
+        dict(image.identity()),
+        os.path.abspath(model.folder),
+        model.config.sha256,
+        __version__,
+        options.device,
+        options.precision,
+    )
+
+
+def _unpack(context: SlideContext, packed: worker.PackedTile) -> TileResult:
+    tile = context.plan.grid.tile(packed.tile)
+    if packed.objects is None:
+        return TileResult(tile, None, ValueError(packed.cause))
+    return TileResult(tile, Objects.from_bytes(packed.objects), None)
 
 
 _CALL = f"__import__('{__name__}', fromlist=['work']).work(data)"  # evaluated on a worker
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_CALL = threading.Lock()
 
 
 def work(data: bytes) -> bytes:
-    """Do a task on a worker: one at a time, on as many cores as it has threads.
-
-    Parameters
-    ----------
-    data : bytes
-        A function of `cytoseed.run.worker` and its arguments, pickled.
-
-    Returns
-    -------
-    bytes
-        What it gave, pickled.
-    """
+    """Run a pickled call on a worker, one at a time, on as many cores as it has threads; returns a pickled result."""
+    import torch
     from distributed import get_worker
 
-    with _ONE_AT_A_TIME:
-        worker.use_cores(get_worker().state.nthreads)
+    with _ONE_CALL:
+        torch.set_num_threads(get_worker().state.nthreads)
         function, arguments = pickle.loads(data)
         return pickle.dumps(function(*arguments))
 
 
 def _result(future: Future[Any], timeout_s: float | None = None) -> Any:
-    """Give what a task gave, or the error where workers died of it."""
+    """Result of a call, or the error where workers died of it."""
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
@@ -362,6 +286,6 @@ def _result(future: Future[Any], timeout_s: float | None = None) -> Any:
     except KilledWorker as error:
         return error
     except CancelledError as error:
-        raise ConnectionError("the scheduler has gone; what was done is kept: --resume goes on") from error
+        raise ConnectionError("the scheduler has gone; finished tiles are kept: --resume continues") from error
     except ModuleNotFoundError as error:
         raise ValueError(f"has no cytoseed that can do this ({error}): install {__version__} there") from error

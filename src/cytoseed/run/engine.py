@@ -1,4 +1,4 @@
-"""The one place that picks the device and what runs the network on it, and makes a model ready for both."""
+"""Choice of device and precision, and models made ready for them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cytoseed.core.model import Segmenter, Thresholds
+from cytoseed.core.network import UNet
 from cytoseed.models.weights import Model
-from cytoseed.run.runtimes import choose_runtime, ready_network
-from cytoseed.settings import DEVICES
+from cytoseed.settings import DEVICES, PRECISIONS
 
+_BAND_PX = 256  # rows per band at the network's first level on a CPU: a multiple of its stride
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # names of mallopt(3)
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Pick the device to run on.
-
-    Parameters
-    ----------
-    name
-        `cpu`, `cuda`, `mps`, or `auto`: the first present of CUDA, MPS and CPU.
+    """Device to run on: `cpu`, `cuda`, `mps`, or `auto` for the first present of CUDA, MPS and CPU.
 
     Raises
     ------
@@ -47,159 +43,102 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise a ValueError for an unknown precision, or one that the device does not support."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    if precision == "bfloat16" and device.type == "mps":
+        raise ValueError("precision is 'bfloat16', which needs device cpu or cuda, and device is 'mps': give float32")
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the device has units for bfloat16: a recent NVIDIA GPU's, a CPU's AMX or AVX-512 BF16."""
+    if device.type == "cpu":
+        units = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        return any(bool(getattr(torch.cpu, unit, lambda: False)()) for unit in units)
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def precision_notice(precision: str, device: torch.device) -> str | None:
+    """Warning that bfloat16 is slow on this device; None where it is not."""
+    if precision != "bfloat16" or bfloat16_is_fast(device):
+        return None
+    return (
+        "bfloat16 is fast on NVIDIA GPUs since Ampere and on CPUs with AMX or AVX-512 BF16; this "
+        f"{'CPU' if device.type == 'cpu' else 'GPU'} has no units for it, and float32 may take half as long"
+    )
+
+
 class Engine:
-    """A segmenter made ready for one device, with its network in one runtime and precision.
+    """A segmenter made ready for one device and precision.
 
-    Normalisation layers are folded into convolutions, and convolutions run on the memory layout that is
-    fastest there: on 2 CPU cores both together halve the time of the `lite` network. In float32, the default, it is
-    computed without TF32, so that the objects are the same on every device and in every runtime but for rounding.
-    bfloat16 is for the network alone.
-
-    Parameters
-    ----------
-    segmenter
-        Copied: the one given stays as it is, where it is.
-    device
-        As `choose_device` gives it. On `mps` the network runs on the GPU and what follows it on the CPU:
-        scatter reductions over integers are not all there. That path could not be tried on such a machine.
-    runtime, precision
-        As `choose_runtime` takes them.
-
-    Attributes
-    ----------
-    device : torch.device
-        The one given.
-    runtime : str
-        What runs the network: `torch`, `onnxruntime` or `openvino`.
-
-    Raises
-    ------
-    ModuleNotFoundError, ValueError
-        As `choose_runtime`; also if the network's ONNX file has to be made, and the extra `onnx` is not installed.
+    Normalisation layers are folded into convolutions, and convolutions run on the fastest memory layout: on 2 CPU
+    cores both together halve the time of the `lite` network. float32 is computed without TF32, so that objects are
+    the same on every device but for rounding. On `mps` the network runs on the GPU and everything after it on the
+    CPU, since integer scatter reductions are missing there.
     """
 
-    def __init__(
-        self, segmenter: Segmenter, device: torch.device, runtime: str = "auto", precision: str = "float32"
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, device: torch.device, precision: str = "float32") -> None:
+        check_precision(precision, device)
         self.device = device
-        self.runtime = choose_runtime(runtime, device, precision)
         self._backbone = copy.deepcopy(segmenter).cpu().eval()
-        self._rest = copy.deepcopy(self._backbone) if device.type == "mps" else self._backbone
+        self._postprocessor = copy.deepcopy(self._backbone) if device.type == "mps" else self._backbone
         self._backbone.network.fold()
-        ready = ready_network(self._backbone.network, device, self.runtime, precision)
-        self._backbone.add_module("network", ready)
+        self._backbone.add_module("network", _optimised(self._backbone.network, device, precision))
         self._backbone.to(device)
-        if device.type == "cpu" and self.runtime == "torch":  # others keep their own, and would leave gaps in this
+        if device.type == "cpu":
             keep_freed_memory()
 
     def labels(self, image: Tensor, thresholds: Thresholds, tta: bool = False) -> Tensor:
-        """Segment one image in one piece.
-
-        Parameters
-        ----------
-        image : Tensor, shape (C, H, W), float32
-            Normalised, at the model's pixel size, with the model's channels; on any device.
-        thresholds
-            What counts as a seed and as an object.
-        tta
-            Test-time augmentation: see all eight flips and quarter turns.
-
-        Returns
-        -------
-        Tensor, shape (T, H, W), int32, on the CPU
-            A channel for each of the model's targets; 0 is background, ids are 1..K.
-        """
+        """Labels (T, H, W) int32, on the CPU, of one image (C, H, W) float32, normalised, at the model's pixel size."""
         return self.labels_of_views(self.views(image[None], tta), thresholds)
 
     @torch.inference_mode()
     def views(self, images: Tensor, tta: bool = False) -> Tensor:
-        """Run the network alone on images of one size.
-
-        Parameters
-        ----------
-        images : Tensor, shape (N, C, H, W), float32
-            Each as for `labels`.
-        tta
-            As for `labels`.
-
-        Returns
-        -------
-        Tensor, shape (V, N, T, F, H, W), float32, on the device
-            V is 8 with test-time augmentation, else 1.
-        """
-        with _as_chosen(self.device):
-            batch = self._batch(images)
+        """Fields (V, N, T, F, H, W) of images (N, C, H, W): V is 8 with test-time augmentation, else 1."""
+        with _full_precision(self.device):
+            batch = images.to(self.device)
+            if self.device.type == "cpu":
+                batch = batch.contiguous(memory_format=torch.channels_last)
             return self._backbone.views(batch) if tta else self._backbone.fields(batch)[None]
 
     @torch.inference_mode()
     def labels_of_views(self, views: Tensor, thresholds: Thresholds) -> Tensor:
-        """Find the objects of one image, or of a part of one.
-
-        Parameters
-        ----------
-        views : Tensor, shape (V, 1, T, F, H, W), float32
-            What `views` gave for one image, or a region of it.
-        thresholds
-            As for `labels`.
-
-        Returns
-        -------
-        Tensor, shape (T, H, W), int32, on the CPU
-            As `labels`.
-        """
-        seen = views if self._rest is self._backbone else views.cpu()
-        with torch.autocast(seen.device.type, enabled=False):
-            return self._rest.labels_of_views(seen, thresholds)[0].cpu()
-
-    def fields(self, image: Tensor) -> Tensor:
-        """Run the network alone.
-
-        Parameters
-        ----------
-        image : Tensor, shape (C, H, W), float32
-            As for `labels`.
-
-        Returns
-        -------
-        Tensor, shape (1, T, F, H, W), float32, on the device
-        """
-        return self.views(image[None])[0]
-
-    def _batch(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) where and as the network takes them."""
-        batch = images.to(self.device)
-        packed = self.device.type == "cpu" and self.runtime == "torch"
-        return batch.contiguous(memory_format=torch.channels_last) if packed else batch
+        """Labels (T, H, W) int32, on the CPU, of the fields (V, 1, T, F, H, W) of one image or a region of it."""
+        fields = views if self._postprocessor is self._backbone else views.cpu()
+        with torch.autocast(fields.device.type, enabled=False):
+            return self._postprocessor.labels_of_views(fields, thresholds)[0].cpu()
 
 
-_MAKING, _SWITCHING = threading.Lock(), threading.Lock()  # engines; what cuDNN does in the whole process
-_ENGINES: weakref.WeakKeyDictionary[Model, dict[tuple[str, str, str], Engine]] = weakref.WeakKeyDictionary()
+_CREATION, _CUDNN_FLAGS = threading.Lock(), threading.Lock()
+_ENGINES: weakref.WeakKeyDictionary[Model, dict[tuple[str, str], Engine]] = weakref.WeakKeyDictionary()
 
 
-def engine_for(model: Model, device: torch.device, runtime: str = "auto", precision: str = "float32") -> Engine:
+def engine_for(model: Model, device: torch.device, precision: str = "float32") -> Engine:
+    """Engine of a model on a device: made once and kept as long as the model lives; later weights are not noticed."""
+    key = (str(device), precision)
+    with _CREATION:
+        engines = _ENGINES.setdefault(model, {})
+        if key not in engines:
+            engines[key] = Engine(model.segmenter, device, precision)
+        return engines[key]
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep large freed blocks for the next layer instead of handing them back to the kernel.
+
+    By default glibc maps and unmaps every block above 32 MiB, and the kernel clears it page by page each time: on two
+    cores that is 40 % of the time of the `lite` network on a 1024 x 1024 image. Freed memory returns to the system
+    when the process ends, or by `memory.trim`. On other systems nothing is done.
     """
-    Give the engine of a model on a device, in a runtime and a precision; the same one as long as the model lives.
-
-    Parameters
-    ----------
-    model
-        Its weights are taken when the engine is first asked for; later changes to them are not seen.
-    device
-        As `choose_device` gives it.
-    runtime, precision
-        As `choose_runtime` takes them.
-
-    Raises
-    ------
-    ModuleNotFoundError, ValueError
-        As `Engine`.
-    """
-    key = (str(device), choose_runtime(runtime, device, precision), precision)
-    with _MAKING:
-        own = _ENGINES.setdefault(model, {})
-        if key not in own:
-            own[key] = Engine(model.segmenter, device, runtime, precision)
-        return own[key]
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_ARENA_MAX, 1)  # one arena per thread would hold several times as much
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_TOP_PAD, 64 << 20)
 
 
 def _present_devices() -> list[str]:
@@ -212,35 +151,37 @@ def _present_devices() -> list[str]:
     return present
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep large freed blocks for the next layer instead of handing them back to the kernel.
+def _optimised(network: UNet, device: torch.device, precision: str) -> nn.Module:
+    """Network on its device, in its fastest memory layout and the chosen precision."""
+    network.to(device)
+    if device.type == "cpu":
+        network.fuse_upsampling()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.band_px = _BAND_PX
+    return _Bfloat16(network) if precision == "bfloat16" else network
 
-    By default glibc maps and unmaps every block above 32 MiB, and the kernel clears it page by page each time: on two
-    cores that is 40 % of the time of the `lite` network on a 1024 x 1024 image. What is freed
-    is given back when the process ends, or by `memory.give_back`. Elsewhere than on Linux with glibc nothing is done.
-    """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_ARENA_MAX, 1)  # threads that each kept their own would hold several times as much
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(_M_TOP_PAD, 64 << 20)
+
+class _Bfloat16(nn.Module):
+    """A network in bfloat16 with float32 input and output."""
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.network = network.to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, image: Tensor) -> Tensor:
+        half = image.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        result: Tensor = self.network(half).to(torch.float32)
+        return result
 
 
 @contextmanager
-def _as_chosen(device: torch.device) -> Iterator[None]:
-    """Compute as precisely as was chosen: without a caller's autocast, and on CUDA without TF32.
-
-    TF32, cuDNN's default, keeps 10 bits of a convolution's factors. It is switched for the whole process, so threads
-    take turns.
-    """
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Disable a caller's autocast, and TF32 on CUDA: a switch of the whole process, so threads take turns."""
     with torch.autocast(device.type, enabled=False):
         if device.type != "cuda":
             yield
             return
         cudnn = torch.backends.cudnn
-        kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-        with _SWITCHING, cudnn.flags(**kept, allow_tf32=False):
+        flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+        with _CUDNN_FLAGS, cudnn.flags(**flags, allow_tf32=False):
             yield

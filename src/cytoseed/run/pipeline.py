@@ -1,4 +1,4 @@
-"""Reading, network and what follows it side by side, with little in between: each waits for the other."""
+"""Reading, network and post-processing of tiles, in three threads."""
 
 from __future__ import annotations
 
@@ -11,79 +11,59 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from cytoseed.results.objects import Objects
-from cytoseed.run.part import Maker, Seen
+from cytoseed.run.tile import TileInput, TileProcessor, TileResult
 from cytoseed.run.tiles import Tile
 
-_IN_FLIGHT = 3  # batches held at a time: one for each stage; more would only take memory
+_IN_FLIGHT = 3  # batches at a time: one for each stage; more would only take memory
 _TRIES = 2
-_PATIENCE_S = 0.1  # between two looks whether the work was called off
+_POLL_S = 0.1  # between two checks whether the work was cancelled
 
 _T = TypeVar("_T")
 
 
-class Made(NamedTuple):
-    """What became of one tile."""
-
-    tile: Tile
-    objects: Objects | None
-    """None where it failed."""
-    error: Exception | None
-    """Why it failed."""
-
-
 class _Batch(NamedTuple):
-    """Tiles on their way: the pixels and fields of each, or its error."""
+    """Tiles on their way through the stages: input and fields of each, or its error."""
 
     tiles: tuple[Tile, ...]
-    seen: dict[int, Seen]
+    inputs: dict[int, TileInput]
     views: dict[int, torch.Tensor]
     errors: dict[int, Exception]
 
 
-def make_tiles(maker: Maker, batches: Sequence[Sequence[Tile]]) -> Iterator[Made]:
-    """Make tiles, batch after batch, in order.
+def run_tiles(processor: TileProcessor, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
+    """Process batches of tiles of equal input size, in order; results come as soon as they are done.
 
-    Parameters
-    ----------
-    maker : Maker
-        It reads and finishes in a thread each, and runs the network in the caller's.
-    batches : sequence of sequences of Tile
-        Tiles of a batch are of one size and go through the network together.
-
-    Yields
-    ------
-    Made
-        One for each tile, as soon as it is done. What fails is tried once more, alone, before it is given up.
+    Reading and post-processing have a thread of one core each, the network runs in the caller's. A tile that fails
+    is tried once more, alone.
     """
     cores = torch.get_num_threads()
     stop = threading.Event()
-    places = threading.Semaphore(_IN_FLIGHT)
-    read: _Channel[_Batch] = _Channel(stop)
-    looked: _Channel[_Batch] = _Channel(stop)
-    made: _Channel[Made] = _Channel(stop)
+    slots = threading.Semaphore(_IN_FLIGHT)
+    inputs: _Channel[_Batch] = _Channel(stop)
+    fields: _Channel[_Batch] = _Channel(stop)
+    results: _Channel[TileResult] = _Channel(stop)
     stages = [
-        (partial(_reading, maker, batches, read, places), read),
-        (partial(_finishing, maker, looked, made, places), made),
+        (partial(_read_stage, processor, batches, inputs, slots), inputs),
+        (partial(_object_stage, processor, fields, results, slots), results),
     ]
-    threads = [threading.Thread(target=_feeding, args=stage, daemon=True) for stage in stages]
+    threads = [threading.Thread(target=_run_stage, args=stage, daemon=True) for stage in stages]
     for thread in threads:
         thread.start()
     try:
-        for batch in read:
-            looked.put(_look(maker, batch))
-            yield from made.ready()
-        looked.put(None)
-        yield from made
+        for batch in inputs:
+            fields.put(_run_network(processor, batch))
+            yield from results.available()
+        fields.put(None)
+        yield from results
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-        torch.set_num_threads(cores)  # what a stage chose for itself is otherwise the default of all threads to come
+        torch.set_num_threads(cores)  # a stage's own choice is otherwise the default of all threads to come
 
 
 class _Channel(Generic[_T]):
-    """A short queue that ends, or fails as what feeds it has failed."""
+    """A short queue between two stages that passes on the end and errors of the stage that feeds it."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -92,32 +72,32 @@ class _Channel(Generic[_T]):
     def put(self, item: _T | BaseException | None) -> None:
         while not self._stop.is_set():
             try:
-                self._queue.put(item, timeout=_PATIENCE_S)
+                self._queue.put(item, timeout=_POLL_S)
                 return
             except queue.Full:
                 continue
-        raise _StoppedError
+        raise _CancelledError
 
-    def ready(self) -> Iterator[_T]:
-        """Give what is there already."""
+    def available(self) -> Iterator[_T]:
+        """Items that are ready now."""
         while not self._queue.empty():
             item = self._queue.get()
-            if item is None:  # the end is for those who wait for it
+            if item is None:  # leave the end for `__iter__`
                 self._queue.put(item)
                 return
             if isinstance(item, BaseException):
                 raise item
             yield item
 
-    def wait_for(self, place: threading.Semaphore) -> None:
-        while not place.acquire(timeout=_PATIENCE_S):
+    def wait_for(self, slot: threading.Semaphore) -> None:
+        while not slot.acquire(timeout=_POLL_S):
             if self._stop.is_set():
-                raise _StoppedError
+                raise _CancelledError
 
     def __iter__(self) -> Iterator[_T]:
         while not self._stop.is_set():
             try:
-                item = self._queue.get(timeout=_PATIENCE_S)
+                item = self._queue.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
             if item is None:
@@ -127,75 +107,79 @@ class _Channel(Generic[_T]):
             yield item
 
 
-class _StoppedError(Exception):
-    """Nobody waits for the result any more."""
+class _CancelledError(Exception):
+    """The consumer of the results has gone."""
 
 
-def _reading(
-    maker: Maker, batches: Sequence[Sequence[Tile]], to: _Channel[_Batch], places: threading.Semaphore
+def _read_stage(
+    processor: TileProcessor, batches: Sequence[Sequence[Tile]], output: _Channel[_Batch], slots: threading.Semaphore
 ) -> None:
     for tiles in batches:
-        to.wait_for(places)
-        to.put(_read(maker, tiles))
+        output.wait_for(slots)
+        output.put(_read(processor, tiles))
 
 
-def _finishing(maker: Maker, of: _Channel[_Batch], to: _Channel[Made], places: threading.Semaphore) -> None:
-    for batch in of:
+def _object_stage(
+    processor: TileProcessor, batches: _Channel[_Batch], output: _Channel[TileResult], slots: threading.Semaphore
+) -> None:
+    for batch in batches:
         for tile in batch.tiles:
-            to.put(_finish(maker, batch, tile))
-        places.release()
+            output.put(_find_objects(processor, batch, tile))
+        slots.release()
 
 
-def _feeding(stage: Callable[[], None], channel: _Channel[Any]) -> None:
-    """Run a stage to its end, on one core; hand on that it ended, or why it broke.
+def _run_stage(stage: Callable[[], None], output: _Channel[Any]) -> None:
+    """Run a stage on one core, and pass on its end or its error.
 
-    Stages that all want every core wait for each other actively, and take twice as long as one after the other.
+    Stages that all use every core wait for each other actively, and take twice as long as one after the other.
     """
     try:
         torch.set_num_threads(1)
         stage()
-        channel.put(None)
-    except _StoppedError:
+        output.put(None)
+    except _CancelledError:
         pass
-    except BaseException as error:  # a fault of ours: to be raised where the tiles are waited for
-        with contextlib.suppress(_StoppedError):
-            channel.put(error)
+    except BaseException as error:  # raised again in the consumer's thread
+        with contextlib.suppress(_CancelledError):
+            output.put(error)
 
 
-def _read(maker: Maker, tiles: Sequence[Tile]) -> _Batch:
+def _read(processor: TileProcessor, tiles: Sequence[Tile]) -> _Batch:
     batch = _Batch(tuple(tiles), {}, {}, {})
     for tile in tiles:
         try:
-            batch.seen[tile.number] = maker.read(tile)
+            batch.inputs[tile.number] = processor.read(tile)
         except Exception as error:
             batch.errors[tile.number] = error
     return batch
 
 
-def _look(maker: Maker, batch: _Batch) -> _Batch:
+def _run_network(processor: TileProcessor, batch: _Batch) -> _Batch:
     """Run the network on the tiles that could be read."""
-    ready = [tile.number for tile in batch.tiles if tile.number in batch.seen]
+    ready = [tile.number for tile in batch.tiles if tile.number in batch.inputs]
     if ready:
         try:
-            views = maker.look([batch.seen[index].picture for index in ready])
-            batch.views.update({index: views[:, place : place + 1] for place, index in enumerate(ready)})
+            views = processor.fields([batch.inputs[number].tensor for number in ready])
+            batch.views.update({number: views[:, place : place + 1] for place, number in enumerate(ready)})
         except Exception as error:
             batch.errors.update(dict.fromkeys(ready, error))
     return batch
 
 
-def _finish(maker: Maker, batch: _Batch, tile: Tile) -> Made:
-    """Find a tile's objects; where anything failed, make the tile again from its beginning."""
+def _find_objects(processor: TileProcessor, batch: _Batch, tile: Tile) -> TileResult:
+    """Find a tile's objects; where any stage failed, process the tile again from its beginning."""
     error = batch.errors.get(tile.number)
     if error is None:
         try:
-            return Made(tile, maker.finish(tile, batch.seen.pop(tile.number), batch.views.pop(tile.number)), None)
-        except Exception as own:
-            error = own
+            fields = batch.views.pop(tile.number)
+            return TileResult(tile, processor.objects(tile, batch.inputs.pop(tile.number), fields), None)
+        except Exception as first:
+            error = first
     for _ in range(_TRIES - 1):
         try:
-            seen = maker.read(tile)
-            return Made(tile, maker.finish(tile, seen, maker.look([seen.picture])), None)
+            tile_input = processor.read(tile)
+            fields = processor.fields([tile_input.tensor])
+            return TileResult(tile, processor.objects(tile, tile_input, fields), None)
         except Exception as again:
             error = again
-    return Made(tile, None, error)
+    return TileResult(tile, None, error)

@@ -1,4 +1,4 @@
-"""What a run will do with an image: channels, scale, level, thresholds. Decided before any pixel is read."""
+"""Plan of a run: channels, scale, level, tiles, area and thresholds, decided before any pixel is read."""
 
 from __future__ import annotations
 
@@ -10,70 +10,77 @@ import torch
 from numpy.typing import NDArray
 
 from cytoseed.core.model import Thresholds
+from cytoseed.core.network import REACH, STRIDE
 from cytoseed.core.prepare import fit_channels, scale_intensity
 from cytoseed.core.scale import full_box, rescale_part
 from cytoseed.images import Image, check_pixels, choose_channels
-from cytoseed.images.stain import check_stain, unmix
-from cytoseed.run.tiles import Box
+from cytoseed.images.unmix import check_stain, unmix
+from cytoseed.run.area import Area, read_area
+from cytoseed.run.memory import tile_side
+from cytoseed.run.tiles import Box, Grid, single_tile
 from cytoseed.settings import ModelConfig, SegmentOptions
 
+LARGEST_COUNTED_PX = 1 << 26
+"""Up to this size every pixel of a level counts in the percentiles of the normalisation; beyond it, those of blocks."""
+
+_LARGEST_SINGLE_TILE_PX = 1 << 23  # network input: 3 GB
+_LARGEST_SINGLE_TILE_BYTES = 1 << 30  # image as stored
 _THRESHOLDS = ("peak_radius_px", "seed_threshold", "mask_threshold", "agreement_iou", "min_size_px")
-_SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # between them every microscope; a wrong unit is beyond
+_SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # cover every microscope; a wrong unit lies beyond
 _LARGEST_AREA_PX = 1 << 40
-_SUITABLE_PX = (8, 40)  # diameters at which images run as they are and scaled to the nominal one score alike
+_SUITABLE_PX = (8, 40)  # diameters at which images at native scale and at the nominal scale score alike
 _SAME_SCALE = 0.01  # factors this near to 1 would only blur the image
 
 
 class Plan(NamedTuple):
-    """What a run will do."""
+    """What a run does with an image."""
 
     channels: tuple[int, ...]
-    """Channels of the image to read, by number."""
+    """Numbers of the channels to read."""
     level: int
-    """Which of the image's resolutions is read: the coarsest that is not coarser than the model's."""
+    """Pyramid level to read: the coarsest that is not coarser than the model's pixel size."""
     level_yx: tuple[int, int]
     """Height and width of that level."""
     step_yx: tuple[float, float]
-    """Px of the level to one that the network sees."""
-    size_yx: tuple[int, int]
-    """Height and width that the network sees."""
+    """Pixels of the level per pixel of the network's input."""
     full_yx: tuple[int, int]
     """Height and width of the image at full resolution."""
     pixel_size_um: float | None
-    """Of the image at full resolution."""
+    """Pixel size of the image at full resolution."""
+    grid: Grid
+    """Tiles over the network's input; a small image is one tile."""
+    is_tiled: bool
+    """False for an image that is segmented as one tile in memory."""
+    area: Area
+    """Where objects are wanted."""
     record: Mapping[str, Any]
-    """Everything that decides the objects, in values that JSON keeps."""
+    """Every setting that decides the objects, as JSON values."""
+
+    @property
+    def size_yx(self) -> tuple[int, int]:
+        """Height and width of the network's input."""
+        return self.grid.height, self.grid.width
 
     @property
     def thresholds(self) -> Thresholds:
-        """What counts as a seed and as an object."""
+        """Thresholds for seeds and objects."""
         return Thresholds(**{name: self.record[name] for name in _THRESHOLDS})
 
     def full_box(self, box_yxhw: Box) -> Box:
-        """Give the box, at full resolution, of the pixels whose centres lie in a box of what the network sees."""
+        """Box, at full resolution, of the pixels whose centres lie in a box of the network's input."""
         return full_box(box_yxhw, self.size_yx, self.full_yx)
 
 
 def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Plan:
-    """Decide channels, scale and thresholds.
-
-    Parameters
-    ----------
-    image : Image
-        Only its metadata is used.
-    config : ModelConfig
-        The model's.
-    options : SegmentOptions
-        What the user wishes.
+    """Decide everything that metadata can decide.
 
     Raises
     ------
-    TypeError, ValueError
-        Channels that are not there or do not suit the model, a stain of an image without colours, pixels that are
-        not square, a scale that is no microscope's.
+    FileNotFoundError, TypeError, ValueError
+        Channels that do not exist or do not suit the model, a stain of an image without colours, pixels that are
+        not square, an impossible scale, a region or mask that does not suit the image.
     """
     channels = choose_channels(options.channels, image.channel_names)
-    names = [image.channel_names[index] for index in channels]
     if options.stain is not None:
         check_stain(len(channels), options.stain)
     elif len(channels) not in (1, config.channels):
@@ -84,13 +91,14 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
     cause = f"diameter_px is {options.diameter_px}" if by_diameter else f"pixel_size_um is {pixel_size_um} ({source})"
     size_yx = _scaled_size(image.shape, factor, cause)
     level, step_yx = _level(image, size_yx)
-    own = {name: getattr(options, name) for name in _THRESHOLDS}
+    full_yx = (image.shape[1], image.shape[2])
+    area = read_area(full_yx, options.region or None, options.mask)
     record = {
         "model": config.name,
         "model_version": config.version,
         "model_sha256": config.sha256,
         "channels": list(channels),
-        "channel_names": names,
+        "channel_names": [image.channel_names[index] for index in channels],
         "stain": options.stain,
         "pixel_size_um": pixel_size_um,
         "pixel_size_source": source,
@@ -98,14 +106,22 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         "scale": factor,
         "tta": options.tta,
         "precision": options.precision,
-        **{name: getattr(config, name) if value is None else value for name, value in own.items()},
     }
-    full_yx = (image.shape[1], image.shape[2])
-    return Plan(channels, level, image.level_shapes[level], step_yx, size_yx, full_yx, pixel_size_um, record)
+    own = {name: getattr(options, name) for name in _THRESHOLDS}
+    record |= {name: getattr(config, name) if value is None else value for name, value in own.items()}
+    level_yx = image.level_shapes[level]
+    is_tiled = _needs_tiles(image, size_yx, level, options)
+    if is_tiled:
+        grid = _grid(size_yx, step_yx, config, options, len(channels) * image.dtype.itemsize)
+        record |= {"tile_size_px": grid.core_px, "margin_px": grid.margin_px}
+        record |= {"skip_background": options.skip_background, **area.description}
+    else:
+        grid = single_tile(*size_yx)
+    return Plan(channels, level, level_yx, step_yx, full_yx, pixel_size_um, grid, is_tiled, area, record)
 
 
 def scale_notice(plan: Plan) -> str | None:
-    """Give the sentence to say where nobody states the scale; None where somebody does."""
+    """Warning that the scale is unknown; None where it is known."""
     if plan.pixel_size_um is not None or plan.record["diameter_px"] is not None:
         return None
     smallest, largest = _SUITABLE_PX
@@ -116,25 +132,20 @@ def scale_notice(plan: Plan) -> str | None:
 
 
 def check_values(pixels: NDArray[Any]) -> None:
-    """Refuse pixels (C,h,w) that cannot be computed with: `check_pixels`, and values beyond float32.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Raise a ValueError for pixels (C,h,w) that are NaN, infinite or beyond float32."""
     check_pixels(pixels)
     limit = float(np.finfo(np.float32).max)
     if pixels.dtype.itemsize > 4 and pixels.dtype.kind == "f" and float(np.abs(pixels).max()) > limit:
         raise ValueError(f"image has values beyond {limit:.3g}, the largest that can be computed with: divide it")
 
 
-def choose_stain(pixels: NDArray[Any], plan: Plan) -> NDArray[Any]:
-    """Give what is looked at of pixels (C,h,w) as stored: themselves, or the amount of one stain, (1,h,w)."""
+def select_stain(pixels: NDArray[Any], plan: Plan) -> NDArray[Any]:
+    """Pixels (C,h,w) as stored, or the amount of one stain, (1,h,w), where the plan names one."""
     stain = plan.record["stain"]
     return pixels if stain is None else unmix(pixels, stain)
 
 
-def see(
+def prepare_input(
     pixels: NDArray[Any],
     origin_yx: tuple[int, int],
     limits: tuple[NDArray[np.float32], NDArray[np.float32]],
@@ -142,42 +153,64 @@ def see(
     channels: int,
     box_yxhw: Box,
 ) -> torch.Tensor:
-    """Make of a part of an image what the network sees in a box: normalised, at its scale, with its channels.
+    """Network input for a box: normalised, at the model's scale, with the model's channels.
 
     Parameters
     ----------
     pixels : ndarray, shape (C,h,w)
-        What `choose_stain` gave for a part of the plan's level.
+        Part of the plan's level, after `select_stain`; it must hold what `core.scale.part_needed` names for the box.
     origin_yx : (int, int)
-        Where the part begins in the level. It must hold what `core.scale.part_needed` says of the box.
+        Where the part begins in the level.
     limits : two ndarrays, shape (C,), float32
-        Values that become 0 and 1, of the whole image.
+        Values of the whole image that become 0 and 1.
     plan : Plan
     channels : int
         Channels that the model takes.
     box_yxhw : Box
-        In px that the network sees.
+        In px of the network's input.
 
     Returns
     -------
     Tensor, shape (channels, h, w), float32
-        In [-0.5, 1.5]; a value does not depend on which part or box it came in.
+        In [-0.5, 1.5]; a value does not depend on the part or box in which it is computed.
     """
     low, high = (torch.from_numpy(np.asarray(limit, np.float32)) for limit in limits)
-    seen = []
+    scaled = []
     for index, channel in enumerate(pixels):  # one after the other: a tile at full resolution is large
         values = scale_channel(channel, low[index : index + 1], high[index : index + 1])
-        seen.append(rescale_part(values, origin_yx, plan.level_yx, plan.step_yx, box_yxhw))
-    return fit_channels(torch.cat(seen), channels)
+        scaled.append(rescale_part(values, origin_yx, plan.level_yx, plan.step_yx, box_yxhw))
+    return fit_channels(torch.cat(scaled), channels)
 
 
 def scale_channel(channel: NDArray[Any], low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Scale one channel (h,w) as `scale_intensity` does, (1,h,w); of 8 and 16 bits by a table of all values."""
+    """Scale one channel (h,w) as `scale_intensity` does, to (1,h,w); 8 and 16 bit through a lookup table."""
     if channel.dtype.kind != "u" or channel.dtype.itemsize > 2 or channel.size < np.iinfo(channel.dtype).max:
         return scale_intensity(torch.from_numpy(np.ascontiguousarray(channel, np.float32))[None], low, high)
-    every = torch.arange(np.iinfo(channel.dtype).max + 1, dtype=torch.float32)
-    table = scale_intensity(every[None, None], low, high).flatten().numpy()
+    values = torch.arange(np.iinfo(channel.dtype).max + 1, dtype=torch.float32)
+    table = scale_intensity(values[None, None], low, high).flatten().numpy()
     return torch.from_numpy(np.take(table, channel))[None]
+
+
+def _needs_tiles(image: Image, size_yx: tuple[int, int], level: int, options: SegmentOptions) -> bool:
+    """Whether an image is too large for one tile in memory, a pyramid, or tiles or an area were asked for."""
+    asked = options.tile_size_px is not None or options.mask is not None or bool(options.region)
+    input_px, level_px = (height * width for height, width in (size_yx, image.level_shapes[level]))
+    image_bytes = image.dtype.itemsize * image.shape[0] * image.shape[1] * image.shape[2]
+    is_large = input_px > _LARGEST_SINGLE_TILE_PX or level_px > LARGEST_COUNTED_PX
+    return asked or is_large or image_bytes > _LARGEST_SINGLE_TILE_BYTES or level > 0
+
+
+def _grid(
+    size_yx: tuple[int, int], step_yx: tuple[float, float], config: ModelConfig, options: SegmentOptions, px_bytes: int
+) -> Grid:
+    """Tiles of the user's size, or of the largest that memory allows."""
+    stride = STRIDE[config.network]
+    reach_px = -(-REACH[config.network] // stride) * stride
+    core_px = options.tile_size_px
+    if core_px is None:
+        bytes_per_px = step_yx[0] * step_yx[1] * (px_bytes + 12)
+        core_px = tile_side(config, options.margin_px + reach_px, bytes_per_px, options.tta)
+    return Grid(*size_yx, core_px, options.margin_px, reach_px)
 
 
 def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) -> str:
@@ -191,14 +224,14 @@ def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) ->
 
 
 def _pixel_size(image: Image, options: SegmentOptions) -> tuple[float | None, str]:
-    """Pixel size of the input in µm, and who says so."""
+    """Pixel size of the image in µm, and its source."""
     if options.pixel_size_um is not None:
         return options.pixel_size_um, "given"
     return image.pixel_size_um, image.pixel_size_source
 
 
 def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:
-    """Pixels that the network sees to one of the input's; a diameter goes before what the file says."""
+    """Pixels of the network's input per pixel of the image; a given diameter outranks the file's pixel size."""
     if diameter_px is not None:
         factor = config.diameter_px / diameter_px
     elif pixel_size_um is not None:
@@ -209,7 +242,7 @@ def _factor(pixel_size_um: float | None, diameter_px: float | None, config: Mode
 
 
 def _scaled_size(shape: tuple[int, int, int], factor: float, cause: str) -> tuple[int, int]:
-    """Height and width that the network sees; `cause` says, in an error, where the factor is from."""
+    """Height and width of the network's input; `cause` names the source of the factor in errors."""
     height, width = (max(1, round(side * factor)) for side in shape[1:])
     if _SMALLEST_FACTOR <= factor <= _LARGEST_FACTOR and height * width <= _LARGEST_AREA_PX:
         return height, width
@@ -222,7 +255,7 @@ def _scaled_size(shape: tuple[int, int, int], factor: float, cause: str) -> tupl
 
 
 def _level(image: Image, size_yx: tuple[int, int]) -> tuple[int, tuple[float, float]]:
-    """Choose the coarsest level that is not coarser than what the network sees; and its px to one of the network's."""
+    """Coarsest level that is not coarser than the network's input, and its pixels per pixel of the input."""
     full_yx = image.shape[1:]
     chosen, shrunk = 0, (1.0, 1.0)
     for index, level_yx in enumerate(image.level_shapes[1:], start=1):
@@ -237,6 +270,6 @@ def _level(image: Image, size_yx: tuple[int, int]) -> tuple[int, tuple[float, fl
 
 
 def _downsampling(full: int, level: int) -> float:
-    """Px of full resolution to one of a level: a whole number where rounding a side down or up explains the size."""
+    """Pixels of full resolution per pixel of a level: a whole number where rounding a side explains its size."""
     whole = round(full / level)
     return float(whole) if whole * (level - 1) < full < whole * (level + 1) else full / level

@@ -1,4 +1,4 @@
-"""Tiles of one image that several runs made, each its share, joined: for job arrays, which know nothing of each other.
+"""Shards: tiles of one image that independent runs processed, each its share, joined into one result.
 
 Each shard keeps its tiles in a folder of its own, so that no two runs write to one place.
 """
@@ -14,26 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from cytoseed.images import as_image
 from cytoseed.models.weights import load_model
 from cytoseed.paths import as_path, list_names, lock, remove
 from cytoseed.results.record import differences
 from cytoseed.results.store import SUFFIX, Store
-from cytoseed.run.job import Request
-from cytoseed.run.picture import opened
-from cytoseed.run.slide import SlideRun, Watcher, run_slide
+from cytoseed.run.resume import Request
+from cytoseed.run.slide import Callbacks, RunReport, run_to_files
 from cytoseed.settings import SegmentOptions
 
 _NAME = re.compile(rf"(.+)\.shard-(\d+)-of-(\d+){re.escape(SUFFIX)}")
 
 
 def find_shards(output: str | os.PathLike[str]) -> dict[str, dict[tuple[int, int], Store]]:
-    """List the shards in a folder.
-
-    Returns
-    -------
-    dict
-        By the stem of their image: by number and how many there are to be, where each keeps its tiles.
-    """
+    """Stores of all shards in a folder: by the stem of their image, then by number and number of shards."""
     found: dict[str, dict[tuple[int, int], Store]] = {}
     folder = as_path(output)
     for name in list_names(folder):
@@ -47,31 +41,28 @@ def merge(
     output: str | os.PathLike[str],
     stem: str,
     image: str | os.PathLike[str] | None = None,
-    watch: Watcher | None = None,
-) -> SlideRun:
-    """Join the tiles of all shards of an image, write the files, and remove the shards' folders.
-
-    The files are those that one run would have written. A merge that was stopped is begun anew.
+    callbacks: Callbacks | None = None,
+) -> RunReport:
+    """Join the tiles of all shards of an image, write the files that one run would write, and remove the shards.
 
     Parameters
     ----------
     output : str or path
-        The folder that all shards were given.
+        Folder that all shards were given.
     stem : str
-        What the names of the image's results begin with: one that `find_shards` lists.
+        Beginning of the names of the image's results, as `find_shards` lists it.
     image : str or path, optional
-        Where the image is now; without it, where the shards found it.
-    watch : Watcher, optional
-        Who is told of notices and of progress.
+        Present path of the image; by default the one the shards used.
+    callbacks : Callbacks, optional
 
     Raises
     ------
     FileNotFoundError
-        A shard, the image or the model is not there.
-    FileExistsError
-        The folder holds a result that was made otherwise.
+        Shards are missing, or the image is.
     ValueError
-        A shard has not ended, or was made otherwise than another.
+        Shards have tiles to go, or do not belong together.
+    FileExistsError, BlockingIOError, OSError
+        As `cytoseed.segment`.
     """
     folder = as_path(output)
     shards = find_shards(folder).get(stem, {})
@@ -89,7 +80,7 @@ def merge(
         name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()
     }
     request = Request(
-        opened(os.fspath(image) if image is not None else asked["source"]),
+        as_image(os.fspath(image) if image is not None else asked["source"]),
         folder,
         load_model(asked["model"]),
         SegmentOptions(**options),
@@ -98,26 +89,26 @@ def merge(
     )
     if request.stem != stem:
         raise ValueError(f"image is {image}, whose results are called {request.stem!r}; it must be that of {stem!r}")
-    run = run_slide(request, watch)
+    report = run_to_files(request, callbacks)
     for shard in shards.values():
         remove(shard.path)
-    return run
+    return report
 
 
 def _require_complete(
     folder: Path, stem: str, shards: Mapping[tuple[int, int], Store], runs: Mapping[int, Mapping[str, Any]]
 ) -> None:
-    """Refuse to join what is not all there, or does not belong together."""
+    """Refuse to join shards that are incomplete or do not belong together."""
     sizes = sorted({of for _, of in shards})
     if len(sizes) > 1:
         raise ValueError(
-            f"{folder} holds shards of {stem!r} in {' and in '.join(map(str, sizes))} parts; remove those that are "
-            f"of another attempt"
+            f"{folder} holds shards of {stem!r} in {' and in '.join(map(str, sizes))} parts; remove those of the "
+            f"other attempt"
         )
     missing = [number for number in range(1, sizes[0] + 1) if (number, sizes[0]) not in shards]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {_listed(missing, sizes[0])} of {stem!r}; make it by cytoseed segment "
+            f"{folder} lacks {_listed(missing, sizes[0])} of {stem!r}; make it with cytoseed segment "
             f"--shard {missing[0]}/{sizes[0]}"
         )
     unfinished = [number for number, run in runs.items() if not run.get("ended")]
@@ -137,9 +128,9 @@ def _require_complete(
 
 
 def _holds_all(store: Store, run: Mapping[str, Any]) -> bool:
-    """Tell whether tiles were gathered already, by a merge that was stopped later."""
-    there = store.run()
-    if there is None or "gathered" not in there or _deciding(there) != _deciding(run):
+    """Whether an earlier merge, stopped later, has gathered and stitched all tiles."""
+    existing = store.run()
+    if existing is None or "gathered" not in existing or _deciding(existing) != _deciding(run):
         return False
     return store.kept() is not None
 
@@ -157,7 +148,7 @@ def _gather(store: Store, shards: Sequence[Store], run: Mapping[str, Any]) -> No
 
 
 def _deciding(run: Mapping[str, Any]) -> Any:
-    """Choose what of a run must be the same in all shards."""
+    """Those facts of a run that must be equal in all shards."""
     names = ("version", "input", "settings", "grid", "normalisation", "stains", "tiles")
     return json.loads(json.dumps({name: run.get(name) for name in names}))
 

@@ -1,9 +1,14 @@
-"""Objects of tiles to one labelling without seams: which are kept, and what overlaps. Arrays only.
+"""Stitching: which objects of the tiles belong to the result, without seams or duplicates. Arrays only.
 
-An object is owned by the tile whose core holds its highest seed, and that tile saw all of it; a nucleus by the tile
-that owns its cell. Where the network's rounding moves a seed over a border, two tiles may own an object, or none:
-duplicates are found by their IoU (the paper's section 2.7), and an object that its owner did not find is taken from the
-tile that did. Nuclei and cells are resolved each among themselves, but so that pairs survive together.
+An object is owned by the tile whose core holds its highest seed, and that tile sees all of it; a nucleus by the owner
+of its cell. Rounding in the network can move a seed over a border, so that two tiles own an object, or none does:
+duplicates are found by their IoU (section 2.7 of the paper), and an object that its owner missed is taken from the tile
+that found it. Nuclei and cells are resolved separately, but so that pairs survive together. Two tiles in a row:
+
+    tile 0 core | tile 1 core      1: owned by tile 0 alone: kept
+     (1)    (2) |  (3)             2: crosses the border, highest seed in tile 0: kept from tile 0; tile 1 has it
+              (22)                    too, but does not own it and finds it covered: dropped
+                |                  3: owned by tile 1 alone: kept
 """
 
 from __future__ import annotations
@@ -17,59 +22,53 @@ from numpy.typing import NDArray
 from cytoseed.results.objects import Objects
 from cytoseed.run.tiles import Grid
 
-_COVERED = 0.5  # of an object that nobody owns: when others have so much of it, it has been found
+_COVERED = 0.5  # an object without owner of which others cover this share has been found already
 
 
 class Trimmed(NamedTuple):
-    """An object that gave up pixels to another."""
+    """An object that lost pixels to another."""
 
     tile: int
     place: int
-    """Which of the tile's objects it is, from 0."""
+    """Index among the tile's objects."""
     box_yxhw: tuple[int, int, int, int]
-    """Of what is left, in the image."""
+    """Box of the remaining pixels, in the image."""
     mask: NDArray[np.bool_]
-    """(h,w) What is left: one piece."""
+    """(h,w) Remaining pixels: one piece."""
 
 
 class Stitched(NamedTuple):
-    """Which objects of the tiles are the result's."""
+    """Objects of the tiles that belong to the result."""
 
     first: NDArray[np.int64]
     """(tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1 of the K that are kept."""
     place: NDArray[np.int64]
-    """(K,) Place of each among its tile's objects; tile after tile, and in each by target and id."""
+    """(K,) Index of each among its tile's objects; tile after tile, and in each by target and id."""
     id: NDArray[np.int64]
-    """(K,) Id of each: 1 and so on without gaps, rising from tile to tile. A nucleus has its cell's where both are
-    kept; of a tile, cells come first, then nuclei without a cell, each in their order."""
+    """(K,) Ids 1..K, rising from tile to tile. A nucleus has its cell's id where both are kept; within a tile, cells
+    come first, then nuclei without a cell."""
     tile_box_yxhw: NDArray[np.int64]
-    """(tiles,4) A box in the image that holds all of a tile's kept objects; of no size where there are none."""
+    """(tiles,4) Box in the image around a tile's kept objects; of no size where it has none."""
     unowned_yxhw: NDArray[np.int64]
-    """(N,4) Boxes of those objects of the result that no tile owns."""
+    """(N,4) Boxes of kept objects that no tile owns."""
     trimmed: tuple[Trimmed, ...]
-    """Those of the result that lost pixels, tile after tile."""
+    """Kept objects that lost pixels, tile after tile."""
 
 
 def stitch(grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement_iou: float) -> Stitched:
-    """Decide, in one pass over the tiles in their order, which objects are kept.
+    """Decide, in one pass over the tiles, which objects are kept; the order in which tiles were made does not matter.
 
     Parameters
     ----------
     grid : Grid
-        The tiles.
     margin_px : int
-        How far an object of any tile may reach beyond its core, in px of the grid.
+        Distance that an object of any tile may reach beyond its core, in px of the grid.
     load : callable
-        Gives the objects of a tile, by number. Called once for each; a few rows of tiles are held at a time.
+        Returns the objects of a tile, by number. Called once per tile; a few rows of tiles are held at a time.
     agreement_iou : float
-        Of two objects with at least this IoU, 0 to 1, the one with the lower score is dropped; of equal ones the
-        later one. With less overlap, that one loses the shared pixels. One with a partner goes before one without,
-        and for a nucleus with a cell the cell's score decides.
-
-    Returns
-    -------
-    Stitched
-        The same whatever the order in which the tiles were made.
+        Of two objects with at least this IoU, 0 to 1, the lower-ranked one is dropped; with less overlap it loses the
+        shared pixels. A pair of nucleus and cell outranks a single object, then the higher score does, then the
+        earlier one.
     """
     work = _Work(agreement_iou)
     away = -(-2 * margin_px // grid.core_px)
@@ -94,7 +93,7 @@ def _row(grid: Grid, row: int) -> range:
 
 
 class _Pixels(NamedTuple):
-    """An object's pixels: where they begin, and which they are."""
+    """An object's mask and the position of its first pixel."""
 
     top: int
     left: int
@@ -102,7 +101,7 @@ class _Pixels(NamedTuple):
 
 
 class _Work:
-    """The tiles at hand, and what has been decided."""
+    """The tiles in memory, and the decisions so far."""
 
     def __init__(self, agreement_iou: float) -> None:
         self._agreement_iou = agreement_iou
@@ -125,7 +124,7 @@ class _Work:
             self._boxes[tile] = np.concatenate([begin.min(axis=0), end.max(axis=0) - begin.min(axis=0)])
 
     def settle_owned(self, earlier: int, later: int) -> None:
-        """Resolve what the kept objects of two tiles have in common."""
+        """Resolve overlaps between the kept objects of two tiles."""
         for one, other in self._meeting(earlier, later, self._kept[later]):
             if not (self._kept[earlier][one] and self._kept[later][other]):
                 continue
@@ -142,7 +141,7 @@ class _Work:
                 self._trim(loser, winner)
 
     def settle_unowned(self, tile: int, others: list[int]) -> None:
-        """Keep the objects of a tile that nobody owns, where nobody else's cover them."""
+        """Keep those objects of a tile that no tile owns and no kept object covers."""
         unowned = ~self._objects[tile].is_owned
         rivals: dict[int, list[tuple[int, int]]] = {index: [] for index in np.flatnonzero(unowned).tolist()}
         for other in others:
@@ -177,9 +176,9 @@ class _Work:
         )
 
     def _meeting(self, earlier: int, later: int, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-        """Pairs of kept objects of one tile and chosen ones of another whose boxes meet, of the same target.
+        """Pairs of a kept object of one tile and a chosen one of another, of one target, whose boxes meet.
 
-        Cells come before nuclei, so that it is known of these whether they have still got one.
+        Cells come before nuclei, so that it is known whether a nucleus still has its cell.
         """
         one, other = self._objects[earlier], self._objects[later]
         if not len(one) or not chosen.any():
@@ -197,7 +196,7 @@ class _Work:
             yield int(first[here]), int(second[there])
 
     def _rank(self, tile: int, index: int) -> tuple[bool, float]:
-        """Tell how much an object counts against another: whether it is one of a pair, then how well that was seen."""
+        """Rank of an object against an overlapping one: a pair beats a single object, then the higher score."""
         objects = self._objects[tile]
         partner = int(objects.partner[index])
         if partner < 0 or not self._kept[tile][partner]:
@@ -213,7 +212,7 @@ class _Work:
         return self._changed[tile, index]
 
     def _trim(self, loser: tuple[int, int], winner: tuple[int, int]) -> None:
-        """Take from an object what another has; what is left is its largest piece, or nothing."""
+        """Remove the winner's pixels from the loser; its largest remaining piece stays, or nothing."""
         from scipy.ndimage import find_objects, label
 
         own, other = self._pixels(*loser), self._pixels(*winner)
@@ -233,12 +232,12 @@ class _Work:
 
 
 class _Numbered(NamedTuple):
-    """The kept objects of a tile."""
+    """The kept objects of a tile, numbered."""
 
     place: NDArray[np.int64]
-    """(K,) Which of the tile's objects each is, by target and id."""
+    """(K,) Index among the tile's objects, by target and id."""
     id: NDArray[np.int64]
-    """(K,) From 1 without gaps; a nucleus has its cell's."""
+    """(K,) Ids from 1; a nucleus has its cell's."""
 
 
 def _numbered(objects: Objects, kept: NDArray[np.bool_]) -> _Numbered:
@@ -256,7 +255,7 @@ def _numbered(objects: Objects, kept: NDArray[np.bool_]) -> _Numbered:
 
 
 def _sums(numbers: list[int]) -> NDArray[np.int64]:
-    """Sum of what comes before each number, and of all."""
+    """Cumulative sums, from 0 to the total."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(numbers, dtype=np.int64)])
 
 
@@ -265,7 +264,7 @@ def _corners(box_yxhw: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _near(boxes_yxhw: NDArray[np.int64], others_yxhw: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which boxes meet the one around all the others: most objects of a tile are far from any neighbour."""
+    """Which boxes meet the box around all the others: most objects of a tile are far from any neighbour."""
     begin, end = _corners(boxes_yxhw)
     other_begin, other_end = _corners(others_yxhw)
     near: NDArray[np.bool_] = (begin < other_end.max(axis=0)).all(axis=1) & (end > other_begin.min(axis=0)).all(axis=1)
@@ -273,7 +272,7 @@ def _near(boxes_yxhw: NDArray[np.int64], others_yxhw: NDArray[np.int64]) -> NDAr
 
 
 def _shared(one: _Pixels, other: _Pixels) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Give the part of each mask that lies in the other's box."""
+    """Slices of each mask that lie in the other's box."""
     top, left = max(one.top, other.top), max(one.left, other.left)
     bottom = max(top, min(one.top + one.mask.shape[0], other.top + other.mask.shape[0]))
     right = max(left, min(one.left + one.mask.shape[1], other.left + other.mask.shape[1]))
@@ -283,6 +282,6 @@ def _shared(one: _Pixels, other: _Pixels) -> tuple[tuple[slice, slice], tuple[sl
 
 
 def _common(one: _Pixels, other: _Pixels) -> int:
-    """How many pixels two objects share."""
+    """Number of pixels that two objects share."""
     here, there = _shared(one, other)
     return int(np.count_nonzero(one.mask[here] & other.mask[there]))

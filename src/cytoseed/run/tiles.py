@@ -1,8 +1,8 @@
-"""Where the tiles of a large image lie: what each owns, follows objects in, and looks at. Integers only."""
+"""Positions of an image's tiles. Integers only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 Box = tuple[int, int, int, int]
@@ -14,31 +14,31 @@ classifier thins the seeds of large objects (`core.pixels`), so that a tile comp
 
 
 class Tile(NamedTuple):
-    """One tile, in px of the image as the network sees it."""
+    """One tile, in px of the image as the network receives it."""
 
     number: int
-    """Its place among all tiles, row by row from 0."""
+    """Place among all tiles, row by row from 0."""
     core_yxhw: Box
-    """What it owns: the cores of all tiles cover the image, each pixel once."""
-    seen_yxhw: Box
-    """Where its objects may lie: the core and a margin."""
-    read_yxhw: Box
-    """What the network looks at: everything that can change a field in `seen_yxhw`."""
+    """Pixels that the tile owns: the cores of all tiles cover the image, each pixel once."""
+    objects_yxhw: Box
+    """Region in which its objects are followed: the core and a margin."""
+    input_yxhw: Box
+    """Region that the network receives: everything that can change a field in `objects_yxhw`."""
 
 
 class Grid(NamedTuple):
-    """Tiles of equal cores over an image; those at the right and lower edge own what is left."""
+    """Tiles of equal cores over an image; those at the right and lower edge may be smaller."""
 
     height: int
-    """Of the image that the network sees, in px."""
+    """Of the image as the network receives it, in px."""
     width: int
     """As `height`."""
     core_px: int
     """Side of a core, a multiple of `GRAIN_PX`."""
     margin_px: int
-    """How far objects are followed beyond the core, a multiple of `GRAIN_PX`."""
+    """Distance beyond the core in which objects are followed, a multiple of `GRAIN_PX`."""
     reach_px: int
-    """How far a pixel of the image can change a field: the network's `REACH`, rounded up to its stride."""
+    """Distance over which a pixel of the image can change a field: the network's `REACH`, rounded up to its stride."""
 
     @property
     def rows(self) -> int:
@@ -56,21 +56,14 @@ class Grid(NamedTuple):
         return self.rows * self.columns
 
     def tile(self, index: int) -> Tile:
-        """Give a tile by its number, 0 to `tiles` - 1."""
+        """Tile by its number, 0 to `tiles` - 1."""
         row, column = divmod(index, self.columns)
         top, left = row * self.core_px, column * self.core_px
         core = (top, left, min(self.core_px, self.height - top), min(self.core_px, self.width - left))
-        return Tile(index, core, self._grown(core, self.margin_px), self._grown(core, self.margin_px + self.reach_px))
+        return Tile(index, core, self._grow(core, self.margin_px), self._grow(core, self.margin_px + self.reach_px))
 
     def neighbours(self, index: int, margin_px: int) -> Iterator[int]:
-        """Give the tiles, in order and without itself, whose objects can meet those of a tile.
-
-        Parameters
-        ----------
-        index : int
-        margin_px : int
-            How far an object of any tile may reach beyond its core.
-        """
+        """Other tiles, in order, whose objects can meet those of a tile if they reach `margin_px` beyond their core."""
         away = -(-2 * margin_px // self.core_px)
         row, column = divmod(index, self.columns)
         for other_row in range(max(0, row - away), min(self.rows, row + away + 1)):
@@ -78,9 +71,26 @@ class Grid(NamedTuple):
                 if (other_row, other_column) != (row, column):
                     yield other_row * self.columns + other_column
 
-    def _grown(self, box_yxhw: Box, by_px: int) -> Box:
-        """Widen a box to all sides, as far as the image goes."""
+    def batches(self, numbers: Sequence[int], size: int) -> list[list[Tile]]:
+        """Tiles by their numbers, in batches of at most `size` consecutive tiles of equal input size."""
+        batches: list[list[Tile]] = []
+        for tile in map(self.tile, numbers):
+            last = batches[-1] if batches else []
+            if last and len(last) < size and last[0].input_yxhw[2:] == tile.input_yxhw[2:]:
+                last.append(tile)
+            else:
+                batches.append([tile])
+        return batches
+
+    def _grow(self, box_yxhw: Box, by_px: int) -> Box:
+        """Box widened on all sides, clipped to the image."""
         top, left, height, width = box_yxhw
         first_row, first_column = max(0, top - by_px), max(0, left - by_px)
         last_row, last_column = min(self.height, top + height + by_px), min(self.width, left + width + by_px)
         return first_row, first_column, last_row - first_row, last_column - first_column
+
+
+def single_tile(height: int, width: int) -> Grid:
+    """Grid whose one tile is the whole image."""
+    side = -(-max(height, width) // GRAIN_PX) * GRAIN_PX
+    return Grid(height, width, side, 0, 0)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.io
 import tifffile
 
-from cytoseed.learn.datasets.kumar import SPLITS
+from cytoseed.learn.datasets.source_layouts import KUMAR_SPLITS
 
 MASK = np.zeros((6, 8), np.int32)
 MASK[1:3, 1:4] = 1
@@ -81,7 +81,7 @@ def monuseg(root: Path):
 
 
 def kumar(root: Path):
-    _contoured(root / "Tissue Images", root / "Annotations", SPLITS)
+    _contoured(root / "Tissue Images", root / "Annotations", KUMAR_SPLITS)
 
 
 def ihc_tma(root: Path):

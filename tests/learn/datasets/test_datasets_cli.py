@@ -6,7 +6,7 @@ import pytest
 from downloads import DOWNLOADS
 from typer.testing import CliRunner
 
-from cytoseed.apps.cli import app
+from cytoseed.cli.main import app
 from cytoseed.learn.datasets import SOURCES
 from cytoseed.learn.samples import find_samples
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cytoseed.learn.datasets import Item, Source, prepare, prepare_source
-from cytoseed.learn.datasets.preparing import divide
+from cytoseed.learn.datasets import Source, SourceImage, prepare, prepare_source
+from cytoseed.learn.datasets.preparation import assign_splits
 from cytoseed.learn.samples import find_samples
 
 
@@ -27,7 +27,7 @@ def source(items, **more):
 def item(stem="a", mask=None, pixels=None, **more):
     mask = np.zeros((5, 7), np.int32) if mask is None else mask
     pixels = np.zeros((1, *mask.shape), np.uint8) if pixels is None else pixels
-    return Item(stem, lambda: pixels, lambda _: mask, **more)
+    return SourceImage(stem, lambda: pixels, lambda _: mask, **more)
 
 
 def back(tmp_path, *items, **more):
@@ -89,23 +89,23 @@ def test_the_table_says_what_is_known(tmp_path):
 
 def test_without_published_splits_fields_are_divided_by_share_and_never_parted():
     items = [item(f"{field}-{n}", field=f"field {field}") for field in range(600) for n in range(2)]
-    samples = divide(source(items, val_share=0.2, test_share=0.1), items)
+    samples = assign_splits(source(items, val_share=0.2, test_share=0.1), items)
     assert [sample.name for sample in samples] == [each.stem for each in items]
     splits = {sample.field: sample.split for sample in samples}
     assert all(splits[sample.field] == sample.split for sample in samples)
     counts = Counter(splits.values())
     assert 90 <= counts["val"] <= 150
     assert 40 <= counts["test"] <= 80
-    assert samples == divide(source(items, val_share=0.2, test_share=0.1), items)
+    assert samples == assign_splits(source(items, val_share=0.2, test_share=0.1), items)
 
 
 def test_published_splits_stay_and_lend_only_a_missing_val():
     items = [item(str(n), split="test" if n < 5 else "train") for n in range(50)]
-    splits = {sample.name: sample.split for sample in divide(source(items, val_share=0.3), items)}
+    splits = {sample.name: sample.split for sample in assign_splits(source(items, val_share=0.3), items)}
     assert all((split == "test") == (int(name) < 5) for name, split in splits.items())
     assert 5 <= list(splits.values()).count("val") <= 25
     items.append(item("last", split="val"))
-    kept = [sample.split for sample in divide(source(items), items)]
+    kept = [sample.split for sample in assign_splits(source(items), items)]
     assert kept == [each.split for each in items]
 
 
@@ -190,6 +190,6 @@ def test_an_output_that_is_something_else_is_refused(tmp_path):
     with pytest.raises(NotADirectoryError, match="a file; give a folder"):
         prepare_source(source([item()]), tmp_path, tmp_path / "file")
     (tmp_path / "samples.csv").write_text("name,value\n")
-    with pytest.raises(ValueError, match="without the columns dataset and stem"):
+    with pytest.raises(ValueError, match="no column 'dataset'"):
         prepare_source(source([item()]), tmp_path, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "samples.csv"]

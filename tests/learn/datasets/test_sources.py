@@ -11,7 +11,7 @@ import scipy.io
 from downloads import APART, BOXES, COLOURS, DOWNLOADS, MASK, array, contours, text, write
 
 from cytoseed.learn.datasets import SOURCES, find_note, find_source, prepare
-from cytoseed.learn.datasets.kumar import SPLITS
+from cytoseed.learn.datasets.source_layouts import KUMAR_SPLITS
 from cytoseed.learn.samples import find_samples
 from same import assert_same_objects
 
@@ -60,12 +60,12 @@ def test_the_layout_is_read(name, download, tmp_path):
 def test_the_folder_above_the_layout_will_do(name, download):
     folder = download(name)
     (folder / "__MACOSX" / "images").mkdir(parents=True)
-    stems = [item.stem for item in SOURCES[name].items(folder)]
+    stems = [item.stem for item in SOURCES[name].find_images(folder)]
     inner = [path for path in folder.iterdir() if path.name != "__MACOSX"]
     if len(inner) == 1:
-        assert [item.stem for item in SOURCES[name].items(inner[0])] == stems
+        assert [item.stem for item in SOURCES[name].find_images(inner[0])] == stems
     folder.rename(folder.parent / "inner")
-    assert [item.stem for item in SOURCES[name].items(folder.parent)] == stems
+    assert [item.stem for item in SOURCES[name].find_images(folder.parent)] == stems
 
 
 def essential(folder: Path):
@@ -82,9 +82,9 @@ def test_a_missing_file_is_an_error(name, download):
         hidden = folder.parent / "hidden"
         shutil.move(path, hidden)
         with pytest.raises(FileNotFoundError, match=f"is not {name} as downloaded: .*; expected: .*Download: "):
-            SOURCES[name].items(folder)
+            SOURCES[name].find_images(folder)
         shutil.move(hidden, path)
-    assert SOURCES[name].items(folder)
+    assert SOURCES[name].find_images(folder)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -98,7 +98,7 @@ def test_a_misnamed_file_is_an_error(name, part, download):
         wrong = path.with_stem(path.stem + " (1)") if part == "stem" else path.with_suffix(".bak")
         path.rename(wrong)
         with pytest.raises(FileNotFoundError, match=f"is not {name} as downloaded"):
-            SOURCES[name].items(folder)
+            SOURCES[name].find_images(folder)
         wrong.rename(path)
 
 
@@ -109,7 +109,7 @@ def test_a_misnamed_folder_is_an_error(name, download):
         wrong = path.with_name("x" + path.name)
         path.rename(wrong)
         with pytest.raises(FileNotFoundError, match=f"is not {name} as downloaded: (there is no|.* is missing)"):
-            SOURCES[name].items(folder)
+            SOURCES[name].find_images(folder)
         wrong.rename(path)
 
 
@@ -148,7 +148,7 @@ def test_data_sets_prepared_elsewhere_have_a_note_too():
 
 
 def masks_of(name, folder):
-    return {item.stem: item.mask(MASK.shape) for item in SOURCES[name].items(folder)}
+    return {item.stem: item.mask(MASK.shape) for item in SOURCES[name].find_images(folder)}
 
 
 def test_tnbc_pieces_that_meet_at_a_corner_are_two(download):
@@ -157,7 +157,7 @@ def test_tnbc_pieces_that_meet_at_a_corner_are_two(download):
     corner[0, 0] = corner[1, 1] = 255
     write(folder / "TNBC_and_Brain_dataset" / "GT_12" / "12_1.png", corner)
     assert masks_of("tnbc2018", folder)["12_1"].max() == 2
-    assert {item.field for item in SOURCES["tnbc2018"].items(folder)} == {"Slide_01", "Slide_12"}
+    assert {item.field for item in SOURCES["tnbc2018"].find_images(folder)} == {"Slide_01", "Slide_12"}
 
 
 def test_nuinsseg_marks_vague_ground_but_not_the_nuclei_in_it(download):
@@ -206,14 +206,16 @@ def test_kumar_has_the_split_published_with_hover_net(download, tmp_path):
     text(folder / "Annotations" / "TCGA-surplus.xml", contours(*BOXES))
     prepared = prepare("kumar", folder, tmp_path / "out")
     assert prepared.images == {"train": 12, "val": 4, "test": 14}
-    assert {sample.name for sample in find_samples(tmp_path / "out")} == SPLITS.keys()
+    assert {sample.name for sample in find_samples(tmp_path / "out")} == KUMAR_SPLITS.keys()
 
 
 def test_kumar_trains_on_the_images_that_models_were_trained_with():
     from_here = Path(__file__).parents[4] / "shared" / "data" / "kumar_train16" / "images"
     if not from_here.is_dir():
         pytest.skip("the real images are not here")
-    assert {path.stem for path in from_here.iterdir()} == {stem for stem, split in SPLITS.items() if split != "test"}
+    assert {path.stem for path in from_here.iterdir()} == {
+        stem for stem, split in KUMAR_SPLITS.items() if split != "test"
+    }
 
 
 def test_ihc_tma_ids_and_pieces(download):
@@ -251,7 +253,7 @@ def test_consep_files_that_are_no_label_are_named(download):
 
 
 def test_lynsec_tells_its_stains_apart_and_leaves_the_mismatched_part_out(download):
-    items = SOURCES["lynsec"].items(download("lynsec"))
+    items = SOURCES["lynsec"].find_images(download("lynsec"))
     assert [(item.stem, item.modality) for item in items] == [("1-0_l1", "brightfield-ihc"), ("3-0_l3", "brightfield")]
 
 
@@ -276,7 +278,7 @@ def test_dsb_nuclei_in_pieces_stay_one_and_the_table_is_used(download):
     pieces = np.zeros(MASK.shape, np.uint8)
     pieces[0, 0] = pieces[5, 7] = 255
     write(inner / "masks" / "another.png", pieces)
-    items = {item.stem: item for item in SOURCES["dsb2018"].items(folder)}
+    items = {item.stem: item for item in SOURCES["dsb2018"].find_images(folder)}
     item = items[whole]
     assert (item.split, item.modality, bool(item.field)) == ("train", "fluorescence", True)
     assert (items["cd" * 32].split, items["cd" * 32].modality) == ("", "unknown")
@@ -290,7 +292,7 @@ def test_dsb_nuclei_in_pieces_stay_one_and_the_table_is_used(download):
 
 def test_bbbc039_follows_its_lists_and_tells_touching_nuclei_apart(download):
     folder = download("bbbc039")
-    splits = {item.stem: item.split for item in SOURCES["bbbc039"].items(folder)}
+    splits = {item.stem: item.split for item in SOURCES["bbbc039"].find_images(folder)}
     assert splits == {"IXMtest_A00_s1": "train", "IXMtest_A01_s1": "val", "IXMtest_A02_s1": "test"}
     diagonal = np.zeros((*MASK.shape, 3), np.uint8)
     diagonal[0, 0, 0] = diagonal[1, 1, 0] = 7
@@ -304,7 +306,7 @@ def test_zips_unpacked_into_folders_of_their_own_names_are_found(download, name)
     (folder / name).rename(folder / "moved")
     (folder / name).mkdir()
     (folder / "moved").rename(folder / name / name)
-    assert len(SOURCES["bbbc039"].items(folder)) == 3
+    assert len(SOURCES["bbbc039"].find_images(folder)) == 3
     shutil.copytree(folder / name / name, folder / "copy" / name)
     with pytest.raises(ValueError, match=f"there are two folders '{name}'"):
-        SOURCES["bbbc039"].items(folder)
+        SOURCES["bbbc039"].find_images(folder)

@@ -1,1 +1,1 @@
-"""The formats, one file each: every module here has `WRITERS`, a tuple of `Writer`; a new format is a new file."""
+"""Writers of the formats, one file each; `cytoseed.results.writers` lists them."""

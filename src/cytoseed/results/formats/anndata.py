@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cytoseed.results.annotated import write_annotated
-from cytoseed.results.writer import Writer
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 
-def write_anndata(result: Result, path: Path) -> None:
+def write_anndata(result: ResultView, path: Path) -> None:
     """Write the table as h5ad: one row an object, of two targets one a cell, as `write_annotated` has it.
 
     Without times in it: the same result gives the same bytes.
@@ -21,15 +20,3 @@ def write_anndata(result: Result, path: Path) -> None:
 
     with h5py.File(path, "w") as file:
         write_annotated(result, file)
-
-
-WRITERS = (
-    Writer(
-        "anndata",
-        ".h5ad",
-        write_anndata,
-        "measurements as AnnData: scanpy, squidpy, R",
-        needs="anndata",
-        extra="spatial",
-    ),
-)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytoseed.results.table import empty_table
-from cytoseed.results.writer import Writer
+from cytoseed.results.measure.table import empty_table
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 
-def write_table(result: Result, path: Path) -> None:
+def write_table(result: ResultView, path: Path) -> None:
     """Write the table as CSV, block by block: comma, point, UTF-8, numbers in full.
 
     The first line names the columns, also where there are no objects.
@@ -24,6 +23,3 @@ def write_table(result: Result, path: Path) -> None:
             is_first = False
         if is_first:
             empty_table(result).to_csv(file, index=False, lineterminator="\n")
-
-
-WRITERS = (Writer("table", ".csv", write_table, "measurements as CSV: Excel, R, pandas"),)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from cytoseed.results.outline import Polygon, outlines
-from cytoseed.results.writer import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cytoseed.results.result import Block, Result
+    from cytoseed.results.blocks import Block
+    from cytoseed.results.view import ResultView
 
 _HEAD, _BETWEEN, _TAIL = '{"type":"FeatureCollection","features":[\n', ",\n", "\n]}\n"
 _GZIP_LEVEL = 5  # half the time of 6, and files 1 % larger; 1 is twice as fast again, and files are 40 % larger
@@ -31,7 +31,7 @@ _ROWS = 4096  # of the table, turned into numbers at a time
 _MEASURED = ("area_", "perimeter_", "axis_", "eccentricity", "solidity", "mean_", "sd_")
 
 
-def write_geojson(result: Result, path: Path) -> None:
+def write_geojson(result: ResultView, path: Path) -> None:
     """Write a FeatureCollection in pixels of the image, one object to a line.
 
     Objects of one target are QuPath's detections. Of two targets, each cell is a QuPath cell with the nucleus
@@ -45,7 +45,7 @@ def write_geojson(result: Result, path: Path) -> None:
         _write_lines(file, result)
 
 
-def write_geojson_gz(result: Result, path: Path) -> None:
+def write_geojson_gz(result: ResultView, path: Path) -> None:
     """Write the file of `write_geojson` compressed by gzip, without a time or a name in it."""
     with (
         path.open("wb") as raw,
@@ -55,7 +55,7 @@ def write_geojson_gz(result: Result, path: Path) -> None:
         _write_lines(file, result)
 
 
-def write_geojson_split(result: Result, path: Path) -> None:
+def write_geojson_split(result: ResultView, path: Path) -> None:
     """Write a folder with a FeatureCollection for each square field of the image that has objects.
 
     Fields have a side of 4096 px; `x004096_y000000.geojson` is the one whose first pixel is at x = 4096, y = 0. An
@@ -77,7 +77,7 @@ def write_geojson_split(result: Result, path: Path) -> None:
         (path / _part_name(0, 0)).write_text(_HEAD.rstrip() + _TAIL, encoding="utf-8", newline="\n")
 
 
-def _write_lines(file: TextIO, result: Result) -> None:
+def _write_lines(file: TextIO, result: ResultView) -> None:
     """Write everything as one collection."""
     before = _HEAD
     for _, line in _lines(result):
@@ -86,7 +86,7 @@ def _write_lines(file: TextIO, result: Result) -> None:
     file.write(_TAIL if before == _BETWEEN else _HEAD.rstrip() + _TAIL)
 
 
-def _gathered(result: Result) -> Iterator[dict[str, list[str]]]:
+def _gathered(result: ResultView) -> Iterator[dict[str, list[str]]]:
     """Give the lines by the name of the part that they belong to, some MB of them at a time."""
     lines_of: dict[str, list[str]] = {}
     size = 0
@@ -109,7 +109,7 @@ def _part_name(column: int, row: int) -> str:
     return f"x{column * _FIELD_PX:06d}_y{row * _FIELD_PX:06d}.geojson"
 
 
-def _lines(result: Result) -> Iterator[tuple[list[Polygon], str]]:
+def _lines(result: ResultView) -> Iterator[tuple[list[Polygon], str]]:
     """Give the outlines of one object after the other, of nuclei and cells the cell's, and its feature as text."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
     for block in result.blocks():
@@ -117,7 +117,7 @@ def _lines(result: Result) -> Iterator[tuple[list[Polygon], str]]:
             yield polygons, encode(feature)
 
 
-def _features(result: Result, block: Block) -> Iterator[tuple[list[Polygon], dict[str, Any]]]:
+def _features(result: ResultView, block: Block) -> Iterator[tuple[list[Polygon], dict[str, Any]]]:
     """Give the outlines and the feature of one object of a block after the other, in the order of their labels."""
     rows = {target: _rows(result.targets, target, block.table) for target in result.targets}
     for label, of_targets in outlines(block):
@@ -158,10 +158,3 @@ def _rows(targets: tuple[str, ...], target: str, table: pd.DataFrame) -> Iterato
         some = table.iloc[own[start : start + _ROWS]]
         for label, *values in zip(some["id"].tolist(), *(some[name].tolist() for name in names), strict=True):
             yield label, {key: value for key, value in zip(keys, values, strict=True) if math.isfinite(value)}
-
-
-WRITERS = (
-    Writer("geojson", ".geojson", write_geojson, "outlines and measurements: QuPath, napari, GIS"),
-    Writer("geojson.gz", ".geojson.gz", write_geojson_gz, "the same, compressed: QuPath"),
-    Writer("geojson-split", ".geojson-parts", write_geojson_split, "the same, split by area, a folder: QuPath"),
-)

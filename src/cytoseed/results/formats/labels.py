@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.results.pyramid import Level, Tile, halved, tiles_of
-from cytoseed.results.writer import Writer
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 _LARGEST_UINT16 = 65_535
 _TILE_PX = 512
@@ -25,7 +24,7 @@ _TABLE_BYTES = 16  # at most, of a tile's place and size in the file
 _HELD_BYTES = 2**26  # so much of the compressed tiles is held in memory until the file is put together
 
 
-def write_labels(result: Result, path: Path) -> None:
+def write_labels(result: ResultView, path: Path) -> None:
     """Write the labels as a deflated OME-TIFF: uint16 where the ids fit, else uint32; 0 is background.
 
     One target gives the axes YX, two give CYX with the targets as channel names. The pixel size, where it is
@@ -49,7 +48,7 @@ class _IdTooLargeError(Exception):
     """An id that the type of the file's pixels cannot hold."""
 
 
-def _write(result: Result, path: Path, dtype: np.dtype[Any]) -> None:
+def _write(result: ResultView, path: Path, dtype: np.dtype[Any]) -> None:
     _, *sides = result.shape
     levels = halved((sides[0], sides[1]))[: None if max(sides) > _LARGEST_FLAT_PX else 1]
     # tiles come in another order than they are written in
@@ -60,7 +59,7 @@ def _write(result: Result, path: Path, dtype: np.dtype[Any]) -> None:
         _assemble(result, path, encoded)
 
 
-def _assemble(result: Result, path: Path, encoded: _Encoded) -> None:
+def _assemble(result: ResultView, path: Path, encoded: _Encoded) -> None:
     """Write the file of tiles that are there, compressed."""
     import tifffile
 
@@ -162,6 +161,3 @@ class _Encoded:
         import imagecodecs
 
         return bytes(imagecodecs.deflate_encode(pixels.tobytes()))
-
-
-WRITERS = (Writer("labels", ".labels.tif", write_labels, "label image as OME-TIFF: Fiji, napari, QuPath"),)

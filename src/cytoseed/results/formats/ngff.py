@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cytoseed.results.pyramid import Level, halved, tiles_of
-from cytoseed.results.writer import Writer
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 _CHUNK_PX = 1024
 _ZARR_FORMATS = {"0.5": 3, "0.4": 2}
@@ -37,7 +35,7 @@ class Frame(NamedTuple):
     """What is said of the labels, such as their `source`."""
 
 
-def write_ngff(result: Result, path: Path, version: str = "0.5") -> None:
+def write_ngff(result: ResultView, path: Path, version: str = "0.5") -> None:
     """Write a labels group: a folder that opens by itself, and that can be copied into an image as its `labels`.
 
     In it lies a label image for each target, called after it: uint32, 0 is background; axes y and x, in micrometer
@@ -47,7 +45,7 @@ def write_ngff(result: Result, path: Path, version: str = "0.5") -> None:
 
     Parameters
     ----------
-    result : Result
+    result : ResultView
         Read once, in regions.
     path : path
         The folder; there is nothing yet.
@@ -65,12 +63,12 @@ def write_ngff(result: Result, path: Path, version: str = "0.5") -> None:
     write_label_images(result, path, Frame(version, axes, levels, transformations))
 
 
-def write_label_images(result: Result, folder: Path, frame: Frame) -> None:
+def write_label_images(result: ResultView, folder: Path, frame: Frame) -> None:
     """Write a label image for each target into a folder, called after it; to list them is left to the caller.
 
     Parameters
     ----------
-    result : Result
+    result : ResultView
         Read once, in regions.
     folder : path
         What is in it already stays.
@@ -145,16 +143,3 @@ def _empty_array(group: Any, number: int, frame: Frame) -> Any:
         chunk_key_encoding=_SEPARATED[_ZARR_FORMATS[frame.version]],
         dimension_names=names if is_new else None,
     )
-
-
-_OPENED_BY = "napari, Fiji, Python, web viewers"
-
-WRITERS = (
-    Writer("ngff", ".labels.zarr", write_ngff, f"label images as OME-Zarr 0.5: {_OPENED_BY}"),
-    Writer(
-        "ngff-0.4",
-        ".labels-0.4.zarr",
-        partial(write_ngff, version="0.4"),
-        f"label images as OME-Zarr 0.4: older {_OPENED_BY}",
-    ),
-)

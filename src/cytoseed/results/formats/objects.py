@@ -7,20 +7,19 @@ import json
 import os
 import shutil
 import zipfile
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cytoseed.paths import is_url
-from cytoseed.results.writer import Writer
+from cytoseed.results.blocks import Part, pack_block
+from cytoseed.results.objects import around
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cytoseed.results.parts import Part
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 FORMAT = 1
 """Version of the file's form; what reads it refuses a larger one."""
@@ -36,7 +35,7 @@ def part_names(part: int) -> tuple[str, str]:
     return f"parts/{part:08d}.npz", f"parts/{part:08d}.ids.npy"
 
 
-def write_objects(result: Result, path: Path) -> None:
+def write_objects(result: ResultView, path: Path) -> None:
     """Write the result as a zip of packed objects, block by block: see `cytoseed.results.stored.open_result`.
 
     The members `parts/NNNNNNNN.npz` hold masks and measurements as `Objects.to_bytes` gives them, those called
@@ -44,10 +43,7 @@ def write_objects(result: Result, path: Path) -> None:
     lies, what made the objects, the table's columns, how many parts each block has, and of each part the number of
     objects, the first and last id, and the box `[row, column, height, width]` around them, in px.
     """
-    from cytoseed.results.packing import pack_block
-    from cytoseed.results.stored import StoredResult
-
-    if isinstance(result, StoredResult):
+    if result.path is not None:
         shutil.copyfile(result.path, path)
         return
     index = _Index()
@@ -85,8 +81,6 @@ class _Index:
 
     def add(self, part: Part) -> None:
         """Count a part of the block begun last."""
-        from cytoseed.results.parts import around
-
         objects, ids = part
         self.parts += 1
         self._blocks[-1] += 1
@@ -100,13 +94,11 @@ class _Index:
         return {"table": self._table, "blocks": self._blocks, "parts": self._facts}
 
 
-def _facts(result: Result) -> dict[str, Any]:
+def _facts(result: ResultView) -> dict[str, Any]:
     """Give what a result is, but for its objects, in values that JSON can hold."""
-    from cytoseed.results.segmentation import Segmentation
-
     return {
         "format": FORMAT,
-        "version": metadata.version("cytoseed"),
+        "version": result.version,
         "shape": result.shape,
         "targets": result.targets,
         "channel_names": result.channel_names,
@@ -119,7 +111,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "fingerprint": result.fingerprint,
         "failed": result.failed,
         "count": result.count,
-        "was_in_memory": isinstance(result, Segmentation),
+        "was_in_memory": result.was_in_memory,
     }
 
 
@@ -136,8 +128,3 @@ def _member(name: str) -> zipfile.ZipInfo:
     info.create_system = 3  # Unix, everywhere
     info.external_attr = 0o644 << 16
     return info
-
-
-WRITERS = (
-    Writer("objects", SUFFIX, write_objects, "everything found, for `cytoseed convert` to make other formats of later"),
-)

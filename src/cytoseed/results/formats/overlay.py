@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.writer import Writer
-
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 _LARGEST_PX = 4096  # a side; larger images are drawn smaller
 _SMALL_PX = 1024  # images of this side at most are drawn twice as large: lines stay thin beside small nuclei
@@ -25,7 +23,7 @@ _ON_DARK = np.array([[255, 214, 10], [0, 229, 255]], np.uint8)
 _ON_LIGHT = np.array([[57, 255, 20], [0, 102, 255]], np.uint8)
 
 
-def draw_overlay(result: Result) -> NDArray[np.uint8]:
+def draw_overlay(result: ResultView) -> NDArray[np.uint8]:
     """Draw every object's outline, one pixel wide and inside the object, on the image.
 
     An RGB image of 8 bits (three channels called so, or without names) is shown as it is. Other channels are
@@ -49,7 +47,7 @@ def draw_overlay(result: Result) -> NDArray[np.uint8]:
     return canvas
 
 
-def write_overlay(result: Result, path: Path) -> None:
+def write_overlay(result: ResultView, path: Path) -> None:
     """Write the drawing of `draw_overlay` as PNG."""
     import imagecodecs
 
@@ -92,6 +90,3 @@ def _borders(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
         border[here] |= differs
         border[there] |= differs
     return border & (labels > 0)
-
-
-WRITERS = (Writer("overlay", ".overlay.png", write_overlay, "the outlines on the image, to look at"),)

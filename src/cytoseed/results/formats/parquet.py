@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cytoseed.results.intensity import STATISTICS
-from cytoseed.results.table import empty_table
-from cytoseed.results.writer import Writer
+from cytoseed.results.measure.intensity import STATISTICS
+from cytoseed.results.measure.table import empty_table
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 _KEY = b"cytoseed"  # of the file's metadata
 _GROUP_ROWS = 1 << 16  # readers skip and share out whole groups: neither thousands of them, nor one for everything
@@ -30,7 +29,7 @@ _FLAGS = ("touches_image_edge", "touches_tile_edge")
 _UNITS = {"_px": "px", "_um": "µm", "_um2": "µm²"}
 
 
-def write_parquet(result: Result, path: Path) -> None:
+def write_parquet(result: ResultView, path: Path) -> None:
     """Write the table as Parquet, with the columns of the CSV: a row group at a time, compressed by Zstandard.
 
     `id` is int32, `target` is text, `touches_image_edge` and `touches_tile_edge` are booleans, boxes and areas are
@@ -57,7 +56,7 @@ def _schema(table: pd.DataFrame) -> pa.Schema:
     return pa.schema([(name, own.get(name) or kinds[kind.kind]) for name, kind in table.dtypes.items()])
 
 
-def _described(result: Result, table: pd.DataFrame) -> dict[str, Any]:
+def _described(result: ResultView, table: pd.DataFrame) -> dict[str, Any]:
     """Say what the table is of, and in which units."""
     return {
         "version": metadata.version("cytoseed"),
@@ -109,6 +108,3 @@ def _as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
         values = table[field.name].to_numpy()
         columns.append(pa.array(values.astype(np.bool_) if field.name in _FLAGS else values, field.type))
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-WRITERS = (Writer("parquet", ".parquet", write_parquet, "measurements as Parquet: pandas, Polars, R, DuckDB"),)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cytoseed.results.outline import Polygon, outlines
-from cytoseed.results.writer import Writer
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 _LARGEST_PX = 32_767  # of an image's side: what a coordinate of 16 bits holds
 _MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager holds and lists each one
@@ -24,7 +23,7 @@ _MOVE_TO, _LINE_TO, _CLOSE = 0, 1, 4  # java.awt.geom.PathIterator
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip has no date before; the same result gives the same bytes
 
 
-def write_rois(result: Result, path: Path) -> None:
+def write_rois(result: ResultView, path: Path) -> None:
     """Write a ROI for each object, in the order of the labels, along the edges of its pixels.
 
     ImageJ counts a pixel to a ROI where its centre is inside, so the ROIs give back exactly the labels. An object
@@ -40,7 +39,7 @@ def write_rois(result: Result, path: Path) -> None:
     ValueError
         If the image or the number of objects is too large; the message names formats that can.
     """
-    reason = _limit(result.shape, result.count)
+    reason = rois_limit(result.shape, result.count)
     if reason is not None:
         raise ValueError(f"format 'rois' cannot hold this result: {reason}")
     with zipfile.ZipFile(path, "w") as archive:
@@ -53,7 +52,7 @@ def write_rois(result: Result, path: Path) -> None:
                         _add(archive, name, _roi(polygons, name, colour))
 
 
-def _limit(shape: tuple[int, int, int], count: int) -> str | None:
+def rois_limit(shape: tuple[int, int, int], count: int) -> str | None:
     """Tell why ImageJ could not read the ROIs, and which format to take."""
     _, height, width = shape
     others = "take geojson, geojson.gz or geojson-split"
@@ -108,6 +107,3 @@ def _path(ring: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype
     steps[0, 0] = _MOVE_TO
     steps[:, 1:] = ring
     return np.append(steps.ravel(), np.float32(_CLOSE))
-
-
-WRITERS = (Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", _limit),)

@@ -10,17 +10,16 @@ from cytoseed.results.formats.ngff import Frame, write_label_images
 from cytoseed.results.geoparquet import OutlineFile
 from cytoseed.results.outline import outlines
 from cytoseed.results.pyramid import halved
-from cytoseed.results.writer import Writer
 
 if TYPE_CHECKING:
-    from cytoseed.results.result import Result
+    from cytoseed.results.view import ResultView
 
 _STORE, _LABELS, _SHAPES, _TABLE = "0.2", "0.3", "0.3", "0.2"  # versions of the parts of spatialdata's format
 _NGFF = "0.5-dev-spatialdata"  # its name for NGFF 0.5 with coordinate systems
 _KEY, _TRANSFORMATIONS = "spatialdata_attrs", "coordinateTransformations"
 
 
-def write_spatialdata(result: Result, path: Path) -> None:
+def write_spatialdata(result: ResultView, path: Path) -> None:
     """Write a SpatialData store: Zarr 3 in version 0.2 of spatialdata's format.
 
     Each target has labels, called after it, as `write_ngff` makes them; outlines along the edges of pixels, of which
@@ -52,7 +51,7 @@ def write_spatialdata(result: Result, path: Path) -> None:
             root.attrs["boundaries_shapes"] = boundaries_of(target)  # where sopa looks for the outlines of cells
 
 
-def _write_labels(result: Result, group: Any, folder: Path) -> None:
+def _write_labels(result: ResultView, group: Any, folder: Path) -> None:
     """Write the label images, and say of them what spatialdata wants to know."""
     import zarr
 
@@ -73,7 +72,7 @@ def _placed(factor: int) -> list[dict[str, Any]]:
     return [{"type": "scale", "scale": [factor] * 2}, {"type": "translation", "translation": [(factor - 1) / 2] * 2}]
 
 
-def _write_shapes(result: Result, group: Any, folder: Path) -> list[str]:
+def _write_shapes(result: ResultView, group: Any, folder: Path) -> list[str]:
     """Write the outlines; give the targets of which there are any."""
     files = [OutlineFile(folder / boundaries_of(target) / "shapes.parquet", INSTANCE_KEY) for target in result.targets]
     for block in result.blocks():
@@ -104,15 +103,3 @@ def _coordinate_systems(axes: str, pixel_size_um: float | None) -> list[dict[str
         {**how, "input": {"name": axes, "axes": described}, "output": {"name": name, "axes": described}}
         for name, how in transformations.items()
     ]
-
-
-WRITERS = (
-    Writer(
-        "spatialdata",
-        ".spatialdata.zarr",
-        write_spatialdata,
-        "labels, outlines and table as SpatialData: squidpy, sopa, napari",
-        needs="anndata",
-        extra="spatial",
-    ),
-)

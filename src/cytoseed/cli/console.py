@@ -1,0 +1,117 @@
+"""Output of the command line: results on stdout, errors and notes on stderr, one line each; exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_Item = TypeVar("_Item")
+
+FAILED = 1
+"""Exit code if some of the work failed."""
+MISUSED = 2
+"""Exit code if an argument is wrong; nothing was done."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+_NAMED = 5  # images named in a note at most
+
+MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
+"""Errors that a user can fix; the library raises others only for its own faults."""
+
+
+def plain_console() -> Console:
+    """Console that prints lines as they are, above progress bars."""
+    from rich.console import Console
+
+    return Console(soft_wrap=True, highlight=False, markup=False)
+
+
+def print_entry(title: str, *lines: str) -> None:
+    """Print an entry of a list: a title, and indented lines wrapped to the terminal."""
+    from rich.console import Console
+    from rich.padding import Padding
+
+    console = Console(highlight=False, markup=False)
+    console.print(title)
+    for line in lines:
+        console.print(Padding(line, (0, 0, 0, 4)))
+
+
+@contextmanager
+def exit_on_mistake(code: int) -> Iterator[None]:
+    """Turn a user's mistake into one line on stderr and an exit code, and Ctrl-C into its own code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except (*MISTAKES, MemoryError) as error:
+        print_error(one_line(error))
+        raise typer.Exit(code) from None
+
+
+def run_each(items: Iterable[_Item], name: Callable[[_Item], str], work: Callable[[_Item], bool]) -> None:
+    """Work on several items; report failures, continue, and exit with `FAILED` if there were any."""
+    done = [_succeeds(item, name, work) for item in items]
+    failed = done.count(False)
+    if failed and len(done) > 1:
+        print_note(f"{failed} of {len(done)} failed, as reported above")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _succeeds(item: _Item, name: Callable[[_Item], str], work: Callable[[_Item], bool]) -> bool:
+    try:
+        return work(item)
+    except (*MISTAKES, MemoryError) as error:
+        print_error(one_line(error, name(item)))
+        return False
+
+
+def one_line(error: BaseException, name: str = "") -> str:
+    """Message of an error, in one line that contains a name."""
+    text = " ".join(str(error).split()) or ("not enough memory" if isinstance(error, MemoryError) else "failed")
+    return text if name in text else f"{name}: {text}"
+
+
+def print_error(message: str) -> None:
+    """Print an error to stderr."""
+    _print(f"error: {message}")
+
+
+def print_note(message: str) -> None:
+    """Print a note to stderr, about something that the user may not have intended."""
+    _print(f"note: {message}")
+
+
+def _print(line: str) -> None:
+    sys.stderr.write(f"{line}\n")  # not typer.echo, which bypasses progress bars and breaks them
+
+
+class Notes:
+    """Notes on many images: each text is printed once, and at the end the other images that it applies to."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, list[str]] = {}
+
+    def add(self, image: str, text: str) -> None:
+        """Print a note on an image, unless the same text was printed for another."""
+        images = self._images.setdefault(text, [])
+        images.append(image)
+        if len(images) == 1:
+            print_note(f"{image}: {text}")
+
+    def close(self) -> None:
+        """Print the other images that each note applies to."""
+        for first, *others in self._images.values():
+            if others:
+                shown = others if len(others) <= _NAMED else [*others[: _NAMED - 1], f"{len(others) - _NAMED + 1} more"]
+                print_note(f"the note on {first} also applies to {', '.join(shown)}")

@@ -1,0 +1,137 @@
+"""`cytoseed convert` and `cytoseed formats`: stored results in other formats."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console, print_entry, run_each
+
+if TYPE_CHECKING:
+    from cytoseed.results import Result
+
+
+def convert(
+    results: Annotated[
+        list[str],
+        typer.Argument(metavar="RESULT", help="Stored results (files that end in .objects.zip), or folders of them."),
+    ],
+    formats: Annotated[
+        str, typer.Option("--format", "-f", help="Formats to write, with commas between: see `cytoseed formats`.")
+    ] = "",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Folder to write to; by default that of each result.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Location of the image if it has moved; needed for an overlay.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="OME-Zarr image to which the labels are added.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write existing files again.")] = False,
+) -> None:
+    """Write results of `cytoseed segment` in other formats, without segmenting again.
+
+    The files are those that `segment` would have written. Existing files are kept.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.paths import as_path, require_writable
+        from cytoseed.results.writers import check_formats
+
+        if not formats and into is None:
+            raise ValueError("nothing to write: give --format, such as --format geojson,table (see `cytoseed formats`)")
+        names = check_formats([name.strip() for name in formats.split(",")]) if formats else ()
+        paths = find_results(results)
+        _check_image("--image", image, len(paths))
+        _check_image("--into", into, len(paths))
+        folder = None if output is None else as_path(output)
+        if folder is not None:
+            require_writable(folder)
+    console = plain_console()
+
+    def work(path: Path) -> bool:
+        from cytoseed.results import open_result
+        from cytoseed.results.into import write_into
+
+        with open_result(path, image) as result:
+            if names:
+                written = _save(result, path, folder or path.parent, names, overwrite)
+                console.print(f"{path.name}: {'-> ' + ', '.join(written) if written else 'already there'}")
+            if into is not None:
+                places = write_into(result, into, overwrite)
+                console.print(f"{path.name}: -> {', '.join(map(str, places))}")
+        return True
+
+    with exit_on_mistake(FAILED):
+        run_each(paths, lambda path: path.name, work)
+
+
+def _check_image(flag: str, place: str | Path | None, results: int) -> None:
+    from cytoseed.images import is_url
+
+    if place is not None and results > 1:
+        raise ValueError(f"{flag} is the image of one result, but there are {results}; convert them one by one")
+    if place is not None and not is_url(place) and not Path(place).exists():
+        raise FileNotFoundError(f"{flag} is {str(place)!r}; there is no such file or folder")
+
+
+def _save(result: Result, path: Path, folder: Path, names: tuple[str, ...], overwrite: bool) -> list[str]:
+    """Write the formats that are missing in a folder; the paths of new files other than the result itself."""
+    from cytoseed.paths import same_file
+    from cytoseed.results import compare, stem_of
+
+    missing = names
+    if not overwrite:
+        missing = compare(folder, stem_of(result.source), result.record, names, result.failed).missing
+    files = result.save(folder, names, overwrite)
+    of_formats = zip(names, files, strict=False)  # the last file is the record
+    return [str(file) for name, file in of_formats if name in missing and not same_file(file, path)]
+
+
+def find_results(inputs: Sequence[str]) -> tuple[Path, ...]:
+    """Files of stored results, each once, named by files, folders or patterns such as `a/*.objects.zip`."""
+    found: dict[Path, Path] = {}
+    for name in inputs:
+        for path in _results_at(name):
+            found.setdefault(path.resolve(), path)
+    return tuple(found.values())
+
+
+def _results_at(name: str) -> list[Path]:
+    from cytoseed.images import is_url
+    from cytoseed.results.formats.objects import SUFFIX
+
+    if is_url(name):
+        raise ValueError(f"{name}: stored results are read from local files only; copy it, then convert the copy")
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(path.iterdir())
+    elif path.exists():
+        return [path]
+    elif glob.has_magic(name):
+        found = [Path(entry) for entry in sorted(glob.glob(name, recursive=True))]
+    else:
+        raise FileNotFoundError(f"there is no file or folder {name!r}; check the name")
+    found = [one for one in found if one.name.endswith(SUFFIX) and not one.name.startswith(".") and one.is_file()]
+    if not found:
+        raise FileNotFoundError(
+            f"no stored result found in {name!r}: those are files that end in {SUFFIX}, which `cytoseed segment` "
+            f"writes; for a run whose folder STEM.cytoseed still exists, with --resume --format objects"
+        )
+    return found
+
+
+def formats() -> None:
+    """List the formats in which results are written."""
+    with exit_on_mistake(FAILED):
+        from cytoseed.results.writers import WRITERS
+
+        for _, writer in sorted(WRITERS.items()):
+            is_missing = writer.needs and find_spec(writer.needs) is None
+            remedy = f" (not installed: pip install 'cytoseed[{writer.extra}]')" if is_missing else ""
+            print_entry(f"{writer.name}: STEM{writer.suffix}", f"{writer.about}{remedy}")

@@ -1,0 +1,73 @@
+"""`cytoseed datasets`: public data sets, and samples to train on made from their downloads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console, print_entry, print_note
+from cytoseed.settings import is_non_commercial
+
+if TYPE_CHECKING:
+    from cytoseed.learn.datasets import PreparedDataset
+
+datasets_app = typer.Typer(
+    name="datasets", help="List public data sets, and prepare their downloads for training.", no_args_is_help=True
+)
+
+
+@datasets_app.command("list")
+def list_sources() -> None:
+    """List public data sets: contents, size, licence, and what to download."""
+    with exit_on_mistake(FAILED):
+        from cytoseed.learn.datasets import SOURCES
+
+        for source in SOURCES.values():
+            objects = "" if source.objects is None else f", {source.objects:,} objects"
+            size = "pixel size unknown" if source.pixel_size_um is None else f"{source.pixel_size_um:g} µm per pixel"
+            facts = f"{source.images} images{objects}, {size}, {source.licence}"
+            print_entry(f"{source.name}: {source.title}", facts, f"download {source.download}", f"from {source.url}")
+
+
+@datasets_app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the data set: see `cytoseed datasets list`.")],
+    downloaded: Annotated[
+        Path, typer.Argument(metavar="DOWNLOADED_FOLDER", help="Folder with the unpacked official download.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to; data sets can share it.")],
+) -> None:
+    """Convert the unpacked download of a public data set to samples for `cytoseed train --data OUT`.
+
+    Existing equal files are kept: after an interruption, run the same command again.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.learn.datasets import find_source, prepare_source
+
+        source = find_source(name)
+        source.find_images(downloaded)
+    with exit_on_mistake(FAILED):
+        from rich.progress import Progress
+
+        console = plain_console()
+        with Progress(console=console, disable=not console.is_terminal) as bars:
+            bar = bars.add_task(f"preparing {name}")
+            prepared = prepare_source(
+                source, downloaded, out, lambda done, total: bars.update(bar, completed=done, total=total)
+            )
+        _show(prepared)
+
+
+def _show(prepared: PreparedDataset) -> None:
+    source = prepared.source
+    for split, images in prepared.images.items():
+        typer.echo(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")
+    kept = sum(prepared.images.values()) - prepared.written
+    typer.echo(f"{prepared.written} images written, {kept} there already -> {prepared.folder}")
+    typer.echo(f"licence {source.licence}, from {source.url}")
+    for text in prepared.remarks:
+        print_note(text)
+    if is_non_commercial(source.licence):
+        print_note(f"{source.name} is for non-commercial use, and so are weights that are trained on it")

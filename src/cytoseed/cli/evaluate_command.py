@@ -1,0 +1,58 @@
+"""`cytoseed evaluate`: accuracy of label images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake
+
+
+def evaluate(
+    predicted: Annotated[
+        Path, typer.Argument(metavar="PREDICTED", help="Folder of label images to score, such as `segment` writes.")
+    ],
+    true: Annotated[Path, typer.Argument(metavar="TRUE", help="Folder of true label images with the same names.")],
+    samples: Annotated[Path | None, typer.Option(help="Table with columns stem, dataset, modality.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="File for the scores of each image.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Folder for box plots, F1 against IoU, and the worst images with their errors, as PNG."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images, as background of the worst ones.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Number of worst images to draw.")] = 12,
+) -> None:
+    """Score label images against true ones.
+
+    --plot also draws the scores, and the worst images with found, missed, false, split and merged nuclei.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.learn.evaluate import evaluate_folders
+
+        _check_plots(plot, images)
+        evaluation = evaluate_folders(predicted, true, samples)
+    with exit_on_mistake(FAILED):
+        typer.echo(evaluation.to_table())
+        if evaluation.unpaired:
+            typer.echo(f"left out: {evaluation.unpaired} predicted files without a true mask", err=True)
+        if csv is not None:
+            evaluation.write_csv(csv)
+        if plot is not None:
+            from cytoseed.learn.plots import write_plots
+
+            for path in write_plots(evaluation, plot, images, worst):
+                typer.echo(path)
+
+
+def _check_plots(folder: Path | None, images: Path | None) -> None:
+    """Refuse plots that cannot be drawn, before scoring."""
+    if folder is None and images is not None:
+        raise ValueError(f"images is {str(images)!r}, which is only for the pictures of --plot; give --plot too")
+    if images is not None and not images.is_dir():
+        raise FileNotFoundError(f"images is {str(images)!r}, which is not a folder; give the folder of the images")
+    if folder is not None:
+        from cytoseed.learn.plots import require_matplotlib
+
+        require_matplotlib()

@@ -1,0 +1,126 @@
+"""Command-line flags made from the settings classes, so that each setting is documented once."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from itertools import pairwise
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from cytoseed.settings import RECIPES, ModelConfig
+
+_UNITS = {"um": "µm", "px": "px"}
+_LISTS = {"channels": "A,B,...", "region": "X,Y,W,H", "scale_range": "LOW,HIGH"}
+
+
+def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Callable[[Callable[..., None]], Any]:
+    """Add a flag for each field of a settings class to a command, and sort all its flags into panels of `--help`.
+
+    Parameters
+    ----------
+    settings
+        A dataclass of `cytoseed.settings`. Field `min_size_px` becomes `--min-size`, in px; its documentation becomes
+        the help. A tuple is given as one text, with commas.
+    panels
+        Title of each panel, with the names of its fields and of the command's own options, in order.
+
+    Returns
+    -------
+    Callable
+        Decorator of a command with a parameter `given`, a dictionary of the fields whose flags were given.
+    """
+    hints = get_type_hints(settings)
+    texts = _documentation(settings)
+    panel_of = {name: title for title, names in panels.items() for name in names}
+    order = list(panel_of)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        flags = {entry.name: _flag(settings, entry, hints[entry.name], texts) for entry in fields(settings)}
+        own = dict(inspect.signature(command, eval_str=True).parameters)
+        del own["given"]
+        every = [_in_panel(entry, panel_of.get(name)) for name, entry in {**own, **flags}.items()]
+        every.sort(key=lambda entry: order.index(entry.name) if entry.name in order else -1)
+
+        @functools.wraps(command)
+        def with_flags(**values: Any) -> None:
+            given = {name: values.pop(name) for name in flags}
+            command(**values, given={name: value for name, value in given.items() if value is not None})
+
+        with_flags.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        with_flags.__annotations__ = {entry.name: entry.annotation for entry in every}
+        return with_flags
+
+    return decorate
+
+
+def _in_panel(parameter: inspect.Parameter, title: str | None) -> inspect.Parameter:
+    """Copy of a parameter whose option is in a panel."""
+    kind, option = get_args(parameter.annotation)
+    option = copy.copy(option)
+    option.rich_help_panel = title
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option])
+
+
+def _default(settings: type, entry: Field[Any]) -> str:
+    """Default of a field as text, and those of other training recipes where they differ."""
+    if isinstance(entry.default, bool):
+        return "on" if entry.default else "off"
+    default = "" if entry.default in (None, (), MISSING) else str(entry.default)
+    others = {name: str(getattr(recipe, entry.name)) for name, recipe in RECIPES.items() if settings is type(recipe)}
+    return "; ".join([default, *(f"{name} {value}" for name, value in others.items() if value != default)])
+
+
+def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]) -> inspect.Parameter:
+    """Parameter from which typer makes a flag; a field without documentation is a setting of the model."""
+    stem, _, unit = entry.name.rpartition("_")
+    name = (stem if unit in _UNITS else entry.name).replace("_", "-")
+    spelling = f"--{name}/--no-{name}" if hint is bool else f"--{name}"
+    text, default = texts.get(entry.name), _default(settings, entry)
+    if text is None:
+        text, default = _documentation(ModelConfig)[entry.name], "the model's"
+    option = typer.Option(
+        spelling,
+        help=text,
+        metavar=_UNITS.get(unit) or _LISTS.get(entry.name),
+        show_default=default or False,
+        callback=_split_of(hint),
+    )
+    kind = str if get_origin(hint) is tuple else hint
+    return inspect.Parameter(
+        entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _split_of(hint: Any) -> Callable[[str | None], tuple[Any, ...] | None] | None:
+    """Make the callback that splits a text at commas, for fields that are tuples."""
+    kinds = {int: "whole numbers", float: "numbers"}
+
+    def split(value: str | None) -> tuple[Any, ...] | None:
+        if value is None:
+            return None
+        kind = get_args(hint)[0]
+        try:
+            return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not a list of {kinds[kind]}; put commas between") from None
+
+    return split if get_origin(hint) is tuple else None
+
+
+@functools.cache
+def _documentation(settings: type) -> dict[str, str]:
+    """Documentation strings below the fields of a class."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
+    found = {}
+    for statement, after in pairwise(getattr(body, "body", [])):
+        match statement, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split()).replace("`", "")
+    return found

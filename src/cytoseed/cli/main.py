@@ -1,0 +1,58 @@
+"""The program `cytoseed`. Commands import heavy packages when they run, so `--help` is fast."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated
+
+import typer
+
+from cytoseed import __version__
+from cytoseed.cli.convert_command import convert, formats
+from cytoseed.cli.datasets_command import datasets_app
+from cytoseed.cli.evaluate_command import evaluate
+from cytoseed.cli.export_command import export
+from cytoseed.cli.info_command import info, models
+from cytoseed.cli.merge_command import merge
+from cytoseed.cli.segment_command import demo, segment
+from cytoseed.cli.train_command import train
+from cytoseed.cli.tune_command import tune
+
+app = typer.Typer(
+    name="cytoseed",
+    help="Find every nucleus in microscopy images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+_PANELS = {
+    "Segment": (segment, merge, info, models, demo),
+    "Results and other programs": (convert, formats, export),
+    "Train and evaluate": (train, tune, evaluate),
+}
+for _title, _commands in _PANELS.items():
+    for _command in _commands:
+        _paragraphs = str(inspect.getdoc(_command)).split("\n\n")
+        _help = "\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs)  # typer keeps line breaks
+        app.command(help=_help, rich_help_panel=_title)(_command)
+app.add_typer(datasets_app, rich_help_panel="Train and evaluate")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cytoseed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Find every nucleus in microscopy images."""

@@ -1,0 +1,165 @@
+"""`cytoseed train`: models from images with instance masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console
+from cytoseed.cli.flags import settings_flags
+from cytoseed.settings import RECIPES, ModelConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from cytoseed.learn.evaluate import Accuracy
+    from cytoseed.learn.samples import TrainValSplit
+    from cytoseed.learn.train import TrainProgress, TrainResult
+    from cytoseed.models.weights import Model
+
+PANELS = {
+    "Data and output": ("data", "dataset", "output", "resume"),
+    "Model": ("start", "network", "teacher", "name", "model_pixel_size"),
+    "Length and speed": (
+        *("recipe", "config", "steps", "batch_size", "crop_px", "learning_rate", "validate_every", "patience"),
+        *("device", "precision", "compile", "memory_gb"),
+    ),
+    "Augmentation": ("augment", "scale_range", "nominal_scale_share", "synthetic_stain_share", "balance"),
+    "Advanced": (
+        *("pretrain_steps", "optimizer", "weight_decay", "clip_norm", "average_decay", "seed"),
+        *("seed_weight", "instance_weight", "teacher_weight", "max_seeds", "window_px"),
+    ),
+}
+
+
+@settings_flags(TrainConfig, PANELS)
+def train(
+    data: Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/data.md.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for models, log and checkpoint.")],
+    *,
+    recipe: Annotated[
+        str, typer.Option(help="Settings to start from: default, paper or finetune (the default with --from).")
+    ] = "",
+    config: Annotated[Path | None, typer.Option(help="JSON file of settings, which override the recipe.")] = None,
+    start: Annotated[str, typer.Option("--from", help="Model to fine-tune, by name or folder.")] = "",
+    network: Annotated[
+        str, typer.Option(help="Backbone: lite, slim or paper. By default that of --from or of the recipe.")
+    ] = "",
+    teacher: Annotated[str, typer.Option(help="Model whose output is learnt as well, by name or folder.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the model; by default that of the output folder.")] = "",
+    model_pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="µm", help="Pixel size of the model; by default that of --from, or 0.5."),
+    ] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the output.")] = False,
+    given: Mapping[str, Any],
+) -> None:
+    """Train a model on images with instance masks, from scratch or from another model.
+
+    With --from, the model is scored on the validation images before and after, and a worse model is never kept.
+    """
+    with exit_on_mistake(MISUSED):
+        from cytoseed.models.weights import load_model
+        from cytoseed.run.engine import choose_device
+
+        recipe = recipe or ("finetune" if start else "default")
+        settings = read_train_config(recipe, config, given)
+        wanted: dict[str, Any] = {"name": name or output.resolve().name}
+        if network or not start:
+            wanted["network"] = network or ("paper" if recipe == "paper" else "lite")
+        if model_pixel_size is not None:
+            wanted["pixel_size_um"] = model_pixel_size
+        model = _starting_model(start, wanted)
+        teacher_model = load_model(teacher) if teacher else None
+        choose_device(device)
+        samples = _find_split_samples(data, dataset or ())
+    with exit_on_mistake(FAILED):
+        from cytoseed.learn.train import train as run_training
+
+        typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
+        with _progress(settings.steps) as report:
+            trained = run_training(samples, model, settings, output, device, resume, report, teacher=teacher_model)
+        typer.echo(_comparison(trained))
+        if trained.best_step == 0:
+            typer.echo("no step was better than the model given by --from, so that model was kept")
+        typer.echo(f"best mean F1 {trained.best_f1_mean:.3f} at step {trained.best_step} -> {trained.folder}")
+
+
+def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) -> TrainConfig:
+    """Training settings of a recipe, overridden by a JSON file, overridden by flags."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
+    values: Any = {}
+    if file is not None:
+        if not file.is_file():
+            raise FileNotFoundError(f"config is {str(file)!r}: there is no such file")
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{file} holds a {type(values).__name__}; it must hold one object of settings")
+    return TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values, **given})
+
+
+def _find_split_samples(folder: Path, datasets: Sequence[str]) -> TrainValSplit:
+    """Training and validation samples; without a split of their own, a fifth of them validates."""
+    from cytoseed.learn.samples import TrainValSplit, find_samples, split_by_name
+
+    samples = find_samples(folder, datasets=datasets or None)
+    division = TrainValSplit(*(tuple(s for s in samples if s.split == split) for split in ("train", "val")))
+    return division if division.val else split_by_name(division.train)
+
+
+def _starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model:
+    """Model to train: a new network, or that named `start`, narrowed if `wanted` has another network."""
+    if not start:
+        return ModelConfig(**wanted)
+    from cytoseed.learn.distil import narrow_model
+    from cytoseed.models.weights import Model, load_model
+
+    model = load_model(start)
+    if wanted.get("network", model.config.network) != model.config.network:
+        model = narrow_model(model, wanted["network"])
+    changed = {**wanted, "description": f"Trained from {model.config.name}.", "figures": {}}
+    return Model(dataclasses.replace(model.config, **changed), model.segmenter)
+
+
+def _comparison(trained: TrainResult) -> str:
+    """Table of scores on the validation images, before and after."""
+    from cytoseed.learn.evaluate import align
+
+    def values(figure: Accuracy) -> tuple[str, str, str]:
+        return f"{figure.f1:.3f}", f"{figure.f1_mean:.3f}", f"{figure.aji:.3f}"
+
+    before = {figure.name: values(figure) for figure in trained.before}
+    rows: list[tuple[str, ...]] = [("validation images", "F1@0.5", "mean F1", "AJI")]
+    for after in trained.after:
+        pairs = zip(before.get(after.name, ("",) * 3), values(after), strict=True)
+        rows.append((after.name, *(f"{old} -> {new}" if old else new for old, new in pairs)))
+    return align(rows)
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[TrainProgress], None]]:
+    """Progress of a training: a bar on a terminal, otherwise a line per report."""
+    from rich.progress import Progress as Bars
+
+    console = plain_console()
+    with Bars(console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("training", total=steps)
+
+        def report(progress: TrainProgress) -> None:
+            text = f"loss {progress.loss:.3f}, best mean F1 {progress.best_f1_mean:.3f}"
+            bars.update(bar, completed=progress.step, description=text)
+            if not console.is_terminal:
+                speed = f"{progress.crops_per_second:.1f} crops/s"
+                console.print(f"step {progress.step} of {progress.steps}: {text}, {speed}")
+
+        yield report

@@ -1,0 +1,182 @@
+"""`rdf.yaml`, the description of a model as bioimage.io defines it and QuPath's reader expects it.
+
+QuPath's reader (Java) is stricter than the definition: sizes and offsets must be explicit, strings quoted, and numbers
+with an exponent need a decimal point.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cytoseed.settings import ModelConfig
+
+FORMAT_VERSION = "0.5.4"  # the lowest with all fields used here, so that older readers can read it too
+RDF_FILE = "rdf.yaml"
+PERCENTILES = (0.1, 99.9)
+EPS = 1e-6
+CLIP = (-0.5, 1.5)
+
+_NAME = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}")
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}([.+-]?[A-Za-z0-9]+)*")
+_SPDX = re.compile(r"[A-Za-z0-9.+-]+")
+_PAPER = (
+    "Goldsborough, T. et al. (2024) InstanSeg: an embedding-based instance segmentation algorithm optimized for "
+    "accurate, efficient and portable cell segmentation. arXiv."
+)
+_PAPER_DOI = "10.48550/arXiv.2408.15954"
+
+
+def package_name(config: ModelConfig) -> str:
+    """Name of a model's package, `<name>-<version>`; `ValueError` if bioimage.io does not allow name or licence."""
+    wrong = f"model {config.name!r} cannot be described for bioimage.io:"
+    remedy = "change it in the model's config.json"
+    if not _NAME.fullmatch(config.name):
+        raise ValueError(
+            f"{wrong} its name must have 5 to 128 letters without accents, digits, spaces, brackets or any of _ - +; "
+            f"{remedy}"
+        )
+    if not _VERSION.fullmatch(config.version):
+        raise ValueError(f"{wrong} its version is {config.version!r}, not one such as 0.1.0; {remedy}")
+    if not _SPDX.fullmatch(config.licence):
+        raise ValueError(
+            f"{wrong} its licence is {config.licence!r}, not an SPDX identifier such as Apache-2.0 or CC-BY-4.0; "
+            f"{remedy}"
+        )
+    return f"{config.name}-{config.version}"
+
+
+def rdf_yaml(config: ModelConfig, weights: Mapping[str, Any], hashes: Mapping[str, str], any_channels: bool) -> str:
+    """Text of `rdf.yaml`, from the entries of weights by format and the SHA-256 of files by name.
+
+    `any_channels` declares any number of channels, as QuPath needs it for a model that takes one or several.
+    """
+    sizes = {"min": 32, "step": 1}
+    content = {
+        "type": "model",
+        "format_version": FORMAT_VERSION,
+        "name": config.name,
+        "version": config.version,
+        "description": summary(config)[:512],
+        "license": config.licence,
+        "authors": [{"name": "cytoseed"}],
+        "cite": [{"text": _PAPER, "doi": _PAPER_DOI}],
+        "tags": ["cytoseed", "instance-segmentation", "2d", "microscopy", "pytorch", *config.targets],
+        "documentation": readme_file(config),
+        "covers": ["cover.png"],
+        "inputs": [
+            {
+                "id": "image",
+                "description": "Raw pixels, at the model's pixel size.",
+                "axes": [
+                    {"type": "batch", "size": 1},
+                    _channels(config, any_channels),
+                    *(_space(name, config, sizes) for name in "yx"),
+                ],
+                "data": {"type": "float32"},
+                "preprocessing": _normalisation(),
+                **_tensors("input", hashes),
+            }
+        ],
+        "outputs": [
+            {
+                "id": "instance_segmentation",
+                "description": "0 is background, each object has a number of its own from 1.",
+                "axes": [
+                    {"type": "batch", "size": 1},
+                    {"type": "channel", "channel_names": list(config.targets)},
+                    *(_space(name, config, {"tensor_id": "image", "axis_id": name, "offset": 0}) for name in "yx"),
+                ],
+                "data": {"type": "float32"},
+                **_tensors("output", hashes),
+            }
+        ],
+        "weights": weights,
+        "config": {"bioimageio": {"reproducibility_tolerance": [_tolerance()]}},
+    }
+    return "\n".join(_lines(content, 0)) + "\n"
+
+
+def readme_file(config: ModelConfig) -> str:
+    """Name of a package's README, where QuPath looks for it."""
+    return f"{config.name}_README.md"
+
+
+def summary(config: ModelConfig) -> str:
+    """Return the description of a model, by default a sentence with its targets."""
+    return config.description or f"Finds {' and '.join(config.targets)} in microscopy images."
+
+
+def _channels(config: ModelConfig, any_channels: bool) -> dict[str, Any]:
+    if any_channels and config.channels > 1:
+        size = {"min": 1, "step": 1}
+        return {"type": "index", "id": "index", "description": f"{config.channels} channels, or one", "size": size}
+    names = {1: ["grey"], 3: ["red", "green", "blue"]}
+    numbered = [f"channel_{number}" for number in range(1, config.channels + 1)]
+    return {"type": "channel", "id": "channel", "channel_names": names.get(config.channels, numbered)}
+
+
+def _space(name: str, config: ModelConfig, size: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "space", "id": name, "unit": "micrometer", "scale": float(config.pixel_size_um), "size": size}
+
+
+def _normalisation() -> list[dict[str, Any]]:
+    """List the steps of `core.prepare.normalise`, except that readers interpolate percentiles."""
+    low, high = PERCENTILES
+    scale = {"axes": ["y", "x"], "min_percentile": low, "max_percentile": high, "eps": EPS}
+    return [
+        {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}},
+        {"id": "scale_range", "kwargs": scale},
+        {"id": "clip", "kwargs": {"min": CLIP[0], "max": CLIP[1]}},
+    ]
+
+
+def _tensors(which: str, hashes: Mapping[str, str]) -> dict[str, Any]:
+    test, sample = f"test_{which}.npy", f"sample_{which}.tif"
+    return {
+        "test_tensor": {"source": test, "sha256": hashes[test]},
+        "sample_tensor": {"source": sample, "sha256": hashes[sample]},
+    }
+
+
+def _tolerance() -> dict[str, Any]:
+    """Tolerance for rounding, which may move single pixels at the edges of objects."""
+    return {"relative_tolerance": 0.0, "absolute_tolerance": 0.0, "mismatched_elements_per_million": 1000}
+
+
+def _lines(value: Any, depth: int) -> list[str]:
+    """Lines of YAML for mappings, sequences and scalars, one key or entry per line."""
+    indent = "  " * depth
+    lines: list[str] = []
+    entries = value.items() if isinstance(value, Mapping) else [(None, entry) for entry in value]
+    for key, entry in entries:
+        head = f"{indent}-" if key is None else f"{indent}{key}:"
+        if not isinstance(entry, Mapping | list | tuple):
+            lines.append(f"{head} {_scalar(entry)}")
+        elif not entry:
+            lines.append(f"{head} {'{}' if isinstance(entry, Mapping) else '[]'}")
+        elif key is None:
+            first, *rest = _lines(entry, depth + 1)
+            lines += [f"{head} {first.lstrip()}", *rest]
+        else:
+            lines += [head, *_lines(entry, depth + 1)]
+    return lines
+
+
+def _scalar(value: str | float | bool | None) -> str:
+    """YAML of one value; strings are quoted, so that no reader takes them for another type."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{"".join(_escape(letter) for letter in value)}"'
+    text = repr(value)
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+
+
+def _escape(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    return letter if letter.isprintable() else f"\\U{ord(letter):08x}"

@@ -1,0 +1,308 @@
+"""Regions of a TIFF's planes: only the tiles and strips that a region touches are read and decoded.
+
+An uncompressed run of rows is read where it lies; tiles and strips are decoded one by one, in the calling thread; axes
+in an unusual order are read as a whole. A segment of 0 bytes stands for background: white in slides (tiles of 8-bit
+RGB, as OpenSlide has it), else what the file says, else 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoseed.images.file_errors import CutFileError, ImageFileError, cut_short
+from cytoseed.images.regions import Box
+
+_KEPT_BYTES = 1 << 30  # of decoded segments, while the file is open
+_LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
+_JPEGS = (6, 7, 34892, 33007)  # compressions that have tables of their own
+_COLOUR = (2, 6)  # RGB, YCbCr
+_RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 that can be read as runs of rows
+
+
+class Plane(Protocol):
+    """Some channels of one level that are stored together."""
+
+    @property
+    def samples(self) -> int:
+        """Number of the channels."""
+        ...
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file holds all its bytes."""
+        ...
+
+    def read(self, box_yxhw: Box) -> NDArray[Any]:
+        """Read a region of all its channels: (samples, h, w), in the machine's byte order."""
+        ...
+
+
+def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
+    """Planes of one level (a `tifffile.TiffPageSeries`); their channels, one after the other, are those of the level.
+
+    All axes but Y, X and one of C or S are 1 long.
+    """
+    long = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
+    channels = math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YX")
+    height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
+    first, keyframe = series[0], series.keyframe
+    in_order = long in _RUNS and series.transform is None
+    if in_order and series.dataoffset is not None and first.databytecounts[0]:
+        dtype = series.dtype.newbyteorder(keyframe.parent.byteorder)
+        run = _Run(store, _file_of(first), series.dataoffset, 1, height, width, dtype)
+        return (run._replace(samples=channels),) if long[-1] in "SC" else run.repeated(channels)
+    as_announced = (keyframe.imagedepth, keyframe.imagelength, keyframe.imagewidth) == (1, height, width)
+    if in_order and as_announced and len(series) * keyframe.samplesperpixel == channels:
+        return tuple(plane for page in series for plane in _planes_of_page(page, keyframe, store))
+    return (_Whole(store, series, channels, height, width),)
+
+
+def _planes_of_page(page: Any, keyframe: Any, store: Store) -> Sequence[Plane]:
+    path = _file_of(page)
+    apart = 1 if keyframe.planarconfig == 1 else keyframe.samplesperpixel
+    samples = keyframe.samplesperpixel // apart
+    if keyframe.is_final and _is_one_run(page):
+        dtype = keyframe.dtype.newbyteorder(keyframe.parent.byteorder)
+        size = (samples, keyframe.imagelength, keyframe.imagewidth)
+        return _Run(store, path, page.dataoffsets[0], *size, dtype).repeated(apart)
+    keyframe.init_decode()  # tifffile wants this done by one thread
+    per_plane = math.prod(keyframe.chunked) // apart
+    return [_Segments(store, path, page, keyframe, index * per_plane, samples) for index in range(apart)]
+
+
+def _file_of(page: Any) -> Path:
+    """File that a page is in: an OME-TIFF may lie in several."""
+    return Path(page.parent.filehandle.path)
+
+
+def _is_one_run(page: Any) -> bool:
+    """Whether a page's segments follow each other in the file; tifffile only looks at the first page's."""
+    offsets, counts = page.dataoffsets, page.databytecounts
+    if page.keyframe is page:
+        return bool(counts[0])
+    return bool(counts[0]) and all(offsets[i] + counts[i] == offsets[i + 1] for i in range(len(offsets) - 1))
+
+
+class Store:
+    """Files of an image, opened when first read, and the decoded segments that are worth keeping."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files: dict[Path, BinaryIO] = {}
+        self._kept: OrderedDict[Any, NDArray[Any]] = OrderedDict()
+        self._kept_bytes = 0
+        self._making: dict[Any, Lock] = {}
+        self._lock = Lock()
+        self.alone = Lock()  # for what tifffile reads itself: it is made for one thread
+
+    def close(self) -> None:
+        """Close all files and forget all segments."""
+        for file in self._files.values():
+            file.close()
+        self._kept.clear()
+
+    def holds(self, path: Path, end: int) -> bool:
+        """Whether a file reaches as far as this byte."""
+        return end <= path.stat().st_size
+
+    def read(self, path: Path, offset: int, count: int) -> bytes:
+        """Read bytes of a file; raise `ImageFileError` if they are not all there."""
+        with self._lock:
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = path.open("rb")
+            file.seek(offset)
+            data = file.read(count)
+        if len(data) < count:
+            raise self.cut(path)
+        return data
+
+    def cut(self, path: Path) -> CutFileError:
+        """Error for pixels that lie beyond a file's end."""
+        return cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
+
+    def kept(self, key: Any, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """A decoded segment, made once while there is room for it."""
+        with self._lock:
+            making = self._making.setdefault(key, Lock())
+        with making:  # a second thread that needs it waits instead of decoding it again
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key]
+            segment = make()
+            with self._lock:
+                self._kept[key] = segment
+                self._kept_bytes += segment.nbytes
+                while self._kept_bytes > _KEPT_BYTES:
+                    self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+            return segment
+
+    def require_small(self, size: int, what: str) -> None:
+        """Refuse to decode, for a part of it, what is larger than may be kept."""
+        if size > _KEPT_BYTES:
+            raise ImageFileError(
+                f"{self.root}: {what} of {size / (1 << 30):.1f} GiB that can only be decoded at once, so "
+                f"no region of it can be read; save it as a tiled TIFF, as OME-TIFF with tiles, or as OME-Zarr"
+            )
+
+
+class _Run(NamedTuple):
+    """Uncompressed rows, one after the other."""
+
+    store: Store
+    path: Path
+    offset: int
+    samples: int
+    height: int
+    width: int
+    dtype: np.dtype[Any]
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.width * self.samples * self.dtype.itemsize
+
+    @property
+    def is_whole(self) -> bool:
+        return self.store.holds(self.path, self.offset + self.height * self._row_bytes)
+
+    def repeated(self, count: int) -> tuple[_Run, ...]:
+        """`count` such runs, one after the other."""
+        step = self.height * self._row_bytes
+        return tuple(self._replace(offset=self.offset + index * step) for index in range(count))
+
+    def read(self, box_yxhw: Box) -> NDArray[Any]:
+        top, left, height, width = box_yxhw
+        pixel_bytes = self.samples * self.dtype.itemsize
+        start = self.offset + top * self._row_bytes + left * pixel_bytes
+        if width == self.width:
+            data = self.store.read(self.path, start, height * self._row_bytes)
+        else:
+            rows = range(start, start + height * self._row_bytes, self._row_bytes)
+            data = b"".join(self.store.read(self.path, row, width * pixel_bytes) for row in rows)
+        stored = np.frombuffer(data, self.dtype).reshape(height, width, self.samples)
+        return np.moveaxis(stored, 2, 0).astype(self.dtype.newbyteorder("="), copy=False)
+
+
+class _Segments(NamedTuple):
+    """Tiles or strips of one page; of a page that stores its channels apart, those of one channel."""
+
+    store: Store
+    path: Path
+    page: Any  # tifffile's page or frame with the offsets
+    keyframe: Any  # tifffile's page with the decoder
+    first: int  # number of the first segment
+    samples: int
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of a segment."""
+        if self.keyframe.is_tiled:
+            return self.keyframe.tilelength, self.keyframe.tilewidth
+        return self.keyframe.rowsperstrip, self.keyframe.imagewidth
+
+    @property
+    def _columns(self) -> int:
+        """Number of segments side by side."""
+        count: int = -(-self.keyframe.imagewidth // self._size[1])
+        return count
+
+    @property
+    def is_whole(self) -> bool:
+        count = -(-self.keyframe.imagelength // self._size[0]) * self._columns
+        own = slice(self.first, self.first + count)
+        offsets = np.asarray(self.page.dataoffsets[own], dtype=np.uint64)
+        counts = np.asarray(self.page.databytecounts[own], dtype=np.uint64)
+        all_named = len(offsets) == len(counts) == count
+        return all_named and self.store.holds(self.path, int((offsets + counts)[counts > 0].max(initial=0)))
+
+    def read(self, box_yxhw: Box) -> NDArray[Any]:
+        top, left, height, width = box_yxhw
+        rows, columns = self._size
+        whole = (height, width) == (self.keyframe.imagelength, self.keyframe.imagewidth)
+        result = np.full((height, width, self.samples), _background(self.keyframe), self.keyframe.dtype)
+        for row in range(top // rows, -(-(top + height) // rows)):
+            for column in range(left // columns, -(-(left + width) // columns)):
+                segment = self._segment(self.first + row * self._columns + column, whole)
+                if segment is not None:
+                    _paste(result, segment, row * rows - top, column * columns - left)
+        return np.moveaxis(result, 2, 0)
+
+    def _segment(self, index: int, whole: bool) -> NDArray[Any] | None:
+        """Decode a segment, (rows, columns, samples); None where nothing is stored, which stands for background."""
+        offset, count = self.page.dataoffsets[index], self.page.databytecounts[index]
+        if not offset or not count:
+            return None
+        size = math.prod(self._size) * self.samples * self.keyframe.dtype.itemsize
+        if not whole:
+            self.store.require_small(size, f"is stored in {'tiles' if self.keyframe.is_tiled else 'compressed strips'}")
+            if not self.keyframe.is_tiled or size >= _LARGE_TILE_BYTES:
+                return self.store.kept((self.path, offset), lambda: self._decoded(index, offset, count))
+        return self._decoded(index, offset, count)
+
+    def _decoded(self, index: int, offset: int, count: int) -> NDArray[Any]:
+        data = self.store.read(self.path, offset, count)
+        tables = {}
+        if self.keyframe.compression in _JPEGS:
+            tables = {"jpegtables": self.page.jpegtables, "jpegheader": self.keyframe.jpegheader}
+        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # one in depth
+        return np.asarray(segment)
+
+
+class _Whole(NamedTuple):
+    """A level whose axes lie in an unusual order; tifffile brings it into shape."""
+
+    store: Store
+    series: Any
+    samples: int
+    height: int
+    width: int
+
+    @property
+    def is_whole(self) -> bool:
+        if self.series.dataoffset is not None:
+            return self.store.holds(_file_of(self.series[0]), self.series.dataoffset + self.series.nbytes)
+        return all(
+            self.store.holds(_file_of(page), offset + count)
+            for page in self.series
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+        )
+
+    def read(self, box_yxhw: Box) -> NDArray[Any]:
+        top, left, height, width = box_yxhw
+        if (height, width) == (self.height, self.width):
+            return self._decoded()
+        size = self.samples * self.height * self.width * self.series.dtype.itemsize
+        self.store.require_small(size, "is stored with its axes in an unusual order, as an image")
+        pixels = self.store.kept(("series", self.height, self.width), self._decoded)
+        return pixels[:, top : top + height, left : left + width]
+
+    def _decoded(self) -> NDArray[Any]:
+        if not self.is_whole:
+            raise self.store.cut(_file_of(self.series[0]))
+        with self.store.alone:
+            pixels: NDArray[Any] = self.series.asarray()
+        others = [index for index, axis in enumerate(self.series.axes) if axis not in "YX"]
+        order = [*others, self.series.axes.index("Y"), self.series.axes.index("X")]
+        return pixels.transpose(order).reshape(self.samples, self.height, self.width)
+
+
+def _background(keyframe: Any) -> Any:
+    """Value of pixels that are not stored."""
+    is_slide = keyframe.is_tiled and keyframe.photometric in _COLOUR and keyframe.dtype == np.uint8
+    return 255 if is_slide else keyframe.nodata
+
+
+def _paste(result: NDArray[Any], segment: NDArray[Any], top: int, left: int) -> None:
+    """Copy a segment (rows, columns, samples) to its place, which may be partly outside."""
+    rows = slice(max(top, 0), min(top + segment.shape[0], result.shape[0]))
+    columns = slice(max(left, 0), min(left + segment.shape[1], result.shape[1]))
+    result[rows, columns] = segment[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

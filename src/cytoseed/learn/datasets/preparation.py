@@ -1,0 +1,181 @@
+"""From a download to samples: images and masks as PNG or TIFF, ids 1 to K, a split, and rows of samples.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from cytoseed.learn.datasets.downloads import Source, SourceImage
+from cytoseed.learn.datasets.public_sources import find_source
+from cytoseed.learn.samples import SPLITS, Sample, read_table, split_by_name
+from cytoseed.paths import write_bytes
+
+_COLUMNS = ("dataset", "stem", "field", "split", "modality", "pixel_size_um", "licence")
+_LARGEST_PNG_ID = 65_535
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """Result of a preparation."""
+
+    source: Source
+    folder: Path
+    """Folder with `images` and `masks`; samples.csv is beside it."""
+    images: Mapping[str, int]
+    """Number of images by split."""
+    objects: Mapping[str, int]
+    """Number of objects by split."""
+    written: int
+    """Number of images of which a file was written; the others were there already."""
+    remarks: tuple[str, ...]
+    """Differences from the published totals, one sentence each."""
+
+
+def prepare(
+    name: str, downloaded: str | Path, out: str | Path, progress: Callable[[int, int], None] | None = None
+) -> PreparedDataset:
+    """Prepare a public data set by name; see `prepare_source`."""
+    return prepare_source(find_source(name), downloaded, out, progress)
+
+
+def prepare_source(
+    source: Source, downloaded: str | Path, out: str | Path, progress: Callable[[int, int], None] | None = None
+) -> PreparedDataset:
+    """Write the images of an unpacked download as samples to NAME/images, NAME/masks and samples.csv in `out`.
+
+    Files that are there already with the same content are kept, so an interrupted preparation can be repeated;
+    samples.csv is written last and keeps the rows of other data sets. `progress` gets images done and in all.
+    """
+    root = Path(out)
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"out is {str(root)!r}, a file; give a folder to write to")
+    found = source.find_images(downloaded)
+    _read_rows(root / "samples.csv")
+    samples = assign_splits(source, found)
+    folder = root / source.name
+    images, objects, written = Counter[str](), Counter[str](), 0
+    for done, (item, sample) in enumerate(zip(found, samples, strict=True), start=1):
+        pixels = item.image()
+        mask = _relabel(item.mask((pixels.shape[1], pixels.shape[2])))
+        if mask.shape != pixels.shape[1:]:
+            raise ValueError(f"image {item.stem} has the shape {pixels.shape[1:]} and its mask {mask.shape}")
+        written += _write_image(folder, item.stem, pixels) | _write_mask(folder, item.stem, mask)
+        images[sample.split] += 1
+        objects[sample.split] += int(mask.max(initial=0))
+        if progress is not None:
+            progress(done, len(found))
+    _write_rows(root / "samples.csv", source.name, samples)
+    remarks = _differences(source, images.total(), objects.total())
+    by_split = [{split: counts[split] for split in SPLITS} for counts in (images, objects)]
+    return PreparedDataset(source, folder, by_split[0], by_split[1], written, remarks)
+
+
+def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample, ...]:
+    """Samples, without paths, in the published splits, else in splits by a hash of the field (`split_by_name`)."""
+    no_path = Path()
+    samples = [
+        Sample(
+            *(image.stem, source.name, image.modality, image.split, no_path, no_path),
+            pixel_size_um=source.pixel_size_um,
+            field=image.field,
+            licence=source.licence,
+        )
+        for image in images
+    ]
+    splits = {sample.name: sample.split for sample in samples if sample.split}
+    rest = [sample for sample in samples if not sample.split]
+    test_share = source.test_share
+    if rest:
+        division = split_by_name(rest, test_share)
+        rest = list(division.train)
+        splits |= {sample.name: "test" for sample in division.val}
+    elif "val" not in splits.values():
+        rest, test_share = [sample for sample in samples if sample.split == "train"], 0.0
+    # The hash is the same both times: no field of `rest` ranks below the share of `test`.
+    train, val = split_by_name(rest, test_share + source.val_share)
+    splits |= {sample.name: sample.split for sample in (*train, *val)}
+    return tuple(replace(sample, split=splits[sample.name]) for sample in samples)
+
+
+def _relabel(mask: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Ids 1 to K in the order of the old ones; 0 and -1 stay."""
+    ids, places = np.unique(mask, return_inverse=True)
+    numbers = np.where(ids > 0, np.cumsum(ids > 0), ids).astype(np.int32)
+    return numbers[places].reshape(mask.shape)
+
+
+def _write_image(folder: Path, stem: str, pixels: NDArray[Any]) -> bool:
+    """Write images/STEM.png if it differs; returns whether it was written."""
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[0] not in (1, 3):
+        raise ValueError(
+            f"image {stem} is {pixels.dtype} with {pixels.shape[0]} channels; it must be 8 or 16 bit, 1 or 3"
+        )
+    planes = pixels[0] if pixels.shape[0] == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
+    return _write_if_changed(folder / "images" / f"{stem}.png", bytes(imagecodecs.png_encode(planes)))
+
+
+def _write_mask(folder: Path, stem: str, mask: NDArray[np.int32]) -> bool:
+    """Write masks/STEM.png, uint16, or with -1 or more than 65,535 ids STEM.tif, int32, if it differs."""
+    if mask.min(initial=0) >= 0 and mask.max(initial=0) <= _LARGEST_PNG_ID:
+        suffix, other, data = ".png", ".tif", bytes(imagecodecs.png_encode(mask.astype(np.uint16)))
+    else:
+        file = io.BytesIO()
+        tifffile.imwrite(file, mask.astype(np.int32), photometric="minisblack", compression="zlib")
+        suffix, other, data = ".tif", ".png", file.getvalue()
+    written = _write_if_changed(folder / "masks" / f"{stem}{suffix}", data)
+    (folder / "masks" / f"{stem}{other}").unlink(missing_ok=True)  # of an earlier preparation
+    return written
+
+
+def _write_rows(table: Path, dataset: str, samples: Sequence[Sample]) -> None:
+    """Replace the rows of a data set in samples.csv."""
+    columns, old = _read_rows(table)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*columns, *(name for name in _COLUMNS if name not in columns)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for row in old if row["dataset"] != dataset)
+    writer.writerows(_row(sample) for sample in samples)
+    _write_if_changed(table, text.getvalue().encode())
+
+
+def _read_rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+    return read_table(table, ("dataset", "stem")) if table.is_file() else ([], [])
+
+
+def _row(sample: Sample) -> dict[str, str]:
+    return {
+        "dataset": sample.dataset,
+        "stem": sample.name,
+        "field": sample.field or sample.name,
+        "split": sample.split,
+        "modality": sample.modality,
+        "pixel_size_um": "" if sample.pixel_size_um is None else f"{sample.pixel_size_um:g}",
+        "licence": sample.licence,
+    }
+
+
+def _write_if_changed(path: Path, data: bytes) -> bool:
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, data)
+    return True
+
+
+def _differences(source: Source, images: int, objects: int) -> tuple[str, ...]:
+    counts = (("images", images, source.images), ("objects", objects, source.objects))
+    return tuple(
+        f"{source.name} has {found:,} {what}; {source.counted_by} has {expected:,}"
+        for what, found, expected in counts
+        if expected is not None and found != expected
+    )

@@ -1,0 +1,1 @@
+"""Measurements of objects: shape, intensity and stain of each, in one table."""

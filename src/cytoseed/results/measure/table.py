@@ -1,0 +1,216 @@
+"""Measurements of the objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoseed.results.measure.intensity import STATISTICS, measure_values, values_at
+from cytoseed.results.measure.runs import find_runs
+from cytoseed.results.measure.shape import Shapes, measure_shapes
+from cytoseed.results.measure.stains import stain_density
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cytoseed.results.objects import Box
+    from cytoseed.results.view import ResultView
+
+_LARGE = 100_000  # objects
+
+
+class Frame(NamedTuple):
+    """Where in an image the part lies whose objects are measured."""
+
+    top: int
+    """Row of the part's first pixel in the image."""
+    left: int
+    """Column of the part's first pixel in the image."""
+    image_yx: tuple[int, int]
+    """Height and width of the image, px."""
+    core_yxhw: Box
+    """Box, in the image, of the tile that looks for the objects; all of the image where there is one pass."""
+
+
+def measure_planes(
+    planes: NDArray[np.int32],
+    image: NDArray[Any],
+    targets: Sequence[str],
+    names: Sequence[str],
+    pixel_size_um: float | None,
+    stains: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Measurements of all objects of label planes (T,H,W), by target and id; of two targets, `target` follows `id`."""
+    import pandas as pd
+
+    tables = []
+    for target, labels in zip(targets, planes, strict=True):
+        columns = _columns(labels, image, names, pixel_size_um, stains, None)
+        tables.append(_frame_of(columns if len(targets) == 1 else _with_target(columns, target)))
+    return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+
+
+def measure_objects(
+    labels: NDArray[np.int32],
+    channels: Iterable[NDArray[Any]],
+    names: Sequence[str],
+    pixel_size_um: float | None,
+    stains: Sequence[str] = (),
+    frame: Frame | None = None,
+) -> pd.DataFrame:
+    """Measure the objects of an image, or of a part of it that holds them whole.
+
+    Coordinates are those of the GeoJSON and of QuPath: the first pixel covers 0 to 1 in x and in y, so that
+    the centre of pixel (row, column) is at x = column + 0.5, y = row + 0.5. An object has the same numbers, bit for
+    bit, in whatever part it is measured. Beside the labels and one channel, about 20 bytes for each pixel of an
+    object, 30 more for each of the largest, and 4 for each of the part are needed.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (H,W), int32
+        Ids of objects, with gaps or without; 0 is background.
+    channels : iterable of ndarray, shape (H,W)
+        Booleans, integers or real numbers. Taken one after the other, none is kept.
+    names : sequence of str
+        Name of each channel.
+    pixel_size_um : float or None
+        Side of a pixel in µm; None where it is not known.
+    stains : sequence of str
+        Stains, of `STAINS`, whose optical density is measured: see `stain_density`. The channels are then red, green
+        and blue of 8 bits.
+    frame : Frame, optional
+        Where the part lies in the image; without it, the labels are the whole image.
+
+    Returns
+    -------
+    DataFrame, one row an object, by id
+        `id`; `box_x_px`, `box_y_px`, the first column and row, and `box_width_px`, `box_height_px`; `centroid_x_px`,
+        `centroid_y_px`; `area_px`; `perimeter_px`, the length of the line through the centres of the border's pixels
+        (0 for a single pixel); `axis_major_px`, `axis_minor_px` of the ellipse of equal moments, and its
+        `eccentricity`, 0 (circle) to 1 (line); `solidity`, the share of its convex hull that the object fills;
+        `touches_image_edge`, 1 where the box reaches the border of the image, else 0; `touches_tile_edge`, 1 where
+        it reaches or crosses a border of the tile inside the image. For each channel `mean_`, `sd_` (of all pixels as
+        the population), `p05_`, `p25_`, `p50_`, `p75_`, `p95_` (percentiles) and its name, followed by its number
+        where several share a name; for each stain the same and `od_<stain>`. Where the pixel size is known also
+        `centroid_x_um`, `centroid_y_um`, `area_um2`, `perimeter_um`, `axis_major_um`, `axis_minor_um`. Ids, boxes,
+        areas and touches are int64, all else is float64. Every number is finite, but for those of channels that are
+        not.
+
+    Raises
+    ------
+    ValueError
+        If a channel has another shape than the labels, there are not as many channels as names, or stains are wanted
+        and the channels are not three of 8 bits.
+    """
+    return _frame_of(_columns(labels, channels, names, pixel_size_um, stains, frame))
+
+
+def _columns(
+    labels: NDArray[np.int32],
+    channels: Iterable[NDArray[Any]],
+    names: Sequence[str],
+    pixel_size_um: float | None,
+    stains: Sequence[str],
+    frame: Frame | None,
+) -> dict[str, NDArray[Any]]:
+    """Measure what `measure_objects` says."""
+    height, width = labels.shape
+    place = frame or Frame(0, 0, (height, width), (0, 0, height, width))
+    runs = find_runs(labels)
+    shapes = measure_shapes(labels, runs, place.top, place.left)
+    columns: dict[str, NDArray[Any]] = {"id": runs.ids.astype(np.int64), **_shape_columns(shapes, pixel_size_um)}
+    columns |= _touches(shapes.box_yxhw, place)
+    pixels = runs.pixels(width)
+    del runs  # of many small objects they are as large as the table
+    named = _distinct([*names, *(f"od_{stain}" for stain in stains)])
+    colours: list[NDArray[Any]] = []
+    # mapped, as a loop's variable would keep the last channel
+    picked = map(partial(values_at, pixels, (height, width)), channels)
+    for name, values in zip(named[: len(names)], picked, strict=True):
+        columns |= _value_columns(name, values, shapes.area_px)
+        if stains:
+            colours.append(values)
+    for name, stain in zip(named[len(names) :], stains, strict=True):
+        columns |= _value_columns(name, stain_density(colours, stain), shapes.area_px)
+    return columns
+
+
+def _frame_of(columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
+    """Make a table of columns."""
+    import pandas as pd
+
+    # a copy lies in one piece, to which columns are added quickly; a large one would double the memory
+    return pd.DataFrame(columns, copy=len(columns["id"]) < _LARGE)
+
+
+def _shape_columns(shapes: Shapes, side_um: float | None) -> dict[str, NDArray[Any]]:
+    """Name the sizes and shapes."""
+    top, left, height, width = shapes.box_yxhw
+    (y, x), (major, minor), area = shapes.centroid_yx_px, shapes.axes_px, shapes.area_px
+    return {
+        "box_x_px": left,
+        "box_y_px": top,
+        "box_width_px": width,
+        "box_height_px": height,
+        **_lengths(side_um, centroid_x=x, centroid_y=y),
+        **({"area_px": area} if side_um is None else {"area_px": area, "area_um2": area * side_um**2}),
+        **_lengths(side_um, perimeter=shapes.perimeter_px),
+        **_lengths(side_um, axis_major=major),
+        **_lengths(side_um, axis_minor=minor),
+        "eccentricity": shapes.eccentricity,
+        "solidity": shapes.solidity,
+    }
+
+
+def _lengths(side_um: float | None, **lengths_px: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Name lengths in px, and after them the same in µm where the side of a pixel is known."""
+    named = {f"{name}_px": length for name, length in lengths_px.items()}
+    if side_um is not None:
+        named |= {f"{name}_um": length * side_um for name, length in lengths_px.items()}
+    return named
+
+
+def _touches(box_yxhw: NDArray[np.int64], frame: Frame) -> dict[str, NDArray[Any]]:
+    """Tell which boxes (4,K) reach the border of the image, and which a border of the tile inside the image."""
+    begin, end = box_yxhw[:2], box_yxhw[:2] + box_yxhw[2:]
+    image_end = np.array(frame.image_yx)[:, None]
+    core_begin = np.array(frame.core_yxhw[:2])[:, None]
+    core_end = core_begin + np.array(frame.core_yxhw[2:])[:, None]
+    of_image = (begin <= 0) | (end >= image_end)
+    of_tile = ((begin <= core_begin) & (core_begin > 0)) | ((end >= core_end) & (core_end < image_end))
+    # whole numbers, as the objects of a tile are stored in numbers
+    named = {"touches_image_edge": of_image, "touches_tile_edge": of_tile}
+    return {name: touches.any(axis=0).astype(np.int64) for name, touches in named.items()}
+
+
+def _value_columns(name: str, values: NDArray[Any], area: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Name what the values of the objects' pixels in one channel, or of one stain, come to."""
+    measured = zip(STATISTICS, measure_values(values, area), strict=True)
+    return {f"{statistic}_{name}": of_all for statistic, of_all in measured}
+
+
+def empty_table(result: ResultView) -> pd.DataFrame:
+    """Make a table with the columns that objects of this result would have."""
+    nothing = np.zeros((0, 0), np.uint8)
+    names = result.channel_names
+    labels = np.zeros((0, 0), np.int32)
+    columns = _columns(labels, [nothing] * len(names), names, result.pixel_size_um, result.stains, None)
+    return _frame_of(columns if len(result.targets) == 1 else _with_target(columns, ""))
+
+
+def _with_target(columns: dict[str, NDArray[Any]], target: str) -> dict[str, NDArray[Any]]:
+    """Put the target behind the id."""
+    ids = columns["id"]
+    return {"id": ids, "target": np.full(len(ids), target, object), **columns}
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Tell channels that share a name apart by their number; all of them, where that alone makes new doubles."""
+    named = [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
+    if len(set(named)) < len(named):
+        named = [f"{name} ({index})" for index, name in enumerate(names)]
+    return named

@@ -1,0 +1,130 @@
+"""Public functions: from an image to its objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cytoseed.images import ImageLike, as_image
+from cytoseed.models.weights import Model, load_model
+from cytoseed.paths import as_path
+from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, open_result
+from cytoseed.run.executor import memory_errors
+from cytoseed.run.plan import make_plan
+from cytoseed.run.resume import Existing, Request
+from cytoseed.run.slide import Callbacks, run_in_memory, run_to_files
+from cytoseed.run.tile import Clock, SlideContext, read_tile
+from cytoseed.run.tiles import single_tile
+from cytoseed.settings import ModelConfig, SegmentOptions, with_settings
+
+if TYPE_CHECKING:
+    from cytoseed.run.cluster import Cluster
+
+
+def segment(  # noqa: PLR0913
+    image: ImageLike,
+    model: Model | str | os.PathLike[str] = "nuclei",
+    options: SegmentOptions | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    existing: Existing = "refuse",
+    callbacks: Callbacks | None = None,
+    cluster: Cluster | None = None,
+    **settings: Any,
+) -> Result:
+    """Find every object in an image of any size.
+
+    An image that is too large for one pass is processed in tiles with a margin, in bounded memory; all objects come
+    out whole and once, as from the whole image (section 2.7 of the paper; docs/slides.md).
+
+    Parameters
+    ----------
+    image : path, URL, Image or array
+        A file, an image that `open_image` opened, or an array (H,W), (H,W,3), (H,W,4) or (C,H,W) of booleans,
+        integers or real numbers; also a Dask or Zarr array. It is never changed.
+    model : Model, str or path
+        A loaded model, or the name or folder of one. Load it once for many images.
+    options : SegmentOptions, optional
+        Settings of the segmentation.
+    output : str or path, optional
+        Folder or URL for the results. With it every finished tile of a large image survives whatever stops the run,
+        in the folder `STEM.cytoseed`, and the results are written as `Result.save` writes them.
+    formats : sequence of str
+        Formats to write into `output`; names from `cytoseed.results.WRITERS`.
+    existing : {'refuse', 'resume', 'overwrite'}
+        Treatment of results of the same name in `output`. Complete ones, made from the same image with the same
+        settings, are kept, and only missing formats are written. An interrupted run continues with `resume`.
+        Results made differently are refused, unless `overwrite`.
+    callbacks : Callbacks, optional
+        Functions that receive warnings, such as an unknown pixel size, and progress.
+    cluster : cytoseed.run.cluster.Cluster, optional
+        Workers that process the image; by default this process does.
+    **settings
+        Fields of `SegmentOptions`, such as `pixel_size_um=0.25`; they override those of `options`.
+
+    Returns
+    -------
+    Result
+        Labels of the input's height and width, int32: (H,W), or (T,H,W) where the model has two targets; 0 is
+        background, ids are 1..K without gaps. Labels and table are made when they are first asked for.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file or model does not exist.
+    TypeError
+        A setting that `SegmentOptions` does not have, or an array of values that are not numbers.
+    ValueError
+        A file that cannot be read; NaN or infinite values; a number of channels that the model does not take; a
+        pixel size or diameter that makes the image absurdly large or small; a device or precision that this machine
+        does not have; a region or mask that does not suit the image.
+    MemoryError
+        The image, at the model's pixel size, takes more memory than is free.
+    FileExistsError
+        `output` holds a result or run that was made differently, or an interrupted one without `resume`.
+    BlockingIOError
+        Another run is writing the same result.
+    OSError
+        `output` cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
+    """
+    resolved = with_settings(options, settings)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    opened = as_image(image)
+    request = Request(opened, as_path("." if output is None else output), loaded, resolved, tuple(formats), existing)
+    executor = None if cluster is None else cluster.executor(request)
+    if output is None:
+        return run_in_memory(request._replace(formats=()), callbacks, executor)
+    report = run_to_files(request, callbacks, executor)
+    return report.result or _existing_result(request)
+
+
+def segment_slide(image: ImageLike, output: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Result:
+    """Short for `segment(image, ..., output=output)`."""
+    return segment(image, *args, output=output, **kwargs)
+
+
+def describe(image: ImageLike, config: ModelConfig, options: SegmentOptions | None = None) -> Mapping[str, Any]:
+    """Every setting that decides the objects of a run, as JSON values: `Result.settings` of that run."""
+    return make_plan(as_image(image), config, options or SegmentOptions()).record
+
+
+def network_image(image: ImageLike, config: ModelConfig, options: SegmentOptions | None = None) -> torch.Tensor:
+    """Network input (C, h, w) float32, in [-0.5, 1.5], that `segment` makes of an image as one tile."""
+    opened = as_image(image).in_memory()
+    plan = make_plan(opened, config, options or SegmentOptions())
+    plan = plan._replace(grid=single_tile(*plan.size_yx))
+    context = SlideContext(opened, plan, None, config.channels, tta=False)
+    with opened.regions() as regions, memory_errors(plan):
+        return read_tile(context, regions, plan.grid.tile(0), Clock()).tensor
+
+
+def _existing_result(request: Request) -> Result:
+    """Result whose files all exist already: from its stored form, else computed again in memory."""
+    stored = request.output / f"{request.stem}{WRITERS['objects'].suffix}"
+    if stored.exists():
+        return open_result(stored, request.image)
+    return run_in_memory(request)

@@ -1,0 +1,221 @@
+"""Request for one image, compared with the results and interrupted runs in its output folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from cytoseed.images import Image, address
+from cytoseed.models.weights import Model
+from cytoseed.paths import require_writable
+from cytoseed.results.facts import stem_of
+from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
+from cytoseed.results.record import Record, compare, differences, read_record
+from cytoseed.results.store import SUFFIX, Store
+from cytoseed.results.writers import check_formats, paths_of
+from cytoseed.run.engine import check_precision, choose_device
+from cytoseed.run.normalisation import Limits
+from cytoseed.run.plan import Plan, make_plan
+from cytoseed.run.survey import Survey
+from cytoseed.settings import SegmentOptions
+
+Existing = Literal["refuse", "resume", "overwrite"]
+"""How to treat results and interrupted runs of the same name: see `cytoseed.segment`."""
+
+
+class Shard(NamedTuple):
+    """One of several parts into which an image's tiles are divided, each processed by a run of its own."""
+
+    number: int
+    """From 1."""
+    of: int
+    """Number of shards."""
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Shard written as `3/8`; a ValueError for anything else."""
+        number, slash, of = text.partition("/")
+        if slash and number.strip().isdecimal() and of.strip().isdecimal() and 1 <= int(number) <= int(of):
+            return cls(int(number), int(of))
+        raise ValueError(f"shard is {text!r}; it must be such as 3/8: the third of eight parts, counted from 1")
+
+    def takes(self, place: int) -> bool:
+        """Whether a small image, by its place in the list from 1, belongs to this shard as a whole."""
+        return place % self.of == self.number % self.of
+
+    def share(self, count: int) -> range:
+        """Indices of the shard's share of `count` items; the shares of all shards differ by one item at most."""
+        return range(count * (self.number - 1) // self.of, count * self.number // self.of)
+
+
+class Request(NamedTuple):
+    """One image to segment: how, and where its results go."""
+
+    image: Image
+    output: Path
+    """Folder of the results."""
+    model: Model
+    options: SegmentOptions
+    formats: tuple[str, ...]
+    existing: Existing = "refuse"
+    shard: Shard | None = None
+    """Process only this part of the tiles; `cytoseed.run.shards.merge` joins them later."""
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the results' file names."""
+        return stem_of(self.image.source)
+
+    @property
+    def store(self) -> Store:
+        """Store of the tiles' objects."""
+        part = "" if self.shard is None else f".shard-{self.shard.number}-of-{self.shard.of}"
+        return Store(self.output / f"{self.stem}{part}{SUFFIX}")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files of the formats asked for, and the record, last."""
+        record = self.output / f"{self.stem}{RECORD_SUFFIX}"
+        return (*paths_of(self.output, self.stem, self.formats).values(), record)
+
+
+class Job(NamedTuple):
+    """Work that a request leaves to do."""
+
+    plan: Plan
+    record: Record
+    overwrite: bool
+    """Ignore existing results."""
+    resumes: bool
+    """Continue an interrupted run."""
+    is_done: bool
+    """Everything exists already."""
+
+
+class RunStart(NamedTuple):
+    """What a run in tiles decided at its start."""
+
+    limits: Limits
+    stains: tuple[str, ...]
+
+
+def new_job(request: Request) -> Job:
+    """Job that ignores everything in the output folder."""
+    plan = make_plan(request.image, request.model.config, request.options)
+    record = Record.of(request.image.identity(), plan.record)
+    return Job(plan, record, overwrite=True, resumes=False, is_done=False)
+
+
+def compare_with_output(request: Request) -> Job:
+    """Job that is left after everything the output folder already holds.
+
+    Raises
+    ------
+    FileExistsError
+        Existing results were made differently, or an interrupted run is not to be resumed.
+    FileNotFoundError, TypeError, ValueError
+        An impossible request: see `cytoseed.segment`.
+    """
+    store, existing = request.store, request.existing
+    check_formats(request.formats)
+    require_writable(request.output)
+    check_precision(request.options.precision, choose_device(request.options.device))
+    if existing == "overwrite":
+        return new_job(request)
+    started = store.run()
+    options = request.options
+    if options.tile_size_px is None:  # the earlier run's: memory may allow another today
+        options = dataclasses.replace(options, tile_size_px=_earlier_tile_size(request, started))
+    job = new_job(request._replace(options=options))._replace(overwrite=False)
+    resumes = job.plan.is_tiled and started is not None and "normalisation" in started
+    found = compare(request.output, request.stem, job.record, request.formats)
+    has_files = found.state == "same" and not found.missing
+    if started is not None and started.get("overwrites") and found.state == "different":
+        job = job._replace(overwrite=True)
+    _refuse_others(request, job.record, started, () if job.overwrite else found.differences)
+    if not resumes:
+        return job._replace(is_done=started is None and has_files)
+    missing = len(set(store.todo().tolist()) - store.done())
+    is_complete = not missing and _has_ended(request, started or {})
+    if not is_complete and existing != "resume":
+        raise FileExistsError(
+            f"{store.path} holds a run that was stopped, with {missing} tiles to go: continue it with --resume "
+            f"(existing='resume' in Python), or start anew with --overwrite"
+        )
+    return job._replace(resumes=True, is_done=is_complete and (request.shard is not None or has_files))
+
+
+def record_start(request: Request, job: Job, found: Survey, batch: int) -> None:
+    """Write into the store what the run is going to do; a shard takes whole batches of `batch` tiles."""
+    if not job.overwrite:
+        request.store.announce(describe_run(request, job))
+    batches = job.plan.grid.batches(found.todo.tolist(), batch)
+    chosen = range(len(batches)) if request.shard is None else request.shard.share(len(batches))
+    todo = [tile.number for index in chosen for tile in batches[index]]
+    limits = {"low": found.limits.low.tolist(), "high": found.limits.high.tolist()}
+    run = {**describe_run(request, job), "normalisation": limits, "stains": list(found.stains)}
+    request.store.begin({**run, "tiles": len(found.todo)}, np.array(todo, np.int64))
+
+
+def read_start(store: Store) -> RunStart:
+    """Read back what `record_start` wrote."""
+    run = store.run() or {}
+    low, high = (np.array(run["normalisation"][name], np.float32) for name in ("low", "high"))
+    return RunStart(Limits(low, high), tuple(run.get("stains", ())))
+
+
+def describe_run(request: Request, job: Job) -> dict[str, Any]:
+    """Description of a run: everything that decides its result, and how to ask for it again."""
+    options = dataclasses.asdict(request.options)
+    if request.options.mask is not None:
+        options["mask"] = os.path.abspath(request.options.mask)
+    folder = request.model.folder
+    return {
+        "version": job.record.version,
+        "input": job.record.input,
+        "settings": job.record.settings,
+        "grid": job.plan.grid._asdict(),
+        "overwrites": job.overwrite,
+        "asked": {
+            "source": address(request.image),
+            "model": "" if folder is None else os.path.abspath(folder),
+            "options": options,
+            "formats": list(request.formats),
+            "shard": list(request.shard or ()),
+        },
+    }
+
+
+def _has_ended(request: Request, started: Mapping[str, Any]) -> bool:
+    """Whether a run without tiles to go has finished everything but its files."""
+    return bool(started.get("ended")) if request.shard is not None else request.store.kept() is not None
+
+
+def _refuse_others(
+    request: Request, record: Record, started: Mapping[str, Any] | None, of_files: tuple[str, ...]
+) -> None:
+    """Refuse to continue, or write over, what was made differently."""
+    lines = of_files
+    if started is not None:
+        wanted = json.loads(json.dumps({"version": record.version, "input": record.input, "settings": record.settings}))
+        lines = tuple(differences({name: started.get(name) for name in wanted}, wanted)) or lines
+    if lines:
+        raise FileExistsError(
+            f"{request.output} holds a result for {request.stem!r} that was made otherwise ({'; '.join(lines)}); "
+            f"choose another folder, or overwrite it (--overwrite, existing='overwrite')"
+        )
+
+
+def _earlier_tile_size(request: Request, started: Mapping[str, Any] | None) -> int | None:
+    """Tile size of the run or result in the output folder."""
+    if started is None:
+        record = read_record(request.output / f"{request.stem}{RECORD_SUFFIX}")
+        started = record.decides if record is not None else {}
+    found = started.get("settings", {}).get("tile_size_px")
+    return found if isinstance(found, int) else None

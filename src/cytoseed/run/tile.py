@@ -1,0 +1,372 @@
+"""One tile, from its pixels to its objects at full resolution."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
+from cytoseed.core.scale import part_needed, rescale_labels, rescale_labels_part
+from cytoseed.core.seeds import highest_points
+from cytoseed.images import Image, Regions
+from cytoseed.results.measure.table import Frame, measure_objects
+from cytoseed.results.objects import Objects, around, join_objects, numbers_of, pack_masks
+from cytoseed.run.engine import Engine
+from cytoseed.run.normalisation import Limits, pixel_limits
+from cytoseed.run.plan import Plan, check_values, prepare_input, select_stain
+from cytoseed.run.stitch import Trimmed
+from cytoseed.run.tiles import Box, Tile
+
+WIDE_MARGIN_PX = 256
+"""Margin for tiles with an object that reaches beyond the usual one: half the pixel classifier's largest window."""
+
+
+class TileInput(NamedTuple):
+    """A tile's pixels as read, and as the network receives them."""
+
+    pixels: NDArray[Any]
+    """(C,h,w) The chosen channels at the plan's level."""
+    origin_yx: tuple[int, int]
+    """Where they begin in the level."""
+    tensor: torch.Tensor
+    """(C,h,w) float32: the network's input."""
+
+
+class TileResult(NamedTuple):
+    """Objects of one tile, or the error that prevented them."""
+
+    tile: Tile
+    objects: Objects | None
+    error: Exception | None
+
+
+class SlideContext(NamedTuple):
+    """Everything that the tiles of one image share."""
+
+    image: Image
+    plan: Plan
+    limits: Limits | None
+    """Normalisation; None: computed from the pixels of the only tile."""
+    channels: int
+    """Channels that the model takes."""
+    tta: bool
+    stains: tuple[str, ...] = ()
+    """Stains whose optical density is measured."""
+
+
+class Clock:
+    """Seconds spent in each stage, summed over threads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time of the `with` block for a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add({stage: time.perf_counter() - started})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add seconds measured elsewhere."""
+        for stage, taken in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
+
+
+def read_tile(context: SlideContext, regions: Regions, tile: Tile, clock: Clock) -> TileInput:
+    """Read a tile's pixels, and normalise and rescale them for the network."""
+    plan = context.plan
+    top, left, height, width = part_needed(tile.input_yxhw, plan.level_yx, plan.step_yx)
+    with clock("read"):
+        pixels = regions.read((top, left, height, width), plan.level, plan.channels)
+    with clock("prepare"):
+        check_values(pixels)
+        selected = select_stain(pixels, plan)
+        limits = pixel_limits(selected) if context.limits is None else context.limits
+        tensor = prepare_input(selected, (top, left), limits, plan, context.channels, tile.input_yxhw)
+    return TileInput(pixels, (top, left), tensor)
+
+
+class TileProcessor:
+    """Processes tiles in three stages, each of which may run in a thread of its own: `read`, `fields`, `objects`."""
+
+    def __init__(self, context: SlideContext, regions: Regions, engine: Engine, clock: Clock) -> None:
+        self._context = context
+        self._regions = regions
+        self._engine = engine
+        self._clock = clock
+        self._network_lock = threading.Lock()
+
+    def read(self, tile: Tile) -> TileInput:
+        """Read a tile's pixels and prepare them for the network."""
+        return read_tile(self._context, self._regions, tile, self._clock)
+
+    def fields(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Run the network on inputs (C, h, w) of equal size: (V, N, T, F, h, w)."""
+        with self._network_lock, self._clock("network"):  # two at once would take twice the memory
+            views = self._engine.views(torch.stack(list(tensors)), self._context.tta)
+            if views.device.type == "cuda":
+                torch.cuda.synchronize(views.device)
+            return views
+
+    def labels(self, views: torch.Tensor) -> torch.Tensor:
+        """Labels (T, h, w) of the fields (V, 1, T, F, h, w) of a tile, or of a region of it."""
+        with self._clock("objects"):
+            return self._engine.labels_of_views(views, self._context.plan.thresholds)
+
+    def objects(self, tile: Tile, tile_input: TileInput, views: torch.Tensor) -> Objects:
+        """Find the objects that a tile owns, and those that enter its core, from its fields (V, 1, T, F, h, w).
+
+        A tile with an object that reaches beyond the margin is processed again with a wide margin, as is one whose
+        nucleus or cell does. Objects that reach beyond that are left out and listed, their partners kept alone.
+        """
+        found = self._find(tile, views)
+        grid = self._context.plan.grid
+        if any(plane.reaches_out for plane in found) and grid.margin_px < WIDE_MARGIN_PX:
+            tile = grid._replace(margin_px=WIDE_MARGIN_PX).tile(tile.number)
+            tile_input = self.read(tile)
+            found = self._find(tile, self.fields([tile_input.tensor]))
+        with self._clock("measure"):
+            measured = [self._measure(tile, plane, target, tile_input) for target, plane in enumerate(found)]
+            objects, pairs = zip(*measured, strict=True)
+            return replace(join_objects(objects), partner=_partners(np.concatenate(pairs)))
+
+    def _find(self, tile: Tile, views: torch.Tensor) -> list[_TileObjects]:
+        """Objects of each target, at full resolution."""
+        top, left = tile.objects_yxhw[0] - tile.input_yxhw[0], tile.objects_yxhw[1] - tile.input_yxhw[1]
+        near = views[..., top : top + tile.objects_yxhw[2], left : left + tile.objects_yxhw[3]]
+        labels = self.labels(near)
+        with self._clock("objects"):
+            seed_maps = near[:, 0, :, -1].mean(0).cpu()
+            planes = [self._candidates(tile, *plane) for plane in zip(labels, seed_maps, strict=True)]
+            if len(planes) == 2:
+                _join_pairs(*planes)
+            return [self._select(tile, plane) for plane in planes]
+
+    def _candidates(self, tile: Tile, labels: torch.Tensor, seed_map: torch.Tensor) -> _Candidates:
+        """All objects of one target (h,w), with everything that decides which tile owns them."""
+        ids, labels = _renumber(labels)
+        points, heights = highest_points(labels, seed_map)
+        return _Candidates(
+            labels,
+            ids,
+            np.zeros(len(ids), np.int64),
+            points.numpy() + tile.objects_yxhw[:2],
+            heights.numpy(),
+            ~_occurring(_inner_border(labels, tile.objects_yxhw, self._context.plan.size_yx), len(ids)),
+            _occurring(_core(labels, tile), len(ids)),
+            np.zeros(len(ids), bool),
+        )
+
+    def _select(self, tile: Tile, candidates: _Candidates) -> _TileObjects:
+        """Candidates that belong to the tile, at full resolution."""
+        plan, point = self._context.plan, candidates.point_yx
+        core_begin, core_size = np.array(tile.core_yxhw[:2]), np.array(tile.core_yxhw[2:])
+        is_owned = ((point >= core_begin) & (point < core_begin + core_size)).all(axis=1)
+        scale = np.array(plan.full_yx) / plan.size_yx
+        is_wanted = plan.area.holds((point + 0.5) * scale)
+        cut = is_owned & ~candidates.is_whole & is_wanted
+        selected = is_wanted & candidates.is_whole & (is_owned | candidates.enters)
+        full, box = self._full_labels(tile, candidates.labels, selected)
+        return _TileObjects(
+            labels=full,
+            box_yxhw=box,
+            score=candidates.height[selected],
+            is_owned=is_owned[selected],
+            pair=candidates.pair[selected],
+            cut_yxhw=self._boxes(tile, candidates.labels, cut),
+            reaches_out=bool((cut | (is_owned & is_wanted & candidates.is_parted)).any()),
+        )
+
+    def _full_labels(
+        self, tile: Tile, labels: torch.Tensor, selected: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int32], Box]:
+        """Labels of the selected objects, renumbered from 1, at full resolution, and their box in the image."""
+        number = np.concatenate([np.zeros(1, np.int32), np.cumsum(selected, dtype=np.int32) * selected])
+        kept = torch.from_numpy(number)[labels.long()]
+        small_yx, full_yx = self._context.plan.size_yx, self._context.plan.full_yx
+        box = self._context.plan.full_box(tile.objects_yxhw)
+        full = rescale_labels_part(kept[None], tile.objects_yxhw[:2], small_yx, full_yx, box)
+        if full_yx[0] < small_yx[0] or full_yx[1] < small_yx[1]:  # shrunk objects may fall apart
+            full = keep_largest_fill_holes(full.long(), int(selected.sum()), 0).to(torch.int32)
+        return full[0].numpy(), box
+
+    def _boxes(self, tile: Tile, labels: torch.Tensor, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Boxes, in the image, of the selected objects."""
+        if not selected.any():
+            return np.zeros((0, 4), np.int64)
+        return _object_boxes(*self._full_labels(tile, labels, selected))[1]
+
+    def _measure(
+        self, tile: Tile, found: _TileObjects, target: int, tile_input: TileInput
+    ) -> tuple[Objects, NDArray[np.int64]]:
+        """Packed and measured objects of one target, and the number of each one's pair."""
+        context = self._context
+        ids, boxes = _object_boxes(found.labels, found.box_yxhw)
+        top, left, height, width = around(boxes)
+        y, x = top - found.box_yxhw[0], left - found.box_yxhw[1]
+        labels = found.labels[y : y + height, x : x + width]
+        table = _measured(context, tile, labels, (top, left), self._channels((top, left, height, width), tile_input))
+        corners = (boxes[:, :2] - found.box_yxhw[:2]).tolist()
+        masks = [
+            found.labels[r : r + tall, c : c + wide] == number
+            for number, (r, c), (tall, wide) in zip(ids.tolist(), corners, boxes[:, 2:].tolist(), strict=True)
+        ]
+        objects = Objects(
+            target=np.full(len(ids), target, np.uint8),
+            box_yxhw=boxes,
+            bits=pack_masks(masks),
+            score=found.score[ids - 1].astype(np.float32),
+            is_owned=found.is_owned[ids - 1],
+            left_out_yxhw=found.cut_yxhw,
+            **table,
+        )
+        return objects, found.pair[ids - 1]
+
+    def _channels(self, box_yxhw: Box, tile_input: TileInput) -> Iterator[NDArray[Any]]:
+        """Channels of a region at full resolution, one at a time, from the tile's pixels where they suffice."""
+        plan = self._context.plan
+        top, left, height, width = box_yxhw
+        y, x = top - tile_input.origin_yx[0], left - tile_input.origin_yx[1]
+        for channel in range(self._context.image.shape[0]):
+            if not height or not width:
+                yield np.zeros((height, width), self._context.image.dtype)
+            elif plan.level == 0 and channel in plan.channels:
+                yield tile_input.pixels[plan.channels.index(channel), y : y + height, x : x + width]
+            else:
+                yield self._regions.read(box_yxhw, 0, [channel])[0]
+
+
+def measure_trimmed(context: SlideContext, regions: Regions, before: Objects, trimmed: Trimmed) -> Objects:
+    """Measure an object that lost pixels to another; `before` is the object alone, as it was."""
+    box = trimmed.box_yxhw
+    channels = (regions.read(box, 0, [channel])[0] for channel in range(context.image.shape[0]))
+    tile, labels = context.plan.grid.tile(trimmed.tile), trimmed.mask.astype(np.int32)
+    table = _measured(context, tile, labels, box[:2], channels)
+    return replace(before, box_yxhw=np.array([box], np.int64), bits=pack_masks([trimmed.mask]), **table)
+
+
+def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[np.int32]:
+    """Labels (T, h, w) of a whole network input, rescaled to the size of the image, with ids 1..K."""
+    shrinks = height < labels.shape[1] or width < labels.shape[2]
+    labels = rescale_labels(labels, height, width)
+    if shrinks:  # objects may fall apart or vanish
+        count = int(labels.max())
+        planes = [keep_largest_fill_holes(target[None].long(), count, 0) for target in labels]
+        labels = relabel_sequential(torch.cat(planes), count)
+    result: NDArray[np.int32] = labels.numpy()
+    return result
+
+
+def _measured(
+    context: SlideContext,
+    tile: Tile,
+    labels: NDArray[np.int32],
+    origin_yx: tuple[int, int],
+    channels: Iterator[NDArray[Any]],
+) -> dict[str, NDArray[Any]]:
+    """Measurements of the objects in a crop of a tile, as fields of `Objects`."""
+    frame = Frame(*origin_yx, context.plan.full_yx, context.plan.full_box(tile.core_yxhw))
+    names, pixel_size_um = context.image.channel_names, context.plan.pixel_size_um
+    return numbers_of(measure_objects(labels, channels, names, pixel_size_um, context.stains, frame))
+
+
+class _Candidates(NamedTuple):
+    """All objects 1..K of one target in a tile."""
+
+    labels: torch.Tensor  # (h,w) at the network's resolution
+    id: NDArray[np.int64]  # (K,) shared by a nucleus and its cell
+    pair: NDArray[np.int64]  # (K,) equal for a nucleus and a cell that are both whole; 0 for none
+    point_yx: NDArray[np.int64]  # (K,2) in the network's input: decides the owner
+    height: NDArray[np.float32]  # (K,) of the seed map at that point
+    is_whole: NDArray[np.bool_]  # (K,) does not touch an inner border of the region
+    enters: NDArray[np.bool_]  # (K,) meets the tile's core
+    is_parted: NDArray[np.bool_]  # (K,) it or its partner is not whole
+
+
+class _TileObjects(NamedTuple):
+    """Objects of one target that belong to a tile."""
+
+    labels: NDArray[np.int32]  # (h,w) at full resolution
+    box_yxhw: Box  # position of the labels in the image
+    score: NDArray[np.float32]  # of object 1, 2, ...
+    is_owned: NDArray[np.bool_]
+    pair: NDArray[np.int64]  # equal for a nucleus and its cell; 0 for none
+    cut_yxhw: NDArray[np.int64]  # boxes of owned objects that touch an inner border
+    reaches_out: bool  # a wider margin would show more of an owned object or its partner
+
+
+def _join_pairs(nuclei: _Candidates, cells: _Candidates) -> None:
+    """Give nuclei the owner of their cells, in place; a pair that is not whole is parted.
+
+    The parts of such a pair stand alone; a tile that has the pair whole wins when tiles are stitched.
+    """
+    _, nucleus, cell = np.intersect1d(nuclei.id, cells.id, assume_unique=True, return_indices=True)
+    are_whole = nuclei.is_whole[nucleus] & cells.is_whole[cell]
+    nuclei.is_parted[nucleus] = cells.is_parted[cell] = ~are_whole
+    nucleus, cell = nucleus[are_whole], cell[are_whole]
+    nuclei.point_yx[nucleus] = cells.point_yx[cell]
+    nuclei.enters[nucleus] = cells.enters[cell] = nuclei.enters[nucleus] | cells.enters[cell]
+    nuclei.pair[nucleus] = cells.pair[cell] = cells.id[cell]
+
+
+def _partners(pair: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of the other object with the same pair number; -1 for number 0, and where the other has vanished."""
+    order = np.argsort(pair, kind="stable")
+    number = pair[order]
+    same = (number[1:] == number[:-1]) & (number[1:] > 0)
+    partner = np.full(len(pair), -1, np.int64)
+    partner[order[:-1][same]], partner[order[1:][same]] = order[1:][same], order[:-1][same]
+    return partner
+
+
+def _renumber(labels: torch.Tensor) -> tuple[NDArray[np.int64], torch.Tensor]:
+    """Ids that occur, and labels renumbered by their places from 1."""
+    present = _occurring(labels.flatten(), int(labels.max()))
+    ids = np.flatnonzero(present) + 1
+    number = np.zeros(len(present) + 1, np.int32)
+    number[ids] = np.arange(1, len(ids) + 1)
+    return ids, torch.from_numpy(number)[labels.long()]
+
+
+def _inner_border(labels: torch.Tensor, box_yxhw: Box, image_yx: tuple[int, int]) -> torch.Tensor:
+    """Labels on those sides of a box that are not sides of the image."""
+    top, left, height, width = box_yxhw
+    sides = [(top > 0, labels[0]), (top + height < image_yx[0], labels[-1])]
+    sides += [(left > 0, labels[:, 0]), (left + width < image_yx[1], labels[:, -1])]
+    return torch.cat([side for is_inner, side in sides if is_inner] or [labels[:0].flatten()])
+
+
+def _core(labels: torch.Tensor, tile: Tile) -> torch.Tensor:
+    """Labels in the tile's core, flattened."""
+    top, left = tile.core_yxhw[0] - tile.objects_yxhw[0], tile.core_yxhw[1] - tile.objects_yxhw[1]
+    return labels[top : top + tile.core_yxhw[2], left : left + tile.core_yxhw[3]].flatten()
+
+
+def _occurring(labels: torch.Tensor, count: int) -> NDArray[np.bool_]:
+    """Which of the ids 1..count occur."""
+    present = np.zeros(count + 1, bool)
+    present[labels.numpy()] = True
+    return present[1:]
+
+
+def _object_boxes(labels: NDArray[np.int32], box_yxhw: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids of the objects that occur, and their boxes (K,4) in the image."""
+    from scipy.ndimage import find_objects
+
+    slices = find_objects(labels) if labels.size else []
+    present = [(number, *own) for number, own in enumerate(slices, start=1) if own is not None]
+    ids = np.array([number for number, _, _ in present], np.int64)
+    boxes = [(y.start, x.start, y.stop - y.start, x.stop - x.start) for _, y, x in present]
+    offset = np.array((*box_yxhw[:2], 0, 0), np.int64)
+    return ids, np.array(boxes, np.int64).reshape(-1, 4) + offset

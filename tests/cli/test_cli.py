@@ -1,0 +1,231 @@
+"""The commands beside `segment`: what they write, what they say, and their exit codes."""
+
+import json
+import re
+import subprocess
+import sys
+from importlib import resources
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from cytoseed.cli.main import app
+from cytoseed.models.weights import list_models
+from scenes import RESULTS, names
+
+NUCLEI = resources.files("cytoseed.models") / "nuclei" / "config.json"
+
+
+def test_the_demo(run, tmp_path):
+    done = run("demo", "--model", "untrained", "--output", tmp_path / "demo")
+    assert done.exit_code == 0
+    assert " nuclei in " in done.stdout
+    assert done.stdout.rstrip().endswith("immunohistochemistry.overlay.png")
+    stem = "immunohistochemistry"
+    assert names(tmp_path / "demo") == sorted([f"{stem}.png", *(stem + ending for ending in RESULTS)])
+
+
+def test_models_are_listed(run):
+    done = run("models")
+    assert done.exit_code == 0
+    assert "bright" in done.stdout
+    assert "lite" in done.stdout
+    for model in list_models():
+        assert model.description in " ".join(done.stdout.split())
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_info(run, tmp_path, image):
+    path = tmp_path / "stated.ome.tif"
+    sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "actin"]}, **sizes}
+    tifffile.imwrite(path, np.zeros((2, 30, 40), np.uint16), ome=True, metadata=metadata)
+    done = run("info", path, image, tmp_path / "nowhere.png")
+    assert done.exit_code == 1
+    for text in ("40 x 30 px", "0 (DAPI), 1 (actin)", "uint16", "0.25 µm (OME metadata)", "pixel size  not stated"):
+        assert text in done.stdout
+    assert "nowhere.png" in done.stderr
+
+
+def test_info_shows_pixels_that_are_no_squares(run, tmp_path):
+    path = tmp_path / "wide.tif"
+    tifffile.imwrite(path, np.zeros((30, 40), np.uint8), resolution=(10_000, 20_000), resolutionunit="CENTIMETER")
+    done = run("info", path)
+    assert done.exit_code == 0
+    assert "1 x 0.5 µm, width x height (TIFF resolution tags)" in done.stdout
+
+
+def test_evaluate(run, segment, image, tmp_path):
+    segment(image, "--format", "labels")
+    truth = tmp_path / "true"
+    truth.mkdir()
+    tifffile.imwrite(truth / "scene.tif", (tifffile.imread(image) > 0).astype(np.uint8))
+    figures = tmp_path / "figures.csv"
+    done = run("evaluate", tmp_path / "out", truth, "--csv", figures)
+    assert done.exit_code == 0
+    assert "F1@0.5" in done.stdout
+    assert figures.read_text().splitlines()[1].startswith("scene,")
+    wrong = run("evaluate", tmp_path / "nowhere", truth)
+    assert wrong.exit_code == 2
+    assert "nowhere" in wrong.stderr
+
+
+@pytest.fixture
+def training_data(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        mask = np.zeros((64, 64), np.uint8)
+        for number, (row, column) in enumerate(rng.integers(0, 48, (4, 2)), start=1):
+            mask[row : row + 14, column : column + 14] = number
+        for kind, pixels in (("images", 200 * (mask > 0).astype(np.uint8)), ("masks", mask)):
+            (tmp_path / "data" / kind).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(tmp_path / "data" / kind / f"{index}.tif", pixels)
+    return tmp_path / "data"
+
+
+def test_train_makes_a_model_that_segments(run, segment, image, training_data, tmp_path):
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"steps": 50, "pretrain_steps": 1, "batch_size": 1, "crop_px": 64}))
+    output = tmp_path / "trained"
+    flags = ["--config", settings, "--steps", 2, "--validate-every", 2, "--device", "cpu"]
+    done = run("train", "--data", training_data, "--output", output, *flags)
+    assert done.exit_code == 0, done.output
+    assert "3 images to learn from, 1 to validate with" in done.stdout
+    assert "step 2 of 2" in done.stdout
+    config = json.loads((output / "best" / "config.json").read_text())
+    (stage,) = config["recipe"]["stages"]
+    assert (config["name"], stage["steps"], stage["crop_px"]) == ("trained", 2, 64)
+    assert segment(image, model=output / "best").exit_code == 0
+    again = run("train", "--data", training_data, "--output", output, *flags)
+    assert again.exit_code == 1
+    assert "holds a training already" in again.stderr
+
+
+def test_training_goes_on_from_a_model(run, training_data, tmp_path):
+    """Settings are those for few images; figures are shown before and after, and do not fall."""
+    output = tmp_path / "mine"
+    flags = ["--steps", 2, "--crop", 64, "--batch-size", 1, "--device", "cpu", "--model-pixel-size", 0.4]
+    done = run("train", "--data", training_data, "--output", output, "--from", "nuclei", *flags)
+    assert done.exit_code == 0, done.output
+    config = json.loads((output / "best" / "config.json").read_text())
+    *before, last = config["recipe"]["stages"]
+    assert len(before) == len(json.loads(NUCLEI.read_text())["recipe"]["stages"])
+    assert (last["pretrain_steps"], last["patience"]) == (0, 5)
+    assert (config["name"], config["pixel_size_um"], config["licence"]) == ("mine", 0.4, "not stated")
+    was, now = re.search(r"^all .*?([\d.]+) -> ([\d.]+)  ", done.stdout, re.MULTILINE).groups()
+    assert float(now) >= float(was) > 0
+
+
+def test_a_lighter_network_is_made_of_another_and_taught_by_it(run, training_data, tmp_path):
+    wide, output = tmp_path / "wide", tmp_path / "light"
+    flags = ["--data", training_data, "--steps", 1, "--crop", 64, "--batch-size", 1, "--device", "cpu"]
+    first = run("train", "--output", wide, "--network", "lite", *flags)
+    assert first.exit_code == 0, first.output
+    flags += ["--teacher", wide / "last", "--teacher-weight", 2]
+    done = run("train", "--output", output, "--from", wide / "last", "--network", "slim", *flags)
+    assert done.exit_code == 0, done.output
+    config = json.loads((output / "last" / "config.json").read_text())
+    assert (config["network"], config["recipe"]["stages"][-1]["teacher_weight"]) == ("slim", 2)
+    assert len(config["recipe"]["stages"]) == 2
+
+
+def test_a_network_that_cannot_be_made_of_the_other_is_refused(run, training_data, tmp_path):
+    flags = ["--data", training_data, "--output", tmp_path / "out", "--from", "nuclei-paper", "--network", "slim"]
+    done = run("train", *flags)
+    assert done.exit_code == 2
+    assert "built differently" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_recipe(run, training_data, tmp_path):
+    done = run("train", "--data", training_data, "--output", tmp_path / "trained", "--recipe", "best")
+    assert done.exit_code == 2
+    assert "recipe is 'best'; it must be one of default, paper, finetune" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"step": 5}', "no setting 'step'"),
+        ("{", "not valid JSON"),
+        ("[]", "holds a list"),
+        ('{"steps": "800"}', "steps is '800'; it must be a whole number"),
+        ('{"batch_size": 2.5}', "batch_size is 2.5; it must be a whole number"),
+        ('{"scale_range": 1}', "scale_range is 1; it must be 2 numbers"),
+        ('{"scale_range": [0.5, 1, 2]}', "scale_range is (0.5, 1, 2); it must be 2 numbers"),
+        ('{"compile": "no"}', "compile is 'no'; it must be true or false"),
+        ('{"synthetic_stain_share": 7}', "synthetic_stain_share is 7; it must be from 0 to 1"),
+    ],
+)
+def test_a_broken_training_configuration(run, training_data, tmp_path, text, message):
+    settings = tmp_path / "settings.json"
+    settings.write_text(text)
+    done = run("train", "--data", training_data, "--output", tmp_path / "trained", "--config", settings)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("0.5,2", "folder 'nowhere' does not exist"),
+        ("2, 0.5", r"scale_range is (2.0, 0.5); it must be two numbers above 0"),
+        ("0.5,x", "is not a list of numbers"),
+    ],
+)
+def test_several_numbers_have_commas_between(run, tmp_path, given, message):
+    done = run("train", "--data", "nowhere", "--output", tmp_path / "trained", "--scale-range", given)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_thresholds_are_chosen_on_what_the_training_set_aside(run, training_data, tmp_path):
+    flags = ["--steps", 1, "--crop", 64, "--batch-size", 1, "--device", "cpu"]
+    trained = run("train", "--data", training_data, "--output", tmp_path / "mine", "--from", "nuclei", *flags)
+    assert "3 images to learn from, 1 to validate with" in trained.stdout
+    last = tmp_path / "mine" / "last"
+    for model, which in (("nuclei", "4 images in the data"), (last, "1 image that the training set aside")):
+        tuned = run("tune", "--model", model, "--data", training_data, "--output", tmp_path / f"tuned {which}")
+        assert f"thresholds are chosen on the {which}" in tuned.stdout, tuned.output
+
+
+def test_every_setting_has_a_flag_with_its_help():
+    for command, flags in {
+        "segment": ("--pixel-size", "--diameter", "--channels", "--device", "--peak-radius", "--agreement-iou"),
+        "train": ("--steps", "--batch-size", "--learning-rate", "--scale-range", "--compile", "--no-compile"),
+    }.items():
+        done = CliRunner(env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(app, [command, "--help"])
+        assert done.exit_code == 0
+        assert all(flag in done.stdout for flag in flags)
+    assert "Highest learning rate." in done.stdout
+
+
+def test_a_threshold_that_is_not_given_is_the_models():
+    done = CliRunner(env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(app, ["segment", "--help"])
+    lines = {line.split()[1]: line for line in done.stdout.splitlines() if " --" in line and line.startswith("│")}
+    assert "the model's" in lines["--seed-threshold"]
+    assert "the model's)" not in lines["--pixel-size"]
+
+
+def test_the_version(run):
+    assert run("--version").stdout.startswith("cytoseed 0")
+
+
+def test_help_in_a_process_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "-m", "cytoseed", "--help"], check=True, capture_output=True, text=True, timeout=120
+    )
+    assert "segment" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_package_and_the_command_line_are_light():
+    heavy = ("torch", "scipy", "skimage", "cv2", "pandas", "tifffile", "imagecodecs", "numpy")
+    code = (
+        "import sys, cytoseed, cytoseed.cli.main, cytoseed.__main__;"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,203 @@
+"""`cytoseed convert` and `cytoseed formats`: what they write, what they say, and their exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import zarr
+
+from cytoseed.results import WRITERS
+from scenes import names, write_image
+
+
+@pytest.fixture
+def stored(segment, image, tmp_path):
+    assert segment(image, "--format", "objects,labels").exit_code == 0
+    return tmp_path / "out" / "scene.objects.zip"
+
+
+def test_files_are_those_that_segment_would_have_written(run, segment, image, stored, tmp_path):
+    done = run("convert", stored, "--format", "table, geojson,overlay,labels")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith("scene.objects.zip: -> ")
+    assert [name for name in ("scene.csv", "scene.geojson", "scene.overlay.png") if name in done.stdout]
+    assert "scene.labels.tif" not in done.stdout, "it was there"
+    later = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    segment(image, "--overwrite", "--format", "table,geojson,overlay,labels,objects")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == later
+    assert segment(image, "--format", "table,geojson").stdout == "scene.tif: already there\n"
+
+
+def test_what_is_there_is_left_unless_overwritten(run, stored, tmp_path):
+    run("convert", stored, "--format", "table")
+    table = tmp_path / "out" / "scene.csv"
+    made = table.read_text()
+    table.write_text("edited by mistake")
+    assert run("convert", stored, "-f", "table,objects").stdout == "scene.objects.zip: already there\n"
+    assert table.read_text() == "edited by mistake"
+    assert run("convert", stored, "-f", "table,objects", "--overwrite").stdout == f"scene.objects.zip: -> {table}\n"
+    assert table.read_text() == made
+    assert "scene.labels.tif" in names(tmp_path / "out"), "not asked for, and left"
+
+
+def test_another_folder_gets_a_record_of_its_own(run, stored, tmp_path):
+    before = names(tmp_path / "out")
+    done = run("convert", stored, "--format", "table,geojson", "--output", tmp_path / "deep" / "er")
+    assert done.exit_code == 0
+    assert names(tmp_path / "deep" / "er") == ["scene.csv", "scene.cytoseed.json", "scene.geojson"]
+    assert names(tmp_path / "out") == before
+    records = [json.loads((tmp_path / name / "scene.cytoseed.json").read_text()) for name in ("out", "deep/er")]
+    assert records[0]["settings"] == records[1]["settings"]
+    assert records[0]["input"] == records[1]["input"]
+
+
+def test_folders_and_patterns_of_results(run, segment, tmp_path):
+    for name in ("a.tif", "b.tif"):
+        segment(write_image(tmp_path / "in" / name), "--format", "objects")
+    done = run("convert", tmp_path / "out", "--format", "table")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.objects.zip", "b.objects.zip"]
+    done = run("convert", tmp_path / "out" / "b*.zip", tmp_path / "out" / "b.objects.zip", "--format", "geojson")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["b.objects.zip"]
+
+
+def test_one_bad_result_does_not_stop_the_others(run, segment, tmp_path):
+    for name in ("a.tif", "b.tif", "c.tif"):
+        segment(write_image(tmp_path / "in" / name), "--format", "objects")
+    cut = tmp_path / "out" / "b.objects.zip"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    done = run("convert", tmp_path / "out", "--format", "table")
+    assert done.exit_code == 1
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.objects.zip", "c.objects.zip"]
+    first, last = done.stderr.splitlines()
+    assert first.startswith(f"error: {cut}: is damaged or cut short")
+    assert last == "note: 1 of 3 failed, as reported above"
+
+
+def test_a_result_of_a_newer_version(run, stored):
+    with zipfile.ZipFile(stored) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    facts = {**json.loads(members["result.json"]), "format": 7, "version": "9.1"}
+    with zipfile.ZipFile(stored, "w") as archive:
+        for name, data in {**members, "result.json": json.dumps(facts)}.items():
+            archive.writestr(name, data)
+    done = run("convert", stored, "--format", "table")
+    assert done.exit_code == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "was written by cytoseed 9.1" in done.stderr
+    assert "upgrade" in done.stderr
+
+
+def test_what_cannot_hold_the_result_names_what_can_and_the_rest_is_there(run, stored, tmp_path, monkeypatch):
+    limit = lambda _, count: f"{count} are too many; geojson holds any number"  # noqa: E731
+    monkeypatch.setitem(WRITERS, "rois", WRITERS["rois"]._replace(limit=limit))
+    done = run("convert", stored, "--format", "rois,table")
+    assert done.exit_code == 1
+    assert "format 'rois' cannot hold this result: 2 are too many; geojson holds any number" in done.stderr
+    assert "scene.csv" in names(tmp_path / "out")
+
+
+def test_an_image_that_was_moved(run, stored, image, tmp_path):
+    os.replace(image, tmp_path / "elsewhere.tif")
+    done = run("convert", stored, "--format", "overlay")
+    assert done.exit_code == 1
+    assert f"not at {image}" in done.stderr
+    assert "--image" in done.stderr
+    done = run("convert", stored, "--format", "overlay", "--image", tmp_path / "elsewhere.tif")
+    assert done.exit_code == 0, done.stderr
+    assert "scene.overlay.png" in names(tmp_path / "out")
+
+
+def test_labels_into_the_image(run, stored, tmp_path):
+    image = tmp_path / "scene.zarr"
+    group = zarr.open_group(image, mode="w")
+    group.create_array("0", data=np.zeros((60, 80), np.uint8))
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0]}]}]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    before = names(tmp_path / "out")
+    done = run("convert", stored, "--into", image)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert zarr.open_array(image / "labels" / "nuclei" / "0", mode="r")[:].max() == 2
+    assert names(tmp_path / "out") == before
+    again = run("convert", stored, "--into", image)
+    assert again.exit_code == 1
+    assert "nuclei" in again.stderr
+    assert run("convert", stored, "--into", image, "--overwrite", "--format", "table").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --format"),
+        (["--format", "table,svg"], "format 'svg' is not known; the formats are "),
+        (["--format", "overlay", "--image", "nowhere.tif"], "--image is 'nowhere.tif'; there is no such file"),
+        (["--into", "nowhere.zarr"], "--into is 'nowhere.zarr'; there is no such file"),
+        (["--format", "table", "nowhere.objects.zip"], "there is no file or folder 'nowhere.objects.zip'"),
+        (["--format", "table", "nowhere/*.zip"], "no stored result found in 'nowhere/*.zip'"),
+    ],
+)
+def test_a_misuse_is_told_before_any_work(run, stored, tmp_path, arguments, message):
+    before = names(tmp_path / "out")
+    done = run("convert", stored, *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert names(tmp_path / "out") == before
+
+
+def test_one_image_for_several_results(run, segment, tmp_path):
+    for name in ("a.tif", "b.tif"):
+        segment(write_image(tmp_path / "in" / name), "--format", "objects")
+    for flag in ("--image", "--into"):
+        done = run("convert", tmp_path / "out", "--format", "table", flag, tmp_path / "in" / "a.tif")
+        assert done.exit_code == 2
+        assert f"{flag} is the image of one result, but there are 2" in done.stderr
+
+
+def test_a_folder_without_stored_results(run, image):
+    done = run("convert", image.parent, "--format", "table")
+    assert done.exit_code == 2
+    assert "no stored result found" in done.stderr
+    assert ".objects.zip" in done.stderr
+
+
+def test_a_file_that_is_no_stored_result(run, image):
+    done = run("convert", image, "--format", "table")
+    assert done.exit_code == 1
+    assert "scene.tif: is no stored result of cytoseed" in done.stderr
+
+
+def test_a_format_whose_package_is_not_installed(run, segment, stored, image, monkeypatch):
+    writer = WRITERS["table"]._replace(name="sheet", suffix=".sheet", needs="no_such_package", extra="sheets")
+    monkeypatch.setitem(WRITERS, "sheet", writer)
+    for done in (run("convert", stored, "--format", "sheet"), segment(image, "--format", "sheet")):
+        assert done.exit_code == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert "pip install 'cytoseed[sheets]'" in done.stderr
+    listed = run("formats").stdout
+    assert "sheet: STEM.sheet\n" in listed
+    assert "(not installed: pip install 'cytoseed[sheets]')" in " ".join(listed.split())
+
+
+def test_formats_are_listed(run):
+    done = run("formats")
+    assert done.exit_code == 0
+    text = " ".join(done.stdout.split())
+    for writer in WRITERS.values():
+        assert f"{writer.name}: STEM{writer.suffix} {writer.about}" in text
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_conversion_does_without_torch(stored):
+    """Nothing is segmented: tables of a thousand results need not wait for it."""
+    code = (
+        "import sys; from cytoseed.cli.main import app\n"
+        f"try: app(['convert', {str(stored)!r}, '--format', 'table'])\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,314 @@
+"""`cytoseed segment`: what it writes, what it says, and its exit codes."""
+
+import io
+import json
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tifffile
+from rich.console import Console
+from rich.file_proxy import FileProxy
+
+from cytoseed.cli import segment_images
+from cytoseed.cli.console import print_error, print_note
+from cytoseed.paths import lock
+from cytoseed.run.engine import Engine
+from cytoseed.run.executor import LocalExecutor
+from scenes import RESULTS, names, write_image
+
+
+def test_all_results_are_written_and_told_in_a_line(segment, image, tmp_path):
+    done = segment(image)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("scene.tif: 2 nuclei in ")
+    assert done.stdout.rstrip().endswith("scene.overlay.png")
+    assert names(tmp_path / "out") == sorted("scene" + ending for ending in RESULTS)
+    assert tifffile.imread(tmp_path / "out" / "scene.labels.tif").max() == 2
+    assert len(json.loads((tmp_path / "out" / "scene.geojson").read_text())["features"]) == 2
+
+
+def test_an_unknown_pixel_size_is_noted_on_stderr(segment, image):
+    done = segment(image)
+    assert done.stderr.count("pixel size unknown") == 1
+    assert "pixel size unknown" not in done.stdout
+    assert "pixel size" not in segment(image, "--pixel-size", 0.5, "--overwrite").stderr
+
+
+def test_what_holds_for_many_images_is_noted_once(segment, tmp_path):
+    for name in "abcdefgh":
+        write_image(tmp_path / "in" / f"{name}.tif")
+    notes = segment(tmp_path / "in").stderr.splitlines()
+    assert len(notes) == 2
+    assert notes[0].startswith("note: a.tif: pixel size unknown")
+    assert notes[1] == "note: the note on a.tif also applies to b.tif, c.tif, d.tif, e.tif, 3 more"
+
+
+@pytest.mark.parametrize("say", [print_error, print_note])
+def test_what_is_said_passes_through_a_progress_bar(monkeypatch, say):
+    drawn = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", FileProxy(Console(file=drawn), sys.__stderr__))
+    say("a word")
+    assert drawn.getvalue().endswith(": a word\n")
+
+
+def test_chosen_formats_only(segment, image, tmp_path):
+    assert segment(image, "--format", "labels, geojson").exit_code == 0
+    assert names(tmp_path / "out") == ["scene.cytoseed.json", "scene.geojson", "scene.labels.tif"]
+
+
+def test_a_result_that_is_there_is_left(segment, image, tmp_path):
+    segment(image)
+    labels = tmp_path / "out" / "scene.labels.tif"
+    before = labels.stat().st_mtime_ns
+    again = segment(image)
+    assert (again.exit_code, again.stdout) == (0, "scene.tif: already there\n")
+    assert labels.stat().st_mtime_ns == before
+
+
+def test_a_format_that_lacks_is_added(segment, image, tmp_path):
+    segment(image, "--format", "labels")
+    assert segment(image).exit_code == 0
+    assert names(tmp_path / "out") == sorted("scene" + ending for ending in RESULTS)
+
+
+def test_a_different_result_is_kept_until_overwritten(segment, image, tmp_path):
+    segment(image)
+    labels = tmp_path / "out" / "scene.labels.tif"
+    before = labels.read_bytes()
+    refused = segment(image, "--min-size", 10_000)
+    assert refused.exit_code == 1
+    assert "settings.min_size_px: 4 -> 10000" in refused.stderr
+    assert "--overwrite" in refused.stderr
+    assert labels.read_bytes() == before
+    assert segment(image, "--min-size", 10_000, "--overwrite").exit_code == 0
+    assert tifffile.imread(labels).max() == 0
+
+
+def test_another_run_into_the_same_output_is_refused(segment, image, tmp_path, monkeypatch):
+    output = tmp_path / "out" / "scene.cytoseed"
+    message = r"scene\.cytoseed is being written to by another run.*or give another folder"
+    ran = []
+    whole = LocalExecutor.run_single
+
+    def run_single(*arguments):
+        ran.append(arguments)
+        with ThreadPoolExecutor(1) as other, pytest.raises(BlockingIOError, match=message):
+            other.submit(lock(output).__enter__).result()
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalExecutor, "run_single", run_single)
+        assert segment(image).exit_code == 0
+    assert ran
+    assert not output.exists()
+    with ThreadPoolExecutor(1) as other:
+        held = lock(output)
+        other.submit(held.__enter__).result()
+        for flags in ((), ("--min-size", 10_000), ("--overwrite",), ("--tile-size", 128)):
+            refused = segment(image, *flags)
+            assert refused.exit_code == 1
+            assert re.search(message, refused.stderr)
+        other.submit(held.__exit__, None, None, None).result()
+    assert segment(image).stdout == "scene.tif: already there\n"
+
+
+def test_overwriting_makes_an_equal_result_again(segment, image, tmp_path):
+    segment(image)
+    table = tmp_path / "out" / "scene.csv"
+    made = table.read_text()
+    table.write_text("edited by mistake")
+    assert segment(image).stdout == "scene.tif: already there\n"
+    assert table.read_text() == "edited by mistake"
+    assert segment(image, "--overwrite").stdout.startswith("scene.tif: 2 nuclei in ")
+    assert table.read_text() == made
+
+
+def test_a_folder_without_what_cytoseed_wrote(segment, tmp_path):
+    write_image(tmp_path / "in" / "b.tif", 1)
+    write_image(tmp_path / "in" / "a.tif")
+    write_image(tmp_path / "in" / "a.labels.tif")
+    write_image(tmp_path / "in" / ".hidden.tif")
+    (tmp_path / "in" / "a.overlay.png").write_bytes(b"")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    done = segment(tmp_path / "in")
+    assert done.exit_code == 0
+    assert [line.split(" in ")[0] for line in done.stdout.splitlines()] == ["a.tif: 2 nuclei", "b.tif: 1 nucleus"]
+
+
+def test_a_pattern(segment, tmp_path):
+    for name in ("a1.tif", "a2.tif", "b1.tif"):
+        write_image(tmp_path / "in" / name)
+    done = segment(tmp_path / "in" / "a*.tif", tmp_path / "in" / "a1.tif")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a1.tif", "a2.tif"]
+
+
+def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
+    write_image(tmp_path / "in" / "a.tif")
+    (tmp_path / "in" / "b.png").write_text("this is a text")
+    write_image(tmp_path / "in" / "c.tif")
+    done = segment(tmp_path / "in")
+    assert done.exit_code == 1
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.tif", "c.tif"]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "b.png" in errors[0]
+    assert done.stderr.splitlines()[-1] == "note: 1 of 3 images failed, as reported above"
+    assert "Traceback" not in done.output
+
+
+def test_an_image_too_large_for_the_memory_does_not_stop_the_others(segment, tmp_path, monkeypatch):
+    write_image(tmp_path / "in" / "a.tif", shape=(90, 90))
+    write_image(tmp_path / "in" / "b.tif")
+    whole = Engine.labels
+
+    def labels(engine, image, thresholds, tta):
+        if image.shape[1] == 90:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return whole(engine, image, thresholds, tta)
+
+    monkeypatch.setattr(Engine, "labels", labels)
+    done = segment(tmp_path / "in", "--pixel-size", 0.5)
+    assert done.exit_code == 1
+    assert "error: a.tif: not enough memory to segment 90 x 90 px" in done.stderr
+    assert done.stdout.startswith("b.tif: 2 nuclei")
+
+
+def test_a_broken_link_is_told(segment, image, tmp_path):
+    (image.parent / "broken.tif").symlink_to("unplugged.tif")
+    for given in (image.parent, image.parent / "broken.tif"):
+        done = segment(given, "--pixel-size", 0.5)
+        assert done.exit_code == 1
+        assert "broken.tif: is a link to 'unplugged.tif', which is not there" in done.stderr
+    assert (tmp_path / "out" / "scene.labels.tif").exists()
+
+
+def truncated_tiff(path):
+    write_image(path, shape=(300, 300))
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def stack(path):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, np.zeros((4, 30, 30), np.uint8), ome=True, metadata={"axes": "ZYX"})
+
+
+def not_a_number(path):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, np.full((30, 30), np.nan, np.float32))
+
+
+def five_channels(path):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, np.zeros((5, 30, 31), np.uint8), ome=True, metadata={"axes": "CYX"})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (truncated_tiff, "cut short"),
+        (stack, "4 planes in z"),
+        (not_a_number, "NaN"),
+        (five_channels, "--channels"),
+    ],
+)
+def test_a_bad_image_is_told_in_one_line(segment, tmp_path, make, message):
+    make(tmp_path / "in" / "bad.tif")
+    done = segment(tmp_path / "in" / "bad.tif", "--pixel-size", 0.5, model="colour")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error:")
+    assert len(done.stderr.splitlines()) == 1
+    assert "bad.tif" in done.stderr
+    assert message in done.stderr
+    assert names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (20, 20), (63, 200)])
+def test_small_images_work(segment, tmp_path, shape):
+    done = segment(write_image(tmp_path / "in" / "small.tif", 0, shape))
+    assert done.exit_code == 0
+    assert done.stdout.startswith("small.tif: 0 nuclei")
+    assert tifffile.imread(tmp_path / "out" / "small.labels.tif").shape == shape
+
+
+def test_channels_by_name_and_number(segment, tmp_path):
+    path = tmp_path / "multi.ome.tif"
+    pixels = np.zeros((5, 60, 80), np.uint8)
+    pixels[3, 10:30, 10:30] = 200
+    channels = {"Name": ["a", "b", "c", "DAPI", "e"]}
+    tifffile.imwrite(path, pixels, ome=True, metadata={"axes": "CYX", "Channel": channels})
+    assert segment(path, "--channels", "dapi").stdout.startswith("multi.ome.tif: 1 nucleus")
+    assert segment(path, "--channels", "3").stdout.startswith("multi.ome.tif: already there")
+    assert segment(path, "--channels", "0,1,3", "--overwrite", model="colour").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "labels,svg"], "format 'svg' is not known; the formats are "),
+        (["--device", "abacus"], "device is 'abacus'; it must be one of auto, cpu, cuda, mps"),
+        (["--pixel-size", "-1"], "pixel_size_um is -1.0; it must be above 0"),
+        (["--pixel-size", "1", "--diameter", "17"], "each alone sets the scale"),
+        (["--seed-threshold", "2"], "seed_threshold is 2.0; it must be from 0 to 1"),
+    ],
+)
+def test_a_misuse_is_told_before_any_work(segment, image, tmp_path, arguments, message):
+    done = segment(image, *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_model_lists_the_known(segment, image):
+    done = segment(image, model="nucleus")
+    assert done.exit_code == 2
+    assert "there is no model 'nucleus'" in done.stderr
+    assert "colour, grey, untrained" in done.stderr
+
+
+def test_a_missing_file(segment, image, tmp_path):
+    done = segment(image, tmp_path / "nowhere.tif")
+    assert done.exit_code == 2
+    assert "nowhere.tif" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_images(segment, tmp_path):
+    done = segment(tmp_path)
+    assert done.exit_code == 2
+    assert "no image found" in done.stderr
+    deeper = str(tmp_path / "**" / "*.tif")
+    assert f"'{deeper}' looks in the folders inside it too" in done.stderr
+    write_image(tmp_path / "inside" / "scene.tif")
+    assert segment(deeper).stdout.startswith("scene.tif: 2 nuclei")
+
+
+def test_results_that_would_collide(segment, image, tmp_path):
+    done = segment(image, write_image(tmp_path / "other" / "scene.ome.tif"))
+    assert done.exit_code == 2
+    assert f"{image} and {tmp_path / 'other' / 'scene.ome.tif'} would both be written as 'scene'" in done.stderr
+    assert f"'{tmp_path / 'other' / '*.tif'}'" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made(run, image):
+    done = run("segment", image, "--model", "grey", "--output", image / "out")
+    assert done.exit_code == 2
+    assert "cannot be made" in done.stderr
+
+
+def test_an_interruption_leaves_nothing_half_written(segment, tmp_path, monkeypatch):
+    first, second = (write_image(tmp_path / "in" / name) for name in ("a.tif", "b.tif"))
+    whole = segment_images._Work._segmented
+
+    def interrupted(work, number, path):
+        if path == second:
+            raise KeyboardInterrupt
+        return whole(work, number, path)
+
+    monkeypatch.setattr(segment_images._Work, "_segmented", interrupted)
+    done = segment(first, second)
+    assert done.exit_code == 130
+    assert names(tmp_path / "out") == sorted("a" + ending for ending in RESULTS)
