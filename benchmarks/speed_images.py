@@ -280,7 +280,7 @@ def raw_fields(image: NDArray[np.uint8], model: Model) -> NDArray[np.float32]:
     import torch
     from torch.nn import functional as F
 
-    from cytoseed.run.segment import network_image
+    from cytoseed.run.api import network_image
 
     seen = network_image(image, model.config)[None]
     height, width = seen.shape[2:]

@@ -16,7 +16,7 @@ import tifffile
 from test_images_ngff import write
 from written import halves, noise, write_slide
 
-from cytoseed.images import identity, image_of, open_image
+from cytoseed.images import as_image, identity, open_image
 
 
 def tiff(path: Path, pixels: np.ndarray) -> Path:
@@ -152,14 +152,14 @@ def test_the_folder_of_an_mrxs_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(300, 400), (2, 1024, 1024), (1000, 20)], ids=str)
 def test_every_pixel_of_a_small_array_counts(shape: tuple[int, ...]) -> None:
     pixels = noise(*shape)
-    first = dict(image_of(pixels).identity())
+    first = dict(as_image(pixels).identity())
     assert first["name"] == "array"
     assert first["bytes"] == pixels.nbytes
-    assert image_of(da.from_array(pixels.copy())).identity() == first
+    assert as_image(da.from_array(pixels.copy())).identity() == first
     for place in np.random.default_rng(1).integers(0, pixels.size, 20):
         changed = pixels.copy()
         changed.flat[place] ^= 1
-        assert image_of(changed).identity()["sha256"] != first["sha256"]
+        assert as_image(changed).identity()["sha256"] != first["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_of_a_large_array_no_more_than_256_blocks_are_read_from_end_to_end(shape
             seen.append(key)
             return np.zeros([part.stop - part.start for part in key], np.uint8)
 
-    image_of(Huge()).identity()  # type: ignore[arg-type]
+    as_image(Huge()).identity()  # type: ignore[arg-type]
     assert 128 <= len(seen) <= 256
     assert len({(rows.start, columns.start) for rows, columns in seen}) == len(seen)
     for axis, length in enumerate(shape):
@@ -189,7 +189,7 @@ def test_of_a_large_array_no_more_than_256_blocks_are_read_from_end_to_end(shape
 def test_shape_and_type_count_though_the_bytes_are_equal() -> None:
     pixels = noise(20, 30)
     names = ("shape", "dtype", "sha256")
-    found = [image_of(a).identity() for a in (pixels, pixels.reshape(30, 20), pixels.view(np.int8))]
+    found = [as_image(a).identity() for a in (pixels, pixels.reshape(30, 20), pixels.view(np.int8))]
     assert len({tuple(str(one[name]) for name in names) for one in found}) == 3
 
 

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from written import assert_regions, halves, noise, write_slide
 
-from cytoseed.images import Image, ImageFileError, image_of, open_image
+from cytoseed.images import Image, ImageFileError, as_image, open_image
 
 
 def tiff(path: Path) -> Image:
@@ -26,7 +26,7 @@ def png(path: Path) -> Image:
 
 
 def array(_: Path) -> Image:
-    return image_of(noise(2, 20, 30))
+    return as_image(noise(2, 20, 30))
 
 
 KINDS = pytest.mark.parametrize("make", [tiff, png, array])
@@ -137,4 +137,4 @@ def test_errors_of_an_array_in_python_go_through() -> None:
             raise RuntimeError("the cluster is gone")
 
     with pytest.raises(RuntimeError, match="the cluster is gone"):
-        image_of(Broken()).read()  # type: ignore[arg-type]
+        as_image(Broken()).read()  # type: ignore[arg-type]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from cytoseed.images.stored import Store
 from written import assert_regions, halves, noise
 
 from cytoseed.images import ImageFileError, open_image
-from cytoseed.images import stored as stored_pixels
+from cytoseed.images import tiff_segments as stored_pixels
+from cytoseed.images.tiff_segments import Store
 
 ARRANGEMENTS: list[dict[str, Any]] = [
     {},
@@ -46,7 +46,6 @@ def test_regions_in_every_arrangement(
 ) -> None:
     pixels = noise(1 if axes == "YX" else 5, 83, 101, dtype=dtype)
     image = open_image(written(tmp_path / "image.tif", axes, pixels, **planar, **options))
-    assert image.damage == ""
     assert_regions(image, [pixels], examples=12)
 
 
@@ -209,11 +208,8 @@ def test_an_image_in_several_files(tmp_path: Path) -> None:
     image = open_image(tmp_path / "part0.ome.tif")
     assert_regions(image, [pixels], examples=12)
     (tmp_path / "part1.ome.tif").write_bytes((tmp_path / "part1.ome.tif").read_bytes()[:-100])
-    cut = open_image(tmp_path / "part0.ome.tif")
-    assert cut.damage == "pixels of level 0 are missing"
-    np.testing.assert_array_equal(cut.read((0, 0, 50, 60), channels=[0]), pixels[:1])
-    with pytest.raises(ImageFileError, match=r"part1\.ome\.tif: is cut short"):
-        cut.read((0, 0, 50, 60))
+    with pytest.raises(ImageFileError, match=r"part0\.ome\.tif: is cut short .*pixels of level 0"):
+        open_image(tmp_path / "part0.ome.tif")
 
 
 # PerkinElmer's QPTIFF
@@ -409,7 +405,6 @@ def test_a_million_by_a_million_pixels_take_no_memory(tmp_path: Path, samples: i
     tifffile.imwrite(tmp_path / "image.tif", tiles, bigtiff=True, **own, **kind)
     image = open_image(tmp_path / "image.tif")
     assert image.shape == (samples, side, side)
-    assert image.damage == ""
     found = image.read((side - 40, side - 50, 40, 50))
     assert (found == (0 if samples == 1 else 255)).all()
     with pytest.raises((MemoryError, ValueError)):
@@ -434,9 +429,5 @@ def test_a_million_by_a_million_pixels_uncompressed_of_which_few_are_there(tmp_p
     with tifffile.TiffFile(file, mode="r+") as tif:
         for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
             tif.pages.first.tags[name].overwrite(1_000_000, dtype="I")
-    image = open_image(file)
-    assert "pixels of level 0" in image.damage
-    assert image.read((0, 0, 1, 16)).tolist() == [[noise(4, 4).ravel().tolist()]]
-    for box in ((0, 0, 1, 17), (1, 0, 1, 1), (999_999, 999_999, 1, 1)):
-        with pytest.raises(ImageFileError, match=r"image\.tif: is cut short"):
-            image.read(box)
+    with pytest.raises(ImageFileError, match=r"image\.tif: is cut short .*pixels of level 0"):
+        open_image(file)

@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, changed, pixels_of, planes_of
+from pieced import Nothing, Pieced, pixels_of, planes_of
 
 from cytoseed.images import open_image
 from cytoseed.results import WRITERS, Result
-from cytoseed.results.formats.geojson import write_geojson
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.overlay import draw_overlay, write_overlay
 from cytoseed.results.save import save
@@ -60,34 +58,6 @@ def test_a_cell_and_its_nucleus_come_from_one_block(cells: Result, tmp_path: Pat
     assert pieced == whole
 
 
-@settings(max_examples=60)
-@given(
-    hnp.arrays(
-        np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements={"min_value": 0, "max_value": 5}
-    ),
-    st.integers(1, 5),
-)
-@example(np.array([[7, 0, 9], [0, 0, 7]], np.int32), 1)
-def test_outlines_do_not_depend_on_blocks(
-    tmp_path_factory: pytest.TempPathFactory, labels: NDArray[np.int32], objects: int
-) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    whole = Result.from_labels(labels, np.zeros((1, *labels.shape), np.uint8), pixel_size_um=0.5)
-    write_geojson(whole, folder / "whole.geojson")
-    write_geojson(Pieced(whole, objects), folder / "pieced.geojson")
-    assert (folder / "pieced.geojson").read_bytes() == (folder / "whole.geojson").read_bytes()
-
-
-def test_nothing_found_in_no_block(tmp_path: Path) -> None:
-    nothing = Nothing((3, 700, 600))
-    whole = Result.from_labels(np.zeros((700, 600), np.int32), np.zeros((3, 700, 600), np.uint8))
-    write_geojson(nothing, tmp_path / "a")
-    write_geojson(whole, tmp_path / "b")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    save(nothing, tmp_path / "out", ALL, overwrite=False)
-    assert not tifffile.imread(tmp_path / "out" / "empty.labels.tif").any()
-
-
 # Label image
 
 
@@ -109,14 +79,6 @@ def test_large_labels_lie_in_tiles(tmp_path: Path, targets: int) -> None:
     np.testing.assert_array_equal(image.read(), planes_of(whole))
     write_labels(whole, tmp_path / "b.tif")
     assert (tmp_path / "b.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (16, 17), (511, 513), (512, 512), (1, 1025)])
-def test_tiles_cover_every_size(tmp_path: Path, shape: tuple[int, int]) -> None:
-    labels = np.arange(1, shape[0] * shape[1] + 1, dtype=np.int32).reshape(shape) % 60_000
-    write_labels(Result.from_labels(labels, np.zeros((1, *shape), np.uint8)), tmp_path / "a.tif")
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), labels)
-    np.testing.assert_array_equal(open_image(tmp_path / "a.tif").read()[0], labels)
 
 
 def test_labels_are_asked_for_a_few_tiles_at_a_time(tmp_path: Path) -> None:
@@ -202,18 +164,6 @@ def test_an_overview_of_no_size() -> None:
 
 
 # Result as a result
-
-
-def test_a_segmentation_is_a_result(nuclei: Result) -> None:
-    result: Result = nuclei
-    assert result.shape == (3, 20, 30)
-    assert result.input["name"] == "tissue.ome.tif"
-    assert set(result.input) == {"name", "shape", "dtype", "sha256"}
-    (block,) = result.blocks()
-    assert (block.top, block.left, len(block.table)) == (0, 0, 4)
-    np.testing.assert_array_equal(block.labels[0], nuclei.labels)
-    np.testing.assert_array_equal(result.labels_in((2, 5, 4, 6))[0], nuclei.labels[2:6, 5:11])
-    assert changed(nuclei, image=pixels_of(nuclei) + 1).input != result.input
 
 
 @pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 21, 4), (0, 28, 4, 3), (0, 0, -1, 4)])

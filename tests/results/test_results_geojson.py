@@ -77,14 +77,6 @@ def test_qupath_can_open_it(name: str, tmp_path: Path, request: pytest.FixtureRe
         assert_qupath_rules(part)
 
 
-def test_pieces_that_touch_at_a_corner_are_a_multipolygon(tmp_path: Path) -> None:
-    labels = np.array([[1, 0, 2, 2], [0, 1, 2, 0], [3, 3, 0, 2]], np.int32)
-    found = collection(blank(labels), tmp_path / "a")
-    assert_qupath_rules(found)
-    kinds = [feature["geometry"]["type"] for feature in found["features"]]
-    assert kinds == ["MultiPolygon", "MultiPolygon", "Polygon"]
-
-
 def test_nuclei_alone_are_detections(nuclei: Result, tmp_path: Path) -> None:
     features = collection(nuclei, tmp_path / "a")["features"]
     assert [feature["properties"]["objectType"] for feature in features] == ["detection"] * 4
@@ -135,18 +127,6 @@ def test_every_labelling_keeps_the_rules_and_comes_back(
         np.testing.assert_array_equal(filled(planes[target], plane.shape), plane)
         areas = {label: geometry.area for label, geometry in planes[target].items()}
         assert areas == {label: (plane == label).sum() for label in np.unique(plane[plane > 0]).tolist()}
-
-
-@pytest.mark.skipif(not (DATA / "kumar_train16").is_dir(), reason="the real masks are not here; set CYTOSEED_DATA")
-def test_real_nuclei_come_back(tmp_path: Path) -> None:
-    import cv2
-
-    path = min((DATA / "kumar_train16" / "masks").glob("*.png"))
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.int32)
-    found = collection(blank(labels), tmp_path / "a")
-    assert len(found["features"]) > 100
-    assert_qupath_rules(found)
-    np.testing.assert_array_equal(filled(geometries_of(found["features"])["nuclei"], labels.shape), labels)
 
 
 # Measurements
@@ -283,40 +263,6 @@ def test_fields_have_a_side_of_4096_px(tmp_path: Path) -> None:
         name: [feature["properties"]["measurements"]["label"] for feature in part["features"]]
         for name, part in found.items()
     } == {"x000000_y000000.geojson": [1, 4], "x004096_y000000.geojson": [2, 3], "x122880_y004096.geojson": [5]}
-
-
-def test_a_part_is_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geojson, "_FIELD_PX", 16)
-    opened: list[Any] = []
-    plain = Path.open
-
-    def watched(path: Path, *arguments: Any, **options: Any) -> Any:
-        assert all(file.closed for file in opened)
-        opened.append(plain(path, *arguments, **options))
-        return opened[-1]
-
-    monkeypatch.setattr(Path, "open", watched)
-    write_geojson_split(scattered(1), tmp_path / "parts")
-    assert len(opened) > 20
-
-
-@pytest.mark.parametrize("objects", [0, 3])
-def test_text_waits_within_bounds(objects: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts of what came first are on the disk before all has been asked for."""
-    monkeypatch.setattr(geojson, "_GATHERED_CHARACTERS", 2000)
-    result = Pieced(scattered(1), objects or 90)
-    seen = []
-    plain = geojson._lines
-
-    def watched(asked: Result) -> Any:
-        for pair in plain(asked):
-            seen.append(sum(path.stat().st_size for path in tmp_path.rglob("*.geojson")))
-            yield pair
-
-    monkeypatch.setattr(geojson, "_lines", watched)
-    write_geojson_split(result, tmp_path / "parts")
-    written_bytes = sum(path.stat().st_size for path in tmp_path.rglob("*.geojson"))
-    assert seen[-1] > written_bytes - 5000
 
 
 @pytest.mark.parametrize("result", [Nothing((3, 70, 60)), blank(np.zeros((70, 60), np.int32))])

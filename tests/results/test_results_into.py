@@ -229,15 +229,6 @@ def test_a_name_that_is_taken(tmp_path: Path, both: Result, version: str) -> Non
     assert tree(image) == again, "the same bytes"
 
 
-def test_a_folder_that_is_not_listed_is_not_replaced_either(tmp_path: Path, both: Result) -> None:
-    image = write_image(tmp_path / "image.zarr", "0.5")
-    (image / "labels" / "cells").mkdir(parents=True)
-    (image / "labels" / "cells" / "precious").write_text("kept")
-    with pytest.raises(FileExistsError, match="called cells already"):
-        write_into(both, image)
-    assert (image / "labels" / "cells" / "precious").exists()
-
-
 # What is refused
 
 
@@ -294,15 +285,6 @@ def test_images_that_are_not_as_they_should_be(
     with pytest.raises(ValueError, match=says):
         write_into(both, image)
     assert not (image / "labels").exists()
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"multiscales": 3}', '{"multiscales": [1]}'])
-def test_attributes_that_describe_nothing(tmp_path: Path, both: Result, text: str) -> None:
-    image = tmp_path / "image.zarr"
-    image.mkdir()
-    (image / ".zattrs").write_text(text)
-    with pytest.raises(ValueError, match=r"describe|description"):
-        write_into(both, image)
 
 
 def test_one_process_at_a_time(tmp_path: Path, both: Result) -> None:

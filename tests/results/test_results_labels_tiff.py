@@ -12,13 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pieced import Nothing, Pieced, planes_of
-from test_results_ngff import levels_of, scattered
+from test_results_ngff import scattered
 
 from cytoseed.images import open_image
 from cytoseed.results import Result, pyramid
 from cytoseed.results.formats import labels as tiff
 from cytoseed.results.formats.labels import write_labels
-from cytoseed.results.formats.ngff import write_ngff
 
 
 def small_pieces(patch: pytest.MonkeyPatch) -> None:
@@ -95,15 +94,6 @@ def test_from_which_size_on_there_are_levels(tmp_path: Path, side: int, levels: 
     assert len(open_image(tmp_path / "a.tif").level_shapes) == levels
 
 
-def test_levels_are_those_of_the_ome_zarr(tmp_path: Path) -> None:
-    whole = scattered(40, 2500)
-    write_labels(whole, tmp_path / "a.tif")
-    write_ngff(whole, tmp_path / "a.zarr")
-    image = open_image(tmp_path / "a.tif")
-    for number, level in enumerate(levels_of(tmp_path / "a.zarr" / "cells")):
-        np.testing.assert_array_equal(image.read(level=number)[1], level)
-
-
 def test_large_ids_with_gaps_at_every_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_pieces(monkeypatch)
     whole = noise(70, 90, largest=70_000)
@@ -114,30 +104,3 @@ def test_large_ids_with_gaps_at_every_level(tmp_path: Path, monkeypatch: pytest.
     assert image.dtype == np.uint32
     for number in range(len(image.level_shapes)):
         np.testing.assert_array_equal(image.read(level=number), expected(planes_of(whole), 2**number))
-
-
-def test_tiles_wait_in_a_file_where_memory_may_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_pieces(monkeypatch)
-    whole = noise(70, 90)
-    write_labels(whole, tmp_path / "a.tif")
-    monkeypatch.setattr(tiff, "_HELD_BYTES", 1)
-    write_labels(whole, tmp_path / "b.tif")
-    assert (tmp_path / "b.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif"]
-
-
-@pytest.mark.parametrize("filled", [1, 100])
-def test_bigtiff_is_decided_by_what_all_levels_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filled: int
-) -> None:
-    small_pieces(monkeypatch)
-    whole = noise(150, 200)
-    whole.labels[filled:] = 0
-    write_labels(whole, tmp_path / "a.tif")
-    size = (tmp_path / "a.tif").stat().st_size
-    for limit, is_big in ((1.05 * size, False), (0.8 * size, True)):
-        monkeypatch.setattr(tiff, "_LARGEST_CLASSIC_BYTES", limit)
-        write_labels(whole, tmp_path / "b.tif")
-        with tifffile.TiffFile(tmp_path / "b.tif") as tif:
-            assert tif.is_bigtiff == is_big
-            assert len(tif.series[0].levels) == 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from pieced import Nothing, Pieced, planes_of
 
 from cytoseed.images import is_image_folder, open_image
-from cytoseed.results import WRITERS, Result, pyramid
+from cytoseed.results import Result, pyramid
 from cytoseed.results.formats import ngff
 from cytoseed.results.formats.ngff import write_ngff
 
@@ -60,14 +59,6 @@ def levels_of(folder: Path) -> list[NDArray[Any]]:
     return [np.asarray(zarr.open_array(folder / own["path"], mode="r")[:]) for own in multiscale(folder)["datasets"]]
 
 
-def world(folder: Path, level: int, place_yx: Any) -> NDArray[np.float64]:
-    """Where the centre of a level's pixel lies."""
-    found = np.array(place_yx, float)
-    for own in multiscale(folder)["datasets"][level]["coordinateTransformations"]:
-        found = found * own["scale"] if own["type"] == "scale" else found + own["translation"]
-    return found
-
-
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -102,29 +93,6 @@ def test_levels_are_the_labels_at_their_centres(
 
 
 @VERSIONS
-def test_objects_lie_at_the_same_place_at_every_level(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
-) -> None:
-    small_pieces(monkeypatch)
-    whole = scattered(201, 155, 1, pixel_size_um=0.5)
-    write_ngff(whole, tmp_path / "a", version)
-    folder = tmp_path / "a" / "nuclei"
-    found = levels_of(folder)
-    assert len(found) == 6
-    seen = 0
-    for level, labels in enumerate(found):
-        half = 0.5 * 2**level / 2
-        for label in np.unique(labels[labels > 0]):
-            full = world(folder, 0, np.argwhere(found[0] == label).mean(axis=0))
-            here = world(folder, level, np.argwhere(labels == label).mean(axis=0))
-            assert np.abs(here - full).max() <= half + 1e-9
-            seen += level > 0
-        corner = world(folder, level, (-0.5, -0.5))
-        np.testing.assert_allclose(corner, -0.25, err_msg="all levels begin at the same corner")
-    assert seen > 100
-
-
-@VERSIONS
 def test_a_validator_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     small_pieces(monkeypatch)
     write_ngff(scattered(50, 61), tmp_path / "a", version)
@@ -137,17 +105,6 @@ def test_a_validator_finds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         yaozarrs.validate_zarr_store(tmp_path / "a")
     else:  # the group alone does not tell its version
         yaozarrs.validate_ome_json((tmp_path / "a" / ".zattrs").read_text(), yaozarrs.v04.LabelsGroup)
-
-
-@VERSIONS
-def test_the_group_serves_as_the_labels_of_the_image(tmp_path: Path, version: str) -> None:
-    whole = scattered(40, 50)
-    write_ngff(whole, tmp_path / "labels", version)
-    shutil.copytree(tmp_path / "labels" / "nuclei", tmp_path / "image")  # any image of this size
-    shutil.copytree(tmp_path / "labels", tmp_path / "image" / "labels")
-    yaozarrs.validate_zarr_store(tmp_path / "image")
-    group = zarr.open_group(tmp_path / "image", mode="r")
-    np.testing.assert_array_equal(group["labels/cells/0"][:], whole.labels[1])  # type: ignore[index]
 
 
 @VERSIONS
@@ -227,15 +184,3 @@ def test_a_large_image_with_Nothing_it(tmp_path: Path) -> None:
     image = open_image(tmp_path / "a" / "nuclei")
     assert image.level_shapes == ((9000, 20_000), (4500, 10_000), (2250, 5000), (1125, 2500), (563, 1250), (282, 625))
     assert all(path.name == "zarr.json" for path in (tmp_path / "a").rglob("*") if path.is_file())
-
-
-def test_both_versions_are_formats(nuclei: Result, tmp_path: Path) -> None:
-    assert {"ngff", "ngff-0.4"} <= set(WRITERS)
-    suffixes = {WRITERS[name].suffix for name in ("ngff", "ngff-0.4")}
-    assert len(suffixes) == 2
-    assert all(suffix.endswith(".zarr") for suffix in suffixes)
-    for name in ("ngff", "ngff-0.4"):
-        WRITERS[name].write(nuclei, tmp_path / name)
-        np.testing.assert_array_equal(open_image(tmp_path / name / "nuclei").read()[0], nuclei.labels)
-    assert "version" in multiscale(tmp_path / "ngff-0.4" / "nuclei")
-    assert (tmp_path / "ngff" / "zarr.json").exists()

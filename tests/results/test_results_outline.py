@@ -85,12 +85,6 @@ def test_the_place_of_the_mask_is_added(shape: NDArray[np.bool_], left: int, top
             assert [[x + left, y + top] for x, y in ring] == moved
 
 
-def test_one_pixel_is_a_square() -> None:
-    (rings,) = outline(mask("#"), left=4, top=7)
-    assert {tuple(corner) for corner in rings[0]} == {(4, 7), (5, 7), (5, 8), (4, 8)}
-    assert len(rings) == 1
-
-
 def test_pieces_that_meet_at_a_corner_are_two() -> None:
     assert [len(rings) for rings in outline(FIGURE_OF_EIGHT)] == [1, 1]
 

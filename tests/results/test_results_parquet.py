@@ -111,14 +111,6 @@ def test_many_small_blocks_make_few_groups(cells: Result, tmp_path: Path, monkey
     assert read["target"].tolist() == cells.table["target"].tolist() * 1_500
 
 
-def test_blocks_are_asked_for_as_groups_are_written(cells: Result) -> None:
-    result = Repeated(cells, 10)
-    groups = parquet._groups((block.table for block in result.blocks()), 6)
-    for number in range(1, 11):
-        assert len(next(groups)) == 6
-        assert result.given == number
-
-
 def test_of_many_channels_groups_have_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "_GROUP_VALUES", 600)
     image = np.ones((40, 4, 5), np.uint16)
@@ -163,15 +155,6 @@ def test_what_the_file_says_of_itself(nuclei: Result, tmp_path: Path) -> None:
         "µm": ["centroid_x_um", "centroid_y_um"],
         "µm²": ["area_um2"],
     }
-
-
-def test_channels_may_be_called_anything(tmp_path: Path) -> None:
-    names = ('核, "α"', "_px", "od_dab")
-    result = Result.from_labels(np.ones((2, 2), np.int32), np.ones((3, 2, 2)), channel_names=names)
-    schema = pq.read_schema(written(result, tmp_path / "a"))
-    assert schema.names == list(result.table.columns)
-    units = json.loads(schema.metadata[b"cytoseed"])["units"]
-    assert {units[f"mean_{name}"] for name in names} == {"as stored"}
 
 
 def test_compressed_and_of_the_same_bytes(nuclei: Result, tmp_path: Path) -> None:

@@ -53,13 +53,6 @@ def test_each_level_is_half_as_large_and_takes_the_centres(sides: tuple[int, int
             assert places.tolist() == expected
 
 
-def test_the_first_level_is_the_image_itself() -> None:
-    (level,) = halved((1024, 7))
-    assert level.rows.tolist() == list(range(1024))
-    assert level.columns.tolist() == list(range(7))
-    assert [level.shape for level in halved((1, 1025))] == [(1, 1025), (1, 513)]
-
-
 @given(st.integers(1, 400), st.data())
 def test_pixels_lie_in_those_that_they_stand_for(large: int, data: st.DataObject) -> None:
     small = data.draw(st.integers(1, large))

@@ -122,20 +122,6 @@ def test_overwriting_leaves_nothing_of_the_old_result(nuclei: Result, tmp_path: 
     assert other.save(tmp_path, formats=("labels",))  # now the same
 
 
-def test_overwriting_the_same_result_writes_it_anew(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path)
-    before = contents(tmp_path)
-    (tmp_path / "tissue.csv").write_text("edited")
-    nuclei.save(tmp_path, formats=("table",), overwrite=True)
-    assert contents(tmp_path) == before
-
-
-def test_two_images_of_one_stem_do_not_overwrite_each_other(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path)
-    with pytest.raises(FileExistsError, match=r'input.name: "tissue.ome.tif" -> "tissue.png"'):
-        changed(nuclei, source="tissue.png").save(tmp_path)
-
-
 def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp_path: Path) -> None:
     (tmp_path / "tissue.csv").write_text("my own notes")
     nuclei.save(tmp_path, formats=("labels",), overwrite=False)
@@ -269,27 +255,6 @@ def test_what_can_hold_the_result_is_written_and_kept(
     assert record["files"] == ["tissue.csv", "tissue.labels.tif", "tissue.objects.zip"]
     assert "pending" not in record
     assert nuclei.save(tmp_path, ("labels", "table"))
-
-
-def test_what_is_written_beside_is_named(nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limited(monkeypatch, geojson="take parquet")
-    with pytest.raises(ValueError, match=r"take parquet \(labels, table: written\)"):
-        nuclei.save(tmp_path, ("labels", "geojson", "table"))
-
-
-def test_overwriting_by_what_cannot_hold_the_result(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nuclei.save(tmp_path, ("labels", "geojson"))
-    before = contents(tmp_path)
-    limited(monkeypatch, geojson="take parquet")
-    other = with_settings(nuclei, seed_threshold=0.7)
-    with pytest.raises(ValueError, match="take parquet"):
-        other.save(tmp_path, ("geojson",), overwrite=True)
-    assert contents(tmp_path) == before, "nothing takes its place"
-    with pytest.raises(ValueError, match="take parquet"):
-        other.save(tmp_path, ("geojson", "table"), overwrite=True)
-    assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
 
 
 def test_a_format_without_its_package_is_refused_before_any_work(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pieced import Nothing, Pieced, changed
 from test_results_blocks import scattered
 
-from cytoseed.results import Result, annotated, geoparquet
+from cytoseed.results import Result
+from cytoseed.results.formats import geoparquet
 from cytoseed.results.formats.anndata import write_anndata
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.writers import check_formats
@@ -35,7 +36,6 @@ def tools() -> types.SimpleNamespace:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annotated, "_MOST_ROWS", 12)
     monkeypatch.setattr(geoparquet, "_ROWS", 12)
 
 
@@ -133,17 +133,6 @@ def test_rows_come_in_batches_whatever_the_blocks(targets: int, tmp_path: Path, 
     outlines = sdata[("nuclei_boundaries", "cells_boundaries")[targets - 1]]
     np.testing.assert_array_equal(outlines.index, np.arange(1, 27))
     np.testing.assert_array_equal(outlines.area, outer["area_px"])
-
-
-@pytest.mark.parametrize("names", [("a", "a", "b"), ("CD3/CD8", "mean", "nuclei_mean_x")])
-def test_any_names_of_channels(nuclei: Result, tmp_path: Path, tools: Any, names: tuple[str, ...]) -> None:
-    result = changed(nuclei, channel_names=names)
-    adata = read_h5ad(result, tmp_path, tools)
-    features = [name.removeprefix("mean_") for name in result.table if name.startswith("mean_")]
-    assert list(adata.var_names) == features
-    assert adata.var_names.is_unique
-    np.testing.assert_array_equal(adata.X, result.table[[f"mean_{name}" for name in features]].to_numpy(np.float32))
-    assert read_store(result, tmp_path, tools)["table"].var_names.tolist() == features
 
 
 def test_a_source_that_is_not_utf8(nuclei: Result, tmp_path: Path, tools: Any) -> None:
@@ -254,17 +243,6 @@ def test_spatialdata_itself_would_say_the_same(nuclei: Result, tmp_path: Path, t
     ours, theirs = (attributes(tmp_path / name, ".") for name in ("a.spatialdata.zarr", "again.zarr"))
     del theirs["spatialdata_attrs"]["spatialdata_software_version"]
     assert ours == theirs
-
-
-def test_large_labels_have_levels(tmp_path: Path, tools: Any) -> None:
-    whole = scattered(1100, 1030)
-    result = Pieced(whole, 100)
-    sdata = read_store(result, tmp_path, tools)
-    shapes = {name: level["image"].shape for name, level in sdata["nuclei"].items()}
-    assert shapes == {"scale0": (1100, 1030), "scale1": (550, 515)}
-    np.testing.assert_array_equal(sdata["nuclei"]["scale0"]["image"].values, whole.labels)
-    np.testing.assert_array_equal(sdata["nuclei"]["scale1"]["image"].values, whole.labels[1::2, 1::2])
-    assert tools.sd.get_element_instances(sdata["nuclei"]).tolist() == list(range(1, len(whole) + 1))
 
 
 # Nothing

@@ -48,14 +48,6 @@ def test_density_is_that_of_the_law_of_light(pixels: NDArray[np.uint8]) -> None:
         np.testing.assert_allclose(found, known, atol=5e-6)
 
 
-def test_density_of_many_pixels_is_that_of_each() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 70_001)).astype(np.uint8)
-    for stain in STAINS:
-        turned = stain_density(list(pixels[:, ::-1]), stain)
-        np.testing.assert_array_equal(stain_density(list(pixels), stain), turned[::-1])
-    np.testing.assert_allclose(turned[:9][::-1], densities(pixels[:, -9:])[2], atol=5e-6)
-
-
 def test_density_of_known_amounts() -> None:
     amounts = np.array([[0.8, 0.1, 0.0, 0.3], [0.2, 0.6, 0.0, 0.1], [0.0, 0.1, 0.0, 0.5]])
     pixels = (255 * 10 ** -(COLOURS.T @ amounts)).round().astype(np.uint8)
@@ -145,16 +137,6 @@ def test_stains_are_measured_in_bright_pictures_of_8_bits(
     assert stains_of(image, names) == (STAINS if is_stained else ())
 
 
-def test_half_of_the_pixels_are_to_be_bright_wherever_they_lie() -> None:
-    dark, bright = brown((2000, 1200), 40), brown((2000, 1200), 200)
-    for share, is_stained in ((999, False), (1000, True)):
-        image = dark.copy()
-        image[:, :share] = bright[:, :share]
-        assert bool(stains_of(image, RGB)) == is_stained
-        assert bool(stains_of(np.flip(image, 1), RGB)) == is_stained
-        assert bool(stains_of(image.reshape(3, -1), RGB)) == is_stained
-
-
 @pytest.mark.parametrize("row", [0, 1000, 1999])
 def test_a_little_colour_anywhere_is_colour(row: int) -> None:
     image = np.full((3, 2000, 1200), 200, np.uint8)
@@ -177,10 +159,3 @@ def test_real_images() -> None:
             assert not stains_of(shown, RGB), (sample, tint)
     slide = open_image(DATA / "slides" / "CMU-1-Small-Region.svs")
     assert stains_of(slide.read(), slide.channel_names) == STAINS
-
-
-def test_of_a_segmentation() -> None:
-    labels = np.ones((8, 9), np.int32)
-    assert Result.from_labels(labels, brown()).stains == STAINS
-    assert Result.from_labels(labels, brown(), channel_names=("a", "b", "c")).stains == ()
-    assert Result.from_labels(labels, brown(value=50), channel_names=RGB).stains == ()

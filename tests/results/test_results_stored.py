@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pieced import Nothing, Pieced, changed, pixels_of, planes_of
 
-from cytoseed.results import WRITERS, Block, Result, ResultView, blocks, open_result
+from cytoseed.results import WRITERS, Result, ResultView, blocks, open_result
 from cytoseed.results.blocks import pack_block
 from cytoseed.results.contents import Parts
-from cytoseed.results.formats import objects as form
-from cytoseed.results.formats.objects import write_objects
-from cytoseed.results.objects import join_objects, pack_masks
+from cytoseed.results.formats import objects_zip as form
+from cytoseed.results.formats.objects_zip import write_objects
+from cytoseed.results.objects import join_objects
 
 KINDS: dict[str, Callable[[Result], ResultView]] = {
     "whole": lambda result: result,
@@ -137,21 +136,6 @@ def test_all_shapes_of_objects_come_back(
         expected = labels[:, top : top + height, left : left + width]
         if expected.shape[1:] == (height, width):
             np.testing.assert_array_equal(back.labels_in(box), expected)
-
-
-def test_masks_are_packed_as_one_by_one(cells: Result) -> None:
-    (block,) = cells.blocks()
-    ((objects, ids),) = pack_block(block._replace(top=50, left=70), cells.targets)
-    assert ids.tolist() == block.table["id"].tolist()
-    assert [cells.targets[target] for target in objects.target] == block.table["target"].tolist()
-    masks = []
-    for target, number, (top, left, height, width) in zip(objects.target, ids, objects.box_yxhw.tolist(), strict=True):
-        rows, columns = np.nonzero(planes_of(cells)[target] == number)
-        assert (top, left) == (50 + rows.min(), 70 + columns.min())
-        assert (height, width) == (np.ptp(rows) + 1, np.ptp(columns) + 1)
-        y, x = rows.min(), columns.min()
-        masks.append(planes_of(cells)[target, y : y + height, x : x + width] == number)
-    np.testing.assert_array_equal(objects.bits, pack_masks(masks))
 
 
 def test_a_table_of_other_objects_than_the_labels(nuclei: Result) -> None:
@@ -365,14 +349,6 @@ def test_parts_used_last_are_held(cells: Result) -> None:
     assert read == [3, 4, 3], "the last one is always held"
 
 
-def test_parts_without_objects_are_not_read(cells: Result) -> None:
-    (block,) = cells.blocks()
-    (part,) = pack_block(block, cells.targets)
-    parts = Parts(np.array([[5, 5, 0, 0], [0, 0, 16, 18]]), [None, part].__getitem__, cells.targets, 3)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(parts.labels_in((0, 0, 16, 18)), planes_of(cells))
-    np.testing.assert_array_equal(parts.labels_at(np.arange(16), np.arange(18)), planes_of(cells))
-
-
 def test_where_objects_overlap_reduced_labels_are_those_of_full_size(cells: Result) -> None:
     """Rounding may leave two tiles a shared pixel; no picture shows another owner than the labels."""
     (block,) = cells.blocks()
@@ -384,19 +360,6 @@ def test_where_objects_overlap_reduced_labels_are_those_of_full_size(cells: Resu
     full = parts.labels_in((0, 0, 17, 19))
     assert full.max() > 9
     np.testing.assert_array_equal(parts.labels_at(rows, columns), full[:, rows[:, None], columns])
-
-
-def test_types_are_those_of_a_block_with_objects(nuclei: Result, tmp_path: Path) -> None:
-    class Gaps(Pieced):
-        def blocks(self) -> Iterator[Block]:
-            (block,) = super().blocks()
-            none = block._replace(labels=block.labels[:, :0, :0], table=block.table[:0].astype(np.float64))
-            yield from (none, block, none)
-
-    with stored(Gaps(nuclei, 9), tmp_path) as back:
-        first, second, third = back.blocks()
-    pd.testing.assert_frame_equal(second.table, nuclei.table)
-    assert len(first.table) == len(third.table) == 0
 
 
 # Saved beside, and elsewhere
@@ -461,17 +424,6 @@ def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Result, tmp_pat
     assert (tmp_path / "tissue.objects.zip").read_bytes() == before
 
 
-def test_a_file_without_its_record_is_known_for_its_own(nuclei: Result, tmp_path: Path) -> None:
-    with stored(nuclei, tmp_path) as back:
-        os.replace(back.path, tmp_path / "tissue.objects.zip")
-    with open_result(tmp_path / "tissue.objects.zip") as result:
-        assert result.save(tmp_path, ("objects",))[0] == tmp_path / "tissue.objects.zip"
-        result.save(tmp_path, ("objects", "table"))
-    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text())
-    assert record["files"] == ["tissue.csv", "tissue.objects.zip"]
-    nuclei.save(tmp_path, ("table", "objects"))
-
-
 def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path, ("objects", "labels"))
     path = tmp_path / "tissue.objects.zip"
@@ -484,20 +436,3 @@ def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Result, tmp_path: Pa
     with open_result(path) as result, pytest.raises(ValueError, match=r"tissue\.objects\.zip: is damaged"):
         result.save(tmp_path, ("table", "geojson"))
     assert content(tmp_path) == before
-
-
-def test_ids_lie_beside_the_objects_in_the_file(nuclei: Result, tmp_path: Path) -> None:
-    """What others read of it is documented: so it stays."""
-    with stored(Pieced(nuclei, 3), tmp_path) as back, zipfile.ZipFile(back.path) as archive:
-        names = archive.namelist()
-        ids = [np.load(io.BytesIO(archive.read(name))).tolist() for name in names if name.endswith(".ids.npy")]
-        facts = json.loads(archive.read("result.json"))
-    assert names == [*(name for part in (0, 1) for name in form.part_names(part)), "result.json"]
-    assert ids == [[1, 2, 3], [4]]
-    assert facts["blocks"] == [1, 1]
-    assert facts["parts"] == {
-        "count": [3, 1],
-        "first_id": [1, 4],
-        "last_id": [3, 4],
-        "box_yxhw": [[0, 3, 6, 27], [10, 1, 9, 14]],
-    }

@@ -53,12 +53,6 @@ def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Result, tmp_pa
     assert 1e4 * denominator / numerator == pytest.approx(0.25)
 
 
-def test_the_same_result_gives_the_same_bytes(nuclei: Result, tmp_path: Path) -> None:
-    write_labels(nuclei, tmp_path / "a")
-    write_labels(nuclei, tmp_path / "b")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
 # Overlay
 
 
@@ -74,11 +68,6 @@ def test_rgb_is_shown_as_it_is_twice_as_large(nuclei: Result) -> None:
     assert changed[6, 16]
     assert not changed[7:9, 8:14].any(), "its inside"
     assert changed[0:2, 58:60].sum() == 3, "a single pixel's edges to others, not to the image's border"
-
-
-def test_large_images_keep_their_size() -> None:
-    result = Result.from_labels(np.zeros((3, 1500), np.int32), np.zeros((1, 3, 1500)))
-    assert draw_overlay(result).shape == (3, 1500, 3)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int32, np.float32])

@@ -104,7 +104,7 @@ def find_results(inputs: Sequence[str]) -> tuple[Path, ...]:
 
 def _results_at(name: str) -> list[Path]:
     from cytoseed.images import is_url
-    from cytoseed.results.formats.objects import SUFFIX
+    from cytoseed.results.formats.objects_zip import SUFFIX
 
     if is_url(name):
         raise ValueError(f"{name}: stored results are read from local files only; copy it, then convert the copy")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cytoseed.images.file_errors import ImageFileError, cut_short
-from cytoseed.paths import display, is_remote, storage_errors
+from cytoseed.paths import display, is_remote, is_web, storage_errors
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
@@ -33,6 +33,8 @@ _V3 |= {f"numcodecs.{name}" for name in _NUMCODECS}
 
 def is_zarr_folder(path: Path) -> bool:
     """Whether a folder is Zarr's; of a bucket that may not be listed, whether it has metadata that can be read."""
+    if is_web(path) and "?" in str(path):  # a signed URL names one file
+        return False
     for mark in _MARKS:
         try:
             if read_text(path / mark) is not None:

@@ -61,17 +61,8 @@ def join_parts(parts: Sequence[Part]) -> Part:
 def pack_block(block: Block, targets: Sequence[str]) -> Iterator[Part]:
     """Pack the objects of a block, in parts of bounded size; at least one part, which may have no objects.
 
-    Parameters
-    ----------
-    block : Block
-        Its table has a row for each object of each target, in any order.
-    targets : sequence of str
-        What each label plane shows.
-
-    Yields
-    ------
-    objects and ids
-        In the order of the table's rows, of which the measurements are kept. Scores are not known, and are NaN.
+    Objects are in the order of the table's rows, of which there is one per object of each target. Scores are unknown:
+    NaN.
 
     Raises
     ------
@@ -110,14 +101,14 @@ class _Found(NamedTuple):
     """K objects of one or several label planes, as runs."""
 
     box_yxhw: NDArray[np.int64]  # (K,4) in the crop
-    begins: NDArray[np.int64]  # (K,) which run is the first of each
-    number: NDArray[np.int64]  # (K,) how many runs each has
+    begins: NDArray[np.int64]  # (K,) first run of each
+    number: NDArray[np.int64]  # (K,) number of runs of each
     row: NDArray[np.int64]  # (R,)
     first: NDArray[np.int64]  # (R,)
     last: NDArray[np.int64]  # (R,)
 
     def take(self, chosen: slice | NDArray[np.int64]) -> _Found:
-        """Choose some of the objects; the runs stay."""
+        """Some of the objects; the runs stay."""
         return self._replace(box_yxhw=self.box_yxhw[chosen], begins=self.begins[chosen], number=self.number[chosen])
 
 
@@ -139,7 +130,7 @@ def _found(planes: NDArray[np.int32], ids: NDArray[np.int64], target: NDArray[np
 
 
 def _from_runs(runs: Runs, before: int) -> _Found:
-    """Give a plane's objects with their boxes; `before` runs of other planes come first."""
+    """Objects of a plane with their boxes; `before` runs of other planes come first."""
     begins, stops = runs.begins, np.append(runs.begins, len(runs.row))[1:]
     top, left = runs.row[begins], np.minimum.reduceat(runs.first, begins)
     height = runs.row[stops - 1] - top + 1
@@ -149,7 +140,7 @@ def _from_runs(runs: Runs, before: int) -> _Found:
 
 
 def _bits(found: _Found) -> NDArray[np.uint8]:
-    """Pack the masks of the objects as `Objects.bits` holds them."""
+    """Masks of the objects packed to bits as in `Objects.bits`."""
     top, left, height, width = found.box_yxhw.T
     sizes = -(-height * width // 8) * 8  # whole bytes
     begin = np.cumsum(sizes) - sizes

@@ -1,4 +1,4 @@
-"""Labels put into the OME-Zarr of the image that they were found in: laid out as it is, and all or nothing."""
+"""Labels written into the OME-Zarr of their image: laid out as it is, and all or nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cytoseed.paths import write_bytes
-from cytoseed.results.formats.ngff import Frame, namespaced, write_label_images
+from cytoseed.results.formats.ngff import Layout, namespaced, write_label_images
 from cytoseed.results.pyramid import level_of
 
 if TYPE_CHECKING:
@@ -23,18 +23,17 @@ _NEW, _OLD, _DONE = "new", "old", "done"
 
 
 def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite: bool = False) -> tuple[Path, ...]:
-    """Write the labels into the `labels` group of an OME-Zarr image, one label image for each target.
+    """Write the labels into the `labels` group of an OME-Zarr image, one label image per target.
 
-    They are of the image's own version, 0.4 or 0.5, and have its axes, with one channel, its levels and its
-    transformations, so that every viewer lays them over it; a pixel of a lower level shows the label at its centre.
-    They are written beside, in a hidden folder of the group, moved into place, and listed last: a kill leaves what
-    was there or what is new. After a kill between two moves, which take no time, label images that were to be replaced
-    may still be in the hidden folder; the next call puts them back before anything else.
+    They have the image's own version, 0.4 or 0.5, its axes, with one channel, its levels and transformations, so that
+    every viewer lays them over it; a pixel of a lower level shows the label at its centre. They are written beside, in
+    a hidden folder of the group, moved into place, and listed last: a kill leaves the old or the new. After a kill
+    between two moves, replaced label images may still be in the hidden folder; the next call puts them back first.
 
     Parameters
     ----------
-    result : ResultView
-        Of this image, at its full resolution. Read once, in regions.
+    result : Result
+        Of this image, at its full resolution.
     image_zarr : str or path
         The folder of the image, or one made by bioformats2raw, of which the first image is taken.
     overwrite : bool
@@ -82,7 +81,7 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
 
 
 class _Image(NamedTuple):
-    """What an OME-Zarr says of itself."""
+    """Metadata of an OME-Zarr image."""
 
     root: Path
     """The folder given."""
@@ -97,7 +96,7 @@ class _Image(NamedTuple):
 
 
 def _read_image(path: Path) -> _Image:
-    """Read what is known of the image, without its pixels."""
+    """Read the metadata of an image."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such folder; give the folder of the OME-Zarr image")
     folder = path
@@ -123,7 +122,7 @@ def _read_image(path: Path) -> _Image:
 
 
 def _described(folder: Path) -> tuple[str, Mapping[str, Any]]:
-    """Read the version and the attributes of a group; neither where it has none."""
+    """Version and attributes of a group; empty where it has none."""
     if (folder / "zarr.json").is_file():
         own = _read_json(folder / "zarr.json").get("attributes", {}).get("ome", {})
         return str(own.get("version")), own
@@ -135,7 +134,7 @@ def _described(folder: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def _shape(folder: Path) -> tuple[int, ...]:
-    """Read the shape of an array."""
+    """Shape of an array."""
     for file in (folder / "zarr.json", folder / ".zarray"):
         if file.is_file():
             return tuple(int(length) for length in _read_json(file)["shape"])
@@ -143,7 +142,7 @@ def _shape(folder: Path) -> tuple[int, ...]:
 
 
 def _require_plane(path: Path, axes: Sequence[Mapping[str, Any]], shapes: Sequence[Sequence[int]]) -> None:
-    """Refuse images of which labels (H,W) cannot be a part."""
+    """Refuse images that labels (H,W) do not fit."""
     names = [axis["name"] for axis in axes]
     sizes = ", ".join(f"{name} {length}" for name, length in zip(names, shapes[0], strict=False))
     if not {"y", "x"} <= set(names) or any(len(shape) != len(names) for shape in shapes):
@@ -156,14 +155,8 @@ def _require_plane(path: Path, axes: Sequence[Mapping[str, Any]], shapes: Sequen
             )
 
 
-def _frame(image: _Image, sides: tuple[int, int]) -> Frame:
-    """Lay labels out as an image is.
-
-    Raises
-    ------
-    ValueError
-        If it is of another size.
-    """
+def _frame(image: _Image, sides: tuple[int, int]) -> Layout:
+    """Layout of labels for an image, which must have height and width `sides`."""
     places = (image.axes.index("y"), image.axes.index("x"))
     shapes = [(shape[places[0]], shape[places[1]]) for shape in image.shapes]
     if shapes[0] != sides:
@@ -183,11 +176,11 @@ def _frame(image: _Image, sides: tuple[int, int]) -> Frame:
         transformations.append(dataset.get("coordinateTransformations") or [relative])
     whole = {key: image.multiscale[key] for key in ("coordinateTransformations",) if key in image.multiscale}
     label = {"source": {"image": "../../"}}
-    return Frame(image.version, image.multiscale["axes"], levels, transformations, whole, label)
+    return Layout(image.version, image.multiscale["axes"], levels, transformations, whole, label)
 
 
 def _scale(dataset: Mapping[str, Any]) -> Sequence[float] | None:
-    """Give the scale of a level, if it states one that can be."""
+    """Scale of a level, if it states a valid one."""
     for transformation in dataset.get("coordinateTransformations") or ():
         found = transformation.get("scale")
         if isinstance(found, list) and all(isinstance(value, (int, float)) and value > 0 for value in found):
@@ -200,7 +193,7 @@ def _scale(dataset: Mapping[str, Any]) -> Sequence[float] | None:
 
 @contextmanager
 def _hidden_in(labels: Path) -> Iterator[Path]:
-    """Give a hidden folder of the group that is this process's own; it goes in the end, whatever happens."""
+    """Hidden folder of the group, locked against other processes; removed in the end."""
     from filelock import FileLock, Timeout
 
     hidden = labels / _HIDDEN
@@ -210,7 +203,7 @@ def _hidden_in(labels: Path) -> Iterator[Path]:
             try:
                 yield hidden
             finally:
-                if not (hidden / _OLD).exists():  # else they could not be put back, and the next call may
+                if not (hidden / _OLD).exists():  # else they could not be put back; the next call may
                     shutil.rmtree(hidden, ignore_errors=True)
                 with suppress(OSError):  # it holds something, as it should
                     labels.rmdir()
@@ -221,7 +214,7 @@ def _hidden_in(labels: Path) -> Iterator[Path]:
 
 
 def _refuse_others(labels: Path, version: str, names: Sequence[str], overwrite: bool) -> None:
-    """Refuse to replace what nobody said may be replaced."""
+    """Refuse to replace labels unless asked to overwrite."""
     listed = _listed(labels, version)
     there = [name for name in names if name in listed or (labels / name).exists()]
     if there and not overwrite:
@@ -243,7 +236,7 @@ def _move(hidden: Path, labels: Path, names: Sequence[str]) -> None:
 
 
 def _put_back(hidden: Path, labels: Path, version: str) -> None:
-    """Undo moves that were stopped before all were listed, in this call or in one that was killed; empty the folder."""
+    """Undo moves that were stopped before all were listed, here or in a killed call; empty the hidden folder."""
     old = sorted((hidden / _OLD).iterdir()) if (hidden / _OLD).is_dir() else []
     was_there = {image.name: any(image.iterdir()) for image in old}
     is_listed = any(image.name in _listed(labels, version) for image in old if not was_there[image.name])
@@ -258,14 +251,14 @@ def _put_back(hidden: Path, labels: Path, version: str) -> None:
 
 
 def _give_up_old(hidden: Path) -> None:
-    """See that what was replaced is not put back any more: it is going to be deleted, one file after the other."""
+    """Rename the replaced images, so that no later call puts them back; they are deleted next."""
     if (hidden / _OLD).is_dir():
         shutil.rmtree(hidden / _DONE, ignore_errors=True)
         os.replace(hidden / _OLD, hidden / _DONE)
 
 
 def _listed(labels: Path, version: str) -> list[str]:
-    """Read which label images the group lists."""
+    """Names of label images that the group lists."""
     file = labels / ("zarr.json" if version == "0.5" else ".zattrs")
     if not file.is_file():
         return []
@@ -276,7 +269,7 @@ def _listed(labels: Path, version: str) -> list[str]:
 
 
 def _list(labels: Path, version: str, names: Sequence[str]) -> None:
-    """Add names to those that the group lists; everything else that it says stays."""
+    """Add names to those that the group lists; all other metadata stays."""
     new = dict.fromkeys([*_listed(labels, version), *names])
     if version == "0.5":
         file = labels / "zarr.json"
@@ -293,7 +286,7 @@ def _list(labels: Path, version: str, names: Sequence[str]) -> None:
 
 
 def _renew_consolidated(folder: Path, labels: Path, version: str, names: Sequence[str]) -> None:
-    """Where a group keeps a copy of the metadata of all that is in it, put that of the labels there."""
+    """Put the metadata of the labels into a group's consolidated copy, where it has one."""
     is_new = version == "0.5"
     file = folder / ("zarr.json" if is_new else ".zmetadata")
     described = _read_json(file) if file.is_file() else {}

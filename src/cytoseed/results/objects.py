@@ -1,4 +1,4 @@
-"""The objects of a part of an image as arrays: each its box and its mask in bits, of which a million fit in memory."""
+"""Objects of a part of an image as arrays: each a box and a mask in bits, of which a million fit in memory."""
 
 from __future__ import annotations
 
@@ -25,30 +25,28 @@ class Objects:
     """K objects at full resolution, disjoint within each target."""
 
     target: NDArray[np.uint8]
-    """(K,) Which of the model's targets each is, from 0."""
+    """(K,) Number of the model's target, from 0."""
     box_yxhw: NDArray[np.int64]
-    """(K,4) Row and column of each one's first pixel in the image, height, width."""
+    """(K,4) Row and column of the first pixel in the image, height, width."""
     bits: NDArray[np.uint8]
     """Masks (h,w), row by row, packed to bits; each begins at a whole byte, in the order of the objects."""
     score: NDArray[np.float32]
-    """(K,) Highest value of the seed map in each, about 0 to 1."""
+    """(K,) Highest value of the seed map in the object, about 0 to 1."""
     is_owned: NDArray[np.bool_]
-    """(K,) True where the object's highest seed lies in the part that was looked at for it; False where another part
-    should have found it."""
+    """(K,) True where the object's highest seed lies in the core of the tile that found it."""
     numbers: NDArray[np.float64]
     """(K,M) The measurements."""
     columns: NDArray[np.str_]
-    """(M,) What each measurement is called."""
+    """(M,) Name of each measurement."""
     is_count: NDArray[np.bool_]
     """(M,) True for whole numbers."""
     left_out_yxhw: NDArray[np.int64]
-    """(N,4) Boxes, in the image, of what was found of objects too large to be followed to their end."""
+    """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
     partner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(K,) Of a nucleus, the place of its cell among these objects, and of the cell that of its nucleus; -1 where there
-    is none. Left out: none has a partner."""
+    """(K,) Of a nucleus, the place of its cell among these objects, and of a cell that of its nucleus; -1 for none, as
+    for all where it is left out."""
 
     def __post_init__(self) -> None:
-        """Fill in that none has a partner."""
         if not len(self.partner):
             object.__setattr__(self, "partner", np.full(len(self.target), -1, np.int64))
 
@@ -57,18 +55,18 @@ class Objects:
 
     @cached_property
     def first_byte(self) -> NDArray[np.int64]:
-        """(K + 1,) Where each mask begins in `bits`."""
+        """(K + 1,) Start of each mask in `bits`."""
         sizes = -(-self.box_yxhw[:, 2] * self.box_yxhw[:, 3] // 8)
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """Give the mask (h,w) of one object."""
+        """Mask (h,w) of one object."""
         height, width = self.box_yxhw[index, 2:].tolist()
         own = self.bits[self.first_byte[index] : self.first_byte[index + 1]]
         return np.unpackbits(own, count=height * width).view(np.bool_).reshape(height, width)
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Objects:
-        """Give some of the objects, in the order of `indices`, which may be bools; partners follow."""
+        """Some of the objects, in the order of `indices`, which may be bools; partners follow."""
         chosen = np.arange(len(self))[np.asarray(indices)] if len(indices) else np.zeros(0, np.int64)
         first = self.first_byte
         bits = [self.bits[first[index] : first[index + 1]] for index in chosen]
@@ -83,23 +81,13 @@ class Objects:
         )
 
     def replaced(self, indices: NDArray[np.int64], others: Objects) -> Objects:
-        """Give the objects with some, at `indices`, replaced by as many others, who take over their partners."""
+        """The objects with those at `indices` replaced by as many others, which take over their partners."""
         order = np.arange(len(self))
         order[indices] = len(self) + np.arange(len(others))
         return replace(join_objects([self, others]).take(order), partner=self.partner)
 
-    def paint(self, canvas: NDArray[np.int32], box_yxhw: Sequence[int], ids: NDArray[np.int64]) -> None:
-        """Write the objects' ids into a region of the label image; pixels that have an id keep it.
-
-        Parameters
-        ----------
-        canvas : ndarray, shape (T,h,w), int32
-            The labels of the region, changed in place.
-        box_yxhw : four ints
-            Place and size of the region in the image.
-        ids : ndarray, shape (K,)
-            Id of each object.
-        """
+    def paint(self, labels: NDArray[np.int32], box_yxhw: Sequence[int], ids: NDArray[np.int64]) -> None:
+        """Write the objects' ids (K,) into labels (T,h,w) of a box of the image; pixels that have an id keep it."""
         top, left, height, width = box_yxhw
         begin = self.box_yxhw[:, :2] - (top, left)
         meets = (begin < (height, width)).all(axis=1) & (begin + self.box_yxhw[:, 2:] > 0).all(axis=1)
@@ -107,7 +95,7 @@ class Objects:
             y, x = begin[index].tolist()
             own_height, own_width = self.box_yxhw[index, 2:].tolist()
             inside = self.mask(index)[max(0, -y) : height - y, max(0, -x) : width - x]
-            part = canvas[self.target[index], max(0, y) : y + own_height, max(0, x) : x + own_width]
+            part = labels[self.target[index], max(0, y) : y + own_height, max(0, x) : x + own_width]
             part[inside & (part == 0)] = ids[index]
 
     def paint_at(
@@ -124,7 +112,7 @@ class Objects:
             own[self.mask(index)[y[:, None], x] & (own == 0)] = ids[index]
 
     def table(self) -> pd.DataFrame:
-        """Give the measurements, one row an object."""
+        """The measurements, one row per object."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -135,7 +123,7 @@ class Objects:
         )
 
     def to_bytes(self) -> bytes:
-        """Give a compressed npz, with a checksum of each array: the same objects give the same bytes."""
+        """Compressed npz with a checksum of each array: the same objects give the same bytes."""
         buffer = io.BytesIO()
         names = (*_FIELDS, _PARTNER) if (self.partner >= 0).any() else _FIELDS
         np.savez_compressed(buffer, **{name: getattr(self, name) for name in names})
@@ -143,7 +131,7 @@ class Objects:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Read back what `to_bytes` gave.
+        """Objects from what `to_bytes` returned.
 
         Raises
         ------
@@ -152,7 +140,7 @@ class Objects:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                if unknown := set(archive.files) - {*_FIELDS, _PARTNER}:  # a name that was changed by damage, perhaps
+                if unknown := set(archive.files) - {*_FIELDS, _PARTNER}:  # a name changed by damage, perhaps
                     raise ValueError(f"holds {min(unknown)!r}, which is not known")
                 return cls(**{name: archive[name] for name in {*_FIELDS, *archive.files}})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
@@ -165,12 +153,12 @@ _PARTNER = "partner"  # stored where there are any
 
 
 def pack_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
-    """Pack masks (h,w) into bits as `Objects.bits` holds them."""
+    """Masks (h,w) packed to bits as in `Objects.bits`."""
     return np.concatenate([np.packbits(mask) for mask in masks]) if masks else np.zeros(0, np.uint8)
 
 
 def join_objects(parts: Sequence[Objects]) -> Objects:
-    """Put the objects of several parts one after the other; at least one part, all measured alike."""
+    """Objects of several parts, one after the other; at least one part, all with the same measurements."""
     starts = np.cumsum([0, *map(len, parts[:-1])]).tolist()
     partners = [np.where(part.partner < 0, -1, part.partner + start) for part, start in zip(parts, starts, strict=True)]
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _EACH}
@@ -178,7 +166,7 @@ def join_objects(parts: Sequence[Objects]) -> Objects:
 
 
 def numbers_of(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """Give the measurements of a table, but for its ids, as `Objects` holds them: `numbers`, `columns`, `is_count`."""
+    """Measurements of a table, without ids, as `Objects` has them: `numbers`, `columns`, `is_count`."""
     measured = table.drop(columns="id")
     return {
         "numbers": measured.to_numpy(np.float64),

@@ -1,15 +1,14 @@
-"""The outlines of objects along the edges of their pixels: rasterising them gives back exactly those pixels."""
+"""Outlines of objects along the edges of their pixels: rasterising them gives back exactly those pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from cytoseed.results.blocks import Block
+from cytoseed.results.blocks import Block
 
 Ring: TypeAlias = list[list[int]]
 """A closed line of [x, y] corners, the last one the first again."""
@@ -24,28 +23,16 @@ class Outlined(NamedTuple):
     label: int
     """Its id."""
     polygons: tuple[list[Polygon], ...]
-    """What `outline` gives for each target, in px of the image; empty for a target in which the object is not."""
+    """Polygons of each target, in px of the image; empty for a target without the object."""
 
 
 def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Polygon]:
-    """Outline an object.
+    """Outline an object, given as mask (H,W) whose first pixel is at `left` and `top` in the image.
 
-    Pixel (row, column) covers x from column to column + 1 and y from row to row + 1. Pieces that meet only at
-    a corner are pieces of their own, and holes that meet only at a corner are holes of their own, so that no
-    ring touches itself and the polygons are valid in the sense of the OGC's simple features.
-
-    Parameters
-    ----------
-    mask : ndarray, shape (H,W), bool
-        The object.
-    left, top : int
-        Where the mask's first pixel lies: added to x and y.
-
-    Returns
-    -------
-    list of polygons
-        One for each piece: its outer ring, then its holes. With y pointing down, outer rings have a positive
-        area by the shoelace formula and holes a negative one. Rings have corners only, no point along a side.
+    Pixel (row, column) covers x from column to column + 1 and y from row to row + 1. Pieces that meet only at a corner
+    are pieces of their own, and so are such holes: no ring touches itself, and the polygons are valid in the sense of
+    the OGC's simple features. Each piece is one polygon. With y pointing down, outer rings have a positive area by the
+    shoelace formula and holes a negative one. Rings have corners only, no point along a side.
     """
     if not mask.any():
         return []
@@ -56,7 +43,7 @@ def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Polygo
 
 
 def outlines(block: Block) -> Iterator[Outlined]:
-    """Outline one object of a block after the other, in the order of their ids."""
+    """Outlines of the objects of a block, in the order of their ids."""
     from scipy.ndimage import find_objects
 
     if not len(block.table):
@@ -74,7 +61,7 @@ def outlines(block: Block) -> Iterator[Outlined]:
 
 
 def _polygons(plane: NDArray[np.int32], number: int, box: tuple[slice, slice] | None, block: Block) -> list[Polygon]:
-    """Outline what has a number in a plane of a block; nothing where there is no box around it."""
+    """Outline of a number in a plane of a block; nothing where it has no box."""
     if box is None:
         return []
     return outline(plane[box] == number, left=block.left + box[1].start, top=block.top + box[0].start)
@@ -95,7 +82,7 @@ def _pieces(mask: NDArray[np.bool_], left: int, top: int) -> list[Polygon]:
 
 
 def _connected(mask: NDArray[np.bool_]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-    """Give each part that is connected by edges: row and column of its box in the mask, and the part alone in it."""
+    """Each part that is connected by edges: row and column of its box in the mask, and the part alone in it."""
     import cv2
     from scipy.ndimage import find_objects
 
@@ -128,17 +115,17 @@ def _traced(region: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
 
 
 def _codes(corners: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Give one number for each corner (N,2), the same for the same corner."""
+    """One number per corner (N,2), the same for the same corner."""
     return corners.view(np.int64)[:, 0]
 
 
 def _meets_itself(ring: NDArray[np.int32]) -> bool:
-    """Tell whether a ring is at one corner twice, as it is where two pieces meet at a corner."""
+    """Whether a ring passes a corner twice, as it does where two pieces meet at a corner."""
     return len(set(_codes(ring).tolist())) < len(ring)
 
 
 def _area(ring: NDArray[np.int32]) -> float:
-    """Give the area of a ring: positive where it runs clockwise as seen, with y pointing down."""
+    """Area of a ring: positive where it runs clockwise as seen, with y pointing down."""
     import cv2
 
     return cv2.contourArea(ring, oriented=True)

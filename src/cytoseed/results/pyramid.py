@@ -1,34 +1,32 @@
-"""A label image at several resolutions: which pixel stands for others, and all levels in one pass over a result.
+"""A label image at several resolutions, all levels in one pass over a result.
 
-Labels have no means, so a pixel of a lower resolution is one of those that it covers: the one at its centre, and of the
-four around the centre of an even number the lower right. So every level shows an object at the same place, to half a
-pixel of full resolution, in viewers that lay the levels over each other and in those that read translations alike.
+Labels have no means, so a pixel of a lower level shows the label at its centre: of the four pixels around the centre of
+an even number, the lower right. Each level is taken from full resolution, as taking it from the level before would move
+objects by up to a pixel of that level.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView
 
 _READ_PX = 2048  # side of the regions in which a result is read
-_SMALLEST_LARGE_PX = 1024  # an image no larger than this needs no lower resolution
+_SMALLEST_LARGE_PX = 1024  # an image no larger than this needs no lower level
 _WHOLE = 1e-6  # ratios of pixel sizes this close to a whole number, relatively, are meant to be it
 
 
 class Level(NamedTuple):
-    """One resolution: which pixels of the full one it consists of."""
+    """One resolution: the pixels of full resolution that it shows."""
 
     rows: NDArray[np.int64]
-    """(h,) Row, at full resolution, that each of its rows shows; never falling."""
+    """(h,) Row at full resolution of each of its rows; never falling."""
     columns: NDArray[np.int64]
-    """(w,) Column, at full resolution, that each of its columns shows; never falling."""
+    """(w,) Column at full resolution of each of its columns; never falling."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -37,7 +35,7 @@ class Level(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A part of one level, in which there is some object."""
+    """A part of one level that has objects."""
 
     level: int
     """Number of the level; 0 is the first of those given."""
@@ -46,22 +44,13 @@ class Tile(NamedTuple):
     column: int
     """Its number in that row."""
     labels: NDArray[np.int32]
-    """(T,h,w) Ids, 0 where there is no object; smaller than other tiles at the lower and right edge only. Not to be
-    changed."""
+    """(T,h,w) Ids, 0 is background; smaller than other tiles at the lower and right edge only. Not to be changed."""
 
 
 def halved(sides: tuple[int, int]) -> tuple[Level, ...]:
-    """Give the levels of an image of its own: each half as large as the one before, the last of at most 1024 px a side.
+    """Levels of an image of height and width `sides`, each half as large as the one before, down to 1024 px a side.
 
-    Parameters
-    ----------
-    sides : tuple of int
-        Height and width of the image, in px.
-
-    Returns
-    -------
-    tuple of Level
-        The full resolution first. Sides are rounded up: level k has ceil(side / 2**k) px.
+    Sides are rounded up: level k has ceil(side / 2**k) px.
     """
     levels = []
     factor = 1
@@ -74,21 +63,11 @@ def halved(sides: tuple[int, int]) -> tuple[Level, ...]:
 
 
 def level_of(sides: tuple[int, int], smaller: tuple[int, int], factors: Sequence[float] | None = None) -> Level:
-    """Give the level of a certain size.
+    """Level of height and width `smaller`, of an image of height and width `sides`.
 
-    Parameters
-    ----------
-    sides, smaller : tuple of int
-        Height and width of the image and of the level, in px.
-    factors : sequence of float, optional
-        How many px of the image one of the level is high and wide, as stated. Where they do not go with the sizes, or
-        none are given, the ratio of the sizes is taken: a whole number where some rows or columns may have been left
-        over.
-
-    Returns
-    -------
-    Level
-        Its pixels at their centres; those of which the centre lies beyond the image, at its edge.
+    `factors` states how many px of the image one of the level is high and wide. Where they do not go with the sizes, or
+    none are given, the ratio of the sizes is taken, or a whole number where rows or columns may have been left over.
+    Pixels whose centre lies beyond the image show its edge.
     """
     rows, columns = (
         _centres(large, small, _factor(large, small, None if factors is None else factors[axis]))
@@ -98,123 +77,83 @@ def level_of(sides: tuple[int, int], smaller: tuple[int, int], factors: Sequence
 
 
 def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Iterator[Tile]:
-    """Cut the labels into tiles at every level, going once over the result.
+    """Tiles of `side_px` px of all levels that have objects, in no order of use, in one pass over a result.
 
     Regions are read along a curve that stays close to itself (Z order), so that tiles of all levels are soon complete:
-    at any time a few regions and tiles are held, whatever the size of the image.
-
-    Parameters
-    ----------
-    result : ResultView
-        What to cut.
-    levels : sequence of Level
-        The resolutions.
-    side_px : int
-        Height and width of a tile, in px of its level.
-
-    Yields
-    ------
-    Tile
-        In no order of use. Tiles without any object are left out.
+    only a few regions and tiles are held, whatever the size of the image.
     """
     _, height, width = result.shape
-    begun: dict[tuple[int, int, int], _Begun] = {}
+    begun: dict[tuple[int, int, int], _Unfinished] = {}
     for row, column in _along_z(-(-height // _READ_PX), -(-width // _READ_PX)):
         top, left = row * _READ_PX, column * _READ_PX
         box = (top, left, min(_READ_PX, height - top), min(_READ_PX, width - left))
         labels = result.labels_in(box)
         is_empty = not labels.any()
         for number, level in enumerate(levels):
-            for piece in _pieces(level, box, side_px):
-                taken = None if is_empty else labels[:, piece.from_rows][:, :, piece.from_columns]
-                key = (number, piece.row, piece.column)
-                if key not in begun and piece.size == piece.tile:  # all of it at once, as most are at level 0
-                    if taken is not None and taken.any():
-                        yield Tile(*key, taken)
-                    continue
-                tile = begun.setdefault(key, _Begun(piece.tile[0] * piece.tile[1]))
-                tile.add(piece, taken)
-                if not tile.missing_px:
-                    del begun[key]
-                    if tile.labels is not None:
-                        yield Tile(*key, tile.labels)
-
-
-class _Piece(NamedTuple):
-    """What one region gives to one tile."""
-
-    row: int
-    column: int
-    tile: tuple[int, int]
-    """Height and width of the tile."""
-    corner: tuple[int, int]
-    """Row and column of the piece's first pixel in the tile."""
-    size: tuple[int, int]
-    """Its height and width."""
-    from_rows: slice | NDArray[np.int64]
-    """Where its rows are in the region."""
-    from_columns: slice | NDArray[np.int64]
-
-
-@dataclass
-class _Begun:
-    """A tile of which some pieces are still to come."""
-
-    missing_px: int
-    labels: NDArray[np.int32] | None = None
-    """(T,h,w) None as long as there is no object in it."""
-
-    def add(self, piece: _Piece, labels: NDArray[np.int32] | None) -> None:
-        """Put a piece into its place; None is one without objects."""
-        self.missing_px -= piece.size[0] * piece.size[1]
-        if labels is None or not labels.any():
-            return
-        if self.labels is None:
-            self.labels = np.zeros((len(labels), *piece.tile), np.int32)
-        (y, x), (height, width) = piece.corner, piece.size
-        self.labels[:, y : y + height, x : x + width] = labels
+            spans = list(_spans(level.columns, left, box[3], side_px))
+            for y in _spans(level.rows, top, box[2], side_px):
+                for x in spans:
+                    taken = None if is_empty else labels[:, y.source][:, :, x.source]
+                    taken = None if taken is None or not taken.any() else taken
+                    key = (number, y.tile, x.tile)
+                    if key not in begun and (y.size, x.size) == (y.tile_px, x.tile_px):  # most tiles of level 0
+                        if taken is not None:
+                            yield Tile(*key, taken)
+                        continue
+                    tile = begun.setdefault(key, _Unfinished(y.tile_px, x.tile_px, len(labels)))
+                    tile.add(y, x, taken)
+                    if not tile.missing_px:
+                        del begun[key]
+                        if tile.labels is not None:
+                            yield Tile(*key, tile.labels)
 
 
 class _Span(NamedTuple):
     """What a region gives to a tile along one axis."""
 
-    number: int
     tile: int
+    """Number of the tile."""
+    tile_px: int
+    """Size of the tile."""
     corner: int
+    """First pixel in the tile."""
     size: int
+    """Number of pixels."""
     source: slice | NDArray[np.int64]
+    """Their places in the region."""
 
 
-def _pieces(level: Level, box_yxhw: tuple[int, int, int, int], side_px: int) -> Iterator[_Piece]:
-    """List what a region gives to the tiles of a level."""
-    top, left, height, width = box_yxhw
-    columns = list(_spans(level.columns, left, width, side_px))
-    for y in _spans(level.rows, top, height, side_px):
-        for x in columns:
-            yield _Piece(
-                row=y.number,
-                column=x.number,
-                tile=(y.tile, x.tile),
-                corner=(y.corner, x.corner),
-                size=(y.size, x.size),
-                from_rows=y.source,
-                from_columns=x.source,
-            )
+class _Unfinished:
+    """A tile of which some pieces are still to come."""
+
+    def __init__(self, height: int, width: int, targets: int) -> None:
+        self.missing_px = height * width
+        self.labels: NDArray[np.int32] | None = None  # as long as it has no object
+        self._shape = (targets, height, width)
+
+    def add(self, y: _Span, x: _Span, labels: NDArray[np.int32] | None) -> None:
+        """Put a piece into its place; None is one without objects."""
+        self.missing_px -= y.size * x.size
+        if labels is None:
+            return
+        if self.labels is None:
+            self.labels = np.zeros(self._shape, np.int32)
+        self.labels[:, y.corner : y.corner + y.size, x.corner : x.corner + x.size] = labels
 
 
 def _spans(places: NDArray[np.int64], first: int, length: int, side_px: int) -> Iterator[_Span]:
-    """Cut those places that lie in a region at the borders of tiles."""
+    """Cut the places that lie in a region at the borders of tiles."""
     start, stop = np.searchsorted(places, (first, first + length)).tolist()
     while start < stop:
         number, corner = divmod(start, side_px)
         end = min(stop, (number + 1) * side_px)
-        tile = min(side_px, len(places) - number * side_px)
-        yield _Span(number, tile, corner, end - start, _evenly(places[start:end] - first))
+        tile_px = min(side_px, len(places) - number * side_px)
+        yield _Span(number, tile_px, corner, end - start, _as_slice(places[start:end] - first))
         start = end
 
 
-def _evenly(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """Give a slice where the places are evenly apart: numpy copies nothing for it."""
+def _as_slice(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """A slice where the places are evenly spaced, as numpy copies nothing for it."""
     steps = np.diff(places)
     step = int(steps[0]) if len(steps) else 1
     if step < 1 or (steps != step).any():
@@ -223,7 +162,7 @@ def _evenly(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
 
 
 def _along_z(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Go over a grid quarter by quarter, and each of them likewise."""
+    """Places of a grid, quarter by quarter, and each of them likewise."""
 
     def within(row: int, column: int, side: int) -> Iterator[tuple[int, int]]:
         if row >= rows or column >= columns:
@@ -240,7 +179,7 @@ def _along_z(rows: int, columns: int) -> Iterator[tuple[int, int]]:
 
 
 def _factor(large: int, small: int, stated: float | None) -> float:
-    """Decide how many px of the image one of the level is wide."""
+    """Number of px of the image that one of the level is wide."""
     if stated is not None and stated > 0 and abs(large / stated - small) < 1:
         whole = round(stated)
         return whole if abs(stated - whole) < _WHOLE * stated else stated
@@ -250,6 +189,6 @@ def _factor(large: int, small: int, stated: float | None) -> float:
 
 
 def _centres(large: int, small: int, factor: float) -> NDArray[np.int64]:
-    """Find the pixels at the centres of larger ones."""
+    """Pixels at the centres of larger ones."""
     found: NDArray[np.int64] = np.minimum(((np.arange(small) + 0.5) * factor).astype(np.int64), large - 1)
     return found

@@ -1,4 +1,4 @@
-"""What made a result: the record beside it, and the comparison of a record with a wish."""
+"""The record beside a result, of what made it, and its comparison with another."""
 
 from __future__ import annotations
 
@@ -27,20 +27,13 @@ class Record:
     version: str
     """Version of cytoseed."""
     input: Mapping[str, Any]
-    """The image, as `Result.input` has it."""
+    """The image, as in `Result.input`."""
     settings: Mapping[str, Any]
-    """What the segmentation was told, with the model's name and version."""
+    """Settings of the segmentation, with the model's name and version."""
 
     @classmethod
     def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
-        """Make a record.
-
-        Parameters
-        ----------
-        described, settings : mapping
-            What `Result.input` and `Result.settings` hold.
-        version : str, optional
-            Version of cytoseed that found the objects; without it, this one.
+        """Record of `Result.input` and `Result.settings`, by default of this version of cytoseed.
 
         Raises
         ------
@@ -50,16 +43,16 @@ class Record:
         return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
 
     def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
-        """Give the text of the record's file.
+        """Text of the record's file.
 
         Parameters
         ----------
         files : sequence of str
             Names of the files that are there.
         pending : sequence of str
-            Names of the files that are being replaced or removed just now: what they hold is not sure.
+            Names of the files that are being replaced or removed: their content is uncertain.
         failed : sequence of str
-            Parts of the image that could not be segmented, a line each.
+            Parts of the image that could not be segmented, one line each.
         """
         values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
         values |= {key: list(lines) for key, lines in ((_PENDING, pending), (_FAILED, failed)) if lines}
@@ -67,68 +60,39 @@ class Record:
 
 
 class OldRecord(NamedTuple):
-    """What the record in a folder says."""
+    """Content of a record in a folder."""
 
     decides: Mapping[str, Any]
     """The version, the input and the settings."""
     files: frozenset[str]
-    """Names of the files that the result has for sure."""
+    """Names of the files that the result certainly has."""
     pending: frozenset[str]
-    """Names of files of which a run that was stopped left the old one, the new one or none."""
+    """Names of files of which a stopped run left the old one, the new one or none."""
     failed: tuple[str, ...]
-    """The parts of the image that are not in the files, a line each."""
+    """Parts of the image that are not in the files, one line each."""
 
 
 class Comparison(NamedTuple):
-    """What a folder holds beside what is wished for."""
+    """What a folder holds, compared with a result to be written."""
 
     state: str
     """`absent`: nothing is in the way. `same`: a result of the same record. `different`: anything else."""
     differences: tuple[str, ...]
-    """Why it is different, a line each: `key: old -> new`."""
+    """Why it is different, one line each: `key: old -> new`."""
     missing: tuple[str, ...]
-    """The formats wished for that are not there yet; where it is empty and the state `same`, all is done."""
+    """Formats that are not there yet; none of state `same`: all is done."""
 
 
 def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) -> Record:
-    """Make the record of a result, before or after it exists.
-
-    Parameters
-    ----------
-    pixels, source
-        See `input_of`.
-    settings : mapping
-        What `Result.settings` holds.
-
-    Raises
-    ------
-    TypeError
-        If the settings hold what JSON cannot.
-    """
+    """Record of a result of an image (C,H,W) in memory, before or after it exists."""
     return Record.of(input_of(pixels, source), settings)
 
 
 def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], failed: Sequence[str] = ()) -> Comparison:
-    """Look whether a folder holds the result that a record describes.
+    """Compare the content of a folder, which need not exist, with the result of a record.
 
-    Parameters
-    ----------
-    folder : path
-        Need not exist.
-    stem : str
-        See `stem_of`.
-    record : Record
-        See `record_of`.
-    formats : sequence of str
-        Names from `WRITERS`.
-    failed : sequence of str
-        Parts of the image that the result wished for lacks.
-
-    Returns
-    -------
-    Comparison
-        Files of the names wished for that no record names are in the way: `different`. Of a result that lacks other
-        parts of the image all formats are missing, and so are those that a run which was stopped left unsure.
+    Files of these names that no record lists are in the way: `different`. Of a result that lacks other parts of the
+    image than `failed` all formats are missing, and so are those that a stopped run left uncertain.
     """
     paths = paths_of(folder, stem, formats)
     file = folder / f"{stem}{SUFFIX}"
@@ -151,9 +115,9 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], fai
 
 
 def read_record(file: Path) -> OldRecord | None:
-    """Read a record; None where there is none, or none that can be read.
+    """Content of a record; None where there is none that can be read.
 
-    Files that cytoseed does not write beside this record are left out, whatever the record says of them.
+    Names of files that cytoseed does not write beside this record are left out.
     """
     possible = {path.name for path in paths_of(file.parent, file.name.removesuffix(SUFFIX), tuple(WRITERS)).values()}
     try:
@@ -169,7 +133,7 @@ def read_record(file: Path) -> OldRecord | None:
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """List what differs between two trees of mappings, a line a leaf: `key: old -> new`."""
+    """Differences between two trees of mappings, one line per leaf: `key: old -> new`."""
     if old == new:
         return []
     if not (isinstance(old, dict) and isinstance(new, dict)):

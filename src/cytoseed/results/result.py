@@ -175,7 +175,8 @@ class Result(ResultView):
         from cytoseed.results.measure.table import empty_table
 
         tables = [block.table for block in self.blocks()] or [empty_table(self)]
-        return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+        table = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+        return table if table["id"].dtype == np.int64 else table.assign(id=table["id"].astype(np.int64))
 
     @cached_property
     def objects(self) -> Objects:

@@ -1,4 +1,4 @@
-"""The folder in which a slide's objects lie, tile by tile: what survives a kill, and what results are written from."""
+"""The folder of a slide's objects, tile by tile: it survives a kill, and results are written from it."""
 
 from __future__ import annotations
 
@@ -24,38 +24,32 @@ _RUN, _TODO, _KEPT, _TILES = "run.json", "todo.npy", "kept.npz", "tiles"
 
 
 class StitchedObjects(NamedTuple):
-    """Which of the tiles' objects are the result's, and how they are numbered."""
+    """The objects of tiles that belong to the result, K in all, and their ids."""
 
     first: NDArray[np.int64]
-    """(tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1 of the K that are kept."""
+    """(tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1."""
     place: NDArray[np.int64]
     """(K,) Place of each among its tile's objects; tile after tile, and in each by target and id."""
     id: NDArray[np.int64]
     """(K,) Id of each: 1 and so on without gaps, rising from tile to tile; a nucleus has its cell's."""
     tile_box_yxhw: NDArray[np.int64]
-    """(tiles,4) The box around a tile's kept objects in the image, of no size where there are none."""
+    """(tiles,4) The box around a tile's objects in the image, of size 0 where there are none."""
     left_out_yxhw: NDArray[np.int64]
-    """(N,4) Boxes, in the image, of what was found of objects too large to be followed to their end."""
+    """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
     changed_at: NDArray[np.int64]
-    """(M,) Which of the K lost pixels to others."""
+    """(M,) Numbers of those of the K that lost pixels to others."""
     changed: Objects
-    """(M) What became of them."""
+    """(M) These objects, as they are now."""
 
 
 class Store:
-    """A folder with the objects of every tile that is done. Each file is there whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-        The folder; made when something is written.
-    """
+    """A folder with the objects of every tile that is done; made when something is written. Each file is whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def run(self) -> Mapping[str, Any] | None:
-        """Read what `begin` wrote; None where no run was begun.
+        """Description of the run, as `begin` wrote it; None where there is none.
 
         Raises
         ------
@@ -73,14 +67,8 @@ class Store:
         return found
 
     def announce(self, run: Mapping[str, Any]) -> None:
-        """Write what a run is going to be, then forget everything that is there.
-
-        Parameters
-        ----------
-        run : mapping
-            As for `begin`, as far as it is known.
-        """
-        self._write_run(run)  # first: a kill after it leaves tiles that belong to nothing, and no doubt whose run it is
+        """Write what is known of a run that will begin, then remove what was there."""
+        self._write_run(run)  # first: a kill after it leaves no doubt whose run it is
         (self.path / _TODO).unlink(missing_ok=True)
         (self.path / _KEPT).unlink(missing_ok=True)
         remove(self.path / _TILES)
@@ -88,15 +76,7 @@ class Store:
             (self.path / _TILES).mkdir(parents=True)
 
     def begin(self, run: Mapping[str, Any], todo: NDArray[np.int64]) -> None:
-        """Write what is to be done, of a run that was announced.
-
-        Parameters
-        ----------
-        run : mapping
-            Everything that decides the result, in values that JSON keeps.
-        todo : ndarray, shape (N,), int64
-            Numbers of the tiles to make, rising.
-        """
+        """Write everything that decides the result of an announced run, and the numbers (N,) of its tiles, rising."""
         buffer = io.BytesIO()
         np.save(buffer, todo)
         write_bytes(self.path / _TODO, buffer.getvalue())
@@ -108,16 +88,16 @@ class Store:
             remove(self.path / name)
 
     def change(self, **facts: Any) -> None:
-        """Write some facts of the run anew."""
+        """Change some facts of the run."""
         self._write_run({**(self.run() or {}), **facts})
 
     def todo(self) -> NDArray[np.int64]:
-        """Read the numbers of the tiles to make.
+        """Numbers of the tiles to make.
 
         Raises
         ------
         ValueError
-            If they are not there or damaged.
+            If they are missing or damaged.
         """
         try:
             found: NDArray[np.int64] = np.load(io.BytesIO(read_bytes(self.path / _TODO)), allow_pickle=False)
@@ -126,12 +106,12 @@ class Store:
         return found
 
     def done(self) -> set[int]:
-        """List the tiles whose objects are there."""
+        """Numbers of the tiles whose objects are there."""
         named = (name.partition(".") for name in list_names(self.path / _TILES))
         return {int(stem) for stem, _, ending in named if ending == "npz" and stem.isdecimal()}
 
     def write(self, tile: int, objects: Objects) -> None:
-        """Keep the objects of a tile, durably: after this they survive a kill and a loss of power."""
+        """Write the objects of a tile, durably: they survive a kill and a loss of power."""
         write_bytes(self._tile(tile), objects.to_bytes())
 
     def read(self, tile: int) -> Objects:
@@ -150,19 +130,19 @@ class Store:
             raise ValueError(f"{self._tile(tile)}: {error}; --resume makes this tile again") from error
 
     def drop(self, tile: int) -> None:
-        """Remove a tile's file, so that it counts as not done."""
+        """Remove a tile, which then counts as not done."""
         self._tile(tile).unlink(missing_ok=True)
         self.drop_kept()
 
     def write_kept(self, kept: StitchedObjects) -> None:
-        """Keep what stitching decided."""
+        """Write what stitching decided."""
         buffer = io.BytesIO()
         arrays = {name: getattr(kept, name) for name in StitchedObjects._fields if name != "changed"}
         np.savez_compressed(buffer, changed=np.frombuffer(kept.changed.to_bytes(), np.uint8), **arrays)
         write_bytes(self.path / _KEPT, buffer.getvalue())
 
     def kept(self) -> StitchedObjects | None:
-        """Read what stitching decided; None where that is not there, or damaged: it can be made again."""
+        """Read what stitching decided; None where it is missing or damaged: it can be made again."""
         try:
             with np.load(io.BytesIO(read_bytes(self.path / _KEPT)), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in StitchedObjects._fields}
@@ -184,7 +164,7 @@ class Store:
         return read
 
     def drop_kept(self) -> None:
-        """Forget what stitching decided."""
+        """Remove what stitching decided."""
         (self.path / _KEPT).unlink(missing_ok=True)
 
     def _write_run(self, run: Mapping[str, Any]) -> None:

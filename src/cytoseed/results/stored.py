@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from cytoseed.images import Image, open_image
+from cytoseed.images import Image, ImageLike, as_image, open_image
+from cytoseed.images.overview import thumbnail
 from cytoseed.results.blocks import Part
 from cytoseed.results.contents import Parts
 from cytoseed.results.facts import input_of
-from cytoseed.results.formats.objects import FACTS, FORMAT, SUFFIX, part_names
+from cytoseed.results.formats.objects_zip import FACTS, FORMAT, SUFFIX, part_names
 from cytoseed.results.objects import Objects
 from cytoseed.results.result import Result
-
-ImageLike = str | os.PathLike[str] | Image | ArrayLike
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -173,9 +172,6 @@ def _thumbnail(
     given: ImageLike | None, result: Result, was_at: str | None, largest_px: int
 ) -> tuple[NDArray[Any], float]:
     """Show the image as it was shown when the result was made."""
-    from cytoseed.images import as_image
-    from cytoseed.images.overview import thumbnail
-
     image = _found(result, was_at) if given is None else as_image(given)
     if image.shape != result.shape:
         raise ValueError(
@@ -186,7 +182,7 @@ def _thumbnail(
 
 
 def _found(result: Result, was_at: str | None) -> Image:
-    """Find the image again: only the same one counts."""
+    """Find the image again; another one of its name does not count."""
     places = tuple(_places(result, was_at))
     for place in places:
         try:

@@ -13,8 +13,8 @@ from cytoseed.results.formats.csv import write_table
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.ngff import write_ngff
-from cytoseed.results.formats.objects import SUFFIX as STORED_SUFFIX
-from cytoseed.results.formats.objects import write_objects
+from cytoseed.results.formats.objects_zip import SUFFIX as STORED_SUFFIX
+from cytoseed.results.formats.objects_zip import write_objects
 from cytoseed.results.formats.overlay import write_overlay
 from cytoseed.results.formats.parquet import write_parquet
 from cytoseed.results.formats.rois import rois_limit, write_rois

@@ -1,21 +1,15 @@
-"""The measurements as CSV, for spreadsheets, R and everything else."""
+"""The table as CSV, for spreadsheets, R and everything else."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cytoseed.results.measure.table import empty_table
-
-if TYPE_CHECKING:
-    from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView
 
 
 def write_table(result: ResultView, path: Path) -> None:
-    """Write the table as CSV, block by block: comma, point, UTF-8, numbers in full.
-
-    The first line names the columns, also where there are no objects.
-    """
+    """Write the table as CSV, block by block: comma, point, UTF-8, numbers in full; column names in the first line."""
     with path.open("w", encoding="utf-8", newline="") as file:
         is_first = True
         for block in result.blocks():

@@ -24,22 +24,21 @@ if TYPE_CHECKING:
 _HEAD, _BETWEEN, _TAIL = '{"type":"FeatureCollection","features":[\n', ",\n", "\n]}\n"
 _GZIP_LEVEL = 5  # half the time of 6, and files 1 % larger; 1 is twice as fast again, and files are 40 % larger
 _FIELD_PX = 4096  # side of the fields that a split cuts the image into: ten thousand nuclei, at 0.25 µm/px
-_GATHERED_CHARACTERS = 1 << 24  # so much text waits for its parts before files are opened
+_GATHERED_CHARACTERS = 1 << 24  # of text that waits until files are opened
 _ROWS = 4096  # of the table, turned into numbers at a time
-# Beginnings of the columns that go along, since QuPath holds all of them in memory: what shape and brightness an
-# object has. It works out places by itself, and the rest is in the tables.
+# Beginnings of the columns that are written: shape and brightness, as QuPath holds all of them in memory. It derives
+# places by itself, and the rest is in the tables.
 _MEASURED = ("area_", "perimeter_", "axis_", "eccentricity", "solidity", "mean_", "sd_")
 
 
 def write_geojson(result: ResultView, path: Path) -> None:
-    """Write a FeatureCollection in pixels of the image, one object to a line.
+    """Write a FeatureCollection in pixels of the image, one object per line, from one block at a time.
 
-    Objects of one target are QuPath's detections. Of two targets, each cell is a QuPath cell with the nucleus
-    of the same id inside, and a nucleus without a cell is a detection. Ids are UUIDs made from the source's
-    name, the settings, the target and the label, so that the same result gives the same bytes. The measurements
-    are the object's `label` and the table's finite numbers of area, perimeter, axes, eccentricity, solidity, and
-    mean and sd of every channel and stain; of two targets their names begin with the target's. No more than one
-    block of the result is held at a time.
+    Objects of one target are QuPath's detections. Of two targets, each cell is a QuPath cell with the nucleus of the
+    same id inside, and a nucleus without a cell is a detection. Ids are UUIDs made from the source's name, the
+    settings, the target and the label, so that the same result gives the same bytes. The measurements are the object's
+    `label` and the table's finite numbers of area, perimeter, axes, eccentricity, solidity, and mean and sd of every
+    channel and stain; of two targets their names begin with the target's.
     """
     with path.open("w", encoding="utf-8", newline="\n") as file:
         _write_lines(file, result)
@@ -56,12 +55,11 @@ def write_geojson_gz(result: ResultView, path: Path) -> None:
 
 
 def write_geojson_split(result: ResultView, path: Path) -> None:
-    """Write a folder with a FeatureCollection for each square field of the image that has objects.
+    """Write a folder with a FeatureCollection per square field of the image that has objects.
 
     Fields have a side of 4096 px; `x004096_y000000.geojson` is the one whose first pixel is at x = 4096, y = 0. An
-    object, whole and as `write_geojson` writes it, is in the part in whose field the centre of its box lies. The lines
-    of all parts are those of the one file; in each part they are in the order of the labels. Without any
-    object there is one part, at 0, 0. No more than one block of the result and some MB of text are held at a time.
+    object, whole and as `write_geojson` writes it, is in the field of the centre of its box. In each part the lines are
+    in the order of the labels. Without objects there is one part, at 0, 0.
     """
     path.mkdir()
     begun: set[str] = set()
@@ -87,7 +85,7 @@ def _write_lines(file: TextIO, result: ResultView) -> None:
 
 
 def _gathered(result: ResultView) -> Iterator[dict[str, list[str]]]:
-    """Give the lines by the name of the part that they belong to, some MB of them at a time."""
+    """Lines by the name of their part, some MB of them at a time."""
     lines_of: dict[str, list[str]] = {}
     size = 0
     for polygons, line in _lines(result):
@@ -100,7 +98,7 @@ def _gathered(result: ResultView) -> Iterator[dict[str, list[str]]]:
 
 
 def _part_of(polygons: list[Polygon]) -> str:
-    """Name the part in whose field the centre of an object's box lies."""
+    """Name of the part in whose field the centre of an object's box lies."""
     x, y = zip(*(corner for outer, *_ in polygons for corner in outer), strict=True)
     return _part_name(*((min(side) + max(side)) // 2 // _FIELD_PX for side in (x, y)))
 
@@ -110,7 +108,7 @@ def _part_name(column: int, row: int) -> str:
 
 
 def _lines(result: ResultView) -> Iterator[tuple[list[Polygon], str]]:
-    """Give the outlines of one object after the other, of nuclei and cells the cell's, and its feature as text."""
+    """Outlines of one object after the other, of a nucleus and its cell the cell's, and its feature as text."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
     for block in result.blocks():
         for polygons, feature in _features(result, block):
@@ -118,7 +116,7 @@ def _lines(result: ResultView) -> Iterator[tuple[list[Polygon], str]]:
 
 
 def _features(result: ResultView, block: Block) -> Iterator[tuple[list[Polygon], dict[str, Any]]]:
-    """Give the outlines and the feature of one object of a block after the other, in the order of their labels."""
+    """Outlines and feature of each object of a block, by label."""
     rows = {target: _rows(result.targets, target, block.table) for target in result.targets}
     for label, of_targets in outlines(block):
         polygons_of = {target: each for target, each in zip(result.targets, of_targets, strict=True) if each}
@@ -139,17 +137,14 @@ def _features(result: ResultView, block: Block) -> Iterator[tuple[list[Polygon],
 
 
 def _geometry(polygons: list[Polygon]) -> dict[str, Any]:
-    """Give a Polygon, or a MultiPolygon where there are several pieces."""
+    """A Polygon, or a MultiPolygon of several pieces."""
     if len(polygons) == 1:
         return {"type": "Polygon", "coordinates": polygons[0]}
     return {"type": "MultiPolygon", "coordinates": polygons}
 
 
 def _rows(targets: tuple[str, ...], target: str, table: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
-    """Give the id and the finite measurements of each object of a target, in the order of the ids.
-
-    Where there are two targets, the names of the measurements say whose they are.
-    """
+    """Id and finite measurements of each object of a target, by id; of two targets, names begin with the target's."""
     names = [str(name) for name in table.columns if str(name).startswith(_MEASURED)]
     keys = names if len(targets) == 1 else [f"{target}: {name}" for name in names]
     own = np.arange(len(table)) if len(targets) == 1 else np.flatnonzero(table["target"] == target)

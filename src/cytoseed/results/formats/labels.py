@@ -1,4 +1,4 @@
-"""The label image as TIFF."""
+"""The label image as OME-TIFF."""
 
 from __future__ import annotations
 
@@ -6,34 +6,30 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.results.pyramid import Level, Tile, halved, tiles_of
-
-if TYPE_CHECKING:
-    from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView
 
 _LARGEST_UINT16 = 65_535
 _TILE_PX = 512
 _LARGEST_FLAT_PX = 2048  # a side; larger images have lower resolutions
 _LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # of tiles: what else the file holds comes on top
 _TABLE_BYTES = 16  # at most, of a tile's place and size in the file
-_HELD_BYTES = 2**26  # so much of the compressed tiles is held in memory until the file is put together
+_HELD_BYTES = 2**26  # of compressed tiles in memory until the file is put together
 
 
 def write_labels(result: ResultView, path: Path) -> None:
     """Write the labels as a deflated OME-TIFF: uint16 where the ids fit, else uint32; 0 is background.
 
-    One target gives the axes YX, two give CYX with the targets as channel names. The pixel size, where it is
-    known, stands in the OME metadata and in the resolution tags, so that Fiji, QuPath and napari all find it.
-
-    The image is cut into tiles of 512 x 512 px, or one of its own size where it is smaller, and only a few of them are
-    held at a time. Of more than 2048 px a side it has lower resolutions, as SubIFDs, each half as large as the one
-    before down to 1024 px; their pixels show the label at their centre. It is a BigTIFF where the compressed labels do
-    not fit into the 4 GiB of a classic one.
+    One target gives the axes YX, two give CYX with the targets as channel names. The pixel size, where it is known, is
+    in the OME metadata and in the resolution tags: Fiji, QuPath and napari all find it. Tiles are of 512 x 512 px, only
+    a few of which are held at a time. An image of more than 2048 px per side has lower resolutions as SubIFDs, each
+    half as large as the one before, down to 1024 px; their pixels show the label at their centre. It is a BigTIFF where
+    the compressed labels do not fit into the 4 GiB of a classic one.
     """
     if result.count <= _LARGEST_UINT16:
         try:
@@ -45,7 +41,7 @@ def write_labels(result: ResultView, path: Path) -> None:
 
 
 class _IdTooLargeError(Exception):
-    """An id that the type of the file's pixels cannot hold."""
+    """An id that the dtype of the file cannot hold."""
 
 
 def _write(result: ResultView, path: Path, dtype: np.dtype[Any]) -> None:
@@ -60,7 +56,7 @@ def _write(result: ResultView, path: Path, dtype: np.dtype[Any]) -> None:
 
 
 def _assemble(result: ResultView, path: Path, encoded: _Encoded) -> None:
-    """Write the file of tiles that are there, compressed."""
+    """Write the file from compressed tiles."""
     import tifffile
 
     targets, side = len(result.targets), result.pixel_size_um
@@ -92,41 +88,23 @@ def _assemble(result: ResultView, path: Path, encoded: _Encoded) -> None:
 
 
 def _tile(level: Level) -> tuple[int, int]:
-    """Give height and width of the tiles that a level is cut into; TIFF wants multiples of 16."""
+    """Height and width of a level's tiles, multiples of 16 as TIFF requires."""
     height, width = (min(_TILE_PX, -(-side // 16) * 16) for side in level.shape)
     return height, width
 
 
 class _Encoded:
-    """Compressed tiles of all levels, in a file of their own until all are there.
-
-    Parameters
-    ----------
-    file : binary file
-        Empty, to write and read.
-    targets : int
-        Number of label planes.
-    levels : sequence of Level
-        The resolutions.
-    dtype : dtype
-        Type of the pixels.
-    """
+    """Compressed tiles of all levels, in an empty file of their own until all are there."""
 
     def __init__(self, file: IO[bytes], targets: int, levels: Sequence[Level], dtype: np.dtype[Any]) -> None:
         self.levels, self.dtype = levels, dtype
         self._file = file
-        self._empty = [self._compressed(np.zeros(_tile(level), dtype)) for level in levels]
+        self._empty = [_compressed(np.zeros(_tile(level), dtype)) for level in levels]
         grids = [tuple(-(-side // _TILE_PX) for side in level.shape) for level in levels]
         self._places = [np.zeros((targets, *grid, 2), np.int64) for grid in grids]  # offset and size; 0 if empty
 
     def add(self, tile: Tile) -> None:
-        """Compress the planes of a tile; those at the edges are filled up with 0.
-
-        Raises
-        ------
-        _IdTooLargeError
-            If the type of the pixels cannot hold an id.
-        """
+        """Compress the planes of a tile; those at the edges are filled up with 0."""
         for plane, labels in enumerate(tile.labels):
             highest = int(labels.max())
             if highest > np.iinfo(self.dtype).max:
@@ -134,13 +112,13 @@ class _Encoded:
             if highest:
                 filled = np.zeros(_tile(self.levels[tile.level]), self.dtype)
                 filled[: labels.shape[0], : labels.shape[1]] = labels
-                data = self._compressed(filled)
+                data = _compressed(filled)
                 self._places[tile.level][plane, tile.row, tile.column] = self._file.tell(), len(data)
                 self._file.write(data)
 
     @property
     def size_bytes(self) -> int:
-        """How much all tiles take in the file, with the tables of where they are."""
+        """Size of all tiles in the file, with the tables of their places."""
         total = 0
         for empty, places in zip(self._empty, self._places, strict=True):
             sizes = places[..., 1]
@@ -148,7 +126,7 @@ class _Encoded:
         return total
 
     def tiles(self, level: int) -> Iterator[bytes]:
-        """Give the tiles of one plane of a level after the other, row by row."""
+        """Tiles of one plane of a level after the other, row by row."""
         for offset, size in self._places[level].reshape(-1, 2).tolist():
             if size:
                 self._file.seek(offset)
@@ -156,8 +134,8 @@ class _Encoded:
             else:
                 yield self._empty[level]
 
-    @staticmethod
-    def _compressed(pixels: NDArray[Any]) -> bytes:
-        import imagecodecs
 
-        return bytes(imagecodecs.deflate_encode(pixels.tobytes()))
+def _compressed(pixels: NDArray[Any]) -> bytes:
+    import imagecodecs
+
+    return bytes(imagecodecs.deflate_encode(pixels.tobytes()))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView
 
 _LARGEST_PX = 4096  # a side; larger images are drawn smaller
 _SMALL_PX = 1024  # images of this side at most are drawn twice as large: lines stay thin beside small nuclei
@@ -24,17 +23,12 @@ _ON_LIGHT = np.array([[57, 255, 20], [0, 102, 255]], np.uint8)
 
 
 def draw_overlay(result: ResultView) -> NDArray[np.uint8]:
-    """Draw every object's outline, one pixel wide and inside the object, on the image.
+    """Draw every object's outline, one pixel wide and inside the object, on the image, as RGB (H,W,3) of 8 bits.
 
     An RGB image of 8 bits (three channels called so, or without names) is shown as it is. Other channels are
-    stretched, each between its percentiles 0.5 and 99.8: one is shown in grey, two and three are tinted and
-    added up, of more the mean is shown in grey. Images of up to 1024 px a side are drawn twice as large, and of
-    more than 4096 px at that size, so that objects of a few pixels are hardly seen.
-
-    Returns
-    -------
-    ndarray, shape (H,W,3), (2H,2W,3) or of a largest side of 4096 px, uint8
-        RGB.
+    stretched, each between its percentiles 0.5 and 99.8: one is shown in grey, two and three are tinted and added up,
+    of more the mean is shown in grey. Images of up to 1024 px per side are drawn twice as large, of more than 4096 px
+    at that size.
     """
     image, planes = result.overview(_LARGEST_PX)
     picture = _as_rgb(image, result.channel_names)
@@ -48,14 +42,14 @@ def draw_overlay(result: ResultView) -> NDArray[np.uint8]:
 
 
 def write_overlay(result: ResultView, path: Path) -> None:
-    """Write the drawing of `draw_overlay` as PNG."""
+    """Write the drawing as PNG."""
     import imagecodecs
 
     path.write_bytes(imagecodecs.png_encode(draw_overlay(result)))
 
 
 def _as_rgb(image: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Show an image (C,H,W) as RGB (H,W,3) of 8 bits."""
+    """An image (C,H,W) as RGB (H,W,3) of 8 bits."""
     is_rgb = len(image) == 3 and names in (_RGB_NAMES, _UNNAMED)
     if is_rgb and image.dtype == np.uint8:
         return np.ascontiguousarray(np.moveaxis(image, 0, 2))
@@ -73,7 +67,7 @@ def _as_rgb(image: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.uint8]:
 
 
 def _stretch(channel: NDArray[Any]) -> NDArray[np.float32]:
-    """Bring one channel (H,W) to 0..1 between its percentiles."""
+    """One channel (H,W) stretched to 0..1 between its percentiles."""
     values = channel.astype(np.float32)
     low, high = np.percentile(values, _PERCENTILES)
     if high <= low:  # a few bright pixels on nothing, or one value throughout
@@ -83,7 +77,7 @@ def _stretch(channel: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _borders(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Find the pixels of objects that have a neighbour above, below, left or right outside their object."""
+    """Pixels of objects that have a neighbour above, below, left or right outside their object."""
     border = np.zeros(labels.shape, bool)
     for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         differs = labels[here] != labels[there]

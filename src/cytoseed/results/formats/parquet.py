@@ -1,4 +1,4 @@
-"""The measurements as Parquet: each number in its own type, small, and quick to read column by column."""
+"""The table as Parquet: each number in its own type, small, and quick to read column by column."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import numpy as np
 
 from cytoseed.results.measure.intensity import STATISTICS
 from cytoseed.results.measure.table import empty_table
+from cytoseed.results.view import ResultView
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from cytoseed.results.view import ResultView
-
 _KEY = b"cytoseed"  # of the file's metadata
 _GROUP_ROWS = 1 << 16  # readers skip and share out whole groups: neither thousands of them, nor one for everything
-_GROUP_VALUES = 1 << 23  # 64 MB: of images with a hundred channels, groups have fewer rows
-_HELD = 256  # small tables are joined when there are so many: each takes some kB, however few its rows
+_GROUP_VALUES = 1 << 23  # 64 MB: with a hundred channels, groups have fewer rows
+_HELD = 256  # small tables are joined at this number: each takes some kB, however few its rows
 # numbers hardly repeat: a dictionary of them only costs
 _STORAGE: Mapping[str, Any] = {"compression": "zstd", "use_dictionary": ["target"]}
 _FLAGS = ("touches_image_edge", "touches_tile_edge")
@@ -33,31 +32,26 @@ def write_parquet(result: ResultView, path: Path) -> None:
     """Write the table as Parquet, with the columns of the CSV: a row group at a time, compressed by Zstandard.
 
     `id` is int32, `target` is text, `touches_image_edge` and `touches_tile_edge` are booleans, boxes and areas are
-    int64, and all else is float64, where NaN is a value and not a gap. Under the key `cytoseed`, the file's metadata
-    hold JSON: `version`, `source` (the image's name), `shape` (C,H,W), `pixel_size_um`, `targets`, `channels`,
-    `stains`, and `units`, the unit of each column. Row groups do not depend on the blocks that a result is given in.
+    int64, all else is float64, where NaN is a value and not a gap. The file's metadata hold JSON under the key
+    `cytoseed`: `version`, `source` (the image's name), `shape` (C,H,W), `pixel_size_um`, `targets`, `channels`,
+    `stains`, and `units`, the unit of each column. Row groups do not depend on the blocks of the result.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     empty = empty_table(result)
-    schema = _schema(empty).with_metadata({_KEY: json.dumps(_described(result, empty)).encode()})
+    kinds = {"i": pa.int64(), "f": pa.float64()}
+    own = {"id": pa.int32(), "target": pa.string(), **dict.fromkeys(_FLAGS, pa.bool_())}
+    schema = pa.schema([(name, own.get(name) or kinds[kind.kind]) for name, kind in empty.dtypes.items()])
+    schema = schema.with_metadata({_KEY: json.dumps(_described(result, empty)).encode()})
     rows = max(1, min(_GROUP_ROWS, _GROUP_VALUES // len(schema)))
     with path.open("wb") as file, pq.ParquetWriter(file, schema, **_STORAGE) as writer:
         for group in _groups((block.table for block in result.blocks()), rows):
             writer.write_table(_as_arrow(group, schema))
 
 
-def _schema(table: pd.DataFrame) -> pa.Schema:
-    """Give each column its type."""
-    import pyarrow as pa
-
-    kinds = {"i": pa.int64(), "f": pa.float64()}
-    own = {"id": pa.int32(), "target": pa.string(), **dict.fromkeys(_FLAGS, pa.bool_())}
-    return pa.schema([(name, own.get(name) or kinds[kind.kind]) for name, kind in table.dtypes.items()])
-
-
 def _described(result: ResultView, table: pd.DataFrame) -> dict[str, Any]:
-    """Say what the table is of, and in which units."""
+    """Metadata: what the table is of, and its units."""
     return {
         "version": metadata.version("cytoseed"),
         "source": Path(result.source).name,
@@ -71,7 +65,7 @@ def _described(result: ResultView, table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _unit(column: str, stains: tuple[str, ...]) -> str:
-    """Name the unit of a column; empty for what has none."""
+    """Unit of a column; empty for columns without one."""
     statistic, _, measured = column.partition("_")
     if statistic in STATISTICS:
         return "optical density (log10)" if measured in {f"od_{stain}" for stain in stains} else "as stored"
@@ -79,7 +73,7 @@ def _unit(column: str, stains: tuple[str, ...]) -> str:
 
 
 def _groups(tables: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]:
-    """Cut and join tables to groups of so many rows each; the last one may have fewer."""
+    """Tables cut and joined to groups of `rows` rows; the last one may have fewer."""
     import pandas as pd
 
     held: list[pd.DataFrame] = []
@@ -100,7 +94,7 @@ def _groups(tables: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]
 
 
 def _as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    """Bring a table to the schema's types; NaN stays what it is."""
+    """Table with the schema's types; NaN stays NaN."""
     import pyarrow as pa
 
     columns = []

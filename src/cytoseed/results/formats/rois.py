@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cytoseed.results.outline import Polygon, outlines
-
-if TYPE_CHECKING:
-    from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView
 
 _LARGEST_PX = 32_767  # of an image's side: what a coordinate of 16 bits holds
 _MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager holds and lists each one
@@ -24,15 +22,14 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip has no date before; the same result g
 
 
 def write_rois(result: ResultView, path: Path) -> None:
-    """Write a ROI for each object, in the order of the labels, along the edges of its pixels.
+    """Write a ROI per object, in the order of the labels, along the edges of its pixels.
 
-    ImageJ counts a pixel to a ROI where its centre is inside, so the ROIs give back exactly the labels. An object
-    of one piece without holes is a traced ROI, as the Wand tool and Analyze Particles make them: ImageJ measures
-    their perimeter as it does its own. Any other object is one composite ROI of all its pieces and holes, and so is
-    one of more than 65,535 corners. `nucleus-000012` is the nucleus of label 12. Of two targets the nucleus comes
-    first, then the cell, in two colours. ROIs belong to no channel or slice.
-
-    More than 65,535 ROIs, as two targets may have, are a ZIP64, which ImageJ reads too.
+    ImageJ counts a pixel to a ROI where its centre is inside, so the ROIs give back exactly the labels. An object of
+    one piece without holes is a traced ROI, as the Wand tool and Analyze Particles make them: ImageJ measures their
+    perimeter as it does its own. Any other object is one composite ROI of all its pieces and holes, and so is one of
+    more than 65,535 corners. `nucleus-000012` is the nucleus of label 12. Of two targets the nucleus comes first, then
+    the cell, in two colours. ROIs belong to no channel or slice. More than 65,535 ROIs, as two targets may have, are a
+    ZIP64, which ImageJ reads too.
 
     Raises
     ------
@@ -53,7 +50,7 @@ def write_rois(result: ResultView, path: Path) -> None:
 
 
 def rois_limit(shape: tuple[int, int, int], count: int) -> str | None:
-    """Tell why ImageJ could not read the ROIs, and which format to take."""
+    """Reason why ImageJ could not read the ROIs, and a format that can; None where it could."""
     _, height, width = shape
     others = "take geojson, geojson.gz or geojson-split"
     if max(height, width) > _LARGEST_PX:
@@ -70,7 +67,7 @@ def rois_limit(shape: tuple[int, int, int], count: int) -> str | None:
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Put a file into a zip, the same bytes on every day and every system."""
+    """Add a file to a zip, the same bytes on every day and system."""
     entry = zipfile.ZipInfo(f"{name}.roi", _EARLIEST)
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.create_system = 3
@@ -79,7 +76,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _roi(polygons: list[Polygon], name: str, colour: bytes | None) -> bytes:
-    """Give the bytes of an object's ROI."""
+    """Bytes of an object's ROI."""
     from roifile import ROI_TYPE, ImagejRoi
 
     rings = [np.array(ring[:-1], np.int32) for polygon in polygons for ring in polygon]  # ImageJ closes them itself
@@ -102,7 +99,7 @@ def _roi(polygons: list[Polygon], name: str, colour: bytes | None) -> bytes:
 
 
 def _path(ring: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Write a ring as a part of a composite ROI, which ImageJ fills by the even-odd rule."""
+    """A ring as a part of a composite ROI, which ImageJ fills by the even-odd rule."""
     steps = np.full((len(ring), 3), _LINE_TO, np.float32)
     steps[0, 0] = _MOVE_TO
     steps[:, 1:] = ring

@@ -1,4 +1,4 @@
-"""How many pixels the convex hull of an object has: exact, in whole numbers, for many objects at once."""
+"""Number of pixels of the convex hulls of many objects at once: exact, in whole numbers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,10 @@ _ROWS_AT_ONCE = 1 << 17  # bounds the memory, whatever the number and height of 
 
 
 def count_hull_pixels(runs: Runs) -> NDArray[np.int64]:
-    """Count the pixels whose centre lies in the convex hull of each object, or on its border.
+    """Number (K,) of pixels whose centre lies in the convex hull of each object, or on its border.
 
-    The hull is that of the midpoints of the sides of the object's pixels, as in scikit-image's
-    `convex_hull_image`; so the hull of a line or of a rectangle has exactly its pixels.
-
-    Parameters
-    ----------
-    runs : Runs
-        The objects. The pieces of one in several pieces share a hull.
-
-    Returns
-    -------
-    ndarray, shape (K,), int64
-        At least the number of the object's pixels.
+    The hull is that of the midpoints of the sides of the object's pixels, as in scikit-image's `convex_hull_image`; so
+    the hull of a line or of a rectangle has exactly its pixels. The pieces of an object share a hull.
     """
     top = runs.row[runs.begins]
     stops = np.append(runs.begins, len(runs.row))[1:]
@@ -58,19 +48,14 @@ def _count(
 
 
 def _left_edge(at: NDArray[np.int64], x: NDArray[np.int64], side: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """Find the first column whose pixel centre is in the hull, for each row of each side.
+    """First column whose pixel centre is in the hull, for each row of each side.
 
     The hull of the pixels' centres has the left border x(y), convex, with corners on rows. That of the midpoints
     of their sides is this hull widened by the square with corners at half a pixel up, down, left and right; its
     border on row y is the smallest of x(y) - 1/2, x(y - 1/2) and x(y + 1/2), as far as the object reaches.
 
-    Parameters
-    ----------
-    at, x, side : ndarray, shape (N,)
-        Leftmost pixels: their row, where the rows of all sides are numbered in one go; column; whose side.
-        Each side has one on its first and one on its last row.
-    rows : int
-        How many rows all sides have.
+    `at` (rows of all sides numbered through), `x` (column) and `side`, each (N,), are the leftmost pixels; each side
+    has one on its first and one on its last of `rows` rows.
     """
     is_corner = _corners(at, x, side)
     at, x, side = at[is_corner], x[is_corner], side[is_corner]
@@ -91,10 +76,9 @@ def _left_edge(at: NDArray[np.int64], x: NDArray[np.int64], side: NDArray[np.int
 
 
 def _corners(at: NDArray[np.int64], x: NDArray[np.int64], side: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which points are corners of the convex line to the left of each side's points.
+    """Points (N,) that are corners of the convex line to the left of each side's points.
 
-    A point that is not left of the line between its neighbours is none, and all such points can go at once. Sides
-    that lose none are done.
+    A point that is not left of the line between its neighbours is none; all such points go at once, until none does.
     """
     is_corner = np.ones(len(at), np.bool_)
     live = np.arange(len(at))

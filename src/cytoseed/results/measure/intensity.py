@@ -1,4 +1,4 @@
-"""What the pixels of many objects hold: mean, spread and percentiles of each object, without a loop over objects."""
+"""Mean, spread and percentiles of the pixels of many objects, without a loop over objects."""
 
 from __future__ import annotations
 
@@ -10,32 +10,14 @@ from numpy.typing import NDArray
 from cytoseed.results.measure.runs import portions
 
 _PERCENTS = (5, 25, 50, 75, 95)
-_PIXELS_AT_ONCE = 1 << 16  # what a processor's cache holds; bounds the memory, too
+_PIXELS_AT_ONCE = 1 << 16  # they fit into a processor's cache
 
 STATISTICS = ("mean", "sd", *(f"p{percent:02d}" for percent in _PERCENTS))
-"""What is measured of each object, in order, as the columns of the table begin."""
+"""Statistics of each object, in order, as the columns of the table begin."""
 
 
 def values_at(at: NDArray[np.int64], shape_yx: tuple[int, int], channel: NDArray[Any]) -> NDArray[Any]:
-    """Take the values of a channel at some pixels.
-
-    Parameters
-    ----------
-    at : ndarray, shape (N,), int64
-        The pixels, as `Runs.pixels` lists them.
-    shape_yx : (int, int)
-        Height and width of the label image.
-    channel : ndarray, shape (H,W)
-
-    Returns
-    -------
-    ndarray, shape (N,), of the channel's type
-
-    Raises
-    ------
-    ValueError
-        If the channel has another shape than the labels.
-    """
+    """Values (N,) of a channel (H,W) at the pixels of `Runs.pixels`; it must have the shape of the labels."""
     if channel.shape != shape_yx:
         raise ValueError(f"a channel has shape {channel.shape}; it must be that of the labels, {shape_yx}")
     values: NDArray[Any] = channel.reshape(-1).take(at)
@@ -43,23 +25,12 @@ def values_at(at: NDArray[np.int64], shape_yx: tuple[int, int], channel: NDArray
 
 
 def measure_values(values: NDArray[Any], area: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Describe the values of each of K objects.
+    """Statistics (7,K), float64, of the values of each of K objects, in the order of `STATISTICS`.
 
-    They are the same, bit for bit, in whatever order an object's values come and whichever others are beside it.
-
-    Parameters
-    ----------
-    values : ndarray, shape (N,)
-        Booleans, integers or real numbers: of all pixels of the first object, then of the next.
-    area : ndarray, shape (K,), int64
-        How many pixels each object has, 1 or more; N together.
-
-    Returns
-    -------
-    ndarray, shape (7,K), float64
-        `STATISTICS`: the mean; the standard deviation, of the pixels as the whole population; the percentiles 5, 25,
-        50, 75 and 95, interpolated linearly between the two nearest values, as `numpy.percentile` does. NaN for all of
-        an object whose mean is NaN: where one of its pixels is NaN, or both infinities occur.
+    `values` (N,) are booleans, integers or real numbers, of all pixels of the first object, then of the next; `area`
+    (K,) is the number of pixels of each, 1 or more. The standard deviation is that of the pixels as the whole
+    population; percentiles are interpolated linearly, as `numpy.percentile` does. All are NaN where the mean is: with a
+    NaN pixel, or both infinities. They are the same, bit for bit, in whatever order the values come.
     """
     found = np.empty((len(STATISTICS), len(area)))
     first = np.cumsum(area) - area
@@ -73,7 +44,7 @@ def measure_values(values: NDArray[Any], area: NDArray[np.int64]) -> NDArray[np.
 
 
 def _described(ordered: NDArray[np.float64], first: NDArray[np.int64], area: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Describe objects whose values are sorted, each from `first` on."""
+    """Statistics of objects whose values are sorted, each from `first` on."""
     mean = np.add.reduceat(ordered, first) / area
     away = ordered - np.repeat(mean, area)
     away *= away
@@ -110,5 +81,5 @@ def _sorted_each(values: NDArray[Any], area: NDArray[np.int64]) -> NDArray[np.fl
 
 
 def _swapped(bits: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Turn the bits of floats into whole numbers in the same order, and back: those of negative ones run backwards."""
+    """Bits of floats as whole numbers in the same order, and back: those of negative ones run backwards."""
     return bits ^ (bits >> 31 & np.int32(0x7FFFFFFF))

@@ -1,4 +1,4 @@
-"""A label image as runs: stretches of one row that one object covers. There are far fewer of them than of pixels."""
+"""A label image as runs: stretches of one row that one object covers, far fewer than pixels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 
 class Runs(NamedTuple):
-    """The R runs of K objects; of one object after the other, by row and column."""
+    """The R runs of K objects, object by object, each by row and column."""
 
     ids: NDArray[np.int32]
-    """(K,) The objects' labels, ascending."""
+    """(K,) Labels of the objects, ascending."""
     begins: NDArray[np.int64]
-    """(K,) Which run is the first of each object."""
+    """(K,) First run of each object."""
     place: NDArray[np.int64]
-    """(R,) Which object each run belongs to, 0 to K - 1."""
+    """(R,) Object of each run, 0 to K - 1."""
     row: NDArray[np.int64]
     """(R,) Row."""
     first: NDArray[np.int64]
@@ -26,18 +26,7 @@ class Runs(NamedTuple):
     """(R,) Column of the last pixel."""
 
     def pixels(self, width: int) -> NDArray[np.int64]:
-        """List the pixels of each object, one object after the other, by row and column.
-
-        Parameters
-        ----------
-        width : int
-            Of the label image.
-
-        Returns
-        -------
-        ndarray, shape (N,), int64
-            Where each pixel lies in the flattened label image.
-        """
+        """Places (N,) of the pixels in the flattened label image of this width, object by object, in order."""
         length = self.last - self.first + 1
         first = self.row * width + self.first
         steps = np.ones(int(length.sum()), np.int64)  # from each pixel to the next
@@ -48,15 +37,7 @@ class Runs(NamedTuple):
 
 
 def portions(sizes: NDArray[np.int64], limit: int) -> Iterator[slice]:
-    """Divide objects into portions of consecutive ones, so that only one portion need be worked on at a time.
-
-    Parameters
-    ----------
-    sizes : ndarray, shape (K,), int64
-        How large each object is, 1 or more.
-    limit : int
-        How large a portion is at most; an object larger than this is one by itself.
-    """
+    """Divide objects of sizes (K,), 1 or more, into portions of at most `limit`; a larger object is alone in one."""
     done = np.cumsum(sizes)
     begin = 0
     while begin < len(sizes):
@@ -67,17 +48,9 @@ def portions(sizes: NDArray[np.int64], limit: int) -> Iterator[slice]:
 
 
 def find_runs(labels: NDArray[np.int32]) -> Runs:
-    """Find the runs of a label image.
+    """Find the runs of a label image (H,W), whose background is 0 or less.
 
-    Parameters
-    ----------
-    labels : ndarray, shape (H,W), int32
-        Ids of objects, with gaps or without; 0 and less is background.
-
-    Returns
-    -------
-    Runs
-        Two objects side by side are two runs, and so are two parts of one row with background between them.
+    Two objects side by side are two runs, and so are two parts of one row with background between them.
     """
     height, width = labels.shape
     differs = np.ones((height, width + 1), np.bool_)  # a pixel from its left neighbour

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from cytoseed.results.measure.hull import count_hull_pixels
 from cytoseed.results.measure.runs import Runs
 
-_STRIP_PX = 1 << 20  # as much of the image as is looked at in one go for the borders
+_STRIP_PX = 1 << 20  # of the image, per pass for the borders
 
 
 class Shapes(NamedTuple):
-    """What K objects measure, in the order of `Runs.ids`; equal to scikit-image's `regionprops`."""
+    """Measurements of K objects, in the order of `Runs.ids`; equal to scikit-image's `regionprops`."""
 
     box_yxhw: NDArray[np.int64]
     """(4,K) Row and column of the first pixel, height, width; the first row is 0."""
@@ -35,16 +35,9 @@ class Shapes(NamedTuple):
 
 
 def measure_shapes(labels: NDArray[np.int32], runs: Runs, top: int = 0, left: int = 0) -> Shapes:
-    """Measure the shape of every object; neighbours that touch it change nothing.
+    """Measure the shape of every object of a label image (H,W); neighbours that touch it change nothing.
 
-    Parameters
-    ----------
-    labels : ndarray, shape (H,W), int32
-        Ids of objects; 0 is background. What lies outside counts as background.
-    runs : Runs
-        The same objects as `find_runs` gives them.
-    top, left : int
-        Place of the labels in the image, px: added to boxes and centroids.
+    `top` and `left`, the place of the labels in the image in px, are added to boxes and centroids.
     """
     begins, place = runs.begins, runs.place
     box_top, box_left = runs.row[begins], np.minimum.reduceat(runs.first, begins)
@@ -77,14 +70,14 @@ def _squares(number: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _product(one: NDArray[np.int64], other: NDArray[np.int64], area: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give what the place of an object's centre adds to a second moment about its box's corner."""
+    """Part of a second moment about the box's corner that comes from the place of the object's centre."""
     return one.astype(np.float64) * other / area
 
 
 def _ellipse(
     yy: NDArray[np.float64], xx: NDArray[np.float64], xy: NDArray[np.float64], area: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the axes (2,K) and the eccentricity (K,) from the second central moments.
+    """Axes (2,K) and eccentricity (K,) from the second central moments.
 
     The axes are 4 sqrt(eigenvalue / area); the eccentricity is sqrt(1 - smaller / larger eigenvalue), 0 where both
     are 0.
@@ -95,7 +88,7 @@ def _ellipse(
     return axes, np.sqrt(np.minimum(difference / np.where(larger > 0, larger, 1.0), 1.0))
 
 
-# A border pixel's part of the perimeter, by how it goes on: 1 for itself, 2 for each border pixel of the same object
+# A border pixel's part of the perimeter, by its neighbours: 1 for itself, 2 for each border pixel of the same object
 # beside, above or below it, 10 for each at a corner (Benkrid and Crookes)
 _STEPS = np.zeros(50, np.int64)
 _STEPS[[5, 7, 15, 17, 25, 27]] = 1  # straight on
@@ -121,10 +114,7 @@ def _perimeters(labels: NDArray[np.int32], ids: NDArray[np.int32]) -> NDArray[np
 
 
 def _border_steps(strip: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Give the border pixels of a strip: whose each is, and its kind of step.
-
-    The strip has two rows above, two below and one column at each side to look at only.
-    """
+    """Owner and kind of step of each border pixel of a strip, which has a margin of two rows and one column."""
     inner = strip[1:-1, 1:-1]
     enclosed = (inner == strip[:-2, 1:-1]) & (inner == strip[2:, 1:-1])
     enclosed &= (inner == strip[1:-1, :-2]) & (inner == strip[1:-1, 2:])

@@ -1,4 +1,4 @@
-"""How much of each stain the pixels of a brightfield image hold, in optical density."""
+"""Optical density of the stains in brightfield images."""
 
 from __future__ import annotations
 
@@ -18,30 +18,20 @@ _WHITE = 255
 # 45; a picture in one pure colour never reaches 86
 _BRIGHT = 96
 _PIXELS_AT_ONCE = 1 << 20
-_TAKEN_AT_ONCE = 1 << 16  # colours that a table is looked up for become 8 times as large meanwhile
+_TAKEN_AT_ONCE = 1 << 16  # indices of a look-up take 8 times the memory of the colours
 
 
 def may_be_stained(channel_names: Sequence[str], dtype: np.dtype[Any]) -> bool:
-    """Tell whether an image has the channels of a colour picture of 8 bits: called red, green, blue, or not named."""
+    """Whether an image has the channels of a colour picture of 8 bits: called red, green, blue, or without names."""
     return dtype == np.uint8 and tuple(channel_names) in (_RGB_NAMES, _UNNAMED)
 
 
 def stains_of(pixels: NDArray[Any], channel_names: Sequence[str]) -> tuple[str, ...]:
-    """Tell which stains are measured in an image.
+    """Stains that are measured in an image (C,H,W), or its pixels (C,N), in full or at a lower resolution.
 
-    Parameters
-    ----------
-    pixels : ndarray, shape (C,H,W) or (C,N)
-        All channels of the image, in full or at a lower resolution.
-    channel_names : sequence of str
-        Name of each channel.
-
-    Returns
-    -------
-    tuple of str
-        `STAINS` for a brightfield picture: red, green and blue of 8 bits, or three such channels without names; not
-        all grey; and bright: the median of its pixels' brightness, the mean of the three channels, is 96 of 255 or
-        more. Else none.
+    `STAINS` for a brightfield picture: red, green and blue of 8 bits, or three such channels without names; not all
+    grey; and bright: the median of its pixels' brightness, the mean of the three channels, is 96 of 255 or more. Else
+    none.
     """
     if not may_be_stained(channel_names, pixels.dtype) or not pixels.size:
         return ()
@@ -59,20 +49,11 @@ def stains_of(pixels: NDArray[Any], channel_names: Sequence[str]) -> tuple[str, 
 
 
 def stain_density(colours: Sequence[NDArray[Any]], stain: str) -> NDArray[np.float32]:
-    """Give the amount of one stain: colour deconvolution (Ruifrok and Johnston 2001), with scikit-image's matrix.
+    """Optical density (log10) of one stain by colour deconvolution (Ruifrok and Johnston 2001), (N,) float32.
 
-    Parameters
-    ----------
-    colours : three ndarrays, shape (N,), uint8
-        Red, green and blue of the pixels. 255 is the light without a section; 0 counts as 1, as 8 bits cannot tell
-        it from less.
-    stain : {'haematoxylin', 'eosin', 'dab'}
-
-    Returns
-    -------
-    ndarray, shape (N,), float32
-        Optical density, log10: how many times more light would pass without the stain, in powers of ten. About 0 to
-        2; below 0 where the colour is beyond what the three stains make. Not clipped, so that means are right.
+    Scikit-image's matrix is used. `colours` are red, green and blue of the pixels, each (N,) uint8: 255 is the light
+    without a section; 0 counts as 1. About 0 to 2, below 0 where the colour is beyond what the three stains make; not
+    clipped, so that means are right.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Measurements of the objects."""
+"""Table of measurements, one row per object."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LARGE = 100_000  # objects
 
 
 class Frame(NamedTuple):
-    """Where in an image the part lies whose objects are measured."""
+    """Place of a part of an image whose objects are measured."""
 
     top: int
     """Row of the part's first pixel in the image."""
@@ -33,7 +33,7 @@ class Frame(NamedTuple):
     image_yx: tuple[int, int]
     """Height and width of the image, px."""
     core_yxhw: Box
-    """Box, in the image, of the tile that looks for the objects; all of the image where there is one pass."""
+    """Box, in the image, of the tile that finds the objects; all of the image where there is one pass."""
 
 
 def measure_planes(
@@ -64,47 +64,38 @@ def measure_objects(
 ) -> pd.DataFrame:
     """Measure the objects of an image, or of a part of it that holds them whole.
 
-    Coordinates are those of the GeoJSON and of QuPath: the first pixel covers 0 to 1 in x and in y, so that
-    the centre of pixel (row, column) is at x = column + 0.5, y = row + 0.5. An object has the same numbers, bit for
-    bit, in whatever part it is measured. Beside the labels and one channel, about 20 bytes for each pixel of an
-    object, 30 more for each of the largest, and 4 for each of the part are needed.
+    Coordinates are those of the GeoJSON and of QuPath: the centre of pixel (row, column) is at x = column + 0.5,
+    y = row + 0.5. An object has the same numbers, bit for bit, in whatever part it is measured. Memory: the labels, one
+    channel, and about 20 bytes per pixel of an object.
 
     Parameters
     ----------
     labels : ndarray, shape (H,W), int32
         Ids of objects, with gaps or without; 0 is background.
     channels : iterable of ndarray, shape (H,W)
-        Booleans, integers or real numbers. Taken one after the other, none is kept.
+        Booleans, integers or real numbers; read one after the other.
     names : sequence of str
         Name of each channel.
     pixel_size_um : float or None
-        Side of a pixel in µm; None where it is not known.
+        Side of a pixel in µm; None where it is unknown.
     stains : sequence of str
         Stains, of `STAINS`, whose optical density is measured: see `stain_density`. The channels are then red, green
         and blue of 8 bits.
     frame : Frame, optional
-        Where the part lies in the image; without it, the labels are the whole image.
+        Place of the part in the image; by default, the labels are the whole image.
 
     Returns
     -------
-    DataFrame, one row an object, by id
-        `id`; `box_x_px`, `box_y_px`, the first column and row, and `box_width_px`, `box_height_px`; `centroid_x_px`,
-        `centroid_y_px`; `area_px`; `perimeter_px`, the length of the line through the centres of the border's pixels
-        (0 for a single pixel); `axis_major_px`, `axis_minor_px` of the ellipse of equal moments, and its
-        `eccentricity`, 0 (circle) to 1 (line); `solidity`, the share of its convex hull that the object fills;
-        `touches_image_edge`, 1 where the box reaches the border of the image, else 0; `touches_tile_edge`, 1 where
-        it reaches or crosses a border of the tile inside the image. For each channel `mean_`, `sd_` (of all pixels as
-        the population), `p05_`, `p25_`, `p50_`, `p75_`, `p95_` (percentiles) and its name, followed by its number
-        where several share a name; for each stain the same and `od_<stain>`. Where the pixel size is known also
-        `centroid_x_um`, `centroid_y_um`, `area_um2`, `perimeter_um`, `axis_major_um`, `axis_minor_um`. Ids, boxes,
-        areas and touches are int64, all else is float64. Every number is finite, but for those of channels that are
-        not.
+    DataFrame, one row per object, by id
+        Columns as in docs/results.md: `id`, box, centroid, area, perimeter, axes, eccentricity, solidity, touches, and
+        the statistics of each channel and stain. Channels that share a name have their number behind it. Ids, boxes,
+        areas and touches are int64, all else float64. All numbers are finite, except those of channels that are not.
 
     Raises
     ------
     ValueError
-        If a channel has another shape than the labels, there are not as many channels as names, or stains are wanted
-        and the channels are not three of 8 bits.
+        If a channel has another shape than the labels, the numbers of channels and names differ, or stains are wanted
+        of other channels than three of 8 bits.
     """
     return _frame_of(_columns(labels, channels, names, pixel_size_um, stains, frame))
 
@@ -117,7 +108,7 @@ def _columns(
     stains: Sequence[str],
     frame: Frame | None,
 ) -> dict[str, NDArray[Any]]:
-    """Measure what `measure_objects` says."""
+    """Columns of `measure_objects`."""
     height, width = labels.shape
     place = frame or Frame(0, 0, (height, width), (0, 0, height, width))
     runs = find_runs(labels)
@@ -125,7 +116,7 @@ def _columns(
     columns: dict[str, NDArray[Any]] = {"id": runs.ids.astype(np.int64), **_shape_columns(shapes, pixel_size_um)}
     columns |= _touches(shapes.box_yxhw, place)
     pixels = runs.pixels(width)
-    del runs  # of many small objects they are as large as the table
+    del runs  # with many small objects as large as the table
     named = _distinct([*names, *(f"od_{stain}" for stain in stains)])
     colours: list[NDArray[Any]] = []
     # mapped, as a loop's variable would keep the last channel
@@ -140,15 +131,15 @@ def _columns(
 
 
 def _frame_of(columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
-    """Make a table of columns."""
+    """Table of columns."""
     import pandas as pd
 
-    # a copy lies in one piece, to which columns are added quickly; a large one would double the memory
+    # a copy is one block of memory, to which columns are added quickly; of a large one the memory would double
     return pd.DataFrame(columns, copy=len(columns["id"]) < _LARGE)
 
 
 def _shape_columns(shapes: Shapes, side_um: float | None) -> dict[str, NDArray[Any]]:
-    """Name the sizes and shapes."""
+    """Columns of size and shape."""
     top, left, height, width = shapes.box_yxhw
     (y, x), (major, minor), area = shapes.centroid_yx_px, shapes.axes_px, shapes.area_px
     return {
@@ -167,7 +158,7 @@ def _shape_columns(shapes: Shapes, side_um: float | None) -> dict[str, NDArray[A
 
 
 def _lengths(side_um: float | None, **lengths_px: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    """Name lengths in px, and after them the same in µm where the side of a pixel is known."""
+    """Columns of lengths in px, and in µm where the side of a pixel is known."""
     named = {f"{name}_px": length for name, length in lengths_px.items()}
     if side_um is not None:
         named |= {f"{name}_um": length * side_um for name, length in lengths_px.items()}
@@ -175,7 +166,7 @@ def _lengths(side_um: float | None, **lengths_px: NDArray[np.float64]) -> dict[s
 
 
 def _touches(box_yxhw: NDArray[np.int64], frame: Frame) -> dict[str, NDArray[Any]]:
-    """Tell which boxes (4,K) reach the border of the image, and which a border of the tile inside the image."""
+    """Columns of boxes (4,K) that reach the border of the image, or a border of the tile inside the image."""
     begin, end = box_yxhw[:2], box_yxhw[:2] + box_yxhw[2:]
     image_end = np.array(frame.image_yx)[:, None]
     core_begin = np.array(frame.core_yxhw[:2])[:, None]
@@ -188,13 +179,13 @@ def _touches(box_yxhw: NDArray[np.int64], frame: Frame) -> dict[str, NDArray[Any
 
 
 def _value_columns(name: str, values: NDArray[Any], area: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Name what the values of the objects' pixels in one channel, or of one stain, come to."""
+    """Columns of statistics of one channel or stain."""
     measured = zip(STATISTICS, measure_values(values, area), strict=True)
     return {f"{statistic}_{name}": of_all for statistic, of_all in measured}
 
 
 def empty_table(result: ResultView) -> pd.DataFrame:
-    """Make a table with the columns that objects of this result would have."""
+    """Table without rows, with the columns that objects of this result would have."""
     nothing = np.zeros((0, 0), np.uint8)
     names = result.channel_names
     labels = np.zeros((0, 0), np.int32)
@@ -203,13 +194,13 @@ def empty_table(result: ResultView) -> pd.DataFrame:
 
 
 def _with_target(columns: dict[str, NDArray[Any]], target: str) -> dict[str, NDArray[Any]]:
-    """Put the target behind the id."""
+    """Columns with the target behind the id."""
     ids = columns["id"]
     return {"id": ids, "target": np.full(len(ids), target, object), **columns}
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Tell channels that share a name apart by their number; all of them, where that alone makes new doubles."""
+    """Names with the channel's number behind those that are shared; behind all, where that makes new doubles."""
     named = [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
     if len(set(named)) < len(named):
         named = [f"{name} ({index})" for index, name in enumerate(names)]

@@ -6,28 +6,20 @@ import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from cytoseed.results.outline import Polygon
+from cytoseed.results.outline import Polygon
 
 _ROWS = 1 << 14  # in a group
 _POLYGON, _MULTIPOLYGON = 3, 6  # as well-known binary numbers them
 
 
 class OutlineFile:
-    """A GeoParquet 1.1 file of outlines in px, which are the rows; ids are the index, called `name`.
+    """A GeoParquet 1.1 file of outlines in px, one row per object, with ids as the index called `name`.
 
-    There is no file before the first outline, and it is whole after `close`.
-
-    Parameters
-    ----------
-    path : path
-        Nothing is there yet.
-    name : str
-        What the column of ids is called.
+    There is no file before the first outline; it is whole after `close`.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -67,7 +59,7 @@ class OutlineFile:
 
 
 def _well_known(polygons: Sequence[Polygon]) -> bytes:
-    """Give an object as well-known binary: a Polygon, or a MultiPolygon where it has several pieces."""
+    """An object as well-known binary: a Polygon, or a MultiPolygon where it has several pieces."""
     single = [
         struct.pack("<BII", 1, _POLYGON, len(rings))
         + b"".join(struct.pack("<I", len(ring)) + np.array(ring, "<f8").tobytes() for ring in rings)
@@ -79,10 +71,10 @@ def _well_known(polygons: Sequence[Polygon]) -> bytes:
 
 
 def _schema(name: str) -> Any:
-    """Describe the columns, also as GeoPandas and pandas want it."""
+    """Columns, described for GeoPandas and pandas."""
     import pyarrow as pa
 
-    # no types are named: they are not known before all rows are; no crs: px are not on the earth
+    # geometry types are not known before all rows are; no crs: pixels are not on the earth
     geometry: dict[str, Any] = {"encoding": "WKB", "crs": None, "geometry_types": []}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     kinds = {"geometry": ("bytes", "object"), name: ("int64", "int64")}

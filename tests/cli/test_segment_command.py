@@ -162,14 +162,14 @@ def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
 def test_an_image_too_large_for_the_memory_does_not_stop_the_others(segment, tmp_path, monkeypatch):
     write_image(tmp_path / "in" / "a.tif", shape=(90, 90))
     write_image(tmp_path / "in" / "b.tif")
-    whole = Engine.labels
+    whole = Engine.labels_of_views
 
-    def labels(engine, image, thresholds, tta):
-        if image.shape[1] == 90:
+    def labels(engine, views, thresholds):
+        if views.shape[-2] >= 90:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-        return whole(engine, image, thresholds, tta)
+        return whole(engine, views, thresholds)
 
-    monkeypatch.setattr(Engine, "labels", labels)
+    monkeypatch.setattr(Engine, "labels_of_views", labels)
     done = segment(tmp_path / "in", "--pixel-size", 0.5)
     assert done.exit_code == 1
     assert "error: a.tif: not enough memory to segment 90 x 90 px" in done.stderr
@@ -280,7 +280,7 @@ def test_a_folder_without_images(segment, tmp_path):
     assert done.exit_code == 2
     assert "no image found" in done.stderr
     deeper = str(tmp_path / "**" / "*.tif")
-    assert f"'{deeper}' looks in the folders inside it too" in done.stderr
+    assert f"'{deeper}' also looks in the folders inside it" in done.stderr
     write_image(tmp_path / "inside" / "scene.tif")
     assert segment(deeper).stdout.startswith("scene.tif: 2 nuclei")
 
@@ -301,14 +301,14 @@ def test_a_folder_that_cannot_be_made(run, image):
 
 def test_an_interruption_leaves_nothing_half_written(segment, tmp_path, monkeypatch):
     first, second = (write_image(tmp_path / "in" / name) for name in ("a.tif", "b.tif"))
-    whole = segment_images._Work._segmented
+    whole = segment_images._Work._segment
 
     def interrupted(work, number, path):
         if path == second:
             raise KeyboardInterrupt
         return whole(work, number, path)
 
-    monkeypatch.setattr(segment_images._Work, "_segmented", interrupted)
+    monkeypatch.setattr(segment_images._Work, "_segment", interrupted)
     done = segment(first, second)
     assert done.exit_code == 130
     assert names(tmp_path / "out") == sorted("a" + ending for ending in RESULTS)

@@ -1,0 +1,127 @@
+"""A file that is cut short is refused when it is opened, with a sentence that names what is missing."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from test_images_tiff_regions import write_qptiff, write_sub_ifds
+from written import attempt, halves, noise, write_slide
+
+from cytoseed.images import ImageFileError, open_image
+from cytoseed.images.tiff_pages import require_all_pages
+
+
+def assert_refused(path: Path, whole: bytes, sizes: Any) -> None:
+    """Cut a file to each of these sizes: none of it is taken for an image."""
+    for size in sizes:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ImageFileError, match=rf"{path.name}: (is cut short|its metadata name planes|is empty)"):
+            open_image(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "jpeg"}, {"aperio": False}], ids=str)
+def test_a_slide_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = write_slide(tmp_path / "slide.svs", halves(noise(3, 150, 201), 3), **options)
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as tif:
+        end = max(max(o + n for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)) for p in tif.pages)
+    assert open_image(path).read().shape == (3, 150, 201)
+    assert_refused(path, whole, [*range(0, end, max(1, end // 40)), end - 1])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bigtiff": True}, {"byteorder": ">"}, {"imagej": True}, {"ome": True}], ids=str
+)
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_channels_cut_anywhere(tmp_path: Path, options: dict[str, Any], compression: str | None) -> None:
+    path = tmp_path / "image.tif"
+    own: dict[str, Any] = {"photometric": "minisblack", "metadata": {"axes": "CYX"}, "compression": compression}
+    if options.get("imagej") and compression:
+        pytest.skip("ImageJ's own are not compressed")
+    pixels = noise(3, 90, 110)
+    tifffile.imwrite(path, pixels, **own, **options)
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(open_image(path).read(), pixels)
+    for size in range(8, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:size])
+        image, trouble = attempt(lambda: open_image(path))
+        if image is None:
+            assert "image.tif: " in trouble
+        else:  # only what follows the pixels is lost
+            np.testing.assert_array_equal(image.read(), pixels)
+
+
+def test_lower_levels_in_sub_ifds(tmp_path: Path) -> None:
+    path = write_sub_ifds(tmp_path / "image.tif", halves(noise(2, 150, 201, dtype=np.uint16), 3))
+    whole = path.read_bytes()
+    with tifffile.TiffFile(path) as tif:
+        offsets = [offset for page in tif.pages for offset in page.subifds]
+    assert_refused(path, whole, [offset + more for offset in offsets for more in (0, 1, 60)])
+
+
+def test_pages_of_a_qptiff(tmp_path: Path) -> None:
+    path = write_qptiff(tmp_path / "image.qptiff", halves(noise(3, 150, 201), 2), ["a", "b", "c"], compression=None)
+    with tifffile.TiffFile(path) as tif:
+        offsets = [page.offset for page in tif.pages]
+    assert_refused(path, path.read_bytes(), [offset + 4 for offset in offsets])
+
+
+def test_a_page_that_names_too_few_tiles_for_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(128, 192), tile=(64, 64), compression="deflate", metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages.first.tags["ImageLength"].overwrite(129)
+    with pytest.raises(ImageFileError, match=r"image\.tif: is cut short or damaged \(pixels of level 0 are missing\)"):
+        open_image(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}], ids=str)
+def test_axes_in_an_unusual_order(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(90, 110).T, metadata={"axes": "XY"}, rowsperstrip=11, **options)
+    assert_refused(path, path.read_bytes(), [len(path.read_bytes()) - 50])
+
+
+def test_a_file_that_is_cut_while_it_is_open(tmp_path: Path) -> None:
+    pixels = noise(128, 192)
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, pixels, tile=(64, 64), metadata=None)
+    whole = path.read_bytes()
+    image = open_image(path)
+    with image.regions() as regions:
+        path.write_bytes(whole[: len(whole) - 64 * 64])
+        with pytest.raises(ImageFileError, match=r"is cut short or damaged .*the pixels asked for lie beyond"):
+            regions.read((64, 128, 64, 64))
+    with pytest.raises(ImageFileError, match="cut short"):
+        image.read()
+
+
+def test_nothing_is_printed(tmp_path: Path) -> None:
+    """Python prints remarks of tifffile where nobody listens to its logger."""
+    path = write_slide(tmp_path / "slide.tif", halves(noise(3, 150, 201), 3), aperio=False)
+    path.write_bytes(path.read_bytes()[:-10])
+    code = (
+        "import sys; from cytoseed.images import open_image, ImageFileError\n"
+        "try: open_image(sys.argv[1])\n"
+        "except ImageFileError: print('refused')"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert (run.stdout.strip(), run.stderr) == ("refused", "")
+
+
+def test_a_ring_of_pages_ends(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, noise(9, 11), metadata=None)
+    data = bytearray(path.read_bytes())
+    first = struct.unpack_from("<I", data, 4)[0]
+    tags = struct.unpack_from("<H", data, first)[0]
+    struct.pack_into("<I", data, first + 2 + 12 * tags, first)
+    path.write_bytes(data)
+    require_all_pages(path)

@@ -1,0 +1,361 @@
+"""Images at URLs: the same as on a disk, or an error that names the URL and the remedy."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import boto3
+import fsspec
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from test_images_ngff import VERSIONS, is_chunk, write
+from test_images_tiff_regions import write_sub_ifds
+from upath import UPath
+from written import assert_regions, halves, noise, write_slide
+from zarr.codecs import BloscCodec
+
+from cytoseed.images import Image, ImageFileError, as_image, is_image_folder, list_images, open_image
+from cytoseed.paths import as_path
+from remote import Web, forget_sessions, put
+
+GREY = noise(1, 20, 30)[0]
+KNOWN = ("shape", "dtype", "channel_names", "pixel_size_yx_um", "pixel_size_source", "level_shapes")
+SCALES: list[dict[str, Any]] = [
+    {"coordinateTransformations": [{"type": "scale", "scale": [1, 0.5 * factor, 0.25 * factor]}]} for factor in (1, 2)
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CYTOSEED_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def grey(tmp_path: Path) -> Path:
+    tifffile.imwrite(tmp_path / "grey.tif", GREY)
+    return tmp_path / "grey.tif"
+
+
+def assert_same(far: Image, near: Image) -> None:
+    """Compare the metadata of two images, and the pixels of all levels."""
+    assert {name: getattr(far, name) for name in KNOWN} == {name: getattr(near, name) for name in KNOWN}
+    assert far.identity() == near.identity()
+    assert_regions(far, [near.read(level=level) for level in range(len(near.level_shapes))], examples=10)
+
+
+def gone(url: str) -> None:
+    fs, path = fsspec.url_to_fs(url)
+    fs.rm(path, recursive=True)
+
+
+# Files
+
+
+def picture(path: Path) -> Path:
+    path.write_bytes(imagecodecs.png_encode(noise(40, 50, 3)))
+    return path
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "slide.svs": lambda path: write_slide(path, halves(noise(3, 256, 384), 3), compression="jpeg"),
+    "image.ome.tif": lambda path: write_sub_ifds(path, halves(noise(3, 128, 160, dtype=np.uint16), 3)),
+    "picture": picture,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_in_a_bucket_is_the_one_on_a_disk(tmp_path: Path, bucket: str, cache: Path, name: str) -> None:
+    file = KINDS[name](tmp_path / name)
+    image = open_image(put(file, f"{bucket}/folder/{name}"))
+    assert image.source == f"{bucket}/folder/{name}"
+    assert_same(image, open_image(file))
+    assert [copy.name for copy in cache.rglob("*") if copy.is_file() and copy.suffix != ".lock"] == [name]
+    shutil.rmtree(cache)  # it may be deleted at any time
+    assert_same(pickle.loads(pickle.dumps(image)), open_image(file))
+
+
+def test_an_image_in_several_files(tmp_path: Path, bucket: str) -> None:
+    pixels = noise(2, 50, 60, dtype=np.uint16)
+    ids = [f"urn:uuid:0000000{index}-0000-0000-0000-000000000000" for index in range(2)]
+    planes = "".join(
+        f'<TiffData FirstC="{c}" IFD="0" PlaneCount="1"><UUID FileName="part{c}.ome.tif">{ids[c]}</UUID></TiffData>'
+        for c in range(2)
+    )
+    for c in range(2):
+        xml = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{ids[c]}"><Image ID="Image:0">'
+            '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="60" SizeY="50" SizeC="2" SizeZ="1" '
+            f'SizeT="1"><Channel ID="Channel:0:0"/><Channel ID="Channel:0:1"/>{planes}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(tmp_path / f"part{c}.ome.tif", pixels[c], description=xml, metadata=None)
+    first = put(tmp_path / "part0.ome.tif", f"{bucket}/part0.ome.tif")
+    with pytest.raises(ImageFileError, match=r"s3://.*part0\.ome\.tif: its metadata name planes that it does not hold"):
+        open_image(first)
+    put(tmp_path / "part1.ome.tif", f"{bucket}/part1.ome.tif")
+    image = open_image(first)
+    np.testing.assert_array_equal(image.read(), pixels)
+    assert image.identity() == open_image(tmp_path / "part0.ome.tif").identity()
+
+
+def test_of_a_mirax_its_folder_is_copied_too(bucket: str, cache: Path) -> None:
+    fs = fsspec.filesystem("s3")
+    fs.pipe_file(f"{bucket}/slide.mrxs", imagecodecs.jpeg_encode(noise(9, 9, 3)))
+    for name in ("Slidedat.ini", "Index.dat", "more/Data0000.dat"):
+        fs.pipe_file(f"{bucket}/slide/{name}", name.encode())
+    with pytest.raises(ImageFileError, match=r"s3://.*/slide\.mrxs: "):  # it is made up
+        open_image(f"{bucket}/slide.mrxs")
+    (copy,) = cache.rglob("slide.mrxs")
+    assert (copy.with_suffix("") / "more" / "Data0000.dat").read_bytes() == b"more/Data0000.dat"
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_neither_passwords_nor_signatures_are_shown(grey: Path, web: Web, parts: bool) -> None:
+    web.parts = parts
+    (web.folder / "grey.tif").write_bytes(grey.read_bytes())
+    url = f"{web.address}/grey.tif?X-Signature=secret/a"
+    image = open_image(url)
+    assert image.source == f"{web.address}/grey.tif"
+    assert dict(image.identity())["name"] == "grey.tif"
+    np.testing.assert_array_equal(image.read()[0], GREY)
+    assert all(path.endswith("?X-Signature=secret/a") for _, path, _ in web.asked)
+    (web.folder / "grey.tif").unlink()
+    with pytest.raises(FileNotFoundError) as told:
+        open_image(url)
+    assert "secret" not in str(told.value).partition(" (")[0]
+
+
+def test_a_str_a_upath_and_a_file_url(grey: Path) -> None:
+    url = put(grey, "memory://doors/grey.tif")
+    for given in (url, UPath(url), grey.as_uri(), str(grey), UPath(grey), f"file://{grey}", GREY, open_image(grey)):
+        np.testing.assert_array_equal(as_image(given).read()[0], GREY)
+    assert open_image(grey.as_uri()).path == grey
+
+
+def test_the_options_of_a_upath_are_taken(
+    grey: Path, s3_server: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = put(grey, f"{bucket}/grey.tif")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    forget_sessions()
+    try:
+        image = open_image(UPath(url, endpoint_url=s3_server))
+        np.testing.assert_array_equal(image.read()[0], GREY)
+    finally:
+        forget_sessions()
+
+
+def test_a_path_made_of_a_url_tells_what_to_give_instead() -> None:
+    with pytest.raises(FileNotFoundError, match="give a URL as a str, not as a Path"):
+        open_image(Path("s3://bucket/slide.tif"))
+
+
+def test_a_file_inside_an_archive(tmp_path: Path, grey: Path) -> None:
+    with ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.write(grey, "inner/grey.tif")
+    put(tmp_path / "images.zip", "memory://archives/images.zip")
+    image = open_image("zip://inner/grey.tif::memory://archives/images.zip")
+    np.testing.assert_array_equal(image.read()[0], GREY)
+    assert image.identity() == open_image(grey).identity()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty"),
+        (b"hello, this is text", r"begins with b'hello, t'.*TIFF.*PNG.*JPEG.*OME-Zarr"),
+        (bytes(128) + b"DICM" + bytes(9), "may be a slide in several files.*copy its folder"),
+        (b"[Virtual Microscope Specimen]", "may be a slide in several files.*copy its folder"),
+        (b"II*\0", "is cut short"),
+    ],
+)
+def test_files_that_are_no_image(data: bytes, says: str) -> None:
+    fsspec.filesystem("memory").pipe_file("/wrong/file.tif", data)
+    with pytest.raises(ImageFileError, match=rf"memory://wrong/file\.tif: {says}"):
+        open_image("memory://wrong/file.tif")
+
+
+def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(grey: Path) -> None:
+    with pytest.raises(ImageFileError, match=r"memory://vsi/slide\.vsi: is a slide of Olympus.*_slide_"):
+        open_image(put(grey, "memory://vsi/slide.vsi"))
+
+
+# OME-Zarr
+
+
+@VERSIONS
+def test_an_ome_zarr_in_a_bucket_is_the_one_on_a_disk(tmp_path: Path, bucket: str, cache: Path, version: str) -> None:
+    levels = halves(noise(3, 150, 170, dtype=np.uint16), 2)
+    folder = write(tmp_path / "image.zarr", levels, version, datasets=SCALES, chunks=80)
+    image = open_image(put(folder, f"{bucket}/folder/image.zarr"))
+    assert image.pixel_size_yx_um == (0.5, 0.25)
+    assert_same(image, open_image(folder))
+    assert open_image(f"{bucket}/folder/image.zarr/").identity() == image.identity()
+    assert not cache.exists()
+
+
+@VERSIONS
+def test_an_ome_zarr_on_the_web_where_no_folder_is_listed(web: Web, version: str) -> None:
+    levels = halves(noise(3, 150, 170), 2)
+    folder = write(web.folder / "image.zarr", levels, version, chunks=80)
+    near, far = open_image(folder), open_image(f"{web.address}/image.zarr")
+    for number, level in enumerate(levels):
+        np.testing.assert_array_equal(far.read(level=number), level)
+    shutil.copytree(folder, web.folder / "other")
+    assert open_image(f"{web.address}/other").identity() == far.identity() | {"name": "other"}  # by its pixels
+    assert far.identity()["sha256"] != near.identity()["sha256"]
+    write(web.folder / "other", [level + 1 for level in levels], version)
+    assert open_image(f"{web.address}/other").identity()["sha256"] != far.identity()["sha256"]
+
+
+@pytest.fixture(params=["0.4", "0.5"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> tuple[str, Image, NDArray[Any], str]:
+    """URL of an image in a bucket, it itself, its pixels, and the URL of a chunk that begins at row and column 32."""
+    pixels = noise(1, 90, 110) + 1
+    folder = write(tmp_path / "image.zarr", [pixels], request.param)
+    url = put(folder, f"{bucket}/image.zarr")
+    chunk = next(file for file in folder.rglob("*") if is_chunk(file, "0", "1", "1"))
+    return url, open_image(url), pixels, f"{url}/{chunk.relative_to(folder).as_posix()}"
+
+
+def test_a_missing_chunk_is_background_and_a_missing_image_is_not(
+    stored: tuple[str, Image, NDArray[Any], str],
+) -> None:
+    url, image, pixels, chunk = stored
+    gone(chunk)
+    pixels[:, 32:64, 32:64] = 0
+    np.testing.assert_array_equal(image.read(), pixels)
+    gone(url)
+    with pytest.raises(OSError, match=r"s3://.*image\.zarr"):
+        image.read()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("compressor", ["default", "blosc", "none"])
+def test_a_cut_chunk_is_an_error_where_it_is_read(tmp_path: Path, share: float, compressor: str) -> None:
+    pixels = noise(1, 90, 110)
+    options: dict[str, Any] = {"default": {}, "blosc": {"compressors": BloscCodec()}, "none": {"compressors": None}}
+    folder = write(tmp_path / "image.zarr", [pixels], "0.5", **options[compressor])
+    for chunk in folder.rglob("*"):
+        if is_chunk(chunk, "0", "1", "1"):
+            chunk.write_bytes(chunk.read_bytes()[: int(share * chunk.stat().st_size)])
+    image = open_image(put(folder, f"memory://damaged-{share}-{compressor}/image.zarr"))
+    np.testing.assert_array_equal(image.read((0, 0, 32, 110)), pixels[:, :32])
+    with pytest.raises(ImageFileError, match=r"memory://damaged.*image\.zarr.*(cut short|damaged)"):
+        image.read((30, 30, 3, 3))
+
+
+def test_an_image_that_changed_since_it_was_opened_is_refused(stored: tuple[str, Image, NDArray[Any], str]) -> None:
+    url, image, _, _ = stored
+    fs, path = fsspec.url_to_fs(url)
+    fs.pipe_file(f"{path}/zarr.json", b'{"attributes": {"ome": {}}}')
+    with pytest.raises(ImageFileError, match=r"s3://.*image\.zarr: no longer describes an image"):
+        image.read()
+
+
+# Errors
+
+
+def test_images_that_do_not_exist(bucket: str, web: Web) -> None:
+    for url in (f"{bucket}/a/nothing.tif", "s3://nowhere-at-all-7/x.tif", "memory://no/x.tif", f"{web.address}/x.tif"):
+        for name in (url, url.replace(".tif", ".zarr")):
+            with pytest.raises(FileNotFoundError, match=rf"{name}: there is no such file.*check the address"):
+                open_image(name)
+
+
+@pytest.mark.usefixtures("s3_server")
+@pytest.mark.parametrize("name", ["x.tif", "x.zarr"])
+def test_a_bucket_without_rights(web: Web, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    web.status = 403
+    monkeypatch.setenv("AWS_ENDPOINT_URL", web.address)
+    forget_sessions()
+    try:
+        with pytest.raises(PermissionError, match=rf"s3://bucket/a/{name}: may not be read .*AWS_PROFILE.*anon"):
+            open_image(f"s3://bucket/a/{name}")
+        with pytest.raises(PermissionError, match=r"s3://bucket/a.* may not be read"):
+            list_images("s3://bucket/a", lambda _: True)
+    finally:
+        forget_sessions()
+
+
+def test_without_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    forget_sessions()
+    try:
+        with pytest.raises(PermissionError, match=r"s3://.*x\.tif: may not be read \(Unable to locate credentials"):
+            open_image(f"{bucket}/x.tif")
+    finally:
+        forget_sessions()
+
+
+# Folders
+
+
+def is_picture(name: str) -> bool:
+    return name.endswith((".tif", ".svs"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bucket: str) -> str:
+    write_slide(tmp_path / "slide.svs", halves(noise(3, 64, 64), 1))
+    for name in ("b.svs", "a.tif", ".hidden.tif", "notes.txt", "deeper/c.svs", "what[1].tif"):
+        put(tmp_path / "slide.svs", f"{bucket}/slides/{name}")
+    write(tmp_path / "image", [noise(1, 9, 9)], "0.5")
+    for name in ("cells.zarr", "named", ".hidden.zarr"):
+        put(tmp_path / "image", f"{bucket}/slides/{name}")
+    return f"{bucket}/slides"
+
+
+def test_the_images_in_a_folder(folder: str) -> None:
+    names = ["a.tif", "b.svs", "cells.zarr", "named", "what[1].tif"]
+    found = list_images(folder, is_picture)
+    assert found == [f"{folder}/{name}" for name in names]
+    assert list_images(f"{folder}/", is_picture) == found
+    assert all(isinstance(open_image(url), Image) for url in found)
+    assert list_images(folder, lambda _: False) == [f"{folder}/cells.zarr", f"{folder}/named"]
+
+
+def test_the_images_of_a_pattern(folder: str) -> None:
+    for pattern, names in {
+        "*.svs": ["b.svs"],
+        "*": ["a.tif", "b.svs", "cells.zarr", "named", "what[1].tif"],
+        "*.zarr": ["cells.zarr"],
+        "what[1]*": ["what[1].tif"],
+        "z*": [],
+    }.items():
+        assert list_images(f"{folder}/{pattern}", is_picture) == [f"{folder}/{name}" for name in names]
+
+
+def test_an_image_is_a_list_of_one(folder: str) -> None:
+    for name in ("notes.txt", "cells.zarr", ".hidden.tif"):
+        assert list_images(f"{folder}/{name}", is_picture) == [f"{folder}/{name}"]
+
+
+def test_an_image_that_another_program_puts_into_a_folder_is_seen(folder: str, grey: Path) -> None:
+    before = list_images(folder, is_picture)
+    with pytest.raises(FileNotFoundError):
+        open_image(f"{folder}/new.tif")
+    bucket, _, path = folder.removeprefix("s3://").partition("/")
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"{path}/new.tif", Body=grey.read_bytes())
+    np.testing.assert_array_equal(open_image(f"{folder}/new.tif").read()[0], GREY)
+    assert set(list_images(folder, is_picture)) == {*before, f"{folder}/new.tif"}
+
+
+def test_a_folder_without_images_and_none_at_all(folder: str) -> None:
+    assert list_images(f"{folder}/deeper", lambda name: name.endswith(".png")) == []
+    for name in ("nothing", "nothing/*.tif"):
+        with pytest.raises(FileNotFoundError, match=r"s3://.*/nothing: there is no such file"):
+            list_images(f"{folder}/{name}", is_picture)
+    for name, is_image in (("named", True), ("deeper", False)):
+        assert is_image_folder(as_path(f"{folder}/{name}")) == is_image
+    with pytest.raises(ImageFileError, match=r"deeper: is a folder; give the URL of one image"):
+        open_image(f"{folder}/deeper")
