@@ -88,7 +88,7 @@ class Steps:
 
 
 class Wish(NamedTuple):
-    """What is saved over what."""
+    """A save over an earlier one."""
 
     before: Callable[[Result, Path], object]
     formats: tuple[str, ...]
@@ -124,7 +124,7 @@ WISHES = {
 
 
 def shown(folder: Path) -> dict[str, bytes]:
-    """What lies in the folder under the names of results; of a folder all of its files, one after the other."""
+    """Content of the folder under the names of results; of a folder all of its files."""
     return {path.name: content(path) for path in folder.glob("tissue.*") if path.name != LOCK}
 
 

@@ -314,23 +314,6 @@ def test_folders_are_written_left_added_replaced_and_removed(nuclei: Result, tmp
 
 
 @pytest.mark.usefixtures("tree")
-@pytest.mark.parametrize(("name", "form"), [("labels.tif", "tree"), ("tree", "labels")])
-def test_a_folder_in_the_place_of_a_file_and_the_other_way_round(
-    nuclei: Result, tmp_path: Path, name: str, form: str
-) -> None:
-    (tmp_path / "tissue.tree").write_text("a file")
-    (tmp_path / "tissue.labels.tif").mkdir()
-    (tmp_path / "tissue.labels.tif" / "mine").write_text("a folder")
-    with pytest.raises(FileExistsError, match="with no record of what made it"):
-        nuclei.save(tmp_path, (form,))
-    nuclei.save(tmp_path, ("tree", "labels"), overwrite=True)
-    assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.labels.tif", "tissue.tree"]
-    assert (tmp_path / "tissue.labels.tif").is_file()
-    assert (tmp_path / f"tissue.{name}").exists()
-    assert (tmp_path / "tissue.tree").is_dir()
-
-
-@pytest.mark.usefixtures("tree")
 def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Result, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("kept")
@@ -340,20 +323,6 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Result, 
     assert (tmp_path / "precious" / "file").read_text() == "kept"
     assert not (tmp_path / "tissue.tree").is_symlink()
     assert not (tmp_path / "tissue.labels.tif").is_symlink()
-
-
-@pytest.mark.usefixtures("tree")
-def test_an_error_deep_in_a_folder_is_told_of_the_results_folder(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: Result, path: Path) -> None:
-        (path / "a" / "b").mkdir(parents=True)
-        raise PermissionError(13, "Permission denied", str(path / "a" / "b" / "c"))
-
-    monkeypatch.setitem(WRITERS, "tree", WRITERS["tree"]._replace(write=fail))
-    with pytest.raises(OSError, match=r"out: cannot be written to \(Permission denied\)"):
-        nuclei.save(tmp_path / "out", ("labels", "tree"))
-    assert listing(tmp_path / "out") == []
 
 
 def test_two_results_saved_at_once_are_never_mixed(nuclei: Result, tmp_path: Path) -> None:

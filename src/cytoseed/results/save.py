@@ -121,7 +121,7 @@ def _refuse_image(path: Path, source: str) -> None:
 
 
 class _Change(NamedTuple):
-    """What happens to the files of one result; a format's file may be a folder."""
+    """Planned changes to the files of one result; a format's file may be a folder."""
 
     written: tuple[str, ...]
     """Names of those that are written."""
