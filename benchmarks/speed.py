@@ -1,18 +1,17 @@
-"""Speed and memory from raw image to labels, of our models in each runtime and of the peers; writes the tables.
+"""Speed and memory from raw image to labels, of our models and of the peers; writes the tables.
 
-python benchmarks/speed.py --accuracy --stages --write       everything; goes on where a killed run stopped
+python benchmarks/speed.py --accuracy --stages --write       everything; continues an interrupted run
 python benchmarks/speed.py --sections main --methods nuclei StarDist --output runs/glance
-python benchmarks/speed.py --quick --output runs/quick       one small image, one run each, to see that all of it works
+python benchmarks/speed.py --quick --output runs/quick       one small image, one run each, to check that it works
 
-Each method runs in a process and an environment of its own (`benchmarks/peers/environments.sh`), bound to the same
-cores, and they take turns, image by image and round by round. One that is not installed is left out, and said so. Every
-run is a line of OUTPUT/results.jsonl; `--fresh` begins anew.
+Each method runs in its own process and environment (`benchmarks/peers/environments.sh`), bound to the same
+cores, and they take turns, image by image and round by round. Methods that are not installed are reported and skipped.
+Every run is a line of OUTPUT/results.jsonl; `--fresh` starts anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import platform
 import shutil
 import subprocess
@@ -45,21 +44,19 @@ from speed_tables import (
 
 MODELS = ("nuclei", "nuclei-slim", "nuclei-paper")
 CHOSEN = Chosen("nuclei, torch", "nuclei-slim, torch", "nuclei-paper, torch")
-"""What `cytoseed segment` runs where nothing else is asked for."""
+"""Default configurations of `cytoseed segment`."""
 SECTIONS = ("main", "single", "objects", "sizes", "memory", "tiles")
 TILE_PX = 512
 
 
 def our_methods(models: tuple[str, ...] = MODELS) -> list[Method]:
-    """Every runtime of our models that is installed here, in float32, and in bfloat16 where that pays."""
+    """Our models in float32, and in bfloat16 if that is fast here."""
     import torch
-    from cytoseed.run.runtimes import bfloat16_pays
 
-    runtimes = ["torch", *(name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name))]
-    choices = [(runtime, "float32") for runtime in runtimes]
-    if bfloat16_pays(torch.device("cpu")):
-        choices += [(runtime, "bfloat16") for runtime in runtimes if runtime != "onnxruntime"]
-    return [_ours(model, runtime, precision) for model in models for runtime, precision in choices]
+    from cytoseed.run.engine import bfloat16_is_fast
+
+    precisions = ["float32", "bfloat16"] if bfloat16_is_fast(torch.device("cpu")) else ["float32"]
+    return [_ours(model, precision) for model in models for precision in precisions]
 
 
 def peer_methods(phi: Path) -> list[Method]:
@@ -117,7 +114,7 @@ def _tiles(shelf: Shelf, methods: list[Method], whole: Files) -> Iterator[Sectio
     if not torch.cuda.is_available():
         return
     batch = shelf.tiles(f"{whole.name}x{(whole.side // TILE_PX) ** 2}", whole, TILE_PX)
-    able = [method for method in methods if method.settings.get("runtime") == "torch"]
+    able = [method for method in methods if method.is_ours]
     able += [method for method in methods if method.name == INSTANSEG and _sees_gpu(method.python)]
     yield Section("tiles", [batch], able, 5, 5, device="cuda", batch=True)
 
@@ -133,8 +130,8 @@ def measure_accuracy(ledger: Ledger, methods: list[Method], data: Path, say: Cal
     done = {row["method"] for row in ledger.accuracy}
     for method in methods:
         if method.is_ours and method.name not in done:
-            model, runtime, precision = (method.settings[key] for key in ("model", "runtime", "precision"))
-            options = SegmentOptions(device="cpu", runtime=runtime, precision=precision)
+            model = method.settings["model"]
+            options = SegmentOptions(device="cpu", precision=method.settings["precision"])
             pooled = evaluate_model(load_model(model), samples, options).pooled
             row = {"method": method.name, "baseline": model, "f1": pooled.f1, "f1_mean": pooled.f1_mean}
             ledger.add_accuracy(row)
@@ -205,9 +202,9 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ours(model: str, runtime: str, precision: str) -> Method:
-    name = f"{model}, {runtime}" + ("" if precision == "float32" else f", {precision}")
-    settings = {"model": model, "runtime": runtime, "precision": precision}
+def _ours(model: str, precision: str) -> Method:
+    name = f"{model}, torch" + ("" if precision == "float32" else f", {precision}")
+    settings = {"model": model, "precision": precision}
     return Method(name, Path(sys.executable), "speed_ours.py", settings)
 
 

@@ -278,8 +278,9 @@ def raw_fields(image: NDArray[np.uint8], model: Model) -> NDArray[np.float32]:
         Dp channels that become P, De of E, and 15 (S - 0.5).
     """
     import torch
-    from cytoseed.run.segment import network_image
     from torch.nn import functional as F
+
+    from cytoseed.run.api import network_image
 
     seen = network_image(image, model.config)[None]
     height, width = seen.shape[2:]

@@ -254,7 +254,7 @@ def _line_target(method: str, what: str, fit: Fit | None) -> Target:
 
 
 def _accuracy_targets(ledger: Ledger, chosen: Chosen) -> list[Target]:
-    """Judge what other runtimes and precisions lose, each beside its model's first row, and the lighter network."""
+    """Loss of accuracy by other precisions, relative to the first row of the model, and by the lighter network."""
     targets = []
     first = {}
     for row in ledger.accuracy:

@@ -1,4 +1,4 @@
-"""Tiles against one pass: how many objects of an image agree in every pixel, for several tile sizes.
+"""Tiles against one pass: number of objects of an image that are equal in every pixel, for several tile sizes.
 
 python benchmarks/tiles.py IMAGE [--model nuclei] [--sizes 256 512 1024] [--crop Y X HEIGHT WIDTH]
 """
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cytoseed.images import open_image
 from cytoseed.models.weights import load_model
-from cytoseed.run import segment as door
+from cytoseed.run import plan
+from cytoseed.run.api import segment
 
 
 def agreeing(one: NDArray[np.int32], other: NDArray[np.int32]) -> int:
@@ -29,14 +30,14 @@ def main() -> None:
     parser.add_argument("--model", default="nuclei")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--crop", type=int, nargs=4, metavar=("Y", "X", "HEIGHT", "WIDTH"))
-    wishes = parser.parse_args()
-    image = open_image(wishes.image)
-    pixels, size = image.read(tuple(wishes.crop) if wishes.crop else None), image.pixel_size_um
-    model = load_model(wishes.model)
-    door._LARGEST_WHOLE_PX = door._LARGEST_HELD_BYTES = 1 << 40  # one pass, whatever it takes
-    whole = door.segment(pixels, model, pixel_size_um=size).labels
-    for side in wishes.sizes:
-        tiles = door.segment(pixels, model, pixel_size_um=size, tile_size_px=side, skip_background=False).labels
+    arguments = parser.parse_args()
+    image = open_image(arguments.image)
+    pixels, size = image.read(tuple(arguments.crop) if arguments.crop else None), image.pixel_size_um
+    model = load_model(arguments.model)
+    plan._LARGEST_SINGLE_TILE_PX = plan._LARGEST_SINGLE_TILE_BYTES = 1 << 40  # one pass at any size
+    whole = segment(pixels, model, pixel_size_um=size).labels
+    for side in arguments.sizes:
+        tiles = segment(pixels, model, pixel_size_um=size, tile_size_px=side, skip_background=False).labels
         differ = int(np.count_nonzero((whole > 0) != (tiles > 0)))
         print(
             f"tiles of {side} px: {tiles.max()} objects, {whole.max()} in one pass, {agreeing(whole, tiles)} the same; "

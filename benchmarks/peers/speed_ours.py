@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -27,18 +26,18 @@ STAGES = {
     "paint": "merge",
     "whole_objects": "pieces",
 }
-"""Functions that follow the network, and the stage each belongs to."""
+"""Functions after the network, and the stage that each belongs to."""
 
 
 class Ours:
-    """One of our models in one runtime and precision."""
+    """One of our models in one precision."""
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
-        self.versions = {"cytoseed": cytoseed.__version__, "torch": torch.__version__} | _runtime(settings.runtime)
+        self.versions = {"cytoseed": cytoseed.__version__, "torch": torch.__version__}
         self.watch = Stopwatch(torch.cuda.synchronize if settings.device == "cuda" else lambda: None)
         self._model = load_model(settings.model)
-        self._options = SegmentOptions(device=settings.device, runtime=settings.runtime, precision=settings.precision)
+        self._options = SegmentOptions(device=settings.device, precision=settings.precision)
         self._engine: Engine | None = None
         self._watch_stages()
 
@@ -49,10 +48,10 @@ class Ours:
         return cytoseed.segment(image, self._model, self._options).labels
 
     def segment_batch(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Segment a batch on the device, as `segment_slide` does with its tiles, without stitching them."""
+        """Segment a batch on the device, as `segment` does with its tiles, without stitching them."""
         if self._engine is None:
             device = choose_device(self._options.device)
-            self._engine = Engine(self._model.segmenter, device, self._options.runtime, self._options.precision)
+            self._engine = Engine(self._model.segmenter, device, self._options.precision)
         planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         batch = torch.from_numpy(np.ascontiguousarray(planes)).to(self._engine.device)
         channels = self._model.config.channels
@@ -75,10 +74,6 @@ class Ours:
         for name, stage in STAGES.items():
             owner = PixelClassifier if name == "maps" else cytoseed.core.model
             setattr(owner, name, _timed(getattr(owner, name), self.watch, stage))
-
-
-def _runtime(name: str) -> dict[str, str]:
-    return {name: version(name)} if name in ("onnxruntime", "openvino") else {}
 
 
 def _timed(function: Callable[..., Any], watch: Stopwatch, stage: str) -> Callable[..., Any]:

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cytoseed.run.segment import network_image
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoseed.core.model import Segmenter
 from cytoseed.models.weights import Model
+from cytoseed.run.api import network_image
 from cytoseed.settings import ModelConfig
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

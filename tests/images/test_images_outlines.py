@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,7 +21,8 @@ shapes = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=
 points = st.tuples(st.floats(-3, 13), st.floats(-3, 13))
 rings = st.lists(points, min_size=3, max_size=7).map(np.array)
 quarters = rings.map(lambda ring: np.round(ring * 4) / 4)  # many corners and sides are on pixel centres
-polygons = st.lists(st.lists(st.one_of(rings, quarters), min_size=1, max_size=3), max_size=3)
+simple = quarters.filter(lambda ring: shapely.Polygon(ring).is_valid)
+polygons = st.lists(st.lists(simple, min_size=1, max_size=3), max_size=3)
 boxes = st.tuples(*[st.integers(-2, 11)] * 2, *[st.integers(0, 7)] * 2)
 
 
@@ -89,17 +91,15 @@ def test_what_lies_outside_the_image_is_cut_off():
 
 @given(polygons)
 def test_a_centre_is_inside_where_its_pixel_is(some):
-    inside = Outlines.of(some).holds(centres(SHAPE))
+    inside = Outlines(some).holds(centres(SHAPE))
     np.testing.assert_array_equal(inside, whole(rasterise(some, SHAPE), SHAPE).ravel())
 
 
-@given(st.lists(st.lists(quarters, min_size=1, max_size=3), max_size=3), st.lists(points, max_size=20), st.booleans())
-def test_points_are_inside_as_by_a_loop_over_sides(some, places, on_quarters):
-    places = np.array(places).reshape(-1, 2)
-    if on_quarters:
-        places = np.round(places * 4) / 4
+@given(polygons, st.lists(points, max_size=20))
+def test_points_are_inside_as_by_a_loop_over_sides(some, places):
+    places = np.round(np.array(places).reshape(-1, 2) * 4) / 4  # many are on sides
     expected = [any(odd_by_loops(polygon, x, y) for polygon in some) for y, x in places]
-    assert Outlines.of(some).holds(places).tolist() == expected
+    assert Outlines(some).holds(places).tolist() == expected
 
 
 def test_a_point_on_a_shared_side_is_in_one_polygon():
@@ -107,7 +107,7 @@ def test_a_point_on_a_shared_side_is_in_one_polygon():
     parts = triangles_around([4.5, 3.25])
     for corner in [(0, 0), (0, 10), (8, 10), (8, 0)]:  # y, x
         on_side = steps * corner + (1 - steps) * (3.25, 4.5)
-        assert (sum(Outlines.of(part).holds(on_side).astype(int) for part in parts) == 1).all()
+        assert (sum(Outlines(part).holds(on_side).astype(int) for part in parts) == 1).all()
 
 
 def star(corners, radius, middle=1000.0):
@@ -123,7 +123,7 @@ def test_many_points_in_polygons_of_many_corners(number):
     some = [[star(1000, 900), star(500, 400)[::-1]], [star(200, 300)], [star(200, 80, 1900)]]
     pixels = whole(rasterise(some, (2000, 2000)), (2000, 2000))
     row, column = places.astype(int).T
-    np.testing.assert_array_equal(Outlines.of(some).holds(places), pixels[row, column])
+    np.testing.assert_array_equal(Outlines(some).holds(places), pixels[row, column])
 
 
 def test_sides_that_all_points_meet_are_taken_by_parts():
@@ -131,16 +131,16 @@ def test_sides_that_all_points_meet_are_taken_by_parts():
         [corner for x in range(3000) for corner in ((x, 0), (x + 0.5, 100))] + [(3000, 0), (1500, -9)], float
     )
     places = np.random.default_rng(0).random((500, 2)) * (100, 3000)
-    inside = Outlines.of([[comb]]).holds(places)
+    inside = Outlines([[comb]]).holds(places)
     assert 150 < np.count_nonzero(inside) < 350
     assert inside[:50].tolist() == [odd_by_loops([comb], x, y) for y, x in places[:50]]
 
 
 def test_no_polygons_and_no_points():
-    assert not Outlines.of([]).holds(centres((2, 2))).any()
-    assert not Outlines.of([[np.zeros((0, 2))], []]).holds(centres((2, 2))).any()
-    assert Outlines.of([[star(5, 3)]]).holds(np.zeros((0, 2))).shape == (0,)
-    assert not Outlines.of([]).meets((0, 0, 9, 9))
+    assert not Outlines([]).holds(centres((2, 2))).any()
+    assert not Outlines([[np.zeros((0, 2))], []]).holds(centres((2, 2))).any()
+    assert Outlines([[star(5, 3)]]).holds(np.zeros((0, 2))).shape == (0,)
+    assert not Outlines([]).meets((0, 0, 9, 9))
 
 
 # Boxes
@@ -156,7 +156,7 @@ def test_a_box_that_holds_a_point_inside_is_never_missed(some, box, within):
     edge = np.nextafter(centred + 0.5, -np.inf)  # the last points of the box, too
     places = np.concatenate([places, centred, edge])
     places = places[(places < (top + height, left + width)).all(axis=1)]
-    outlines = Outlines.of(some)
+    outlines = Outlines(some)
     assert outlines.meets(box) or not outlines.holds(places).any()
 
 
@@ -171,14 +171,14 @@ def test_a_box_that_no_side_comes_near_to_is_met_where_its_middle_is_inside(some
             away = np.maximum(np.maximum(left - x, x - left - width), np.maximum(top - y, y - top - height))
             assume(away.min() > 0.2)
     middle = np.array([[top + height / 2, left + width / 2]])
-    outlines = Outlines.of(some)
+    outlines = Outlines(some)
     assert outlines.meets(box) == outlines.holds(middle)[0]
 
 
 def test_boxes_clearly_outside_inside_and_beside():
     ring = np.array([[10, 10], [110, 10], [110, 110]], float)  # right of and above the diagonal
     hole = np.array([[70, 30], [90, 30], [90, 50], [70, 50]], float)
-    outlines = Outlines.of([[ring, hole]])
+    outlines = Outlines([[ring, hole]])
     met = [(20, 80, 5, 5), (0, 0, 200, 200), (9, 9, 2, 2), (45, 85, 10, 10), (50, 70, 4, 4), (60, 56, 5, 5)]
     missed = [(60, 20, 30, 30), (35, 75, 10, 10), (30, 70, 20, 20), (10, 110, 50, 5), (0, 10, 10, 99), (20, 80, 0, 5)]
     assert [outlines.meets(box) for box in met] == [True] * 6

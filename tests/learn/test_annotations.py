@@ -112,12 +112,6 @@ def test_outside_of_regions_nothing_is_annotated(written):
     np.testing.assert_array_equal(read_annotations(written(content), (2, 4)), [[0, 0, -1, 3], [0, 2, -1, -1]])
 
 
-def test_more_objects_than_16_bits_count(written):
-    squares = [feature(square(column, row, 1)) for row in range(257) for column in range(257)]
-    mask = read_annotations(written(squares), (257, 257))
-    np.testing.assert_array_equal(mask.ravel(), np.arange(1, 257 * 257 + 1))
-
-
 @given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 5)))
 def test_a_mask_comes_back_from_its_outlines(tmp_path_factory, mask):
     ids = np.unique(mask[mask > 0])

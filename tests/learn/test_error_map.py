@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -35,16 +34,8 @@ def test_an_object_split_in_three():
     assert verdicts(predicted, true) == {"split": [3], "parts": [1, 2], "false": [4]}
 
 
-def test_one_part_alone_is_no_split():
-    assert verdicts(strips((1, 4), (0, 6)), strips((3, 10))) == {"missed": [3], "false": [1]}
-
-
 def test_crumbs_beside_a_match_are_no_split():
     assert verdicts(strips((1, 6), (2, 2), (5, 2)), strips((3, 10))) == {"found": [[3, 1]], "false": [2, 5]}
-
-
-def test_two_halves_of_an_object_are_a_match_and_a_false_object():
-    assert verdicts(strips((1, 5), (2, 5)), strips((3, 10))) == {"found": [[3, 1]], "false": [2]}
 
 
 def test_two_objects_merged():
@@ -83,13 +74,6 @@ def test_empty_images():
     assert find_errors(empty, empty).found.shape == (0, 2)
 
 
-def test_wrong_arrays_are_refused():
-    with pytest.raises(TypeError, match="predicted is float64"):
-        find_errors(np.zeros((2, 2)), np.zeros((2, 2), int))
-    with pytest.raises(ValueError, match="must be equal"):
-        find_errors(np.zeros((2, 3), int), np.zeros((2, 2), int))
-
-
 def test_huge_ids_are_kept():
     huge = np.array([[2**40, 0, 2**50]])
     assert find_errors(huge, huge).found.tolist() == [[2**40, 2**40], [2**50, 2**50]]
@@ -125,11 +109,6 @@ def test_every_object_has_exactly_one_verdict(pair):
     assert all((np.diff(some) > 0).all() for some in (*of_true, *of_predicted[1:]))
 
 
-@given(label_pairs())
-def test_nothing_is_left_out_where_all_is_annotated(pair):
-    assert len(find_errors(*pair).left_out) == 0
-
-
 @given(label_pairs(lowest_true=-1))
 def test_verdicts_add_up_to_the_scores_counts(pair):
     errors, counts = find_errors(*pair), score(*pair)
@@ -160,9 +139,3 @@ def test_the_rules_in_plain_loops(pair):
         assert sum(lies_in(part, whole) for whole in errors.split) == 1
     for lone in errors.missed:
         assert sum(lies_in(other, lone) for other in errors.false) < 2
-
-
-@given(label_pairs(lowest_true=-1))
-def test_the_truth_itself_has_no_errors(pair):
-    labels = np.maximum(pair[1], 0)
-    assert set(verdicts(labels, labels)) <= {"found"}

@@ -174,13 +174,6 @@ def test_the_seed_term_does_not_see_unknown_pixels(pretrain):
     assert (leaf.grad[labels >= 0] != 0).all()
 
 
-def test_a_perfect_seed_map_costs_nothing():
-    distance = torch.rand(1, 9, 9)
-    assert seed_loss(distance, (distance > 0.2).long(), distance, False) == 0
-    sure = torch.where(distance > 0.2, 3.0, -2.0)
-    assert seed_loss(sure, (distance > 0.2).long(), distance, True) < 1e-6
-
-
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -209,29 +202,12 @@ def test_seeds_are_drawn_from_those_on_objects(most, seed):
     assert (drawn[:, 0].diff() >= 0).all()
 
 
-def test_the_same_luck_draws_the_same_seeds_and_another_others():
-    model = bright_segmenter()
-    seed_map, labels = scattered_seeds()
-    draws = [draw_seeds(seed_map, labels, model, TrainingSeeds(5, 16, generator(seed))) for seed in (3, 3, 4)]
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
-
-
 def test_every_seed_is_drawn_now_and_then():
     model = bright_segmenter()
     seed_map, labels = scattered_seeds()
     training = TrainingSeeds(3, 16, generator())
     drawn = torch.cat([draw_seeds(seed_map, labels, model, training) for _ in range(60)])
     assert len(drawn.unique(dim=0)) == 18 + 18 + 2
-
-
-def test_no_seed_is_found_on_background_or_unknown_ground():
-    model = bright_segmenter()
-    seed_map, labels = scattered_seeds()
-    for value in (0, -1):
-        drawn = draw_seeds(seed_map, torch.full_like(labels, value), model, TrainingSeeds(5, 16, generator()))
-        assert drawn.shape == (0, 3)
-        assert drawn.dtype == torch.int64
 
 
 def two_targets(targets: tuple[str, ...] = ("nuclei", "cells")) -> tuple[Segmenter, torch.Tensor, torch.Tensor]:

@@ -8,9 +8,11 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from cytoseed.cli.main import app
+from cytoseed.learn import plots
 from cytoseed.learn.error_map import shorten
 from cytoseed.learn.evaluate import Evaluation, ScoredImage, evaluate_folders
 from cytoseed.learn.metrics import score
@@ -127,28 +129,13 @@ def test_groups_of_many_kinds(folders):
     assert read_png(line).shape[1] == 1100
 
 
-def test_ties_go_by_name_and_ranks_have_enough_digits(folders):
+def test_ties_go_by_name_and_ranks_have_enough_digits(folders, monkeypatch):
     evaluation = evaluate_folders(folders / "predicted", folders / "true")
     fine = next(image for image in evaluation.images if image.name == "fine")
     many = tuple(fine._replace(name=f"image {number:03d}") for number in reversed(range(101)))
-    from cytoseed.learn import plots
-
     drawn = []
-
-    class Blank:
-        def get_facecolor(self):
-            return "white"
-
-        def savefig(self, path, **_):
-            path.touch()
-
-    def draw(image, *_):
-        drawn.append(image.name)
-        return Blank()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_errors", draw)
-        written = write_plots(Evaluation(many), folders / "plots", worst=100)
+    monkeypatch.setattr(plots, "draw_errors", lambda image, *_: drawn.append(image.name) or Figure((1, 1)))
+    written = write_plots(Evaluation(many), folders / "plots", worst=100)
     assert drawn == [f"image {number:03d}" for number in range(100)]
     assert written[2].name == "worst_001_image 000.png"
 

@@ -45,6 +45,7 @@ def test_images_of_other_than_three_channels_stay_as_they_are(channels):
     changed, changed_palette = vary_stain(image, palette, torch.tensor([True, True]), batch_random(2))
     assert changed is image
     assert changed_palette is palette
+    assert synthetic_section(image, torch.zeros(2, 8, 8, dtype=torch.int64), batch_random(2)) is image
 
 
 @settings(max_examples=25)
@@ -87,14 +88,6 @@ def test_amounts_of_stain_vary_within_their_range():
     assert 0.1 < same.float().mean() < 0.3  # a fifth is left alone
 
 
-def test_equal_generators_give_equal_stains():
-    image = section()
-    stained = torch.ones(6, dtype=torch.bool)
-    first, same, other = (vary_stain(image, image.flatten(2), stained, batch_random(6, seed))[0] for seed in (1, 1, 2))
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-
-
 def nuclei(count: int = 4, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     """Bright discs on dark ground, normalised, and their ids, with a strip that nobody annotated."""
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
@@ -122,14 +115,6 @@ def test_a_section_has_shape_and_range_of_a_normalised_image(seed, side, count):
     assert torch.equal(labels, before[1])
 
 
-def test_equal_generators_give_equal_sections():
-    image, labels = nuclei()
-    first, same, other = (synthetic_section(image, labels, batch_random(4, seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-    assert not torch.equal(first[0], first[1])  # and each crop its own
-
-
 def test_sections_are_coloured_and_their_nuclei_darker_more_often_than_not():
     image, labels = nuclei(count=60)
     made = synthetic_section(image, labels, batch_random(60))
@@ -140,29 +125,8 @@ def test_sections_are_coloured_and_their_nuclei_darker_more_often_than_not():
     assert (inside < around).float().mean() > 0.6
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4])
-def test_sections_are_made_of_three_channels_only(channels):
-    image = torch.rand(2, channels, 32, 32)
-    assert synthetic_section(image, torch.zeros(2, 32, 32, dtype=torch.int64), batch_random(2)) is image
-
-
 def test_a_crop_without_nuclei_makes_a_section_too():
     made = synthetic_section(torch.zeros(5, 3, 32, 32), torch.zeros(5, 32, 32, dtype=torch.int64), batch_random(5))
     assert made.isfinite().all()
     assert made.min() >= -0.5
     assert made.max() <= 1.5
-
-
-@given(st.integers(1, 5), st.integers(0, 1000))
-def test_random_numbers_are_drawn_for_each_crop_within_its_bounds(count, seed):
-    own = batch_random(count, seed)
-    assert own.uniform(2, 3).shape == (count, 2, 3)
-    between = own.between(-0.2, 0.7, 4)
-    assert between.shape == (count, 4)
-    assert between.min() >= -0.2
-    assert between.max() <= 0.7
-    assert set(own.sometimes(0.5).tolist()) <= {0.0, 1.0}
-    assert own.sometimes(0.0).sum() == 0
-    assert own.sometimes(1.0).sum() == count
-    assert set(own.integer(3).tolist()) <= {0, 1, 2}
-    assert own.normal(2).shape == (count, 2)

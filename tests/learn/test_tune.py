@@ -72,10 +72,6 @@ def test_thresholds_stay_within_their_range():
     replace(bright_config(), **highest._asdict())
 
 
-def test_whole_numbers_in_a_configuration_are_no_hindrance():
-    assert search(START._replace(mask_threshold=0), lambda t: -abs(t.mask_threshold - 0.25)).mask_threshold == 0.25
-
-
 @pytest.fixture
 def data(tmp_path):
     """Two images of bright nuclei (the masks) and crumbs of 16 and 12 px that are none; one at 0.25 µm a pixel."""

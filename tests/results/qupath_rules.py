@@ -1,4 +1,4 @@
-"""What QuPath asks of GeoJSON, and outlines filled again by another library than the one that traced them."""
+"""Rules of QuPath for GeoJSON, and outlines filled by another library than the one that traced them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def assert_qupath_rules(collection: Any) -> None:
 
 
 def geometries_of(features: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, shapely.Geometry]]:
-    """Give the outlines of cells, and of nuclei with or without one, by their labels."""
+    """Outlines of cells, and of nuclei with or without one, by label."""
     found: dict[str, dict[int, shapely.Geometry]] = {"nuclei": {}, "cells": {}}
     for feature in features:
         properties = feature["properties"]
@@ -47,7 +47,7 @@ def assert_disjoint(geometries: Sequence[shapely.Geometry]) -> None:
 
 
 def filled(geometries: Mapping[int, shapely.Geometry], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """Give the labels (H,W) of which the outlines hold the pixels' centres."""
+    """Labels (H,W) of pixels whose centres lie in the outlines."""
     labels = np.zeros(shape[-2:], np.int32)
     for label, geometry in geometries.items():
         left, top, right, bottom = (int(side) for side in geometry.bounds)

@@ -29,7 +29,7 @@ TWO = ("nuclei", "cells")
 
 
 def written(write: Callable[[Result, Path], None], result: Result, path: Path) -> dict[str, bytes]:
-    """What a writer made: the bytes of its file, or of each in its folder."""
+    """Bytes of a writer's file, or of each in its folder."""
     write(result, path)
     if path.is_dir():
         return {each.name: each.read_bytes() for each in sorted(path.iterdir())}

@@ -84,7 +84,7 @@ def attributes_of(group: Path) -> dict[str, Any]:
 
 
 def shown(image: Path, name: str) -> NDArray[Any]:
-    """What a label image holds at full resolution, as (H,W)."""
+    """A label image at full resolution, (H,W)."""
     return levels_of(image / "labels" / name)[0].reshape(HEIGHT, WIDTH)
 
 

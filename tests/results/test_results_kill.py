@@ -19,6 +19,7 @@ from cytoseed.results.save import save
 
 ALL = ("labels", "geojson", "table", "overlay", "objects", "tree")
 RECORD = "tissue.cytoseed.json"
+LOCK = "tissue.cytoseed"  # a kill leaves it, and holds nobody up
 
 
 def write_tree(result: Result, path: Path) -> None:
@@ -87,7 +88,7 @@ class Steps:
 
 
 class Wish(NamedTuple):
-    """What is saved over what."""
+    """A save over an earlier one."""
 
     before: Callable[[Result, Path], object]
     formats: tuple[str, ...]
@@ -123,8 +124,8 @@ WISHES = {
 
 
 def shown(folder: Path) -> dict[str, bytes]:
-    """What lies in the folder under the names of results; of a folder all of its files, one after the other."""
-    return {path.name: content(path) for path in folder.glob("tissue.*")} if folder.exists() else {}
+    """Content of the folder under the names of results; of a folder all of its files."""
+    return {path.name: content(path) for path in folder.glob("tissue.*") if path.name != LOCK}
 
 
 def content(path: Path) -> bytes:

@@ -35,7 +35,7 @@ def noise(height: int, width: int, largest: int = 60_000) -> Result:
 
 
 def expected(planes: NDArray[np.int32], factor: int) -> NDArray[np.int32]:
-    """What lies at the centres of squares of so many pixels, those at the edges cut."""
+    """Pixels at the centres of squares, of which those at the edges are cut."""
     rows, columns = (np.minimum(np.arange(0, side, factor) + factor // 2, side - 1) for side in planes.shape[1:])
     return planes[:, rows[:, None], columns]
 

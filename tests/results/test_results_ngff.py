@@ -46,7 +46,7 @@ def scattered(height: int, width: int, targets: int = 2, pixel_size_um: float | 
 
 
 def multiscale(folder: Path) -> dict[str, Any]:
-    """What a label image says of itself."""
+    """Metadata of a label image."""
     if (folder / "zarr.json").exists():
         attributes = json.loads((folder / "zarr.json").read_text())["attributes"]["ome"]
     else:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pieced import Nothing, Pieced
 
-from cytoseed.results import Block, Result
+from cytoseed.results import Result
 from cytoseed.results.formats import parquet
 from cytoseed.results.formats.parquet import write_parquet
 
@@ -78,37 +76,6 @@ def test_groups_do_not_depend_on_blocks(
         sizes = [file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups)]
     assert sizes == [rows] * (4 // rows) + [4 % rows] * (4 % rows > 0)
     pd.testing.assert_frame_equal(pd.read_parquet(pieced), in_types(nuclei.table), check_exact=True)
-
-
-class Repeated:
-    """The blocks of a result, many times over: ids repeat, which a table does not mind."""
-
-    def __init__(self, whole: Result, times: int) -> None:
-        self._whole = whole
-        self._times = times
-        self.given = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._whole, name)
-
-    def blocks(self) -> Iterator[Block]:
-        for _ in range(self._times):
-            self.given += 1
-            yield next(self._whole.blocks())
-
-
-def test_many_small_blocks_make_few_groups(cells: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parquet._GROUP_ROWS >= 50_000
-    monkeypatch.setattr(parquet, "_GROUP_ROWS", 5_000)
-    result = Repeated(cells, 1_500)
-    path = written(result, tmp_path / "a")
-    with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(index).num_rows for index in range(file.metadata.num_row_groups)]
-        assert sum(sizes) == 6 * 1_500
-        assert sizes == [5_000, 4_000]
-    read = pd.read_parquet(path, columns=["id", "target"])
-    assert read["id"].tolist() == cells.table["id"].tolist() * 1_500
-    assert read["target"].tolist() == cells.table["target"].tolist() * 1_500
 
 
 def test_of_many_channels_groups_have_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,22 +53,6 @@ def test_each_level_is_half_as_large_and_takes_the_centres(sides: tuple[int, int
             assert places.tolist() == expected
 
 
-@given(st.integers(1, 400), st.data())
-def test_pixels_lie_in_those_that_they_stand_for(large: int, data: st.DataObject) -> None:
-    small = data.draw(st.integers(1, large))
-    factor = (
-        large / small if data.draw(st.booleans()) else data.draw(st.floats(max(1.0, (large - 0.5) / (small + 1)), 400))
-    )
-    level = level_of((large, large), (small, small), (factor, factor))
-    assert level.shape == (small, small)
-    assert (np.diff(level.rows) >= 0).all()
-    assert (level.rows.min(), level.rows.max()) >= (0, 0)
-    assert level.rows.max() < large
-    if abs(large / factor - small) < 1:  # what is stated can be
-        centres = (np.arange(small) + 0.5) * factor - 0.5
-        assert (np.abs(level.rows - np.minimum(centres, large - 1)) <= 0.5 + 1e-3).all()
-
-
 @pytest.mark.parametrize(
     ("large", "small", "factor", "expected"),
     [

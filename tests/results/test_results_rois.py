@@ -43,7 +43,7 @@ def fill(roi: ImagejRoi, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def filled(rois: list[ImagejRoi], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """Give the labels (T,H,W) that the ROIs say."""
+    """Labels (T,H,W) filled from ROIs."""
     labels = np.zeros(shape, np.int32)
     for roi in rois:
         kind, label = roi.name.split("-")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -312,23 +314,6 @@ def test_folders_are_written_left_added_replaced_and_removed(nuclei: Result, tmp
 
 
 @pytest.mark.usefixtures("tree")
-@pytest.mark.parametrize(("name", "form"), [("labels.tif", "tree"), ("tree", "labels")])
-def test_a_folder_in_the_place_of_a_file_and_the_other_way_round(
-    nuclei: Result, tmp_path: Path, name: str, form: str
-) -> None:
-    (tmp_path / "tissue.tree").write_text("a file")
-    (tmp_path / "tissue.labels.tif").mkdir()
-    (tmp_path / "tissue.labels.tif" / "mine").write_text("a folder")
-    with pytest.raises(FileExistsError, match="with no record of what made it"):
-        nuclei.save(tmp_path, (form,))
-    nuclei.save(tmp_path, ("tree", "labels"), overwrite=True)
-    assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.labels.tif", "tissue.tree"]
-    assert (tmp_path / "tissue.labels.tif").is_file()
-    assert (tmp_path / f"tissue.{name}").exists()
-    assert (tmp_path / "tissue.tree").is_dir()
-
-
-@pytest.mark.usefixtures("tree")
 def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Result, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("kept")
@@ -340,15 +325,25 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Result, 
     assert not (tmp_path / "tissue.labels.tif").is_symlink()
 
 
-@pytest.mark.usefixtures("tree")
-def test_an_error_deep_in_a_folder_is_told_of_the_results_folder(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: Result, path: Path) -> None:
-        (path / "a" / "b").mkdir(parents=True)
-        raise PermissionError(13, "Permission denied", str(path / "a" / "b" / "c"))
+def test_two_results_saved_at_once_are_never_mixed(nuclei: Result, tmp_path: Path) -> None:
+    ready, done = threading.Event(), threading.Event()
 
-    monkeypatch.setitem(WRITERS, "tree", WRITERS["tree"]._replace(write=fail))
-    with pytest.raises(OSError, match=r"out: cannot be written to \(Permission denied\)"):
-        nuclei.save(tmp_path / "out", ("labels", "tree"))
-    assert listing(tmp_path / "out") == []
+    def hold(_: Result, path: Path) -> None:
+        path.write_text("first")
+        ready.set()
+        assert done.wait(60)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as other:
+        patch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=hold))
+        first = other.submit(nuclei.save, tmp_path, ("table",))
+        try:
+            assert ready.wait(60)
+            for overwrite in (False, True):
+                with pytest.raises(BlockingIOError, match=r"tissue\.cytoseed is being written to.*another folder"):
+                    changed(nuclei, settings={"min_size_px": 9}).save(tmp_path, ("labels",), overwrite)
+        finally:
+            done.set()
+        first.result()
+    assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
+    with pytest.raises(FileExistsError, match="min_size_px"):
+        changed(nuclei, settings={"min_size_px": 9}).save(tmp_path, ("labels",))

@@ -15,11 +15,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from skimage.color import hed_from_rgb, separate_stains
 
-from cytoseed.images import open_image
 from cytoseed.learn.samples import find_samples
 from cytoseed.results import Result
 from cytoseed.results.measure.stains import stain_density, stains_of
-from cytoseed.results.measure.table import measure_objects
 from cytoseed.settings import STAINS
 
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -89,22 +87,6 @@ def test_densities_of_real_nuclei_are_six_times_those_of_scikit_image() -> None:
     assert table["mean_od_haematoxylin"].median() > 2 * around, "nuclei are full of it"
 
 
-def test_means_and_percentiles_of_densities() -> None:
-    rng = np.random.default_rng(2)
-    labels = np.repeat(np.arange(4), 50).reshape(10, 20).astype(np.int32)
-    image = rng.integers(0, 256, (3, 10, 20)).astype(np.uint8)
-    table = measure_objects(labels, image, RGB, None, STAINS)
-    known = densities(image.reshape(3, -1)).reshape(3, 10, 20)
-    for place, label in enumerate(table["id"]):
-        for index, stain in enumerate(STAINS):
-            own = known[index][labels == label]
-            assert table[f"mean_od_{stain}"][place] == pytest.approx(own.mean(), abs=1e-5)
-            assert table[f"sd_od_{stain}"][place] == pytest.approx(own.std(), abs=1e-5)
-            for percent in (5, 25, 50, 75, 95):
-                found = table[f"p{percent:02d}_od_{stain}"][place]
-                assert found == pytest.approx(np.percentile(own, percent), abs=1e-5)
-
-
 # Which images have stains
 
 
@@ -142,20 +124,3 @@ def test_a_little_colour_anywhere_is_colour(row: int) -> None:
     image = np.full((3, 2000, 1200), 200, np.uint8)
     image[2, row, 7] = 150
     assert stains_of(image, RGB) == STAINS
-
-
-@needs_data
-def test_real_images() -> None:
-    """All stained sections, however dense, have stains; fluorescence has not, in whatever colour it is shown."""
-    for dataset in ("dsb2018", "kumar_train16"):
-        samples = [s for s in find_samples(DATA, datasets=[dataset]) if s.modality == "brightfield"]
-        for sample in samples[::10] if dataset == "dsb2018" else samples:
-            pixels, _ = sample.read()
-            assert stains_of(pixels[:3], RGB), sample
-    for sample in [s for s in find_samples(DATA, datasets=["dsb2018"]) if s.modality == "fluorescence"][::30]:
-        pixels, _ = sample.read()
-        for tint in ([0, 0, 1], [0, 1, 1], [0.3, 0.5, 1], [1, 1, 1]):
-            shown = (pixels[0] * np.array(tint)[:, None, None]).astype(np.uint8)
-            assert not stains_of(shown, RGB), (sample, tint)
-    slide = open_image(DATA / "slides" / "CMU-1-Small-Region.svs")
-    assert stains_of(slide.read(), slide.channel_names) == STAINS

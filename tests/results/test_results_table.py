@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,23 +166,6 @@ def test_small_shapes(drawn: list[str], perimeter: float | None, eccentricity: f
     assert eccentricity is None or row["eccentricity"] == eccentricity
 
 
-@pytest.mark.parametrize(
-    ("drawn", "major", "minor"),
-    [
-        (["#"], 0, 0),
-        (["##"], 2, 0),  # variance 1/4 along, none across
-        (["###", "###"], 4 * (2 / 3) ** 0.5, 2),
-        (["#..", ".#.", "..#"], 4 * (4 / 3) ** 0.5, 0),
-        (["#", "#", "#", "#", "#"], 4 * 2**0.5, 0),
-    ],
-)
-def test_axes_of_small_shapes(drawn: list[str], major: float, minor: float) -> None:
-    labels = np.array([[place == "#" for place in line] for line in drawn]).astype(np.int32)
-    row = measure_objects(labels, [], [], 0.5).iloc[0]
-    assert (row["axis_major_px"], row["axis_minor_px"]) == pytest.approx((major, minor), rel=1e-12, abs=1e-12)
-    assert (row["axis_major_um"], row["axis_minor_um"]) == pytest.approx((major / 2, minor / 2), rel=1e-12, abs=1e-12)
-
-
 def test_rounding_gives_a_line_no_width_below_0() -> None:
     labels = np.zeros((51, 301), np.int32)
     for step in (0, 3, 8, 12, 31, 50):  # whose smaller moment comes out as -1e-11
@@ -263,31 +244,6 @@ def test_what_touches_which_border(
     assert (row["box_height_px"], row["box_width_px"]) == (height, width)
 
 
-def test_ids_may_have_gaps() -> None:
-    labels = np.zeros((5, 6), np.int32)
-    labels[0, :3], labels[2:4, 1:3], labels[4, 5] = 2**31 - 1, 7, 40_000
-    table = measure_objects(labels, [labels], ["id"], None)
-    assert table["id"].tolist() == [7, 40_000, 2**31 - 1]
-    assert table["area_px"].tolist() == [4, 1, 3]
-    assert table["mean_id"].tolist() == [7, 40_000, 2**31 - 1]
-
-
-def test_channels_are_taken_one_at_a_time() -> None:
-    labels = np.ones((4, 5), np.int32)
-    alive: list[weakref.ref[NDArray[Any]]] = []
-
-    def channels() -> Iterator[NDArray[Any]]:
-        for value in range(5):
-            assert not any(channel() is not None for channel in alive), "the one before is gone"
-            channel = np.full((4, 5), value)
-            alive.append(weakref.ref(channel))
-            yield channel
-            del channel
-
-    table = measure_objects(labels, channels(), list("abcde"), None)
-    assert [table[f"mean_{name}"][0] for name in "abcde"] == [0, 1, 2, 3, 4]
-
-
 def test_channels_that_do_not_belong_to_the_labels() -> None:
     labels = np.ones((4, 5), np.int32)
     with pytest.raises(ValueError, match=r"\(5, 4\).*\(4, 5\)"):
@@ -295,13 +251,6 @@ def test_channels_that_do_not_belong_to_the_labels() -> None:
     for channels in ([], [labels] * 3):
         with pytest.raises(ValueError, match="zip"):
             measure_objects(labels, channels, ["a", "b"], None)
-
-
-@pytest.mark.parametrize("channels", [2, 0])
-def test_stains_of_what_has_no_three_colours(channels: int) -> None:
-    labels = np.ones((4, 5), np.int32)
-    with pytest.raises(ValueError, match="red, green and blue of 8 bits"):
-        measure_objects(labels, [labels.astype(np.uint8)] * channels, list("ab")[:channels], None, STAINS)
 
 
 @pytest.mark.parametrize("shape_yx", [(6, 7), (0, 7), (6, 0), (0, 0)])

@@ -30,7 +30,7 @@ _SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 
 class SegmentJob(NamedTuple):
-    """How images are segmented, and where their results go."""
+    """Settings of a command, and the place of its results."""
 
     model: Model
     options: SegmentOptions

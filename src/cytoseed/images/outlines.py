@@ -1,12 +1,12 @@
-"""Outlines: QuPath's GeoJSON to polygons, the pixels that polygons hold, and the points that lie in any of many."""
+"""Outlines: polygons of QuPath's GeoJSON, the pixels inside them, and the points inside any of many."""
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,39 +18,26 @@ Ring = NDArray[np.float64]
 
 _GZIP, _BOM, _JSON = b"\x1f\x8b", b"\xef\xbb\xbf", (b"{", b"[")
 _FARTHEST_PX = 1 << 52  # beyond it, floating numbers have no halves of pixels
-_BATCH_POINTS = 512  # points near to each other that are looked up together: few sides are near to all of them
-_MOST_PAIRS = 1 << 20  # of a point and a side, at a time
+_NUDGE_YX_PX = [[1e-9], [1e-6]]  # moves points off the sides of polygons, also off diagonal ones
 
 
 class Patch(NamedTuple):
-    """The pixels of one object, in the smallest box that was looked at."""
+    """Pixels of one object, in a box."""
 
     top: int
     """Row of the box's first pixel."""
     left: int
     """Column of the box's first pixel."""
     inside: NDArray[np.bool_]
-    """(h, w): whether a pixel belongs to the object."""
+    """(h, w) Pixels of the object."""
 
 
 def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Patch:
-    """Find the pixels whose centre lies in one of the polygons.
+    """Pixels of an image of `shape` (height, width) whose centre is in one of the polygons; empty without any.
 
     A centre is inside where a line from it crosses the polygon's rings an odd number of times, so rings within
     rings are holes. A centre on a left or upper side is inside, on a right or lower one outside: polygons that
-    share a side share no pixel and leave none between them.
-
-    Parameters
-    ----------
-    polygons : sequence of polygons
-        Each a sequence of rings: `Ring`. They may reach beyond the image.
-    shape : (int, int)
-        Height and width of the image in px.
-
-    Returns
-    -------
-    Patch
-        Empty where no centre is inside.
+    share a side share no pixel and leave none between them. Polygons may reach beyond the image.
     """
     corners = [ring for polygon in polygons for ring in polygon if len(ring)]
     if not corners:
@@ -66,97 +53,71 @@ def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Pat
     return patch
 
 
-@dataclass(frozen=True, eq=False)
 class Outlines:
-    """The area in any of many polygons: the same that `rasterise` draws, for points anywhere and without an image."""
+    """Area in any of many polygons, for points anywhere: the same that `rasterise` draws.
 
-    polygons: tuple[_Sides, ...]
-    """The sides of each polygon that has any which is not level."""
-    boxes: NDArray[np.float64]
-    """(P, 4): the smallest and largest x and y of each, in the order left, top, right, bottom, in px."""
+    Parameters
+    ----------
+    polygons : sequence of polygons
+        Each a sequence of rings: `Ring`. Rings within rings are holes.
+    """
 
-    @classmethod
-    def of(cls, polygons: Sequence[Sequence[Ring]]) -> Outlines:
-        """Take polygons, each a sequence of rings: `Ring`."""
-        all_sides = tuple(sides for sides in map(_sides, polygons) if len(sides.upper))
-        boxes = [
-            (each.left.min(), each.upper[:, 1].min(), each.right.max(), each.lower[:, 1].max()) for each in all_sides
-        ]
-        return cls(all_sides, np.array(boxes, np.float64).reshape(-1, 4))
+    def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
+        import shapely
+
+        shapes = [_even_odd(rings) for rings in polygons]
+        self._shapes = np.array([shape for shape in shapes if shape.area > 0], object)
+        self.boxes: NDArray[np.float64] = shapely.bounds(self._shapes).reshape(-1, 4)
+        """(P, 4): left, top, right and bottom of each polygon, in px."""
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Tell which points lie in one of the polygons.
+        """Which points (N, 2) lie in one of the polygons; points on a left or upper side do."""
+        import shapely
 
-        Parameters
-        ----------
-        points_yx : ndarray of float64, shape (N, 2)
-            In px: pixel (row, column) has its centre at (row + 0.5, column + 0.5).
-
-        Returns
-        -------
-        ndarray of bool, shape (N,)
-            A point on a left or upper side is inside, on a right or lower one outside.
-        """
+        y, x = points_yx.T + _NUDGE_YX_PX
         inside = np.zeros(len(points_yx), bool)
-        for batch in _batches(points_yx):
-            y, x = points_yx[batch].T
-            left, top, right, bottom = self.boxes.T
-            near = (left <= x.max()) & (right >= x.min()) & (top <= y[-1]) & (bottom > y[0])
-            for index in np.flatnonzero(near):
-                inside[batch] |= _odd(self.polygons[index], y, x)
+        for index in self._near((x.min(initial=np.inf), y.min(initial=np.inf), x.max(initial=0), y.max(initial=0))):
+            shapely.prepare(self._shapes[index])
+            inside |= shapely.contains_xy(self._shapes[index], x, y)
         return inside
 
     def meets(self, box_yxhw: tuple[int, int, int, int]) -> bool:
-        """Tell whether a point that lies in one of the polygons may lie in a box.
+        """Whether a box may hold a point that lies in one of the polygons; rarely True where it does not."""
+        import shapely
 
-        Parameters
-        ----------
-        box_yxhw : (int, int, int, int)
-            Row and column of the first pixel, height and width; points on the right and lower edge are not in it.
-
-        Returns
-        -------
-        bool
-            Never False where there is such a point; True without one only where a side passes through the box
-            or within a billionth of it.
-        """
         top, left, height, width = box_yxhw
-        if height <= 0 or width <= 0:
-            return False
-        lefts, tops, rights, bottoms = self.boxes.T
-        near = (lefts < left + width) & (rights >= left) & (tops < top + height) & (bottoms > top)
-        corner = np.array([[top, left]], np.float64)
-        # where no side passes through, all points of the box lie alike
-        return any(
-            _passes(self.polygons[index], box_yxhw) or bool(_odd(self.polygons[index], *corner.T)[0])
-            for index in np.flatnonzero(near)
-        )
+        (dy,), (dx,) = _NUDGE_YX_PX
+        bounds = (left + dx, top + dy, left + width - dx, top + height - dy)  # sides that only touch do not count
+        near = self._shapes[self._near(bounds)]
+        return height > 0 and width > 0 and bool(shapely.intersects(near, shapely.box(*bounds)).any())
+
+    def _near(self, bounds: tuple[float, float, float, float]) -> NDArray[np.int64]:
+        left, top, right, bottom = self.boxes.T
+        return np.flatnonzero((left <= bounds[2]) & (right >= bounds[0]) & (top <= bounds[3]) & (bottom >= bounds[1]))
+
+
+def _even_odd(rings: Sequence[Ring]) -> Any:
+    """Shapely geometry of the points that a line crosses an odd number of rings to reach."""
+    import shapely
+
+    areas = [shapely.make_valid(shapely.Polygon(ring)) for ring in rings if len(ring) > 2]
+    return functools.reduce(shapely.symmetric_difference, areas, shapely.Polygon())
 
 
 def is_geojson(path: Path) -> bool:
-    """Tell whether a file begins as GeoJSON does, as it is or compressed by gzip; its name does not count."""
+    """Whether a file begins like GeoJSON, plain or compressed by gzip."""
     with path.open("rb") as file:
         beginning = file.read(64)
     return beginning.startswith(_GZIP) or beginning.removeprefix(_BOM).lstrip().startswith(_JSON)
 
 
 def read_features(path: Path) -> list[dict[str, Any]]:
-    """Read the features of a GeoJSON file, as it is or compressed by gzip.
-
-    Parameters
-    ----------
-    path : Path
-        The file: a FeatureCollection, a list of features or one feature.
-
-    Returns
-    -------
-    list of dict
-        Each has a `geometry`, which may be of any kind: see `polygons_of`.
+    """Features of a GeoJSON file, plain or compressed by gzip; each has a `geometry` of any kind.
 
     Raises
     ------
     ValueError
-        If the file is damaged, no JSON, or holds no features.
+        The file is damaged, no JSON, or holds no features.
     """
     try:
         content = path.read_bytes()
@@ -175,24 +136,14 @@ def read_features(path: Path) -> list[dict[str, Any]]:
 
 
 def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
-    """Take the polygons out of a feature's geometry.
+    """Polygons of a feature's geometry, each a list of rings: the outer one, then holes.
 
-    Parameters
-    ----------
-    geometry : mapping
-        A GeoJSON Polygon or MultiPolygon.
-    where : str
-        What it is called in an error, such as `a.geojson: feature 3`.
-
-    Returns
-    -------
-    list of polygons
-        Each a list of rings: the outer one, then holes.
+    `where` names the feature in errors, such as `a.geojson: feature 3`.
 
     Raises
     ------
     ValueError
-        If it is of another kind, or its coordinates are no finite numbers in rings.
+        It is no Polygon or MultiPolygon, or its coordinates are no finite numbers in rings.
     """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
@@ -211,7 +162,7 @@ def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
 
 
 class _Sides(NamedTuple):
-    """The sides of a polygon's rings that are not level: a level one is crossed by no row."""
+    """Sides of a polygon's rings that are not horizontal."""
 
     upper: NDArray[np.float64]  # (n, 2): x and y of the end of smaller y
     lower: NDArray[np.float64]  # (n, 2): of the other end
@@ -219,13 +170,13 @@ class _Sides(NamedTuple):
     right: NDArray[np.float64]  # (n,): the larger x
 
     def crossing(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give x where each side crosses its y, (n,), which lies between its ends: so does x, despite rounding."""
+        """X (n,) where each side crosses its y, which is between its ends: so is x, despite rounding."""
         run, fall = (self.lower - self.upper).T
         x: NDArray[np.float64] = self.upper[:, 0] + (y - self.upper[:, 1]) * run / fall
         return np.clip(x, self.left, self.right)
 
     def take(self, which: NDArray[Any]) -> _Sides:
-        """Give the sides that an index or a mask names."""
+        """Sides chosen by an index or a mask."""
         return _Sides(self.upper[which], self.lower[which], self.left[which], self.right[which])
 
 
@@ -239,9 +190,9 @@ def _sides(rings: Sequence[Ring]) -> _Sides:
 
 
 def _crossed_oddly(sides: _Sides, patch: Patch) -> NDArray[np.bool_]:
-    """Mark the patch's pixels to the right of an odd number of crossings of the sides with their row's middle."""
+    """Pixels of a patch to the right of an odd number of crossings of the sides with their row's middle."""
     height, width = patch.inside.shape
-    # x is in px of the image, as in `_odd`, not of the patch: so both round alike and agree on every centre
+    # x is in px of the image, not of the patch, so that rounding does not depend on the patch
     first = np.clip(np.ceil(sides.upper[:, 1] - 0.5) - patch.top, 0, height).astype(np.int64)
     end = np.clip(np.ceil(sides.lower[:, 1] - 0.5) - patch.top, 0, height).astype(np.int64)
     side, row = _pairs(first, end)
@@ -252,54 +203,8 @@ def _crossed_oddly(sides: _Sides, patch: Patch) -> NDArray[np.bool_]:
     return odd
 
 
-def _odd(sides: _Sides, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Mark the points, in order of y, that are to the right of an odd number of crossings of the sides with their y."""
-    number = len(y)
-    first, end = np.searchsorted(y, sides.upper[:, 1]), np.searchsorted(y, sides.lower[:, 1])
-    met = (end > first) & (sides.left <= x.max())
-    wholly_left = met & (sides.right <= x.min())
-    begin, stop = (np.bincount(rows[wholly_left], minlength=number + 1) for rows in (first, end))
-    crossings = np.cumsum(begin - stop)[:number]
-    others = np.flatnonzero(met & ~wholly_left)
-    at_once = max(1, _MOST_PAIRS // number)
-    for some in (others[start : start + at_once] for start in range(0, len(others), at_once)):
-        side, point = _pairs(first[some], end[some])
-        crossed = sides.take(some[side]).crossing(y[point]) <= x[point]
-        crossings += np.bincount(point[crossed], minlength=number)
-    odd: NDArray[np.bool_] = crossings % 2 == 1
-    return odd
-
-
-def _passes(sides: _Sides, box_yxhw: tuple[int, int, int, int]) -> bool:
-    """Tell whether a side passes through a box."""
-    top, left, height, width = box_yxhw
-    bottom, right = top + height, left + width
-    meeting = (sides.upper[:, 1] < bottom) & (sides.lower[:, 1] > top) & (sides.left < right) & (sides.right > left)
-    near = sides.take(np.flatnonzero(meeting))
-    # of a long side, only where it is while it is as high as the box
-    entering, leaving = (
-        near.crossing(np.maximum(near.upper[:, 1], top)),
-        near.crossing(np.minimum(near.lower[:, 1], bottom)),
-    )
-    rounding = 1e-9 * (1 + np.maximum(np.abs(near.left), np.abs(near.right)))
-    first, last = np.minimum(entering, leaving) - rounding, np.maximum(entering, leaving) + rounding
-    return bool(((first < right) & (last > left)).any())
-
-
 def _pairs(first: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give each index with every number of its own range: indices, numbers."""
+    """Each index with every number of its own range: indices, numbers."""
     count = np.maximum(end - first, 0)
     index = np.repeat(np.arange(len(first)), count)
     return index, first[index] + np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
-
-
-def _batches(points_yx: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:
-    """Give the indices of points by batches of near ones, each in order of y."""
-    y, x = points_yx.T
-    batches = -(-len(points_yx) // _BATCH_POINTS)
-    strips = max(1, round(batches**0.5))
-    for strip in np.array_split(np.argsort(y, kind="stable"), strips):
-        along = strip[np.argsort(x[strip], kind="stable")]
-        for batch in np.array_split(along, max(1, -(-len(along) // _BATCH_POINTS))):
-            if len(batch):
-                yield batch[np.argsort(y[batch], kind="stable")]

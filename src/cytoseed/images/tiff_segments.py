@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,24 +25,6 @@ _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
 _JPEGS = (6, 7, 34892, 33007)  # compressions that have tables of their own
 _COLOUR = (2, 6)  # RGB, YCbCr
 _RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 that can be read as runs of rows
-
-
-class Plane(Protocol):
-    """Some channels of one level that are stored together."""
-
-    @property
-    def samples(self) -> int:
-        """Number of the channels."""
-        ...
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the file holds all its bytes."""
-        ...
-
-    def read(self, box_yxhw: Box) -> NDArray[Any]:
-        """Read a region of all its channels: (samples, h, w), in the machine's byte order."""
-        ...
 
 
 def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
@@ -293,6 +275,10 @@ class _Whole(NamedTuple):
         others = [index for index, axis in enumerate(self.series.axes) if axis not in "YX"]
         order = [*others, self.series.axes.index("Y"), self.series.axes.index("X")]
         return pixels.transpose(order).reshape(self.samples, self.height, self.width)
+
+
+Plane = _Run | _Segments | _Whole
+"""Some channels of one level that are stored together; `read` gives (samples, h, w) in the machine's byte order."""
 
 
 def _background(keyframe: Any) -> Any:

@@ -35,12 +35,9 @@ _PALETTE_PX = 2048  # pixels that represent a whole image when its percentiles a
 class Batch(NamedTuple):
     """Crops and their targets."""
 
-    image: Tensor
-    """(N, C, H, W) float32, normalised to [-0.5, 1.5]."""
-    labels: Tensor
-    """(N, 1, H, W) int64: ids of objects, 0 background, -1 not annotated or outside the image."""
-    distance: Tensor
-    """(N, 1, H, W) float32: relative distance to the object's boundary, 0 to 1."""
+    image: Tensor  # (N, C, H, W) float32, normalised to [-0.5, 1.5]
+    labels: Tensor  # (N, 1, H, W) int64: ids of objects, 0 background, -1 not annotated or outside the image
+    distance: Tensor  # (N, 1, H, W) float32: relative distance to the object's boundary, 0 to 1
 
 
 class CropSampler:

@@ -86,8 +86,7 @@ class _Layer(NamedTuple):
     norm: str
     inputs: str
     outputs: str
-    times: int = 1
-    """Kernel rows per output channel: more than one if they are unfolded into pixels."""
+    times: int = 1  # kernel rows per output channel: more than one if they are unfolded into pixels
 
 
 def _layers(network: UNet) -> Iterator[_Layer]:

@@ -55,23 +55,15 @@ class Errors:
     exactly one of `found` (second column), `left_out`, `merging`, `parts` and `false`.
     """
 
-    found: NDArray[np.int64]
-    """(M, 2): true and predicted id of each pair that `score` matches at IoU 0.5."""
+    found: NDArray[np.int64]  # (M, 2): true and predicted id of each pair that `score` matches at IoU 0.5
+    # true objects without a match, more than half of each in a predicted object that covers more than half of another
     merged: NDArray[np.int64]
-    """True objects without a match that lie by more than half in a predicted object which also covers more than
-    half of another true object (and may match that one)."""
-    split: NDArray[np.int64]
-    """True objects without a match, not merged, that contain two or more `parts`."""
-    missed: NDArray[np.int64]
-    """All other true objects."""
-    left_out: NDArray[np.int64]
-    """Predicted objects without a match, more than half not annotated: `score` counts them as no error."""
-    merging: NDArray[np.int64]
-    """Predicted objects without a match that cover more than half of each of two or more true objects."""
-    parts: NDArray[np.int64]
-    """Predicted objects without a match, not merging, more than half of each in one `split` true object."""
-    false: NDArray[np.int64]
-    """All other predicted objects."""
+    split: NDArray[np.int64]  # true objects without a match, not merged, that contain two or more `parts`
+    missed: NDArray[np.int64]  # all other true objects
+    left_out: NDArray[np.int64]  # predicted objects without a match, more than half not annotated: no error
+    merging: NDArray[np.int64]  # predicted objects without a match, over more than half of two or more true objects
+    parts: NDArray[np.int64]  # predicted objects without a match, not merging, more than half in a `split` true object
+    false: NDArray[np.int64]  # all other predicted objects
 
 
 def find_errors(predicted: NDArray[Any], true: NDArray[Any]) -> Errors:
@@ -80,15 +72,6 @@ def find_errors(predicted: NDArray[Any], true: NDArray[Any]) -> Errors:
     The matching is that of `score` at IoU 0.5: `missed`, `split` and `merged` add up to its false negatives, `false`,
     `parts` and `merging` to its false positives. If several kinds apply, the first counts: found, left out, merged,
     split, then missed or false. "More than half" is of the annotated pixels.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> true = np.array([[1, 1, 0, 2, 2, 2, 2, 0, 3]])
-    >>> predicted = np.array([[5, 5, 0, 6, 7, 7, 0, 8, 0]])
-    >>> errors = find_errors(predicted, true)
-    >>> errors.found.tolist(), errors.missed.tolist(), errors.false.tolist()
-    ([[1, 5], [2, 7]], [3], [6, 8])
     """
     overlaps = find_overlaps(predicted, true)
     rows = overlaps.matched(THRESHOLDS[0])
@@ -147,15 +130,6 @@ def _ids(labels: NDArray[Any]) -> NDArray[np.int64]:
     return np.unique(labels[labels > 0]).astype(np.int64)
 
 
-class _Layer(NamedTuple):
-    """Outlines of some objects of one label image."""
-
-    style: str
-    labels: NDArray[np.int32]
-    ids: NDArray[np.int64]
-    thin: bool
-
-
 def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) -> Figure:
     """Matplotlib figure of one image of `evaluate_folders` with each object's outline in the style of its kind.
 
@@ -180,8 +154,15 @@ def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) 
     axes = figure.add_axes((left / full_x, _LEGEND_PX / full_y, drawn_x / full_x, drawn_y / full_y))
     axes.set_axis_off()
     axes.imshow(background, extent=(0, width, height, 0), interpolation="nearest" if factor > 1 else "antialiased")
-    for layer in _layers(errors, predicted, true):
-        _outline(axes, layer)
+    # errors on top of found objects
+    _outline(axes, "left_out", predicted, errors.left_out)
+    _outline(axes, "found", predicted, errors.found[:, 1])
+    _outline(axes, "split", predicted, errors.parts, thin=True)
+    _outline(axes, "split", true, errors.split)
+    _outline(axes, "merged", predicted, errors.merging)
+    _outline(axes, "merged", true, errors.merged, thin=True)
+    _outline(axes, "false", predicted, errors.false)
+    _outline(axes, "missed", true, errors.missed)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
 
@@ -200,28 +181,18 @@ def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) 
     return figure
 
 
-def _layers(errors: Errors, predicted: NDArray[np.int32], true: NDArray[np.int32]) -> Iterator[_Layer]:
-    """Outlines in drawing order: errors on top of found objects."""
-    yield _Layer("left_out", predicted, errors.left_out, False)
-    yield _Layer("found", predicted, errors.found[:, 1], False)
-    yield _Layer("split", predicted, errors.parts, True)
-    yield _Layer("split", true, errors.split, False)
-    yield _Layer("merged", predicted, errors.merging, False)
-    yield _Layer("merged", true, errors.merged, True)
-    yield _Layer("false", predicted, errors.false, False)
-    yield _Layer("missed", true, errors.missed, False)
-
-
-def _outline(axes: Axes, layer: _Layer) -> None:
-    """Draw outlines on a slightly wider dark line."""
+def _outline(
+    axes: Axes, style_name: str, labels: NDArray[np.int32], ids: NDArray[np.int64], thin: bool = False
+) -> None:
+    """Draw the outlines of some objects of one label image, on a slightly wider dark line."""
     from matplotlib.collections import LineCollection
 
-    rings = list(_rings(layer.labels, layer.ids))
+    rings = list(_rings(labels, ids))
     if not rings:
         return
-    style = _STYLES[layer.style]
-    width = _THIN if layer.thin else style.width
-    dashes = "-" if layer.thin else style.dashes
+    style = _STYLES[style_name]
+    width = _THIN if thin else style.width
+    dashes = "-" if thin else style.dashes
     for colour, wide, kind, alpha in (("black", width + _RIM, "-", 0.55), (style.colour, width, dashes, 1.0)):
         lines = LineCollection(rings, colors=colour, linewidths=wide, linestyles=[kind], alpha=alpha)
         lines.set_capstyle("butt")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cytoseed.learn.annotations import read_mask
 from cytoseed.learn.metrics import ImageScore, pool, score
-from cytoseed.learn.samples import MASK_SUFFIXES, Sample, read_table
+from cytoseed.learn.samples import MASK_SUFFIXES, Sample, files_by_stem, read_table
 from cytoseed.paths import atomic_file
 from cytoseed.settings import SegmentOptions
 
@@ -27,17 +27,12 @@ _HEADER = ("", "images", "objects", "F1@0.5", "mean F1", "AP", "PQ", "AJI", "Dic
 class ScoredImage(NamedTuple):
     """Score of one image."""
 
-    name: str
-    """Name of the image's file, without suffix."""
-    dataset: str
-    """Name of the data set; empty if unknown."""
-    modality: str
-    """Kind of image, such as `fluorescence`; `unknown` if not stated."""
+    name: str  # name of the image's file, without suffix
+    dataset: str  # name of the data set; empty if unknown
+    modality: str  # kind of image, such as `fluorescence`; `unknown` if not stated
     score: ImageScore
-    predicted_path: Path | None = None
-    """File of the predicted label image, if there is one."""
-    true_path: Path | None = None
-    """File of the true label image, if there is one."""
+    predicted_path: Path | None = None  # file of the predicted label image, if there is one
+    true_path: Path | None = None  # file of the true label image, if there is one
 
 
 class Row(NamedTuple):
@@ -65,14 +60,10 @@ class Row(NamedTuple):
 class Accuracy(NamedTuple):
     """Pooled accuracy of a group of images, each value in [0, 1], rounded to four digits."""
 
-    name: str
-    """Data set and modality; `all` for all images together."""
-    f1: float
-    """F1 at IoU 0.5."""
-    f1_mean: float
-    """Mean F1 over IoU 0.5 to 0.9."""
-    aji: float
-    """Aggregated Jaccard index."""
+    name: str  # data set and modality; `all` for all images together
+    f1: float  # F1 at IoU 0.5
+    f1_mean: float  # mean F1 over IoU 0.5 to 0.9
+    aji: float  # aggregated Jaccard index
 
 
 @dataclass(frozen=True)
@@ -80,8 +71,7 @@ class Evaluation:
     """Scores of at least one image."""
 
     images: tuple[ScoredImage, ...]
-    unpaired: int = 0
-    """Number of predicted files without a true mask, which were not scored."""
+    unpaired: int = 0  # number of predicted files without a true mask, which were not scored
 
     @property
     def pooled(self) -> ImageScore:
@@ -235,21 +225,10 @@ def _label_files(folder: Path, name: str) -> dict[str, Path]:
     """Label images by stem, sorted; `STEM.labels.*` before `STEM.*`, without the overlays beside them."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{name} is {str(folder)!r}, which is no folder; give a folder of label images")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in MASK_SUFFIXES and p.name[0] != ".")
-    paths = [path for path in paths if not path.stem.endswith(".overlay")]
-    marked = _unique_stems(path for path in paths if path.stem.endswith(".labels"))
-    plain = _unique_stems(path for path in paths if not path.stem.endswith(".labels"))
+    files = files_by_stem(folder, MASK_SUFFIXES)
+    plain = {stem: path for stem, path in files.items() if not stem.endswith((".labels", ".overlay"))}
+    marked = {stem.removesuffix(".labels"): path for stem, path in files.items() if stem.endswith(".labels")}
     return dict(sorted((plain | marked).items()))
-
-
-def _unique_stems(paths: Iterable[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in paths:
-        stem = path.stem.removesuffix(".labels")
-        if stem in found:
-            raise ValueError(f"{path.parent} holds {found[stem].name} and {path.name}; keep one of them")
-        found[stem] = path
-    return found
 
 
 def _read_kinds(table: Path) -> dict[str, tuple[str, str]]:

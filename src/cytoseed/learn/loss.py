@@ -16,22 +16,17 @@ from cytoseed.core.seeds import find_seeds
 class Losses(NamedTuple):
     """Loss terms of one batch, scalars."""
 
-    seed: Tensor
-    """Mean over annotated pixels."""
-    instance: Tensor
-    """Mean over seeds; 0 without seeds."""
-    seeds: int
-    """Number of seeds in the instance term."""
+    seed: Tensor  # mean over annotated pixels
+    instance: Tensor  # mean over seeds; 0 without seeds
+    seeds: int  # number of seeds in the instance term
 
 
 class TrainingSeeds(NamedTuple):
     """How seeds are sampled for the instance term."""
 
     max_per_image: int
-    window_px: int
-    """Side of the window around each seed."""
-    generator: torch.Generator
-    """Random generator, on the device of the fields."""
+    window_px: int  # side of the window around each seed
+    generator: torch.Generator  # random generator, on the device of the fields
 
 
 def batch_losses(
@@ -39,20 +34,9 @@ def batch_losses(
 ) -> Losses:
     """Both loss terms of one batch, means over the targets.
 
-    Parameters
-    ----------
-    model : Segmenter
-        Provides the pixel classifiers, the seed threshold and the peak radius.
-    fields : Tensor, shape (N, T, F, H, W), float32
-        Output of `Segmenter.fields`.
-    labels : Tensor, shape (N, T, H, W), int
-        Ids of objects, 0 for background, -1 for pixels that nobody annotated, which are ignored.
-    distance : Tensor, shape (N, T, H, W), float32
-        Target of the seed map: relative distance to the object's boundary, 0 outside objects.
-    training : TrainingSeeds
-        How seeds are sampled.
-    pretrain : bool
-        Use cross-entropy and Dice instead of L1 and Lovász hinge.
+    `fields` (N, T, F, H, W) are the output of `Segmenter.fields`. `labels` (N, T, H, W) are ids of objects, 0 for
+    background, -1 for pixels that nobody annotated, which are ignored. `distance` (N, T, H, W) is the target of the
+    seed map: relative distance to the object's boundary. `pretrain`: cross-entropy and Dice, not L1 and Lovász hinge.
     """
     seed_terms, instance_terms, count = [], [], 0
     for index, (classifier, own_fields) in enumerate(zip(model.classifiers, fields.unbind(1), strict=True)):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,24 +25,15 @@ class ImageScore:
     All metrics lie in [0, 1]. Without true and predicted objects they are 1; if only one of the two is empty, 0.
     """
 
-    tp: tuple[int, ...]
-    """Matched pairs of objects at each of `THRESHOLDS`."""
-    fp: tuple[int, ...]
-    """Predicted objects without a match, at each of `THRESHOLDS`."""
-    fn: tuple[int, ...]
-    """True objects without a match, at each of `THRESHOLDS`."""
-    matched_iou: float
-    """Sum of the IoU of the pairs matched at 0.5."""
-    aji_intersection: int
-    """Numerator of the aggregated Jaccard index, in px."""
-    aji_union: int
-    """Denominator of the aggregated Jaccard index, in px."""
-    dice_intersection: int
-    """Twice the number of pixels that lie on an object in both images."""
-    dice_total: int
-    """Pixels on predicted objects plus pixels on true ones."""
-    images: int = 1
-    """Number of images behind the counts."""
+    tp: tuple[int, ...]  # matched pairs of objects at each of `THRESHOLDS`
+    fp: tuple[int, ...]  # predicted objects without a match, at each of `THRESHOLDS`
+    fn: tuple[int, ...]  # true objects without a match, at each of `THRESHOLDS`
+    matched_iou: float  # sum of the IoU of the pairs matched at 0.5
+    aji_intersection: int  # numerator of the aggregated Jaccard index, in px
+    aji_union: int  # denominator of the aggregated Jaccard index, in px
+    dice_intersection: int  # twice the number of pixels that lie on an object in both images
+    dice_total: int  # pixels on predicted objects plus pixels on true ones
+    images: int = 1  # number of images behind the counts
 
     @property
     def true_objects(self) -> int:
@@ -153,21 +144,13 @@ def pool(scores: Iterable[ImageScore]) -> ImageScore:
     parts = tuple(scores)
     if not parts:
         raise ValueError("scores is empty; give the score of at least one image")
-    return ImageScore(
-        tp=_add(part.tp for part in parts),
-        fp=_add(part.fp for part in parts),
-        fn=_add(part.fn for part in parts),
-        matched_iou=sum(part.matched_iou for part in parts),
-        aji_intersection=sum(part.aji_intersection for part in parts),
-        aji_union=sum(part.aji_union for part in parts),
-        dice_intersection=sum(part.dice_intersection for part in parts),
-        dice_total=sum(part.dice_total for part in parts),
-        images=sum(part.images for part in parts),
-    )
-
-
-def _add(counts: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
-    return tuple(sum(column) for column in zip(*counts, strict=True))
+    sums: dict[str, Any] = {}
+    for field in fields(ImageScore):
+        values = [getattr(part, field.name) for part in parts]
+        sums[field.name] = (
+            tuple(map(sum, zip(*values, strict=True))) if field.name in ("tp", "fp", "fn") else sum(values)
+        )
+    return ImageScore(**sums)
 
 
 def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
@@ -183,18 +166,12 @@ def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
 class Overlaps(NamedTuple):
     """Pairs of objects that share pixels, as parallel arrays sorted by true, then predicted object."""
 
-    true: NDArray[np.intp]
-    """Index of the true object in `true_areas`."""
-    predicted: NDArray[np.intp]
-    """Index of the predicted object in `predicted_areas`."""
-    intersection: NDArray[np.int64]
-    """Number of shared pixels."""
-    true_areas: NDArray[np.int64]
-    """Area of every true object in px, by id."""
-    predicted_areas: NDArray[np.int64]
-    """Area of every predicted object in annotated px, by id; may be 0."""
-    excused: NDArray[np.bool_]
-    """Whether more than half of the predicted object's pixels are not annotated."""
+    true: NDArray[np.intp]  # index of the true object in `true_areas`
+    predicted: NDArray[np.intp]  # index of the predicted object in `predicted_areas`
+    intersection: NDArray[np.int64]  # number of shared pixels
+    true_areas: NDArray[np.int64]  # area of every true object in px, by id
+    predicted_areas: NDArray[np.int64]  # area of every predicted object in annotated px, by id; may be 0
+    excused: NDArray[np.bool_]  # whether more than half of the predicted object's pixels are not annotated
 
     @property
     def union(self) -> NDArray[np.int64]:

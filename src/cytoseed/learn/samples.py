@@ -29,24 +29,15 @@ _NOT_IMAGES = (*_MASK_ENDINGS, "_flows", "_outlines")
 class Sample:
     """One image and its instance mask, not yet read."""
 
-    name: str
-    """Name of the image's file, without suffix."""
+    name: str  # name of the image's file, without suffix
     dataset: str
-    """Name of the data set."""
-    modality: str
-    """Kind of image, such as `fluorescence` or `brightfield`; `unknown` if not stated."""
-    split: str
-    """`train`, `val` or `test`."""
+    modality: str  # kind of image, such as `fluorescence` or `brightfield`; `unknown` if not stated
+    split: str  # `train`, `val` or `test`
     image_path: Path
-    """File of the image."""
-    mask_path: Path
-    """File of the mask: a label image, or outlines as GeoJSON."""
-    pixel_size_um: float | None = None
-    """Side of a pixel in µm as samples.csv states it; None if it does not. See `find_pixel_size_um`."""
-    field: str = ""
-    """Field of view that the image is a part of; images of one field share a split. Empty: its own."""
-    licence: str = ""
-    """Licence of image and mask, an SPDX identifier where there is one; empty if not stated."""
+    mask_path: Path  # file of the mask: a label image, or outlines as GeoJSON
+    pixel_size_um: float | None = None  # side of a pixel as samples.csv states it; see `find_pixel_size_um`
+    field: str = ""  # field of view that the image is a part of; images of one field share a split. Empty: its own
+    licence: str = ""  # licence of image and mask, an SPDX identifier where there is one; empty if not stated
 
     def find_pixel_size_um(self) -> float | None:
         """Side of a pixel in µm: from samples.csv, else from the image file; None if neither states it."""

@@ -47,31 +47,21 @@ _MAY_CHANGE_ON_RESUME = ("memory_gb", "patience", "compile")
 class TrainProgress(NamedTuple):
     """Progress of a training, for the progress callback."""
 
-    step: int
-    """Steps done."""
-    steps: int
-    """Steps in all."""
-    crops_per_second: float
-    """Speed since the last report."""
-    loss: float
-    """Mean of the weighted loss since the last report."""
-    best_f1_mean: float
-    """Highest mean F1 on the validation images so far; nan before the first validation."""
+    step: int  # steps done
+    steps: int  # steps in all
+    crops_per_second: float  # speed since the last report
+    loss: float  # mean of the weighted loss since the last report
+    best_f1_mean: float  # highest mean F1 on the validation images so far; nan before the first validation
 
 
 class TrainResult(NamedTuple):
     """Outcome of a training."""
 
-    folder: Path
-    """Folder of the best model, as `load_model` takes it."""
-    best_f1_mean: float
-    """Its pooled mean F1 on the validation images."""
-    best_step: int
-    """The step it was saved at; 0 if no step was better than the model that the training started from."""
-    before: tuple[Accuracy, ...]
-    """Accuracy of the model that the training started from on the validation images; empty for a new network."""
-    after: tuple[Accuracy, ...]
-    """Accuracy of the best model on the same images."""
+    folder: Path  # folder of the best model, as `load_model` takes it
+    best_f1_mean: float  # its pooled mean F1 on the validation images
+    best_step: int  # the step it was saved at; 0 if no step was better than the model that the training started from
+    before: tuple[Accuracy, ...]  # accuracy of the starting model on the validation images; empty for a new network
+    after: tuple[Accuracy, ...]  # accuracy of the best model on the same images
 
 
 def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a training

@@ -47,25 +47,18 @@ _LEAST_SIZE_PX = 5
 class TuneProgress(NamedTuple):
     """Progress of a search, for the progress callback."""
 
-    images_done: int
-    """Images that the network has processed."""
-    images: int
-    """Images in all."""
-    tried: int
-    """Sets of thresholds tried so far."""
-    best_f1_mean: float
-    """Best pooled mean F1 so far; nan before the first set."""
+    images_done: int  # images that the network has processed
+    images: int  # images in all
+    tried: int  # sets of thresholds tried so far
+    best_f1_mean: float  # best pooled mean F1 so far; nan before the first set
 
 
 class TuneResult(NamedTuple):
     """Outcome of a search."""
 
-    folder: Path
-    """Folder of the model with the chosen thresholds."""
-    before: tuple[Accuracy, ...]
-    """Pooled accuracy with the model's own thresholds, by group; all images last."""
-    after: tuple[Accuracy, ...]
-    """The same with the chosen thresholds; the mean F1 of all images is never lower."""
+    folder: Path  # folder of the model with the chosen thresholds
+    before: tuple[Accuracy, ...]  # pooled accuracy with the model's own thresholds, by group; all images last
+    after: tuple[Accuracy, ...]  # the same with the chosen thresholds; the mean F1 of all images is never lower
     thresholds: Thresholds
 
 

@@ -109,7 +109,7 @@ def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Itera
 
 
 class _Span(NamedTuple):
-    """What a region gives to a tile along one axis."""
+    """Overlap of a region and a tile along one axis."""
 
     tile: int
     """Number of the tile."""

@@ -73,7 +73,7 @@ class OldRecord(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What a folder holds, compared with a result to be written."""
+    """Content of a folder compared with a result to be written."""
 
     state: str
     """`absent`: nothing is in the way. `same`: a result of the same record. `different`: anything else."""

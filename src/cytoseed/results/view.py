@@ -1,4 +1,4 @@
-"""What a writer reads of a result: its facts and its objects, block by block."""
+"""The side of a result that writers read: its facts and its objects, block by block."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ResultView:
     source: str
     """Path of the image's file, or `array`."""
     settings: Mapping[str, Any]
-    """What made the objects, in values that JSON can hold: the model's name and version, the options."""
+    """Settings that made the objects, in values that JSON can hold: the model's name and version, the options."""
     find_input: Callable[[], Mapping[str, Any]]
     """Gives `input`, on first use."""
     find_stains: Callable[[], tuple[str, ...]]

@@ -38,7 +38,7 @@ class Writer(NamedTuple):
     write: Callable[[ResultView, Path], None]
     """Writes a result to a path where nothing is yet, block by block."""
     about: str
-    """What it is and what opens it, in a few words."""
+    """Short description, with programs that open it."""
     limit: Callable[[tuple[int, int, int], int], str | None] = _unlimited
     """Given an image's shape (C,H,W) and a number of objects, says why it cannot hold them and which format can; None
     where it can."""

@@ -137,7 +137,7 @@ def _region_box(region: Sequence[int], shape_yx: tuple[int, int]) -> Box:
 
 def _read_outlines(path: Path, shape_yx: tuple[int, int]) -> Outlines:
     found = [polygons_of(each["geometry"], f"mask {path}: feature {n}") for n, each in enumerate(read_features(path))]
-    outlines = Outlines.of([polygon for polygons in found for polygon in polygons])
+    outlines = Outlines([polygon for polygons in found for polygon in polygons])
     lowest, highest = outlines.boxes[:, :2], outlines.boxes[:, 2:]  # (P, 2): x, y
     areas = (highest - lowest).prod(axis=1)
     if not areas.any():

@@ -27,16 +27,11 @@ _DEPTH = 4  # below the given folder: the deepest layout, and one more level fro
 class SourceImage:
     """One image of a download, not yet read."""
 
-    stem: str
-    """Name of its files, unique in the data set."""
-    image: Callable[[], NDArray[Any]]
-    """Reads the image, (C, H, W), as stored."""
-    mask: Callable[[Shape], NDArray[np.int32]]
-    """Reads the mask, given (H, W): ids of objects, 0 background, -1 not annotated."""
-    field: str = ""
-    """Images of one field (a slide, a field of view) share a split. Empty: the image is its own."""
-    split: str = ""
-    """Published split: `train`, `val` or `test`. Empty: none."""
+    stem: str  # name of its files, unique in the data set
+    image: Callable[[], NDArray[Any]]  # reads the image, (C, H, W), as stored
+    mask: Callable[[Shape], NDArray[np.int32]]  # reads the mask, given (H, W): ids, 0 background, -1 not annotated
+    field: str = ""  # images of one field (a slide, a field of view) share a split. Empty: the image is its own
+    split: str = ""  # published split: `train`, `val` or `test`. Empty: none
     modality: str = "brightfield"
 
 
@@ -44,32 +39,19 @@ class SourceImage:
 class Source:
     """One public data set."""
 
-    name: str
-    """Short name: in commands, folders and samples.csv."""
-    title: str
-    """What it shows, in a few words."""
-    licence: str
-    """Licence of images and masks, an SPDX identifier."""
-    url: str
-    """Page that publishes it."""
-    download: str
-    """What to download there and how to unpack it."""
-    layout: str
-    """Layout of the unpacked folder."""
-    find: Callable[[Path], list[SourceImage]]
-    """Finds the images of a folder; FileNotFoundError or ValueError if it has another layout."""
-    images: int
-    """Published number of images."""
-    objects: int | None
-    """Published number of objects, if there is an exact one."""
-    counted_by: str
-    """Where these numbers were published."""
-    pixel_size_um: float | None = None
-    """Side of a pixel in µm, if it is published."""
-    val_share: float = 0.1
-    """Fraction of the fields of `train` that becomes `val`, if no `val` is published."""
-    test_share: float = 0.1
-    """Fraction of all fields that becomes `test`, if no split is published."""
+    name: str  # short name: in commands, folders and samples.csv
+    title: str  # what it shows, in a few words
+    licence: str  # licence of images and masks, an SPDX identifier
+    url: str  # page that publishes it
+    download: str  # what to download there and how to unpack it
+    layout: str  # layout of the unpacked folder
+    find: Callable[[Path], list[SourceImage]]  # finds the images; an error if the folder has another layout
+    images: int  # published number of images
+    objects: int | None  # published number of objects, if there is an exact one
+    counted_by: str = "Table 1"  # where these numbers were published
+    pixel_size_um: float | None = None  # side of a pixel in µm, if it is published
+    val_share: float = 0.1  # fraction of the fields of `train` that becomes `val`, if no `val` is published
+    test_share: float = 0.1  # fraction of all fields that becomes `test`, if no split is published
 
     @property
     def note(self) -> DatasetNote:

@@ -29,16 +29,11 @@ class PreparedDataset:
     """Result of a preparation."""
 
     source: Source
-    folder: Path
-    """Folder with `images` and `masks`; samples.csv is beside it."""
-    images: Mapping[str, int]
-    """Number of images by split."""
-    objects: Mapping[str, int]
-    """Number of objects by split."""
-    written: int
-    """Number of images of which a file was written; the others were there already."""
-    remarks: tuple[str, ...]
-    """Differences from the published totals, one sentence each."""
+    folder: Path  # folder with `images` and `masks`; samples.csv is beside it
+    images: Mapping[str, int]  # number of images by split
+    objects: Mapping[str, int]  # number of objects by split
+    written: int  # number of images of which a file was written; the others were there already
+    remarks: tuple[str, ...]  # differences from the published totals, one sentence each
 
 
 def prepare(

@@ -19,7 +19,6 @@ SOURCES: dict[str, Source] = {
             find=source_layouts.find_tnbc2018,
             images=68,
             objects=5181,
-            counted_by="Table 1",
             pixel_size_um=0.25,
         ),
         Source(
@@ -33,7 +32,6 @@ SOURCES: dict[str, Source] = {
             find=source_layouts.find_nuinsseg,
             images=665,
             objects=30698,
-            counted_by="Table 1",
             pixel_size_um=0.25,
         ),
         Source(
@@ -47,7 +45,6 @@ SOURCES: dict[str, Source] = {
             find=source_layouts.find_monuseg,
             images=51,
             objects=30872,
-            counted_by="Table 1",
             pixel_size_um=0.25,
             val_share=8 / 37,
         ),
@@ -74,7 +71,6 @@ SOURCES: dict[str, Source] = {
             find=source_layouts.find_ihc_tma,
             images=266,
             objects=9161,
-            counted_by="Table 1",
             pixel_size_um=0.25,
         ),
         Source(
@@ -87,7 +83,6 @@ SOURCES: dict[str, Source] = {
             find=source_layouts.find_consep,
             images=41,
             objects=24332,
-            counted_by="Table 1",
             pixel_size_um=0.275,
             val_share=6 / 27,
         ),
@@ -101,7 +96,6 @@ SOURCES: dict[str, Source] = {
             find=source_layouts.find_lynsec,
             images=699,
             objects=151779,
-            counted_by="Table 1",
             pixel_size_um=0.25,
         ),
         Source(

@@ -127,7 +127,7 @@ def _matrices(
 
 
 def _described(result: ResultView, slide: str, regions: list[str]) -> dict[str, Any]:
-    """What the rows annotate, and what made them."""
+    """Metadata: the outlines that rows annotate, and what made the result."""
     made: dict[str, Any] = {
         "version": metadata.version("cytoseed"),
         "source": slide,

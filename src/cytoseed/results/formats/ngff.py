@@ -17,7 +17,7 @@ _SEPARATED = {"0.5": None, "0.4": {"name": "v2", "separator": "/"}}  # chunks in
 
 
 class Layout(NamedTuple):
-    """How label images are laid out, and where they lie in space."""
+    """Layout of label images, and their place in space."""
 
     version: str
     """Of OME-NGFF: `0.5`, in Zarr 3, or `0.4`, in Zarr 2."""

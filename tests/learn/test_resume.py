@@ -1,0 +1,109 @@
+"""Interrupted trainings end as uninterrupted ones do."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import CONFIG, MODEL, Killed, assert_same_training, killed_at, logged
+
+from cytoseed.learn import train as training
+from cytoseed.learn.train import train
+
+
+@pytest.mark.parametrize("steps", [(2,), (4,), (6,), (4, 8)])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(samples, undisturbed, tmp_path, steps):
+    """Checkpoints are made at 3, 6 and 8: what was done after the last one is done again."""
+    folder = tmp_path / "killed"
+    for step in steps:
+        with pytest.raises(Killed):
+            train(samples, MODEL, CONFIG, folder, "cpu", resume=True, progress=killed_at(step))
+    train(samples, MODEL, CONFIG, folder, "cpu", resume=True)
+    assert_same_training(undisturbed, folder)
+
+
+def test_a_kill_while_saving_leaves_the_checkpoint_before(samples, undisturbed, tmp_path, monkeypatch):
+    folder = tmp_path / "killed"
+    save = torch.save
+
+    def half(state, path):
+        if state["step"] < 6:
+            return save(state, path)
+        Path(path).write_bytes(b"half")
+        raise Killed
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(Killed):
+        train(samples, MODEL, CONFIG, folder, "cpu")
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "_LOG_EVERY", 2)
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 3
+    train(samples, MODEL, CONFIG, folder, "cpu", resume=True)
+    assert_same_training(undisturbed, folder)
+
+
+def test_half_a_line_at_the_end_of_the_log_does_no_harm(samples, undisturbed, tmp_path):
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train(samples, MODEL, CONFIG, folder, "cpu", progress=killed_at(4))
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "ra')
+    train(samples, MODEL, CONFIG, folder, "cpu", resume=True)
+    assert_same_training(undisturbed, folder)
+
+
+def test_a_training_that_is_done_stays_as_it_is(samples, undisturbed):
+    before = {path: path.read_bytes() for path in undisturbed.rglob("*") if path.suffix in (".safetensors", ".jsonl")}
+    done = train(samples, MODEL, CONFIG, undisturbed, "cpu", resume=True)
+    assert done.folder == undisturbed / "best"
+    assert done.best_step in (3, 6, 8)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_folder_that_holds_a_training_is_left_alone(samples, undisturbed):
+    before = (undisturbed / "log.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="undisturbed' holds a training already; continue it with --resume"):
+        train(samples, MODEL, CONFIG, undisturbed, "cpu")
+    assert (undisturbed / "log.jsonl").read_bytes() == before
+
+
+def test_resuming_with_other_settings_names_them(samples, undisturbed):
+    before = (undisturbed / "log.jsonl").read_bytes()
+    config = dataclasses.replace(CONFIG, steps=16, scale_range=(0.5, 3.0))
+    model = dataclasses.replace(MODEL, description="another " * 50)
+    with pytest.raises(ValueError, match="was made with other settings") as caught:
+        train(samples, model, config, undisturbed, "cpu", resume=True)
+    message = str(caught.value)
+    assert "steps was 8, now 16" in message
+    assert "scale_range was [0.5, 2.0], now [0.5, 3.0]" in message
+    assert "description was , now another another" in message
+    assert "batch_size" not in message
+    assert len(message) < 500
+    assert (undisturbed / "log.jsonl").read_bytes() == before
+
+
+def test_resuming_with_more_memory_or_patience_is_allowed(samples, undisturbed, tmp_path):
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train(samples, MODEL, CONFIG, folder, "cpu", progress=killed_at(4))
+    config = dataclasses.replace(CONFIG, memory_gb=0, patience=9)
+    train(samples, MODEL, config, folder, "cpu", resume=True)
+    assert logged(folder) == logged(undisturbed)
+
+
+def test_resuming_with_other_images_to_validate_with_is_refused(samples, undisturbed):
+    with pytest.raises(ValueError, match=r"other images to validate with \(1, now 2\)"):
+        train(samples._replace(val=samples.train), MODEL, CONFIG, undisturbed, "cpu", resume=True)
+
+
+@pytest.mark.parametrize("change", [{"dataset": "others"}, {"licence": "CC-BY-NC-4.0"}])
+def test_resuming_with_other_images_to_learn_from_is_refused(samples, tmp_path, change):
+    """The models it saves name what they learnt from, and under which licence."""
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train(samples, MODEL, CONFIG, folder, "cpu", progress=killed_at(4))
+    others = samples._replace(train=tuple(dataclasses.replace(one, **change) for one in samples.train))
+    with pytest.raises(ValueError, match=r"other images to learn from \(2, now 2\), or under other licences"):
+        train(others, MODEL, CONFIG, folder, "cpu", resume=True)
