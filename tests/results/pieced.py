@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.results import Block, Result, ResultView
+from cytoseed.results.view import Parts
 
 _FACTS = ("targets", "channel_names", "pixel_size_um", "source", "settings")
 
@@ -59,22 +60,6 @@ class Pieced(ResultView):
         return self.whole.labels_in(box_yxhw)
 
 
-class _NoObjects:
-    """Contents without objects."""
-
-    def __init__(self, targets: int, count: int) -> None:
-        self.targets, self.count = targets, count
-
-    def blocks(self) -> Iterator[Block]:
-        return iter(())
-
-    def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
-        return np.zeros((self.targets, *box_yxhw[2:]), np.int32)
-
-    def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        return np.zeros((self.targets, len(rows), len(columns)), np.int32)
-
-
 class Nothing(ResultView):
     """A slide of any size without objects; `count` says how many there would be."""
 
@@ -85,8 +70,11 @@ class Nothing(ResultView):
             step = max(1, max(shape[1:]) / largest_px)
             return np.full((shape[0], *(max(1, int(side / step)) for side in shape[1:])), 240, np.uint8), step
 
+        def no_part(number: int) -> Any:
+            raise AssertionError(number)
+
         super().__init__(
-            contents=_NoObjects(len(targets), count),
+            contents=Parts(np.zeros((0, 4), np.int64), no_part, targets, count),
             shape=shape,
             targets=targets,
             channel_names=("red", "green", "blue"),

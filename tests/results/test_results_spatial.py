@@ -17,7 +17,7 @@ from pieced import Nothing, Pieced, changed
 from test_results_blocks import scattered
 
 from cytoseed.results import Result
-from cytoseed.results.formats import geoparquet
+from cytoseed.results.formats import spatialdata as store
 from cytoseed.results.formats.anndata import write_anndata
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.writers import check_formats
@@ -36,7 +36,7 @@ def tools() -> types.SimpleNamespace:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geoparquet, "_ROWS", 12)
+    monkeypatch.setattr(store, "_ROWS", 12)
 
 
 def read_h5ad(result: Result, folder: Path, tools: Any) -> Any:

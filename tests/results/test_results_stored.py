@@ -19,12 +19,11 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from pieced import Nothing, Pieced, changed, pixels_of, planes_of
 
-from cytoseed.results import WRITERS, Result, ResultView, blocks, open_result
-from cytoseed.results.blocks import pack_block
-from cytoseed.results.contents import Parts
+from cytoseed.results import WRITERS, Result, ResultView, objects, open_result
 from cytoseed.results.formats import objects_zip as form
 from cytoseed.results.formats.objects_zip import write_objects
-from cytoseed.results.objects import join_objects
+from cytoseed.results.objects import join_objects, pack_block
+from cytoseed.results.view import Parts
 
 KINDS: dict[str, Callable[[Result], ResultView]] = {
     "whole": lambda result: result,
@@ -149,7 +148,7 @@ def test_a_table_of_other_objects_than_the_labels(nuclei: Result) -> None:
 def test_a_large_block_is_stored_in_parts_and_comes_back_as_one(
     whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "_PART_PX", 2 * blocks._OBJECT_PX + 40)
+    monkeypatch.setattr(objects, "_PART_PX", 2 * objects._OBJECT_PX + 40)
     with stored(whole, tmp_path) as back:
         with zipfile.ZipFile(tmp_path / "stored.objects.zip") as archive:
             facts = json.loads(archive.read("result.json"))

@@ -19,7 +19,7 @@ from skimage.measure import regionprops_table
 
 from cytoseed.learn.annotations import read_mask
 from cytoseed.results import Result
-from cytoseed.results.formats.csv import write_table
+from cytoseed.results.formats.parquet import write_table
 from cytoseed.results.measure.table import Frame, measure_objects
 from cytoseed.settings import STAINS
 

@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.blocks import Block
+from cytoseed.results.objects import Block
+from cytoseed.results.view import ResultView
 
 Ring: TypeAlias = list[list[int]]
 """A closed line of [x, y] corners, the last one the first again."""
@@ -20,10 +21,8 @@ Polygon: TypeAlias = list[Ring]
 class Outlined(NamedTuple):
     """One object."""
 
-    label: int
-    """Its id."""
-    polygons: tuple[list[Polygon], ...]
-    """Polygons of each target, in px of the image; empty for a target without the object."""
+    label: int  # its id
+    polygons: tuple[list[Polygon], ...]  # of each target, in px of the image; empty for a target without the object
 
 
 def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Polygon]:
@@ -58,6 +57,12 @@ def outlines(block: Block) -> Iterator[Outlined]:
         )
         if any(polygons):  # ids may have gaps
             yield Outlined(number + before, polygons)
+
+
+def all_outlines(result: ResultView) -> Iterator[Outlined]:
+    """Outlines of all objects of a result, block by block."""
+    for block in result.blocks():
+        yield from outlines(block)
 
 
 def _polygons(plane: NDArray[np.int32], number: int, box: tuple[slice, slice] | None, block: Block) -> list[Polygon]:
@@ -120,8 +125,7 @@ def _codes(corners: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _meets_itself(ring: NDArray[np.int32]) -> bool:
-    """Whether a ring passes a corner twice, as it does where two pieces meet at a corner."""
-    return len(set(_codes(ring).tolist())) < len(ring)
+    return len(set(_codes(ring).tolist())) < len(ring)  # it passes a corner twice, where two pieces meet
 
 
 def _area(ring: NDArray[np.int32]) -> float:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cytoseed.results.formats.anndata import write_anndata
-from cytoseed.results.formats.csv import write_table
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.ngff import write_ngff
 from cytoseed.results.formats.objects_zip import SUFFIX as STORED_SUFFIX
 from cytoseed.results.formats.objects_zip import write_objects
 from cytoseed.results.formats.overlay import write_overlay
-from cytoseed.results.formats.parquet import write_parquet
+from cytoseed.results.formats.parquet import write_parquet, write_table
 from cytoseed.results.formats.rois import rois_limit, write_rois
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.view import ResultView
@@ -40,8 +39,7 @@ class Writer(NamedTuple):
     about: str
     """Short description, with programs that open it."""
     limit: Callable[[tuple[int, int, int], int], str | None] = _unlimited
-    """Given an image's shape (C,H,W) and a number of objects, says why it cannot hold them and which format can; None
-    where it can."""
+    """Given an image's shape (C,H,W) and a number of objects, why it cannot hold them and which format can, or None."""
     needs: str = ""
     """Import name of a package that it needs; empty: none but cytoseed's own."""
     extra: str = ""
@@ -50,6 +48,9 @@ class Writer(NamedTuple):
 
 _SPATIAL = (_unlimited, "anndata", "spatial")
 _VIEWERS = "napari, Fiji, Python, web viewers"
+_NGFF_04 = f"label images as OME-Zarr 0.4: older {_VIEWERS}"
+_EVERYTHING = "everything found, for `cytoseed convert` to make other formats of later"
+_SPATIALDATA = "labels, outlines and table as SpatialData: squidpy, sopa, napari"
 
 WRITERS = {
     writer.name: writer
@@ -61,28 +62,12 @@ WRITERS = {
         Writer("geojson-split", ".geojson-parts", write_geojson_split, "the same, split by area, a folder: QuPath"),
         Writer("labels", ".labels.tif", write_labels, "label image as OME-TIFF: Fiji, napari, QuPath"),
         Writer("ngff", ".labels.zarr", write_ngff, f"label images as OME-Zarr 0.5: {_VIEWERS}"),
-        Writer(
-            "ngff-0.4",
-            ".labels-0.4.zarr",
-            partial(write_ngff, version="0.4"),
-            f"label images as OME-Zarr 0.4: older {_VIEWERS}",
-        ),
-        Writer(
-            "objects",
-            STORED_SUFFIX,
-            write_objects,
-            "everything found, for `cytoseed convert` to make other formats of later",
-        ),
+        Writer("ngff-0.4", ".labels-0.4.zarr", partial(write_ngff, version="0.4"), _NGFF_04),
+        Writer("objects", STORED_SUFFIX, write_objects, _EVERYTHING),
         Writer("overlay", ".overlay.png", write_overlay, "the outlines on the image, to look at"),
         Writer("parquet", ".parquet", write_parquet, "measurements as Parquet: pandas, Polars, R, DuckDB"),
         Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", rois_limit),
-        Writer(
-            "spatialdata",
-            ".spatialdata.zarr",
-            write_spatialdata,
-            "labels, outlines and table as SpatialData: squidpy, sopa, napari",
-            *_SPATIAL,
-        ),
+        Writer("spatialdata", ".spatialdata.zarr", write_spatialdata, _SPATIALDATA, *_SPATIAL),
     )
 }
 """The formats by name."""
@@ -91,19 +76,10 @@ WRITERS = {
 def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = None, count: int = 0) -> tuple[str, ...]:
     """Names of formats, each once, if all of them can be written.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Names from `WRITERS`.
-    shape : tuple of int, optional
-        (C,H,W) of the image, where it is known.
-    count : int
-        Number of objects, as far as it is known.
-
     Raises
     ------
     ValueError
-        A format that is not known, none at all, or one that cannot hold so large a result.
+        A format that is not known, none at all, or one that cannot hold a result of this shape and count, where given.
     ModuleNotFoundError
         A format whose package is not installed; the message says how to install it.
     """
@@ -123,11 +99,7 @@ def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = Non
 def refusals(names: Sequence[str], shape: tuple[int, int, int], count: int) -> dict[str, str]:
     """For each format that cannot hold a result, a sentence that says why, and which format can."""
     reasons = {name: WRITERS[name].limit(shape, count) for name in names}
-    return {
-        name: f"format {name!r} cannot hold this result: {reason}"
-        for name, reason in reasons.items()
-        if reason is not None
-    }
+    return {name: f"format {name!r} cannot hold this result: {reason}" for name, reason in reasons.items() if reason}
 
 
 def paths_of(folder: Path, stem: str, names: Sequence[str]) -> dict[str, Path]:

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cytoseed.results.facts import stem_of
 from cytoseed.results.measure.intensity import STATISTICS
-from cytoseed.results.measure.table import empty_table
-from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView, stem_of
 
 if TYPE_CHECKING:
     import anndata
@@ -62,9 +60,7 @@ def annotated(result: ResultView, target: str | None = None) -> anndata.AnnData:
     import pandas as pd
 
     slide = _text(stem_of(result.source))
-    tables = [block.table for block in result.blocks()] or [empty_table(result)]
-    table = _rows(pd.concat(tables, ignore_index=True), result.targets, target)
-    del tables
+    table = _rows(pd.concat(list(result.tables()), ignore_index=True), result.targets, target)
     regions = [boundaries_of(name) for name in table["target"].unique()]
     features = [str(name).removeprefix(f"{_MEAN}_") for name in table.columns if str(name).startswith(f"{_MEAN}_")]
     layers, spatial = _matrices(table, features, result.targets[:-1])

@@ -17,23 +17,16 @@ from cytoseed.results.measure.stains import stain_density
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cytoseed.results.objects import Box
-    from cytoseed.results.view import ResultView
-
 _LARGE = 100_000  # objects
 
 
 class Frame(NamedTuple):
     """Place of a part of an image whose objects are measured."""
 
-    top: int
-    """Row of the part's first pixel in the image."""
-    left: int
-    """Column of the part's first pixel in the image."""
-    image_yx: tuple[int, int]
-    """Height and width of the image, px."""
-    core_yxhw: Box
-    """Box, in the image, of the tile that finds the objects; all of the image where there is one pass."""
+    top: int  # row of the part's first pixel in the image
+    left: int  # column of the part's first pixel in the image
+    image_yx: tuple[int, int]  # height and width of the image, px
+    core_yxhw: tuple[int, int, int, int]  # box of the tile that finds the objects; all of the image in one pass
 
 
 def measure_planes(
@@ -50,7 +43,9 @@ def measure_planes(
     tables = []
     for target, labels in zip(targets, planes, strict=True):
         columns = _columns(labels, image, names, pixel_size_um, stains, None)
-        tables.append(_frame_of(columns if len(targets) == 1 else _with_target(columns, target)))
+        if len(targets) > 1:
+            columns = {"id": columns["id"], "target": np.full(len(columns["id"]), target, object), **columns}
+        tables.append(_frame_of(columns))
     return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
 
 
@@ -139,30 +134,22 @@ def _frame_of(columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
 
 
 def _shape_columns(shapes: Shapes, side_um: float | None) -> dict[str, NDArray[Any]]:
-    """Columns of size and shape."""
+    """Columns of size and shape; lengths and areas also in µm where the side of a pixel is known."""
     top, left, height, width = shapes.box_yxhw
     (y, x), (major, minor), area = shapes.centroid_yx_px, shapes.axes_px, shapes.area_px
-    return {
-        "box_x_px": left,
-        "box_y_px": top,
-        "box_width_px": width,
-        "box_height_px": height,
-        **_lengths(side_um, centroid_x=x, centroid_y=y),
-        **({"area_px": area} if side_um is None else {"area_px": area, "area_um2": area * side_um**2}),
-        **_lengths(side_um, perimeter=shapes.perimeter_px),
-        **_lengths(side_um, axis_major=major),
-        **_lengths(side_um, axis_minor=minor),
-        "eccentricity": shapes.eccentricity,
-        "solidity": shapes.solidity,
-    }
+    columns = {"box_x_px": left, "box_y_px": top, "box_width_px": width, "box_height_px": height}
 
+    def add(**lengths_px: NDArray[np.float64]) -> None:
+        columns.update({f"{name}_px": length for name, length in lengths_px.items()})
+        if side_um is not None:
+            columns.update({f"{name}_um": length * side_um for name, length in lengths_px.items()})
 
-def _lengths(side_um: float | None, **lengths_px: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    """Columns of lengths in px, and in µm where the side of a pixel is known."""
-    named = {f"{name}_px": length for name, length in lengths_px.items()}
-    if side_um is not None:
-        named |= {f"{name}_um": length * side_um for name, length in lengths_px.items()}
-    return named
+    add(centroid_x=x, centroid_y=y)
+    columns |= {"area_px": area} if side_um is None else {"area_px": area, "area_um2": area * side_um**2}
+    add(perimeter=shapes.perimeter_px)
+    add(axis_major=major)
+    add(axis_minor=minor)
+    return {**columns, "eccentricity": shapes.eccentricity, "solidity": shapes.solidity}
 
 
 def _touches(box_yxhw: NDArray[np.int64], frame: Frame) -> dict[str, NDArray[Any]]:
@@ -182,21 +169,6 @@ def _value_columns(name: str, values: NDArray[Any], area: NDArray[np.int64]) -> 
     """Columns of statistics of one channel or stain."""
     measured = zip(STATISTICS, measure_values(values, area), strict=True)
     return {f"{statistic}_{name}": of_all for statistic, of_all in measured}
-
-
-def empty_table(result: ResultView) -> pd.DataFrame:
-    """Table without rows, with the columns that objects of this result would have."""
-    nothing = np.zeros((0, 0), np.uint8)
-    names = result.channel_names
-    labels = np.zeros((0, 0), np.int32)
-    columns = _columns(labels, [nothing] * len(names), names, result.pixel_size_um, result.stains, None)
-    return _frame_of(columns if len(result.targets) == 1 else _with_target(columns, ""))
-
-
-def _with_target(columns: dict[str, NDArray[Any]], target: str) -> dict[str, NDArray[Any]]:
-    """Columns with the target behind the id."""
-    ids = columns["id"]
-    return {"id": ids, "target": np.full(len(ids), target, object), **columns}
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
