@@ -81,14 +81,6 @@ def test_large_labels_lie_in_tiles(tmp_path: Path, targets: int) -> None:
     assert (tmp_path / "b.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
 
 
-def test_labels_are_asked_for_a_few_tiles_at_a_time(tmp_path: Path) -> None:
-    whole = Result.from_labels(np.zeros((600, 20_000), np.int32), np.zeros((1, 600, 20_000), np.uint8))
-    result = Pieced(whole)
-    write_labels(result, tmp_path / "a.tif")
-    assert max(height * width for *_, height, width in result.asked_yxhw) <= 1024 * 8192
-    assert sum(height * width for *_, height, width in result.asked_yxhw) == 600 * 20_000, "each pixel once"
-
-
 @pytest.mark.parametrize(
     ("side", "count", "limit", "is_big"),
     [(47_000, 0, None, False), (12_000, 0, 1000, True), (33_000, 65_536, None, False)],
@@ -156,11 +148,6 @@ def test_overviews_fit_and_keep_to_the_image(height: int, width: int, largest_px
     if largest_px >= max(height, width):
         np.testing.assert_array_equal(image, pixels_of(result))
         np.testing.assert_array_equal(labels, planes_of(result))
-
-
-def test_an_overview_of_no_size() -> None:
-    with pytest.raises(ValueError, match="largest_px is 0"):
-        scattered(8, 8).overview(0)
 
 
 # Result as a result

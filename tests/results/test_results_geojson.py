@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pieced import Nothing, Pieced, planes_of
 from qupath_rules import assert_qupath_rules, filled, geometries_of
 
-from cytoseed.results import WRITERS, Block, Result
+from cytoseed.results import Block, Result
 from cytoseed.results.formats import geojson
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
 
@@ -178,15 +178,6 @@ def test_compressed_is_the_same(name: str, tmp_path: Path, request: pytest.Fixtu
     packed = (tmp_path / "packed.gz").read_bytes()
     assert gzip.decompress(packed) == (tmp_path / "plain").read_bytes()
     assert packed[3:8] == bytes(5), "no name, no time"
-
-
-@pytest.mark.parametrize("name", ["geojson", "geojson.gz", "geojson-split"])
-def test_the_same_result_gives_the_same_bytes_in_any_blocks(name: str, nuclei: Result, tmp_path: Path) -> None:
-    write = WRITERS[name].write
-    first = written(write, nuclei, tmp_path / "a")
-    assert first == written(write, nuclei, tmp_path / "other name")
-    for objects in (1, 3):
-        assert first == written(write, Pieced(nuclei, objects), tmp_path / str(objects))
 
 
 def test_names_in_any_script_are_kept(tmp_path: Path) -> None:

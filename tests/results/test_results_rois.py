@@ -124,18 +124,6 @@ def test_an_object_of_more_corners_than_a_polygon_takes_is_a_composite(tmp_path:
     np.testing.assert_array_equal(again, labels > 0)
 
 
-@pytest.mark.parametrize("objects", [1, 3])
-def test_the_same_result_gives_the_same_bytes(nuclei: Result, tmp_path: Path, objects: int) -> None:
-    for name, result in (("a", nuclei), ("b", nuclei), ("c", Pieced(nuclei, objects))):
-        write_rois(result, tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
-    with zipfile.ZipFile(tmp_path / "a") as archive:
-        entries = archive.infolist()
-    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
-    assert {(entry.create_system, entry.compress_type) for entry in entries} == {(3, zipfile.ZIP_DEFLATED)}
-    assert not any(entry.flag_bits & 8 for entry in entries), "sizes stand before the data, for readers of streams"
-
-
 def test_nothing_found_is_an_empty_zip(tmp_path: Path) -> None:
     assert read(Nothing((3, 70, 60)), tmp_path / "a.zip") == []
 

@@ -122,30 +122,6 @@ def test_overwriting_leaves_nothing_of_the_old_result(nuclei: Result, tmp_path: 
     assert other.save(tmp_path, formats=("labels",))  # now the same
 
 
-def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp_path: Path) -> None:
-    (tmp_path / "tissue.csv").write_text("my own notes")
-    nuclei.save(tmp_path, formats=("labels",), overwrite=False)
-    (tmp_path / "tissue.cytoseed.json").unlink()
-    (tmp_path / "tissue.labels.tif").unlink()
-    with pytest.raises(FileExistsError, match=r"tissue\.csv: there already, with no record"):
-        nuclei.save(tmp_path)
-    assert (tmp_path / "tissue.csv").read_text() == "my own notes"
-    nuclei.save(tmp_path, overwrite=True)
-    assert listing(tmp_path) == NAMES
-
-
-def test_files_beside_a_record_that_does_not_name_them_are_not_taken_for_its_own(
-    nuclei: Result, tmp_path: Path
-) -> None:
-    (tmp_path / "tissue.csv").write_text("my own notes")
-    nuclei.save(tmp_path, formats=("labels",))
-    with pytest.raises(FileExistsError, match=r"tissue\.csv: there already, with no record"):
-        nuclei.save(tmp_path)
-    assert (tmp_path / "tissue.csv").read_text() == "my own notes"
-    nuclei.save(tmp_path, overwrite=True)
-    assert (tmp_path / "tissue.csv").read_text() != "my own notes"
-
-
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "1"}', '{"files": 3}', NO_FILES])
 def test_a_damaged_record_is_a_difference(nuclei: Result, tmp_path: Path, text: str) -> None:
     (tmp_path / "tissue.cytoseed.json").write_text(text)
@@ -171,19 +147,6 @@ def test_unknown_formats(nuclei: Result, tmp_path: Path, formats: Any) -> None:
     with pytest.raises(ValueError, match=r"not known; the formats are .*labels"):
         nuclei.save(tmp_path / "out", formats=formats)
     assert not (tmp_path / "out").exists()
-
-
-def test_settings_that_json_cannot_hold(nuclei: Result, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="settings hold a value that JSON cannot"):
-        with_settings(nuclei, model=object()).save(tmp_path)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_setting_that_is_no_number_does_not_make_a_file_that_is_no_json(
-    nuclei: Result, tmp_path: Path, value: float
-) -> None:
-    with pytest.raises(TypeError, match="finite numbers"):
-        with_settings(nuclei, mask_threshold=value).save(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
@@ -347,3 +310,22 @@ def test_two_results_saved_at_once_are_never_mixed(nuclei: Result, tmp_path: Pat
     assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
     with pytest.raises(FileExistsError, match="min_size_px"):
         changed(nuclei, settings={"min_size_px": 9}).save(tmp_path, ("labels",))
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), float("inf")])
+def test_settings_that_json_cannot_hold(nuclei: Result, tmp_path: Path, value: object) -> None:
+    with pytest.raises(TypeError, match=r"settings hold a value that JSON cannot .* finite numbers"):
+        with_settings(nuclei, mask_threshold=value).save(tmp_path)
+
+
+@pytest.mark.parametrize("has_record", [False, True])
+def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp_path: Path, has_record: bool) -> None:
+    (tmp_path / "tissue.csv").write_text("my own notes")
+    if has_record:
+        nuclei.save(tmp_path, formats=("labels",))
+    with pytest.raises(FileExistsError, match=r"tissue\.csv: there already, with no record"):
+        nuclei.save(tmp_path)
+    assert (tmp_path / "tissue.csv").read_text() == "my own notes"
+    nuclei.save(tmp_path, overwrite=True)
+    assert listing(tmp_path) == NAMES
+    assert (tmp_path / "tissue.csv").read_text() != "my own notes"

@@ -307,12 +307,6 @@ def test_channels_of_one_name_keep_their_own_columns() -> None:
     assert [table[f"p50_{name}"][0] for name in ("CD3 (0)", "CD3 (1)", "CD3 (0) (2)")] == [3, 8, 8]
 
 
-def test_table_without_objects_has_its_columns(nuclei: Result) -> None:
-    empty = Result.from_labels(np.zeros_like(nuclei.labels), pixels_of(nuclei), channel_names=nuclei.channel_names)
-    assert len(empty.table) == 0
-    assert list(empty.table.columns) == [name for name in nuclei.table.columns if "_um" not in name]
-
-
 @given(
     hnp.arrays(
         np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements={"min_value": 0, "max_value": 4}

@@ -32,22 +32,15 @@ _PARTNER = "partner"  # stored where there are any
 class Objects:
     """K objects at full resolution, disjoint within each target."""
 
-    target: NDArray[np.uint8]
-    """(K,) Number of the model's target, from 0."""
-    box_yxhw: NDArray[np.int64]
-    """(K,4) Row and column of the first pixel in the image, height, width."""
+    target: NDArray[np.uint8]  # (K,) Number of the model's target, from 0
+    box_yxhw: NDArray[np.int64]  # (K,4) Row and column of the first pixel in the image, height, width
     bits: NDArray[np.uint8]
     """Masks (h,w), row by row, packed to bits; each begins at a whole byte, in the order of the objects."""
-    score: NDArray[np.float32]
-    """(K,) Highest value of the seed map in the object, about 0 to 1."""
-    is_owned: NDArray[np.bool_]
-    """(K,) True where the object's highest seed lies in the core of the tile that found it."""
-    numbers: NDArray[np.float64]
-    """(K,M) The measurements."""
-    columns: NDArray[np.str_]
-    """(M,) Name of each measurement."""
-    is_count: NDArray[np.bool_]
-    """(M,) True for whole numbers."""
+    score: NDArray[np.float32]  # (K,) Highest value of the seed map in the object, about 0 to 1
+    is_owned: NDArray[np.bool_]  # (K,) True where the object's highest seed lies in the core of the tile that found it
+    numbers: NDArray[np.float64]  # (K,M) The measurements
+    columns: NDArray[np.str_]  # (M,) Name of each measurement
+    is_count: NDArray[np.bool_]  # (M,) True for whole numbers
     left_out_yxhw: NDArray[np.int64]
     """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
     partner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -190,14 +183,11 @@ Part: TypeAlias = tuple[Objects, NDArray[np.int64]]
 class Block(NamedTuple):
     """Some of a result's objects, of consecutive ids: each is whole and in one block, a cell with its nucleus."""
 
-    top: int
-    """Row of the crop's first pixel in the image."""
-    left: int
-    """Column of the crop's first pixel in the image."""
+    top: int  # row of the crop's first pixel in the image
+    left: int  # column of the crop's first pixel in the image
     labels: NDArray[np.int32]
     """Labels (T,h,w) of the crop, one plane per target: ids of this block's objects, 0 elsewhere."""
-    table: pd.DataFrame
-    """Measurements, one row per object: see `cytoseed.results.measure.table`."""
+    table: pd.DataFrame  # measurements, one row per object: see `cytoseed.results.measure.table`
 
 
 def block_of(part: Part, targets: Sequence[str]) -> Block:

@@ -24,12 +24,9 @@ _PENDING, _FAILED = "pending", "failed_tiles"
 class Record:
     """Everything that decides a result: the same record means the same files."""
 
-    version: str
-    """Version of cytoseed."""
-    input: Mapping[str, Any]
-    """The image, as in `Result.input`."""
-    settings: Mapping[str, Any]
-    """Settings of the segmentation, with the model's name and version."""
+    version: str  # version of cytoseed
+    input: Mapping[str, Any]  # the image, as in `Result.input`
+    settings: Mapping[str, Any]  # settings of the segmentation, with the model's name and version
 
     @classmethod
     def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
@@ -55,12 +52,9 @@ class OldRecord(NamedTuple):
 class Comparison(NamedTuple):
     """Content of a folder compared with a result to be written."""
 
-    state: str
-    """`absent`: nothing is in the way. `same`: a result of the same record. `different`: anything else."""
-    differences: tuple[str, ...]
-    """Why it is different, one line each: `key: old -> new`."""
-    missing: tuple[str, ...]
-    """Formats that are not there yet; none of state `same`: all is done."""
+    state: str  # `absent`: nothing is in the way. `same`: a result of the same record. `different`: anything else
+    differences: tuple[str, ...]  # why it is different, one line each: `key: old -> new`
+    missing: tuple[str, ...]  # formats that are not there yet; none of state `same`: all is done
 
 
 def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) -> Record:

@@ -25,8 +25,7 @@ _RUN, _TODO, _KEPT, _TILES = "run.json", "todo.npy", "kept.npz", "tiles"
 class StitchedObjects(NamedTuple):
     """The objects of tiles that belong to the result, K in all, and their ids."""
 
-    first: NDArray[np.int64]
-    """(tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1."""
+    first: NDArray[np.int64]  # (tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1
     place: NDArray[np.int64]
     """(K,) Place of each among its tile's objects; tile after tile, and in each by target and id."""
     id: NDArray[np.int64]
@@ -35,10 +34,8 @@ class StitchedObjects(NamedTuple):
     """(tiles,4) The box around a tile's objects in the image, of size 0 where there are none."""
     left_out_yxhw: NDArray[np.int64]
     """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
-    changed_at: NDArray[np.int64]
-    """(M,) Numbers of those of the K that lost pixels to others."""
-    changed: Objects
-    """(M) These objects, as they are now."""
+    changed_at: NDArray[np.int64]  # (M,) Numbers of those of the K that lost pixels to others
+    changed: Objects  # (M) These objects, as they are now
 
 
 class Store:

@@ -30,14 +30,10 @@ def _unlimited(shape: tuple[int, int, int], count: int) -> None:
 class Writer(NamedTuple):
     """A format."""
 
-    name: str
-    """Its name on the command line and in `Result.save`."""
-    suffix: str
-    """Ending of its files or folders."""
-    write: Callable[[ResultView, Path], None]
-    """Writes a result to a path where nothing is yet, block by block."""
-    about: str
-    """Short description, with programs that open it."""
+    name: str  # its name on the command line and in `Result.save`
+    suffix: str  # ending of its files or folders
+    write: Callable[[ResultView, Path], None]  # writes a result to a path where nothing is yet, block by block
+    about: str  # short description, with programs that open it
     limit: Callable[[tuple[int, int, int], int], str | None] = _unlimited
     """Given an image's shape (C,H,W) and a number of objects, why it cannot hold them and which format can, or None."""
     needs: str = ""
