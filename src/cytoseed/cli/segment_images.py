@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cytoseed.results import Result
     from cytoseed.run.cluster import Cluster
     from cytoseed.run.resume import Existing, Request, Shard
+    from cytoseed.run.slide import Progress as TileProgress
     from cytoseed.run.slide import RunReport
-    from cytoseed.run.tiled import Progress as TileProgress
 
 _TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # that workers are given
 _SINGULAR = {"nuclei": "nucleus", "cells": "cell"}

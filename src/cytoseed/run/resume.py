@@ -20,9 +20,8 @@ from cytoseed.results.record import Record, compare, differences, read_record
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.engine import check_precision, choose_device
-from cytoseed.run.normalisation import Limits
 from cytoseed.run.plan import Plan, make_plan
-from cytoseed.run.survey import Survey
+from cytoseed.run.survey import Limits, Survey
 from cytoseed.settings import SegmentOptions
 
 Existing = Literal["refuse", "resume", "overwrite"]

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,13 +25,37 @@ from cytoseed.results.save import save
 from cytoseed.results.store import Store
 from cytoseed.run.engine import choose_device, engine_for, precision_notice
 from cytoseed.run.executor import Executor, LocalExecutor
+from cytoseed.run.memory import trim
 from cytoseed.run.plan import scale_notice
 from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job, read_start, record_start
+from cytoseed.run.stitch import stitch_tiles
 from cytoseed.run.survey import survey
 from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext
-from cytoseed.run.tiled import Failure, Progress, process_missing, stitch_tiles
+from cytoseed.run.tiles import Box
 
 _NAMED = 3  # places that a message names at most
+
+
+class Progress(NamedTuple):
+    """Progress of a run in tiles."""
+
+    done: int
+    """Tiles that are done or have failed."""
+    total: int
+    """Tiles to process."""
+    objects: int
+    """Objects found in this run; at borders some count twice."""
+    input_px: int
+    """Pixels of the image, at full resolution, processed in this run."""
+    seconds: float
+    """Since the first tile of this run."""
+
+
+class Failure(NamedTuple):
+    """A tile that could not be processed."""
+
+    box_yxhw: Box  # its core, in the image
+    cause: str
 
 
 class Callbacks(NamedTuple):
@@ -172,7 +197,7 @@ def _run_tiles(
         context = SlideContext(
             request.image, job.plan, start.limits, config.channels, request.options.tta, start.stains
         )
-        failures = process_missing(context, regions, executor, store, clock, calls.progress)
+        failures = process_missing(context, regions, executor, store, clock, calls)
         if failures and len(failures) == len(store.todo()):
             raise ImageFileError(
                 f"{request.image.source}: none of its {len(failures)} tiles could be made: {failures[0].cause}"
@@ -193,6 +218,37 @@ def _run_tiles(
     for sentence in _warnings(request, report, job.plan.grid.margin_px):
         calls.notice(sentence)
     return report
+
+
+def process_missing(
+    context: SlideContext, regions: Regions, executor: Executor, store: Store, clock: Clock, calls: Callbacks
+) -> tuple[Failure, ...]:
+    """Process the tiles that are not in the store yet; tiles that failed twice are returned."""
+    grid, plan = context.plan.grid, context.plan
+    todo, done = store.todo().tolist(), store.done()
+    batches = grid.batches(todo, executor.batch)  # always of all tiles: companions decide the rounding
+    batches = [batch for batch in batches if any(tile.number not in done for tile in batch)]
+    failures: dict[int, Failure] = {}
+    objects, input_px, number = 0, 0, len(done)
+    started = time.perf_counter()
+    if batches:
+        store.drop_kept()
+    for result in executor.run(context, regions, batches, clock):
+        tile = result.tile
+        if tile.number in done:  # processed again only as a companion in its batch
+            continue
+        box = plan.full_box(tile.core_yxhw)
+        if result.objects is None:
+            cause = " ".join(str(result.error).split()) or type(result.error).__name__
+            failures[tile.number] = Failure(box, cause)
+        else:
+            with clock("store"):
+                store.write(tile.number, result.objects)
+            objects += int(result.objects.is_owned.sum())
+        trim()
+        number, input_px = number + 1, input_px + box[2] * box[3]
+        calls.progress(Progress(number, len(todo), objects, input_px, time.perf_counter() - started))
+    return tuple(failures[tile] for tile in sorted(failures))
 
 
 def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: int) -> None:
