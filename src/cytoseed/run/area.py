@@ -96,7 +96,10 @@ def _region_box(region: Sequence[int], shape_yx: tuple[int, int]) -> Box:
         )
     if part != (top, left, height, width):
         inside = _typed([part[1], part[0], part[3], part[2]])
-        raise ValueError(f"{asked} reaches beyond the image; {bounds}: its part in the image is {inside}")
+        raise ValueError(
+            f"{asked} reaches beyond the image; {bounds}: x + width may be at most {shape_yx[1]} and y + height "
+            f"{shape_yx[0]}, and neither x nor y below 0; what of it lies in the image is {inside}"
+        )
     return part
 
 
@@ -166,7 +169,7 @@ def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
         )
     bits = _packed(picture)
     if not bits.any():
-        raise ValueError(f"mask {path} is empty: its pixels are all 0; those where objects are wanted must not be")
+        raise ValueError(f"mask {path} is empty: all of its pixels are 0; those of wanted objects must not be")
     return _Pixels(bits, width, (height / shape_yx[0], width / shape_yx[1]))
 
 
