@@ -44,9 +44,9 @@ def prepare(
     Existing equal files are kept: after an interruption, run the same command again.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.learn.datasets import find_source, prepare_source
+        from cytoseed.learn import datasets
 
-        source = find_source(name)
+        source = datasets.find_source(name)
         source.find_images(downloaded)
     with exit_on_mistake(FAILED):
         from rich.progress import Progress
@@ -54,7 +54,7 @@ def prepare(
         console = plain_console()
         with Progress(console=console, disable=not console.is_terminal) as bars:
             bar = bars.add_task(f"preparing {name}")
-            prepared = prepare_source(
+            prepared = datasets.prepare(
                 source, downloaded, out, lambda done, total: bars.update(bar, completed=done, total=total)
             )
         _show(prepared)
