@@ -171,11 +171,11 @@ class _Trainer:
         model: ModelConfig | Model,
         config: TrainConfig,
         device: torch.device,
-        samples: TrainValSplit,
+        data: TrainValSplit,
         teacher: Model | None,
     ) -> None:
-        self.val_names = [sample.name for sample in samples.val]
-        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train)
+        self.val_names = [sample.name for sample in data.val]
+        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in data.train)
         torch.manual_seed(config.seed)
         if device.type == "cpu":
             keep_freed_memory()
