@@ -132,7 +132,7 @@ def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "b.png" in errors[0]
-    assert done.stderr.splitlines()[-1] == "note: 1 of 3 images failed, as reported above"
+    assert done.stderr.splitlines()[-1] == "note: 1 of 3 failed, as reported above"
     assert "Traceback" not in done.output
 
 

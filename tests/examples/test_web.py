@@ -19,8 +19,8 @@ import pandas as pd
 import PIL.Image
 import pytest
 import tifffile
-from cytoseed.run.segment import segment
 
+from cytoseed import segment
 from cytoseed.export.onnx import to_onnx
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model, load_model
