@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from cytoseed.results import Block, Result, ResultView
@@ -30,6 +33,23 @@ def changed(result: Result, **others: Any) -> Result:
     facts = {name: getattr(result, name) for name in _FACTS} | {"labels": result.labels, "image": pixels_of(result)}
     facts |= others
     return Result.from_labels(facts.pop("labels"), facts.pop("image"), **facts)
+
+
+def blank(labels: NDArray[np.int32]) -> Result:
+    """Labels (H,W), or (2,H,W) of two targets, of an image of which nothing is known."""
+    targets = ("nuclei", "cells") if labels.ndim == 3 else ("nuclei",)
+    return Result.from_labels(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
+
+
+labellings = hnp.arrays(
+    np.int32, st.tuples(st.sampled_from([1, 2]), st.integers(1, 8), st.integers(1, 8)), elements=st.integers(0, 3)
+)
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """Bytes of a file, or of each file in a folder, by its place in it."""
+    files = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 class Pieced(ResultView):

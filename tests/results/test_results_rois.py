@@ -11,17 +11,14 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, planes_of
+from pieced import Nothing, Pieced, blank, labellings, planes_of
 from roifile import ROI_COLOR_NONE, ROI_TYPE, ImagejRoi, roiread
 from skimage.draw import polygon2mask
 
 from cytoseed.results import WRITERS, Block, Result
 from cytoseed.results.formats.rois import write_rois
 from cytoseed.results.writers import check_formats
-
-TWO = ("nuclei", "cells")
 
 
 def read(result: Result, path: Path) -> list[ImagejRoi]:
@@ -54,11 +51,6 @@ def filled(rois: list[ImagejRoi], shape: tuple[int, ...]) -> NDArray[np.int32]:
     return labels
 
 
-def blank(labels: NDArray[np.int32]) -> Result:
-    targets = TWO if labels.ndim == 3 else ("nuclei",)
-    return Result.from_labels(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
-
-
 class Corner(Nothing):
     """One pixel, the last of an image."""
 
@@ -89,11 +81,6 @@ def test_nuclei_and_cells_are_told_apart(cells: Result, tmp_path: Path) -> None:
     assert colours["nucleus"] != colours["cell"]
     assert all(colour[0] == 255 for each in colours.values() for colour in each), "opaque"
     np.testing.assert_array_equal(filled(rois, planes_of(cells).shape), planes_of(cells))
-
-
-labellings = hnp.arrays(
-    np.int32, st.tuples(st.sampled_from([1, 2]), st.integers(1, 8), st.integers(1, 8)), elements=st.integers(0, 3)
-)
 
 
 @settings(max_examples=60)

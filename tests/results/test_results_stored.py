@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, changed, pixels_of, planes_of
+from pieced import Nothing, Pieced, changed, files_of, pixels_of, planes_of
 
 from cytoseed.results import WRITERS, Result, ResultView, objects, open_result
 from cytoseed.results.formats import objects_zip as form
@@ -37,12 +37,6 @@ def stored(result: ResultView, folder: Path, image: NDArray[Any] | None = None) 
     path.unlink(missing_ok=True)
     write_objects(result, path)
     return open_result(path, image)
-
-
-def content(path: Path) -> Any:
-    if path.is_file():
-        return path.read_bytes()
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def assert_same_blocks(one: ResultView, other: ResultView) -> None:
@@ -89,7 +83,7 @@ def test_every_format_has_the_bytes_that_the_result_itself_gives(
     with stored(result, tmp_path, pixels_of(whole)) as back:
         write(result, tmp_path / f"a{WRITERS[name].suffix}")
         write(back, tmp_path / f"b{WRITERS[name].suffix}")
-    assert content(tmp_path / f"a{WRITERS[name].suffix}") == content(tmp_path / f"b{WRITERS[name].suffix}")
+    assert files_of(tmp_path / f"a{WRITERS[name].suffix}") == files_of(tmp_path / f"b{WRITERS[name].suffix}")
 
 
 def test_nothing_comes_back_as_nothing(tmp_path: Path) -> None:
@@ -103,7 +97,7 @@ def test_nothing_comes_back_as_nothing(tmp_path: Path) -> None:
             for name in ("table", "geojson"):
                 WRITERS[name].write(result, tmp_path / f"{number}-a.{name}")
                 WRITERS[name].write(back, tmp_path / f"{number}-b.{name}")
-                assert content(tmp_path / f"{number}-a.{name}") == content(tmp_path / f"{number}-b.{name}")
+                assert files_of(tmp_path / f"{number}-a.{name}") == files_of(tmp_path / f"{number}-b.{name}")
 
 
 NONE = np.zeros((2, 7, 6), np.int32)
@@ -373,7 +367,7 @@ def test_conversion_adds_to_the_record(nuclei: Result, tmp_path: Path) -> None:
         paths = result.save(tmp_path / "later", ("table", "geojson"))
         assert [path.name for path in paths] == ["tissue.csv", "tissue.geojson", "tissue.cytoseed.json"]
         result.save(tmp_path / "later", ("overlay", "labels", "objects"))
-    assert content(tmp_path / "later") == content(tmp_path / "whole")
+    assert files_of(tmp_path / "later") == files_of(tmp_path / "whole")
     now = (tmp_path / "later" / "tissue.labels.tif").stat()
     assert (now.st_ino, now.st_mtime_ns) == (labels.st_ino, labels.st_mtime_ns), "left as it was"
 
@@ -399,7 +393,7 @@ def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Result,
     save(partial, tmp_path / "b", ("objects", "labels"), overwrite=False)
     with open_result(tmp_path / "b" / "tissue.objects.zip") as result:
         result.save(tmp_path / "b", ("table",))
-    assert content(tmp_path / "a") == content(tmp_path / "b")
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     nuclei.save(tmp_path / "b", ("labels",))
     assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "whole now"
 
@@ -431,7 +425,7 @@ def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Result, tmp_path: Pa
     data = bytearray(path.read_bytes())
     data[start : start + 50] = bytes(50)
     path.write_bytes(data)
-    before = content(tmp_path)
+    before = files_of(tmp_path)
     with open_result(path) as result, pytest.raises(ValueError, match=r"tissue\.objects\.zip: is damaged"):
         result.save(tmp_path, ("table", "geojson"))
-    assert content(tmp_path) == before
+    assert files_of(tmp_path) == before

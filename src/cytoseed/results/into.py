@@ -44,16 +44,12 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such folder.
-    ValueError
-        If it is no OME-Zarr image of these versions, one of another size, or a stack in z or in time.
+    FileNotFoundError, ValueError
+        If there is no such folder; if it is no OME-Zarr image of these versions, one of another size, or a stack.
     FileExistsError
         If the image has labels of such a name and `overwrite` is false.
-    BlockingIOError
-        If another process writes labels into this image.
-    OSError
-        If the folder cannot be written to.
+    BlockingIOError, OSError
+        If another process writes labels into this image, or the folder cannot be written to.
     """
     image = _read_image(Path(image_zarr))
     layout = _layout(image, result.shape[1:])

@@ -1,8 +1,7 @@
 """A label image at several resolutions, all levels in one pass over a result.
 
-Labels have no means, so a pixel of a lower level shows the label at its centre: of the four pixels around the centre of
-an even number, the lower right. Each level is taken from full resolution, as taking it from the level before would move
-objects by up to a pixel of that level.
+Labels have no means, so a pixel of a lower level shows the label at its centre, of four pixels the lower right. Each
+level is taken from full resolution: taken from the level before, objects would move by up to a pixel of it.
 """
 
 from __future__ import annotations

@@ -77,10 +77,8 @@ class Result(ResultView):
 
         Raises
         ------
-        TypeError
-            If the labels are not integers.
-        ValueError
-            If labels, image, targets and channel names do not belong together.
+        TypeError, ValueError
+            If the labels are not integers, or labels, image, targets and channel names do not belong together.
         """
         _check(labels, image, targets, channel_names)
         names = tuple(channel_names) or tuple(f"channel {index}" for index in range(len(image)))
@@ -125,13 +123,7 @@ class Result(ResultView):
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
-        """Label image (H,W), or (T,H,W) for several targets, int32; 0 is background.
-
-        Raises
-        ------
-        ValueError
-            If it has more than 2^31 px.
-        """
+        """Label image (H,W), or (T,H,W) for several targets, int32; 0 is background. At most 2^31 px."""
         _, height, width = self.shape
         if len(self.targets) * height * width > _LARGEST_LABELS_PX:
             raise ValueError(
@@ -203,18 +195,15 @@ class Result(ResultView):
 
         Raises
         ------
-        ValueError
-            If a format is not known, or one cannot hold the result: then the others were written.
-        ModuleNotFoundError
-            If a format needs a package that is not installed.
+        ValueError, ModuleNotFoundError
+            If a format is not known, needs a package that is not installed, or cannot hold the result: then the others
+            were written.
         FileExistsError
             If files of this name were made otherwise and `overwrite` is false; the message shows how.
-        BlockingIOError
-            If another run is writing results of this image into the folder.
+        BlockingIOError, OSError
+            If another run is writing results of this image into the folder, or it cannot be written to.
         FileNotFoundError
             If the overlay of a stored result needs the image and it is not found.
-        OSError
-            If the folder cannot be written to.
         """
         place = as_path(folder)
         own = place / f"{stem_of(self.source)}{WRITERS['objects'].suffix}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,28 +30,11 @@ _CACHE_BYTES = 256 << 20  # of parts that neighbouring regions need again
 _PART_BYTES = 1 << 14  # of a part beside its arrays
 
 
-class Contents(Protocol):
-    """Where a result's objects come from. Ids are 1 or more."""
-
-    @property
-    def count(self) -> int:
-        """Number of objects; a cell and its nucleus count once."""
-
-    def blocks(self) -> Iterator[Block]:
-        """All objects, in the order of their ids."""
-
-    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
-        """Labels (T,h,w) of a region, not to be changed."""
-
-    def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both rising."""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ResultView:
     """Facts and objects of a result, of an image of any size; never held whole."""
 
-    contents: Contents
+    contents: LabelImage | Parts
     """Where the objects come from."""
     shape: tuple[int, int, int]
     """Shape (C,H,W) of the image at full resolution, in px."""
@@ -132,14 +115,8 @@ class ResultView:
     def overview(self, largest_px: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Image (C,h,w) and labels (T,h,w) at a size of at most `largest_px` per side.
 
-        Pixels of a smaller image are means over areas; labels are those at their centres.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the image of a stored result is not found.
-        ValueError
-            If it is another image, or `largest_px` is not 1 or more.
+        Pixels of a smaller image are means over areas; labels are those at their centres. A FileNotFoundError if the
+        image of a stored result is not found, a ValueError if it is another one.
         """
         if largest_px < 1:
             raise ValueError(f"largest_px is {largest_px}; it must be 1 or more")
@@ -224,12 +201,12 @@ class LabelImage:
         yield Block(0, 0, self._planes, self._table)
 
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
-        """Labels (T,h,w) of a region: a view."""
+        """Labels (T,h,w) of a region: a view, not to be changed."""
         top, left, height, width = box_yxhw
         return self._planes[:, top : top + height, left : left + width]
 
     def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Labels (T,h,w) at chosen rows and columns."""
+        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both rising."""
         return self._planes[:, rows[:, None], columns]
 
 

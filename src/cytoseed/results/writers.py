@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cytoseed.results.formats.anndata import write_anndata
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
@@ -23,10 +23,6 @@ from cytoseed.results.view import ResultView
 DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 
 
-def _unlimited(shape: tuple[int, int, int], count: int) -> None:
-    """No limit."""
-
-
 class Writer(NamedTuple):
     """A format."""
 
@@ -34,7 +30,7 @@ class Writer(NamedTuple):
     suffix: str  # ending of its files or folders
     write: Callable[[ResultView, Path], None]  # writes a result to a path where nothing is yet, block by block
     about: str  # short description, with programs that open it
-    limit: Callable[[tuple[int, int, int], int], str | None] = _unlimited
+    limit: Callable[[tuple[int, int, int], int], str | None] = lambda _, __: None
     """Given an image's shape (C,H,W) and a number of objects, why it cannot hold them and which format can, or None."""
     needs: str = ""
     """Import name of a package that it needs; empty: none but cytoseed's own."""
@@ -42,7 +38,7 @@ class Writer(NamedTuple):
     """Extra of cytoseed that installs the package."""
 
 
-_SPATIAL = (_unlimited, "anndata", "spatial")
+_SPATIAL: Any = {"needs": "anndata", "extra": "spatial"}
 _VIEWERS = "napari, Fiji, Python, web viewers"
 _NGFF_04 = f"label images as OME-Zarr 0.4: older {_VIEWERS}"
 _EVERYTHING = "everything found, for `cytoseed convert` to make other formats of later"
@@ -51,7 +47,7 @@ _SPATIALDATA = "labels, outlines and table as SpatialData: squidpy, sopa, napari
 WRITERS = {
     writer.name: writer
     for writer in (
-        Writer("anndata", ".h5ad", write_anndata, "measurements as AnnData: scanpy, squidpy, R", *_SPATIAL),
+        Writer("anndata", ".h5ad", write_anndata, "measurements as AnnData: scanpy, squidpy, R", **_SPATIAL),
         Writer("table", ".csv", write_table, "measurements as CSV: Excel, R, pandas"),
         Writer("geojson", ".geojson", write_geojson, "outlines and measurements: QuPath, napari, GIS"),
         Writer("geojson.gz", ".geojson.gz", write_geojson_gz, "the same, compressed: QuPath"),
@@ -63,7 +59,7 @@ WRITERS = {
         Writer("overlay", ".overlay.png", write_overlay, "the outlines on the image, to look at"),
         Writer("parquet", ".parquet", write_parquet, "measurements as Parquet: pandas, Polars, R, DuckDB"),
         Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", rois_limit),
-        Writer("spatialdata", ".spatialdata.zarr", write_spatialdata, _SPATIALDATA, *_SPATIAL),
+        Writer("spatialdata", ".spatialdata.zarr", write_spatialdata, _SPATIALDATA, **_SPATIAL),
     )
 }
 """The formats by name."""

@@ -47,14 +47,9 @@ def annotated(result: ResultView, target: str | None = None) -> anndata.AnnData:
     `uns["spatialdata_attrs"]` names what the rows annotate, `uns["cytoseed"]` what made the result. There is no
     `uns["spatial"]`: squidpy would take the objects for spots on a grid.
 
-    Parameters
-    ----------
-    result : ResultView
-        Its whole table is held in memory.
-    target : str, optional
-        Only objects of this target. By default every object is one row: of two targets, a cell with the measurements
-        of its nucleus in columns and layers that begin with `nuclei_`, NaN where it has none; a nucleus without a cell
-        is a row of its own, in the region of the nuclei.
+    Every object is one row: of two targets, a cell with the measurements of its nucleus in columns and layers that
+    begin with `nuclei_`, NaN where it has none; a nucleus without a cell is a row of its own, in the region of the
+    nuclei. With `target`, only objects of that target. The whole table is held in memory.
     """
     import anndata
     import pandas as pd

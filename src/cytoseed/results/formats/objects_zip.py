@@ -22,7 +22,8 @@ SUFFIX = ".objects.zip"
 FACTS = "result.json"
 """The member that describes the result and its parts."""
 
-_COPIED = ("version", "shape", "targets", "channel_names", "stains", "pixel_size_um", "source")
+_FIRST = ("version", "shape", "targets", "channel_names", "stains", "pixel_size_um", "source")
+_LAST = ("fingerprint", "failed", "count", "was_in_memory")
 
 
 def part_names(part: int) -> tuple[str, str]:
@@ -65,30 +66,15 @@ def write_objects(result: ResultView, path: Path) -> None:
                 names = part_names(len(parts["count"]))
                 for name, data in zip(names, (objects.to_bytes(), buffer.getvalue()), strict=True):
                     archive.writestr(member(name), data)
-                facts = (len(ids), int(ids.min()) if len(ids) else 0, int(ids.max(initial=0)))
-                for values, fact in zip(parts.values(), (*facts, around(objects.box_yxhw)), strict=True):
+                ends = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+                for values, fact in zip(parts.values(), (len(ids), *ends, around(objects.box_yxhw)), strict=True):
                     values.append(fact)
             blocks.append(len(parts["count"]) - before)
-        text = json.dumps(
-            {
-                "format": FORMAT,
-                **{name: getattr(result, name) for name in _COPIED},
-                "image": _absolute(result.source),
-                "input": dict(result.input),
-                "settings": dict(result.settings),
-                **{name: getattr(result, name) for name in ("fingerprint", "failed", "count", "was_in_memory")},
-                "table": table,
-                "blocks": blocks,
-                "parts": parts,
-            },
-            allow_nan=False,
-            separators=(",", ":"),
-        )
+        at = result.source if is_url(result.source) else os.path.abspath(result.source)
+        image = None if result.source == "array" else at
+        facts = {"format": FORMAT, **{name: getattr(result, name) for name in _FIRST}, "image": image}
+        facts |= {"input": dict(result.input), "settings": dict(result.settings)}
+        facts |= {name: getattr(result, name) for name in _LAST}
+        facts |= {"table": table, "blocks": blocks, "parts": parts}
+        text = json.dumps(facts, allow_nan=False, separators=(",", ":"))
         archive.writestr(member(FACTS), text.encode(), zipfile.ZIP_DEFLATED)
-
-
-def _absolute(source: str) -> str | None:
-    """Place of the image; None for an array."""
-    if source == "array":
-        return None
-    return source if is_url(source) else os.path.abspath(source)

@@ -100,43 +100,38 @@ def _coordinate_systems(axes: str, pixel_size_um: float | None) -> list[dict[str
 
 
 class OutlineFile:
-    """A GeoParquet 1.1 file of outlines in px, one row per object, with ids as the index; written in groups of rows.
-
-    There is no file before the first outline; it is whole after `close`.
-    """
+    """A GeoParquet 1.1 file of outlines in px with ids as the index, in groups of rows; none without outlines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._ids: list[int] = []
-        self._shapes: list[bytes] = []
+        self._rows: list[tuple[bytes, int]] = []
         self._writer: Any = None
 
     def add(self, label: int, polygons: Sequence[Polygon]) -> None:
         """Add an object: its id, and its pieces, at least one, as `outline` gives them."""
-        self._ids.append(label)
-        self._shapes.append(_well_known(polygons))
-        if len(self._ids) == _ROWS:
+        self._rows.append((_well_known(polygons), label))
+        if len(self._rows) == _ROWS:
             self._write()
 
     def close(self) -> bool:
         """Write what is left; true where there is a file."""
-        if self._ids:
+        if self._rows:
             self._write()
         if self._writer is not None:
             self._writer.close()
         return self._writer is not None
 
     def _write(self) -> None:
-        """Write a group of rows."""
         import pyarrow as pa
         from pyarrow import parquet
 
-        table = pa.table([pa.array(self._shapes, pa.binary()), pa.array(self._ids, pa.int64())], schema=_schema())
+        shapes, ids = zip(*self._rows, strict=True)
+        table = pa.table([pa.array(shapes, pa.binary()), pa.array(ids, pa.int64())], schema=_schema())
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = parquet.ParquetWriter(self._path, table.schema, compression="zstd")
         self._writer.write_table(table, row_group_size=_ROWS)
-        self._ids, self._shapes = [], []
+        self._rows = []
 
 
 def _well_known(polygons: Sequence[Polygon]) -> bytes:
@@ -158,10 +153,10 @@ def _schema() -> Any:
     # geometry types are not known before all rows are; no crs: pixels are not on the earth
     geometry: dict[str, Any] = {"encoding": "WKB", "crs": None, "geometry_types": []}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    kinds = {"geometry": ("bytes", "object"), INSTANCE_KEY: ("int64", "int64")}
+    shared = {"metadata": None}
     columns = [
-        {"name": column, "field_name": column, "pandas_type": kind, "numpy_type": stored, "metadata": None}
-        for column, (kind, stored) in kinds.items()
+        {"name": "geometry", "field_name": "geometry", "pandas_type": "bytes", "numpy_type": "object", **shared},
+        {"name": INSTANCE_KEY, "field_name": INSTANCE_KEY, "pandas_type": "int64", "numpy_type": "int64", **shared},
     ]
     pandas = {"index_columns": [INSTANCE_KEY], "column_indexes": [], "columns": columns}
     fields = [pa.field("geometry", pa.binary()), pa.field(INSTANCE_KEY, pa.int64())]

@@ -40,13 +40,12 @@ def measure_planes(
     """Measurements of all objects of label planes (T,H,W), by target and id; of two targets, `target` follows `id`."""
     import pandas as pd
 
-    tables = []
-    for target, labels in zip(targets, planes, strict=True):
-        columns = _columns(labels, image, names, pixel_size_um, stains, None)
-        if len(targets) > 1:
-            columns = {"id": columns["id"], "target": np.full(len(columns["id"]), target, object), **columns}
-        tables.append(_frame_of(columns))
-    return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+    tables = [measure_objects(labels, image, names, pixel_size_um, stains) for labels in planes]
+    if len(tables) == 1:
+        return tables[0]
+    for table, target in zip(tables, targets, strict=True):
+        table.insert(1, "target", np.full(len(table), target, object))
+    return pd.concat(tables, ignore_index=True)
 
 
 def measure_objects(
@@ -57,53 +56,19 @@ def measure_objects(
     stains: Sequence[str] = (),
     frame: Frame | None = None,
 ) -> pd.DataFrame:
-    """Measure the objects of an image, or of a part of it that holds them whole.
+    """Measure the objects of an image, or of a part of it that holds them whole: one row per object, by id.
 
-    Coordinates are those of the GeoJSON and of QuPath: the centre of pixel (row, column) is at x = column + 0.5,
-    y = row + 0.5. An object has the same numbers, bit for bit, in whatever part it is measured. Memory: the labels, one
-    channel, and about 20 bytes per pixel of an object.
+    `labels` (H,W) may have gaps between ids; `channels` (H,W) are read one after the other and called `names`, with
+    their number behind names that are shared. Stains, of `STAINS`, need the channels red, green and blue of 8 bits.
+    `frame` is the place of the part in the image.
 
-    Parameters
-    ----------
-    labels : ndarray, shape (H,W), int32
-        Ids of objects, with gaps or without; 0 is background.
-    channels : iterable of ndarray, shape (H,W)
-        Booleans, integers or real numbers; read one after the other.
-    names : sequence of str
-        Name of each channel.
-    pixel_size_um : float or None
-        Side of a pixel in µm; None where it is unknown.
-    stains : sequence of str
-        Stains, of `STAINS`, whose optical density is measured: see `stain_density`. The channels are then red, green
-        and blue of 8 bits.
-    frame : Frame, optional
-        Place of the part in the image; by default, the labels are the whole image.
-
-    Returns
-    -------
-    DataFrame, one row per object, by id
-        Columns as in docs/results.md: `id`, box, centroid, area, perimeter, axes, eccentricity, solidity, touches, and
-        the statistics of each channel and stain. Channels that share a name have their number behind it. Ids, boxes,
-        areas and touches are int64, all else float64. All numbers are finite, except those of channels that are not.
-
-    Raises
-    ------
-    ValueError
-        If a channel has another shape than the labels, the numbers of channels and names differ, or stains are wanted
-        of other channels than three of 8 bits.
+    Columns are those of docs/results.md: ids, boxes, areas and touches are int64, all else float64, and finite unless
+    a channel is not. Coordinates are those of the GeoJSON and of QuPath: the centre of pixel (row, column) is at
+    x = column + 0.5, y = row + 0.5. An object has the same numbers, bit for bit, in whatever part it is measured.
+    Memory: the labels, one channel, and about 20 bytes per pixel of an object.
     """
-    return _frame_of(_columns(labels, channels, names, pixel_size_um, stains, frame))
+    import pandas as pd
 
-
-def _columns(
-    labels: NDArray[np.int32],
-    channels: Iterable[NDArray[Any]],
-    names: Sequence[str],
-    pixel_size_um: float | None,
-    stains: Sequence[str],
-    frame: Frame | None,
-) -> dict[str, NDArray[Any]]:
-    """Columns of `measure_objects`."""
     height, width = labels.shape
     place = frame or Frame(0, 0, (height, width), (0, 0, height, width))
     runs = find_runs(labels)
@@ -122,13 +87,6 @@ def _columns(
             colours.append(values)
     for name, stain in zip(named[len(names) :], stains, strict=True):
         columns |= _value_columns(name, stain_density(colours, stain), shapes.area_px)
-    return columns
-
-
-def _frame_of(columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
-    """Table of columns."""
-    import pandas as pd
-
     # a copy is one block of memory, to which columns are added quickly; of a large one the memory would double
     return pd.DataFrame(columns, copy=len(columns["id"]) < _LARGE)
 
