@@ -24,7 +24,7 @@ from places import DATA, PAGE, ROOT, write_page
 from speed_fits import MIDDLE, plot_objects, plot_sizes
 from speed_images import Shelf
 from speed_runs import Ledger, Method, Section, run
-from speed_tables import CELLPOSE, INSTANSEG, INSTANSEG_PYTHON, STARDIST, Chosen, tables
+from speed_tables import CELLPOSE, INSTANSEG, STARDIST, Chosen, tables
 
 MODELS = ("nuclei", "nuclei-slim", "nuclei-paper")
 CHOSEN = Chosen("nuclei, torch", "nuclei-slim, torch", "nuclei-paper, torch")
@@ -44,11 +44,9 @@ def our_methods() -> list[Method]:
 
 def peer_methods(phi: Path) -> list[Method]:
     """Peers whose environments are installed."""
-    instanseg = {"phi": str(phi)}
     peers = [
         Method(STARDIST, _python("stardist"), "speed_stardist.py", {}),
-        Method(INSTANSEG, _python("instanseg"), "speed_instanseg.py", instanseg, True),
-        Method(INSTANSEG_PYTHON, _python("instanseg"), "speed_instanseg.py", instanseg | {"runtime": "python"}, True),
+        Method(INSTANSEG, _python("instanseg"), "speed_instanseg.py", {"phi": str(phi)}, True),
         Method(CELLPOSE, _python("cellpose"), "speed_cellpose.py", {}, True),
     ]
     for peer in peers:
@@ -59,8 +57,7 @@ def peer_methods(phi: Path) -> list[Method]:
 
 def plan(shelf: Shelf, methods: list[Method], quick: bool = False) -> Iterator[Section]:
     """Sections one after the other, whose images are made when it is their turn; `quick`: one image of 256 px."""
-    usual = [method for method in methods if method.name != INSTANSEG_PYTHON]
-    lines = [method for method in usual if not method.is_ours or method.name in CHOSEN]
+    lines = [method for method in methods if not method.is_ours or method.name in CHOSEN]
     if quick:
         small = [shelf.mosaic("quick", 256, 40)]
         yield Section("main", small, methods, 1, 1)
@@ -69,14 +66,14 @@ def plan(shelf: Shelf, methods: list[Method], quick: bool = False) -> Iterator[S
     main = [shelf.mosaic(str(objects), 1024, objects) for objects in (300, 600, 1000)]
     main.append(shelf.slide("slide"))
     yield Section("main", main, methods, 5, 3)
-    yield Section("single", [image for image in main if image.name == MIDDLE], usual, 3, 2, threads=1)
+    yield Section("single", [image for image in main if image.name == MIDDLE], methods, 3, 2, threads=1)
     yield Section("memory", main[-2:], methods, 1, 1, each_alone=True)
     more = [shelf.mosaic(f"o{objects}", 1024, objects) for objects in (0, 150, 1500)]
     yield Section("objects", more, lines, 3, 2)
     # peers would take minutes for the largest
     sizes = [shelf.mosaic(f"s{side}", side, 600 * side**2 // 1024**2, side <= 2048) for side in (256, 512, 2048, 4096)]
     yield Section("sizes", sizes, lines, 3, 1)
-    gpu = [method for method in usual if (method.is_ours or method.name == INSTANSEG) and _sees_gpu(method.python)]
+    gpu = [method for method in methods if (method.is_ours or method.name == INSTANSEG) and _sees_gpu(method.python)]
     yield Section("gpu", [*main, sizes[-1]] if gpu else [], gpu, 5, 5, device="cuda")
 
 

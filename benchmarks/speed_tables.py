@@ -10,9 +10,8 @@ from speed_fits import Fit, fit_objects, fit_sizes
 from speed_runs import STAGES, Ledger
 
 STARDIST, INSTANSEG, CELLPOSE = "StarDist (2,2)", "instanseg-torch", "Cellpose 3"
-INSTANSEG_PYTHON = "instanseg-torch, Python"
-PEERS = {STARDIST: (STARDIST,), INSTANSEG: (INSTANSEG, INSTANSEG_PYTHON)}
-"""Peers that ours are compared with, and the ways to run them: the better way counts."""
+PEERS = (STARDIST, INSTANSEG)
+"""Peers that aims refer to."""
 
 
 class Chosen(NamedTuple):
@@ -61,8 +60,7 @@ def table_methods(ledger: Ledger) -> str:
     rows = []
     for method, figures in totals.items():
         after, total = figures[2:]
-        peers = ([totals[way][3] for way in ways if way in totals] for ways in PEERS.values())
-        ratios = [f"{total / min(known):.3f}" if known else "" for known in peers]
+        ratios = [f"{total / totals[peer][3]:.3f}" if peer in totals else "" for peer in PEERS]
         peaks = [record.peak_bytes for record in ledger.of("memory", method)]
         peak = f"{max(peaks) / 1e6:.0f}" if peaks else ""
         rows.append([method, *map(seconds, figures), f"{100 * after / total:.0f} %", *ratios, peak])
@@ -143,7 +141,7 @@ def judge(ledger: Ledger, chosen: Chosen) -> list[Target]:
     targets.append(_ratio_target(ledger, chosen.paper, INSTANSEG, 0.5))
     for method in chosen:
         targets.append(_share_target(ledger, method))
-        targets += [_memory_target(ledger, method, peer) for peer in (STARDIST, INSTANSEG)]
+        targets += [_memory_target(ledger, method, peer) for peer in PEERS]
         targets.append(_line_target(method, "nuclei", fit_objects(ledger, method)))
         targets.append(_line_target(method, "pixels", fit_sizes(ledger, method)))
     return targets
@@ -191,14 +189,12 @@ def _memory_target(ledger: Ledger, method: str, peer: str) -> Target:
 
 
 def _ratios(ledger: Ledger, section: str, method: str, peer: str, field: str) -> list[float]:
-    """Our figure divided by that of the peer's better way, for each image that both have."""
-    ratios = []
-    for image in ledger.images_of(section):
-        ways = [way for way in PEERS[peer] if ledger.of(section, way, image)]
-        if ways and ledger.of(section, method, image):
-            best = min(ledger.median(field, section, way, image) for way in ways)
-            ratios.append(ledger.median(field, section, method, image) / best)
-    return ratios
+    """Our figure divided by the peer's, for each image that both have."""
+    return [
+        ledger.median(field, section, method, image) / ledger.median(field, section, peer, image)
+        for image in ledger.images_of(section)
+        if ledger.of(section, method, image) and ledger.of(section, peer, image)
+    ]
 
 
 def _line_target(method: str, what: str, fit: Fit | None) -> Target:

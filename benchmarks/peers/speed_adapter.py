@@ -32,8 +32,6 @@ class Settings(NamedTuple):
     device: str = "cpu"
     model: str = ""
     """Ours only: name or folder of the model."""
-    runtime: str = ""
-    """instanseg-torch only: `python`, else its exported file."""
     precision: str = "float32"
     """Ours only: precision of the network."""
     phi: str = ""

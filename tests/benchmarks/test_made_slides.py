@@ -1,7 +1,6 @@
-"""Made slides: pixels and truth are at the same places, levels are means, a seed decides every byte."""
+"""Made slides: pixels and truth are at the same places, a seed decides every byte."""
 
 import importlib
-import itertools
 import sys
 from pathlib import Path
 
@@ -14,12 +13,7 @@ from hypothesis import strategies as st
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 maker, plans = importlib.import_module("make_slide"), importlib.import_module("slide_plan")
-FIELDS = {
-    "kumar_train16": ("brightfield", (96, 96)),
-    "bbbc039": ("fluorescence", (80, 112)),
-    "bitdepth_nucseg": ("fluorescence", (96, 96)),
-    "dsb2018": ("fluorescence", (72, 80)),
-}
+FIELDS = {"kumar_train16": (96, 96), "bbbc039": (80, 112), "bitdepth_nucseg": (96, 96), "dsb2018": (72, 80)}
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +22,18 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     rows = ["dataset,stem,split,modality"]
-    for dataset, (modality, shape) in FIELDS.items():
-        for kind in ("images", "masks"):
-            (folder / dataset / kind).mkdir(parents=True)
+    for dataset, shape in FIELDS.items():
+        modality = "brightfield" if dataset.startswith("kumar") else "fluorescence"
         for index in range(2):
             mask = np.zeros(shape, np.uint16)
             for number, (row, column) in enumerate(np.ndindex(shape[0] // 18, shape[1] // 18), start=1):
-                centre = (18 * column + int(rng.integers(7, 11)), 18 * row + int(rng.integers(7, 11)))
-                if rng.random() < 0.8:
-                    cv2.circle(mask, centre, 6, number, -1)
+                shift = rng.integers(7, 11, 2)
+                cv2.circle(mask, (18 * column + int(shift[0]), 18 * row + int(shift[1])), 6, number, -1)
             image = np.where(mask > 0, 200, 20).astype(np.uint8)
             pixels = np.dstack([image] * 3) if modality == "brightfield" else image
-            cv2.imwrite(str(folder / dataset / "images" / f"{index}.png"), pixels)
-            cv2.imwrite(str(folder / dataset / "masks" / f"{index}.png"), mask)
+            for kind, values in (("images", pixels), ("masks", mask)):
+                (folder / dataset / kind).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(folder / dataset / kind / f"{index}.png"), values)
             rows.append(f"{dataset},{index},val,{modality}")
     (folder / "samples.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -48,10 +41,10 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make(data):
-    def made(path, kind="fluorescence", is_svs=True, **options):
+    def made(path, kind="fluorescence", **options):
         fields = maker.read_fields(maker.KINDS[kind], data)
         plan = maker.make_plan(kind, **{"side": 320, "seed": 0, "share": 0.5} | options, fields=fields, data=data)
-        return plan, maker.make_slide(path, plan, fields, is_svs)
+        return plan, maker.make_slide(path, plan, fields)
 
     return made
 
@@ -64,6 +57,12 @@ def test_pixels_and_truth_agree(make, data, tmp_path, side, seed, share):
     pixels = tifffile.imread(tmp_path / "a.ome.tif")
     np.testing.assert_array_equal(pixels > 6000, labels != 0)
     assert plans.read_plan(json_path) == plan
+    top, left = side // 3, side // 2
+    np.testing.assert_array_equal(
+        plans.truth(json_path, (top, left, 9, 7), data), labels[top : top + 9, left : left + 7]
+    )
+    with pytest.raises(ValueError, match=f"{side} x {side}"):
+        plans.truth(json_path, (side - 20, 0, 21, 5), data)
     ids, areas = np.unique(labels[labels > 0], return_counts=True)
     assert len(ids) == sum(place.objects for place in plan.places)
     assert len(set(areas.tolist())) <= 1  # whole discs; those that the edge of the tissue cuts are -1
@@ -72,27 +71,13 @@ def test_pixels_and_truth_agree(make, data, tmp_path, side, seed, share):
     assert plan.tissue_px == inside.sum()
 
 
-@pytest.mark.parametrize("share", [0, 1])
-def test_extreme_shares_of_tissue(data, share):
+def test_shares_of_tissue(data):
     fields = maker.read_fields(maker.KINDS["he"], data)
-    assert maker.make_plan("he", 320, 0, share, fields, data).tissue_px == share * 320**2
-
-
-def test_truth_of_a_region(make, data, tmp_path):
-    _, json_path = make(tmp_path / "a.ome.tif")
-    whole = plans.truth(json_path, (0, 0, 320, 320), data)
-    for top, left, height, width in ((0, 0, 1, 1), (37, 120, 100, 33), (200, 5, 120, 315)):
-        part = plans.truth(json_path, (top, left, height, width), data)
-        np.testing.assert_array_equal(part, whole[top : top + height, left : left + width])
-    for box_yxhw in ((-1, 0, 5, 5), (0, 0, 0, 5), (300, 0, 21, 5)):
-        with pytest.raises(ValueError, match="320 x 320"):
-            plans.truth(json_path, box_yxhw, data)
-
-
-@pytest.mark.parametrize(("side", "share"), [(321, 0.5), (0, 0.5), (320, 1.1), (320, -0.1)])
-def test_impossible_slides_are_refused(data, side, share):
-    with pytest.raises(ValueError, match="must"):
-        maker.make_plan("he", side, 0, share, maker.read_fields(maker.KINDS["he"], data), data)
+    for share in (0, 1):
+        assert maker.make_plan("he", 320, 0, share, fields, data).tissue_px == share * 320**2
+    for side, share in ((321, 0.5), (0, 0.5), (320, 1.1), (320, -0.1)):
+        with pytest.raises(ValueError, match="must"):
+            maker.make_plan("he", side, 0, share, fields, data)
 
 
 @pytest.mark.parametrize("kind", ["he", "fluorescence"])
@@ -105,27 +90,15 @@ def test_a_seed_decides_every_byte(make, tmp_path, kind):
     assert files[0] == files[1] != files[2]
 
 
-def test_levels_are_means(make, tmp_path):
-    make(tmp_path / "a.ome.tif", side=1040)
-    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tif:
-        levels = [level.asarray() for level in tif.series[0].levels]
-        assert tif.is_ome
-    assert [level.shape for level in levels] == [(1040, 1040), (260, 260), (65, 65)]
-    for larger, smaller in itertools.pairwise(levels):
-        means = larger.reshape(len(smaller), 4, len(smaller), 4).mean(axis=(1, 3))
-        assert np.abs(means - smaller).max() <= 0.5
-
-
-@pytest.mark.parametrize(("is_svs", "vendor"), [(True, "aperio"), (False, "generic-tiff")])
-def test_openslide_reads_sections(make, data, tmp_path, is_svs, vendor):
+def test_openslide_reads_slides(make, data, tmp_path):
     import openslide
 
-    plan, json_path = make(tmp_path / "a.svs", "he", side=1040, is_svs=is_svs)
+    plan, json_path = make(tmp_path / "a.svs", "he", side=1040)
     with openslide.OpenSlide(tmp_path / "a.svs") as slide:
-        assert slide.detect_format(tmp_path / "a.svs") == vendor
+        assert slide.detect_format(tmp_path / "a.svs") == "aperio"
         assert slide.level_dimensions == ((1040, 1040), (260, 260), (65, 65))
         assert slide.properties["openslide.mpp-x"] == slide.properties["openslide.mpp-y"] == "0.25"
-        assert ("thumbnail" in slide.associated_images) == is_svs
+        assert "thumbnail" in slide.associated_images
         pixels = np.asarray(slide.read_region((0, 0), 0, (1040, 1040)).convert("L"))[:960, :960]
     labels = plans.truth(json_path, (0, 0, 960, 960), data)  # fields of 96 px fill as much
     inside = plans.tissue(plan, (0, 0, 960, 960))

@@ -8,14 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import cytoseed
-from cytoseed.core.model import Segmenter
-from cytoseed.models.weights import Model, load_model
+from cytoseed.models.weights import load_model
 from cytoseed.run.api import network_image
-from cytoseed.settings import ModelConfig
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -44,27 +40,13 @@ class Fake:
             log.write(json.dumps([self.settings.model, os.getpid(), os.environ["OMP_NUM_THREADS"]]) + "\\n")
         if self.settings.model == "broken":
             raise ValueError("no such thing")
-        if self.settings.model == "dead":
-            os._exit(7)
         self.watch.begin()
-        held = np.ones(int(image.max()) * 1_000_000, np.uint8)
         self.watch.end()
         with self.watch.stage("merge"):
             return self.truth
 
 serve(Fake)
 """
-
-
-@given(counts=st.lists(st.integers(0, 100), min_size=1, max_size=30), data=st.data())
-def test_no_exchange_improves_the_chosen_parts(counts, data):
-    number, target = data.draw(st.integers(1, len(counts))), data.draw(st.integers(0, 1500))
-    chosen = images.choose_parts(counts, number, target)
-    total = sum(counts[index] for index in chosen)
-    assert len(set(chosen)) == number
-    for out in chosen:
-        for into in set(range(len(counts))) - set(chosen):
-            assert abs(target - total) <= abs(target - (total - counts[out] + counts[into]))
 
 
 def test_mosaics_have_known_objects():
@@ -82,20 +64,16 @@ def test_mosaics_have_known_objects():
         image, truth = images.draw(parts, 512, objects)
         assert set(np.unique(image)) == {value}
         assert truth.max() == objects
-    with pytest.raises(ValueError, match="4 parts of 256 px do not fill a square of 1024 px"):
-        images.mosaic(parts[:4], 1024)
 
 
 def test_raw_fields_suit_instanseg_torch():
-    torch.manual_seed(0)
-    config = ModelConfig("tiny", classifier_widths=(5, 5))
-    teacher = Model(config, Segmenter(config).eval())
+    teacher = load_model("nuclei-paper")
     image = np.random.default_rng(0).integers(0, 255, (40, 56), np.uint8)
     raw = torch.from_numpy(images.raw_fields(image, teacher))
     positional = 8 * (torch.sigmoid(2 * raw[:4]) - 0.5)  # their formula on twice our output
     theirs = torch.cat([positional, raw[4:8], raw[8:] / 15 + 0.5])
     with torch.inference_mode():
-        ours = teacher.segmenter.fields(network_image(image, config)[None])[0, 0]
+        ours = teacher.segmenter.fields(network_image(image, teacher.config)[None])[0, 0]
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
@@ -112,11 +90,11 @@ def fake(tmp_path):
 
 @pytest.fixture
 def image(tmp_path):
-    def make(name, value=1):
+    def make(name):
         truth = np.zeros((8, 8), np.int32)
         truth[:2], truth[4:6] = 1, 2
         paths = [tmp_path / f"{name}{suffix}.npy" for suffix in ("", ".truth")]
-        np.save(paths[0], np.full((8, 8), value, np.uint8))
+        np.save(paths[0], np.ones((8, 8), np.uint8))
         np.save(paths[1], truth)
         return images.Files(name, 8, 1, 2, *paths, paths[1])
 
@@ -154,24 +132,15 @@ def test_methods_take_turns_and_continue_after_a_kill(fake, image, tmp_path):
     assert not calls(tmp_path)
     path = tmp_path / "results.jsonl"
     path.write_text(path.read_text()[:-30])  # killed while it wrote the last line
-    again = measure(section, tmp_path)
+    assert [(record.image, record.round, record.method) for record in measure(section, tmp_path).records] == taken
     assert [call[0] for call in calls(tmp_path)] == ["one", "one"]
-    assert [(record.image, record.round, record.method) for record in again.records] == taken
     with pytest.raises(ValueError, match=r"holds figures of abacus; begin anew with --fresh"):
         runs.Ledger(path, MACHINE | {"processor": "slide rule"})
 
 
-def test_memory_is_of_a_fresh_process_and_one_image(fake, image, tmp_path):
-    pictures = [image("large", 200), image("small", 1)]
-    large, small = measure(runs.Section("memory", pictures, [fake("one")], 1, 1, each_alone=True), tmp_path).records
-    assert len({call[1] for call in calls(tmp_path)}) == 2
-    assert large.peak_bytes - small.peak_bytes > 150_000_000
-
-
-@pytest.mark.parametrize(("name", "reason"), [("broken", "ValueError: no such thing"), ("dead", "it ended with 7")])
-def test_failures_name_method_and_log(fake, image, tmp_path, name, reason):
-    with pytest.raises(RuntimeError, match=f"{name}: {reason}; see .*{name}.log"):
-        measure(runs.Section("main", [image("a")], [fake(name)], 1, 1), tmp_path)
+def test_a_failure_names_method_and_log(fake, image, tmp_path):
+    with pytest.raises(RuntimeError, match=r"broken: ValueError: no such thing; see .*broken.log"):
+        measure(runs.Section("main", [image("a")], [fake("broken")], 1, 1), tmp_path)
 
 
 def test_our_adapter_segments_as_segment_does(tmp_path):
@@ -198,8 +167,8 @@ def ledger(tmp_path):
         made.images[name] = {"side": side, "channels": 3 if name == "slide" else 1, "objects": objects[name]}
     main = [("objects", "o0", 1.0), ("main", "300", 1.3), ("main", "600", 1.6), ("main", "slide", 5.0)]
     for section, image, total in [*main, ("sizes", "s256", 0.1), ("sizes", "s512", 0.4), ("single", "600", 3.2)]:
-        for number, factor in enumerate((1, 2, 0.5)):
-            add(made, section, LITE, image, factor * total, number)
+        for number in range(3):
+            add(made, section, LITE, image, (1, 2, 0.5)[number] * total, number)
         add(made, section, STARDIST, image, 10 * total)
     add(made, "main", "half done", "300", 1.0)
     for method, peak in ((LITE, 400), (STARDIST, 800), (PAPER, 900)):
@@ -229,9 +198,8 @@ def test_tables_of_recorded_runs(ledger, tmp_path):
     )
     assert "abacus" in made["speed setup"]
     assert not {"speed stages", "speed gpu"} & set(made)  # nothing recorded
-    for draw, name in ((fits.plot_objects, "o.png"), (fits.plot_sizes, "s.png")):
-        assert draw(ledger, tmp_path / name)
-        assert not draw(runs.Ledger(tmp_path / "none.jsonl", MACHINE), tmp_path / f"no-{name}")
+    for draw in (fits.plot_objects, fits.plot_sizes):
+        assert draw(ledger, tmp_path / "plot.png")
 
 
 def test_aims_are_judged_by_the_worst_image(ledger):
