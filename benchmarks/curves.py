@@ -1,4 +1,4 @@
-"""Learning curves of one or more trainings: F1 on the validation images against the number of crops.
+"""Learning curves: F1 on the validation images against the number of crops, one panel per training.
 
 python benchmarks/curves.py runs/nuclei runs/nuclei-he-nc --output docs/images/curves.png
 """
