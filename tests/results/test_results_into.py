@@ -52,9 +52,8 @@ def write_image(
     datasets = []
     for number, factor in enumerate(factors):
         shape = [int(sizes.get(name, 1) / (factor if name in "yx" else 1)) for name in names]
-        array = group.create_array(
-            f"s{number}", shape=shape, dtype="u1", chunks=shape, **dimension_names(version, names)
-        )
+        named = {"dimension_names": list(names)} if version == "0.5" else {}
+        array = group.create_array(f"s{number}", shape=shape, dtype="u1", chunks=shape, **named)
         array[:] = number + 1
         steps = [0.5 * factor if name in "yx" else 1.0 for name in names]
         moves = [0.5 * (factor - 1) / 2 if name in "yx" else 0.0 for name in names]
@@ -69,10 +68,6 @@ def write_image(
     attributes = {"multiscales": [own]}
     group.attrs.update({"ome": {"version": "0.5", **attributes}} if version == "0.5" else attributes)
     return folder
-
-
-def dimension_names(version: str, names: str) -> dict[str, Any]:
-    return {"dimension_names": list(names)} if version == "0.5" else {}
 
 
 def attributes_of(group: Path) -> dict[str, Any]:
@@ -118,19 +113,6 @@ def test_labels_have_the_axes_the_levels_and_the_place_of_the_image(
             np.testing.assert_array_equal(found.reshape(expected.shape), expected)
         assert open_image(path).level_shapes == open_image(image).level_shapes
         np.testing.assert_array_equal(open_image(path).read()[0], labels)
-
-
-@VERSIONS
-def test_ome_zarr_finds_the_labels_of_the_image(tmp_path: Path, both: Result, version: str) -> None:
-    from ome_zarr.io import parse_url
-    from ome_zarr.reader import Label, Reader
-
-    image = write_image(tmp_path / "image.zarr", version)
-    write_into(both, image)
-    nodes = [node for node in Reader(parse_url(image))() if node.load(Label)]
-    assert [node.metadata["name"] for node in nodes] == ["nuclei", "cells"]
-    for node, labels in zip(nodes, both.labels, strict=True):
-        np.testing.assert_array_equal(node.data[0].compute()[0], labels)
 
 
 def test_levels_of_any_ratio(tmp_path: Path, both: Result) -> None:
@@ -249,13 +231,10 @@ def test_stacks(tmp_path: Path, both: Result, axis: str) -> None:
         write_into(both, image)
 
 
-def test_no_such_folder(tmp_path: Path, both: Result) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder"):
-        write_into(both, tmp_path / "nowhere")
-
-
 @VERSIONS
 def test_what_is_no_image(tmp_path: Path, both: Result, version: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder"):
+        write_into(both, tmp_path / "nowhere")
     write_ngff(both, tmp_path / "labels.zarr", version)
     (tmp_path / "plain").mkdir()
     for name in ("plain", "labels.zarr"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pieced import changed, files_of, pixels_of
+from pieced import Pieced, changed, files_of, pixels_of
 
-from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, Writer, compare, record_of, stem_of
+from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, Writer, compare, open_result, record_of, stem_of
+from cytoseed.results.save import save
 
 ALL = DEFAULT_FORMATS
 NO_FILES = '{"version": "1", "input": {}, "settings": {}, "files": 3}'
@@ -298,3 +301,77 @@ def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp
     nuclei.save(tmp_path, overwrite=True)
     assert listing(tmp_path) == NAMES
     assert (tmp_path / "tissue.csv").read_text() != "my own notes"
+
+
+# Saved beside, and elsewhere
+
+
+def test_conversion_adds_to_the_record(nuclei: Result, tmp_path: Path) -> None:
+    wanted = ("table", "geojson", "overlay", "labels", "objects")
+    nuclei.save(tmp_path / "whole", wanted)
+    nuclei.save(tmp_path / "later", ("objects", "labels"))
+    labels = (tmp_path / "later" / "tissue.labels.tif").stat()
+    with open_result(tmp_path / "later" / "tissue.objects.zip", pixels_of(nuclei)) as result:
+        paths = result.save(tmp_path / "later", ("table", "geojson"))
+        assert [path.name for path in paths] == ["tissue.csv", "tissue.geojson", "tissue.cytoseed.json"]
+        result.save(tmp_path / "later", ("overlay", "labels", "objects"))
+    assert files_of(tmp_path / "later") == files_of(tmp_path / "whole")
+    now = (tmp_path / "later" / "tissue.labels.tif").stat()
+    assert (now.st_ino, now.st_mtime_ns) == (labels.st_ino, labels.st_mtime_ns), "left as it was"
+
+
+def test_conversion_by_a_later_version_adds_to_the_same_record(
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nuclei.save(tmp_path, ("objects", "labels"))
+    version = json.loads((tmp_path / "tissue.cytoseed.json").read_text())["version"]
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "99.0")
+    with open_result(tmp_path / "tissue.objects.zip") as result:
+        result.save(tmp_path, ("table",))
+    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text())
+    assert record["version"] == version, "of what found the objects"
+    assert record["files"] == ["tissue.csv", "tissue.labels.tif", "tissue.objects.zip"]
+
+
+def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Result, tmp_path: Path) -> None:
+    partial = Pieced(nuclei, failed=("x 0 to 9, y 0 to 9: unreadable",))
+    save(partial, tmp_path / "a", ("objects", "labels", "table"), overwrite=False)
+    save(partial, tmp_path / "b", ("objects", "labels"), overwrite=False)
+    with open_result(tmp_path / "b" / "tissue.objects.zip") as result:
+        result.save(tmp_path / "b", ("table",))
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    nuclei.save(tmp_path / "b", ("labels",))
+    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "whole now"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Result, tmp_path: Path, overwrite: bool) -> None:
+    other = changed(nuclei, settings={"seed_threshold": 0.1})
+    other.save(tmp_path, ("labels", "table", "objects"))
+    nuclei.save(tmp_path / "mine", ("objects",))
+    shutil.copy(tmp_path / "mine" / "tissue.objects.zip", tmp_path)
+    before = (tmp_path / "tissue.objects.zip").read_bytes()
+    with open_result(tmp_path / "tissue.objects.zip") as result:
+        if not overwrite:
+            with pytest.raises(FileExistsError, match=r"settings\.seed_threshold: 0\.1 -> 0\.5"):
+                result.save(tmp_path, ("geojson", "objects"))
+        else:
+            result.save(tmp_path, ("geojson", "objects"), overwrite=True)
+            files = ["tissue.geojson", "tissue.objects.zip"]
+            assert sorted(os.listdir(tmp_path)) == sorted(["mine", "tissue.cytoseed.json", *files])
+            assert json.loads((tmp_path / "tissue.cytoseed.json").read_text())["files"] == files
+    assert (tmp_path / "tissue.objects.zip").read_bytes() == before
+
+
+def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Result, tmp_path: Path) -> None:
+    nuclei.save(tmp_path, ("objects", "labels"))
+    path = tmp_path / "tissue.objects.zip"
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("parts/00000000.npz").header_offset + 200
+    data = bytearray(path.read_bytes())
+    data[start : start + 50] = bytes(50)
+    path.write_bytes(data)
+    before = files_of(tmp_path)
+    with open_result(path) as result, pytest.raises(ValueError, match=r"tissue\.objects\.zip: is damaged"):
+        result.save(tmp_path, ("table", "geojson"))
+    assert files_of(tmp_path) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -353,79 +352,3 @@ def test_where_objects_overlap_reduced_labels_are_those_of_full_size(cells: Resu
     full = parts.labels_in((0, 0, 17, 19))
     assert full.max() > 9
     np.testing.assert_array_equal(parts.labels_at(rows, columns), full[:, rows[:, None], columns])
-
-
-# Saved beside, and elsewhere
-
-
-def test_conversion_adds_to_the_record(nuclei: Result, tmp_path: Path) -> None:
-    wanted = ("table", "geojson", "overlay", "labels", "objects")
-    nuclei.save(tmp_path / "whole", wanted)
-    nuclei.save(tmp_path / "later", ("objects", "labels"))
-    labels = (tmp_path / "later" / "tissue.labels.tif").stat()
-    with open_result(tmp_path / "later" / "tissue.objects.zip", pixels_of(nuclei)) as result:
-        paths = result.save(tmp_path / "later", ("table", "geojson"))
-        assert [path.name for path in paths] == ["tissue.csv", "tissue.geojson", "tissue.cytoseed.json"]
-        result.save(tmp_path / "later", ("overlay", "labels", "objects"))
-    assert files_of(tmp_path / "later") == files_of(tmp_path / "whole")
-    now = (tmp_path / "later" / "tissue.labels.tif").stat()
-    assert (now.st_ino, now.st_mtime_ns) == (labels.st_ino, labels.st_mtime_ns), "left as it was"
-
-
-def test_conversion_by_a_later_version_adds_to_the_same_record(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nuclei.save(tmp_path, ("objects", "labels"))
-    version = json.loads((tmp_path / "tissue.cytoseed.json").read_text())["version"]
-    monkeypatch.setattr("importlib.metadata.version", lambda _: "99.0")
-    with open_result(tmp_path / "tissue.objects.zip") as result:
-        result.save(tmp_path, ("table",))
-    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text())
-    assert record["version"] == version, "of what found the objects"
-    assert record["files"] == ["tissue.csv", "tissue.labels.tif", "tissue.objects.zip"]
-
-
-def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Result, tmp_path: Path) -> None:
-    from cytoseed.results.save import save
-
-    partial = Pieced(nuclei, failed=("x 0 to 9, y 0 to 9: unreadable",))
-    save(partial, tmp_path / "a", ("objects", "labels", "table"), overwrite=False)
-    save(partial, tmp_path / "b", ("objects", "labels"), overwrite=False)
-    with open_result(tmp_path / "b" / "tissue.objects.zip") as result:
-        result.save(tmp_path / "b", ("table",))
-    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
-    nuclei.save(tmp_path / "b", ("labels",))
-    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "whole now"
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Result, tmp_path: Path, overwrite: bool) -> None:
-    other = changed(nuclei, settings={"seed_threshold": 0.1})
-    other.save(tmp_path, ("labels", "table", "objects"))
-    with stored(nuclei, tmp_path / "mine") as back:
-        os.replace(back.path, tmp_path / "tissue.objects.zip")
-    before = (tmp_path / "tissue.objects.zip").read_bytes()
-    with open_result(tmp_path / "tissue.objects.zip") as result:
-        if not overwrite:
-            with pytest.raises(FileExistsError, match=r"settings\.seed_threshold: 0\.1 -> 0\.5"):
-                result.save(tmp_path, ("geojson", "objects"))
-        else:
-            result.save(tmp_path, ("geojson", "objects"), overwrite=True)
-            files = ["tissue.geojson", "tissue.objects.zip"]
-            assert sorted(os.listdir(tmp_path)) == sorted(["mine", "tissue.cytoseed.json", *files])
-            assert json.loads((tmp_path / "tissue.cytoseed.json").read_text())["files"] == files
-    assert (tmp_path / "tissue.objects.zip").read_bytes() == before
-
-
-def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path, ("objects", "labels"))
-    path = tmp_path / "tissue.objects.zip"
-    with zipfile.ZipFile(path) as archive:
-        start = archive.getinfo("parts/00000000.npz").header_offset + 200
-    data = bytearray(path.read_bytes())
-    data[start : start + 50] = bytes(50)
-    path.write_bytes(data)
-    before = files_of(tmp_path)
-    with open_result(path) as result, pytest.raises(ValueError, match=r"tissue\.objects\.zip: is damaged"):
-        result.save(tmp_path, ("table", "geojson"))
-    assert files_of(tmp_path) == before
