@@ -12,16 +12,9 @@ import cytoseed
 from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
 from cytoseed.models.weights import Model
-<<<<<<< HEAD
-from cytoseed.results import WRITERS
-from cytoseed.run.reopen import open_result
+from cytoseed.results import WRITERS, open_result
 from cytoseed.run.api import segment
 from runs import run
-=======
-from cytoseed.results import WRITERS, open_result
-from cytoseed.run.segment import segment
-from cytoseed.run.slide import segment_slide
->>>>>>> results
 
 GREY = Model(bright_config(), bright_segmenter())
 FORMATS = [name for name in WRITERS if name not in ("spatialdata", "anndata")]  # slow to import, and tested elsewhere
