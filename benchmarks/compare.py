@@ -1,9 +1,9 @@
-"""Figure 3 of the paper: mean F1 of each image, ours against each other method, by a paired t-test.
+"""Figure 3 of the paper: mean F1 per image, ours against each other method, by a paired t-test.
 
 python benchmarks/compare.py nuclei=runs/nuclei-test.csv cellpose=runs/peers/cellpose/test --plot runs/figure3.png
 
-Each argument is NAME=PATH, ours first. PATH is what `cytoseed evaluate --csv` wrote, or a folder of label images
-with the true masks in its folder `masks`, as the adapters in `peers/` write them; give --samples to name data sets.
+Each argument is NAME=PATH, ours first. PATH is a file of `cytoseed evaluate --csv` or `accuracy.py --csv`, or a folder
+of label images with the true masks in its folder `masks`, as `peers/` writes; --samples then names the data sets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cytoseed.learn.evaluate import evaluate_folders
 Scores = dict[tuple[str, str], float]
 """Mean F1 by (data set, name of the image)."""
 LEVELS = ((1e-4, "****"), (1e-3, "***"), (1e-2, "**"), (0.05, "*"))
-"""Significance levels and their stars; a p-value above them all is `ns`."""
+"""Significance levels and their stars; a p-value above all is `ns`."""
 
 
 class Comparison(NamedTuple):
@@ -37,13 +37,8 @@ class Comparison(NamedTuple):
     """Two-sided, not corrected for the number of comparisons; NaN where nothing can be tested."""
 
     @property
-    def difference(self) -> float:
-        """Mean over the images of ours less the other's."""
-        return self.ours_mean - self.other_mean
-
-    @property
     def stars(self) -> str:
-        """Level of significance, in the paper's manner; empty where nothing could be tested."""
+        """Level of significance; empty where nothing could be tested."""
         if np.isnan(self.p_value):
             return ""
         return next((stars for level, stars in LEVELS if self.p_value < level), "ns")
@@ -51,14 +46,14 @@ class Comparison(NamedTuple):
 
 def read_scores(path: Path, samples_csv: Path | None) -> Scores:
     if path.is_dir():
-        rows = evaluate_folders(path, path / "masks", samples_csv).to_rows()
-        return {(row.dataset, row.name): row.f1_mean for row in rows}
+        images = evaluate_folders(path, path / "masks", samples_csv).images
+        return {(image.dataset, image.name): image.score.f1_mean for image in images}
     with path.open(encoding="utf-8", newline="") as lines:
         return {(row["dataset"], row["name"]): float(row["f1_mean"]) for row in csv.DictReader(lines)}
 
 
 def compare(dataset: str, other: str, ours: Scores, others: Scores) -> Comparison:
-    """Pair the images of one data set, or of `all`."""
+    """Compare the images of one data set, or of `all`."""
     keys = [key for key in ours if dataset in ("all", key[0])]
     a, b = (np.array([scores[key] for key in keys]) for scores in (ours, others))
     testable = len(keys) > 1 and np.any(a != b)
@@ -73,21 +68,19 @@ def table(ours: str, comparisons: list[Comparison]) -> str:
     ]
     for c in comparisons:
         p_value = "" if np.isnan(c.p_value) else f"{c.p_value:.2g}"
-        figures = f"{c.ours_mean:.3f} | {c.other_mean:.3f} | {c.difference:+.3f} | {p_value} | {c.stars}"
+        figures = f"{c.ours_mean:.3f} | {c.other_mean:.3f} | {c.ours_mean - c.other_mean:+.3f} | {p_value} | {c.stars}"
         lines.append(f"| {c.dataset} | {c.other} | {c.images} | {figures} |")
     return "\n".join(lines)
 
 
 def plot(path: Path, methods: dict[str, Scores], comparisons: list[Comparison]) -> None:
-    """Draw a box a method, grouped by data set, with the level of significance above each other method's."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    """Draw a box per method, grouped by data set, with the level of significance above each other method's."""
+    from matplotlib.figure import Figure
 
     datasets = list(dict.fromkeys(c.dataset for c in comparisons))
     stars = {(c.dataset, c.other): c.stars for c in comparisons}
-    figure, axes = plt.subplots(figsize=(1.5 + 0.6 * len(datasets) * (len(methods) + 1), 4), layout="constrained")
+    figure = Figure((1.5 + 0.6 * len(datasets) * (len(methods) + 1), 4), layout="constrained")
+    axes = figure.subplots()
     for i, (name, scores) in enumerate(methods.items()):
         columns = [[score for key, score in scores.items() if d in ("all", key[0])] for d in datasets]
         positions = [d * (len(methods) + 1) + i for d in range(len(datasets))]
@@ -100,10 +93,9 @@ def plot(path: Path, methods: dict[str, Scores], comparisons: list[Comparison]) 
             axes.text(position, 1.03, stars.get((dataset, name), ""), ha="center", fontsize=8)
     axes.set_xticks([d * (len(methods) + 1) + (len(methods) - 1) / 2 for d in range(len(datasets))], datasets)
     axes.set_ylim(-0.02, 1.1)
-    axes.set_ylabel("mean F1 of an image")
+    axes.set_ylabel("mean F1 per image")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(methods), frameon=False)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -102,7 +102,7 @@ class ModelConfig:
     peak_radius_px: int = 4
     """Candidate objects whose centres are closer than this become one: higher values give fewer objects."""
     seed_threshold: float = 0.5
-    """How sure the model must be, 0 to 1, that there is an object: higher values give fewer objects."""
+    """Confidence, 0 to 1, that the model needs to report an object: higher values give fewer objects."""
     mask_threshold: float = 0.0
     """Where outlines are drawn: higher values give smaller objects. A log-odds: 0 is a probability of 0.5."""
     agreement_iou: float = 0.5
@@ -185,7 +185,7 @@ def _require_thresholds(values: ModelConfig | SegmentOptions) -> None:
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """How an image is segmented. Thresholds that are `None` are the model's."""
+    """Settings of a segmentation. Thresholds that are `None` are the model's."""
 
     pixel_size_um: float | None = None
     """Pixel size of the image in µm; by default the one stored in the file."""
@@ -214,7 +214,7 @@ class SegmentOptions:
     tile_size_px: int | None = None
     """Side of the tiles of a large image: a multiple of 64, at the model's pixel size; by default as memory allows."""
     margin_px: int = 64
-    """How far objects may reach beyond their tile: a multiple of 64, at the model's pixel size. Up to 256 if needed."""
+    """Reach of objects beyond their tile: a multiple of 64, at the model's pixel size; raised to 256 as needed."""
     skip_background: bool = True
     """Skip tiles of a large image that show only empty glass or a dark background."""
 
@@ -251,7 +251,7 @@ def with_settings(options: SegmentOptions | None, settings: Mapping[str, Any]) -
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained: sections 2.5 and 2.6 of the paper, with the improvements of `docs/experiments.md`."""
+    """Settings of a training: sections 2.5 and 2.6 of the paper, with the improvements of `docs/experiments.md`."""
 
     steps: int = 4000
     """Number of training steps, pre-training included."""

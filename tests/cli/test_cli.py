@@ -31,6 +31,7 @@ def test_the_demo(run, tmp_path):
 
 
 def test_models_are_listed(run):
+    assert run("--version").stdout.startswith("cytoseed 0")
     done = run("models")
     assert done.exit_code == 0
     assert "bright" in done.stdout
@@ -45,19 +46,14 @@ def test_info(run, tmp_path, image):
     sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
     metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "actin"]}, **sizes}
     tifffile.imwrite(path, np.zeros((2, 30, 40), np.uint16), ome=True, metadata=metadata)
-    done = run("info", path, image, tmp_path / "nowhere.png")
+    wide = tmp_path / "wide.tif"
+    tifffile.imwrite(wide, np.zeros((30, 40), np.uint8), resolution=(10_000, 20_000), resolutionunit="CENTIMETER")
+    done = run("info", path, image, wide, tmp_path / "nowhere.png")
+    assert "1 x 0.5 µm, width x height (TIFF resolution tags)" in done.stdout
     assert done.exit_code == 1
     for text in ("40 x 30 px", "0 (DAPI), 1 (actin)", "uint16", "0.25 µm (OME metadata)", "pixel size  not stated"):
         assert text in done.stdout
     assert "nowhere.png" in done.stderr
-
-
-def test_info_shows_pixels_that_are_no_squares(run, tmp_path):
-    path = tmp_path / "wide.tif"
-    tifffile.imwrite(path, np.zeros((30, 40), np.uint8), resolution=(10_000, 20_000), resolutionunit="CENTIMETER")
-    done = run("info", path)
-    assert done.exit_code == 0
-    assert "1 x 0.5 µm, width x height (TIFF resolution tags)" in done.stdout
 
 
 def test_evaluate(run, segment, image, tmp_path):
@@ -220,10 +216,6 @@ def test_help_of_segment_in_words_for_biologists(width):
 
 def test_both_spellings_of_hematoxylin():
     assert SegmentOptions(stain="hematoxylin") == SegmentOptions(stain="haematoxylin")
-
-
-def test_the_version(run):
-    assert run("--version").stdout.startswith("cytoseed 0")
 
 
 def test_the_package_and_the_command_line_are_light():

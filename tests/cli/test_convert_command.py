@@ -55,18 +55,11 @@ def test_another_folder_gets_a_record_of_its_own(run, stored, tmp_path):
     assert records[0]["input"] == records[1]["input"]
 
 
-def test_folders_and_patterns_of_results(run, segment, tmp_path):
-    for name in ("a.tif", "b.tif"):
-        segment(write_image(tmp_path / "in" / name), "--format", "objects")
-    done = run("convert", tmp_path / "out", "--format", "table")
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.objects.zip", "b.objects.zip"]
-    done = run("convert", tmp_path / "out" / "b*.zip", tmp_path / "out" / "b.objects.zip", "--format", "geojson")
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["b.objects.zip"]
-
-
-def test_one_bad_result_does_not_stop_the_others(run, segment, tmp_path):
+def test_folders_patterns_and_one_bad_result_that_does_not_stop_the_others(run, segment, tmp_path):
     for name in ("a.tif", "b.tif", "c.tif"):
         segment(write_image(tmp_path / "in" / name), "--format", "objects")
+    done = run("convert", tmp_path / "out" / "b*.zip", tmp_path / "out" / "b.objects.zip", "--format", "geojson")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["b.objects.zip"]
     cut = tmp_path / "out" / "b.objects.zip"
     cut.write_bytes(cut.read_bytes()[:-40])
     done = run("convert", tmp_path / "out", "--format", "table")
@@ -89,15 +82,6 @@ def test_a_result_of_a_newer_version(run, stored):
     assert len(done.stderr.splitlines()) == 1
     assert "was written by cytoseed 9.1" in done.stderr
     assert "upgrade" in done.stderr
-
-
-def test_what_cannot_hold_the_result_names_what_can_and_the_rest_is_there(run, stored, tmp_path, monkeypatch):
-    limit = lambda _, count: f"{count} are too many; geojson holds any number"  # noqa: E731
-    monkeypatch.setitem(WRITERS, "rois", WRITERS["rois"]._replace(limit=limit))
-    done = run("convert", stored, "--format", "rois,table")
-    assert done.exit_code == 1
-    assert "format 'rois' cannot hold this result: 2 are too many; geojson holds any number" in done.stderr
-    assert "scene.csv" in names(tmp_path / "out")
 
 
 def test_an_image_that_was_moved(run, stored, image, tmp_path):
@@ -138,31 +122,21 @@ def test_labels_into_the_image(run, stored, tmp_path):
         (["--into", "nowhere.zarr"], "--into is 'nowhere.zarr'; there is no such file"),
         (["--format", "table", "nowhere.objects.zip"], "there is no file or folder 'nowhere.objects.zip'"),
         (["--format", "table", "nowhere/*.zip"], "no stored result found in 'nowhere/*.zip'"),
+        (["--format", "table", "."], "no stored result found in '.': those are files that end in .objects.zip"),
+        (["--format", "table", "--image", "a.tif", "other.objects.zip"], "--image is the image of one result"),
+        (["--into", "a.zarr", "other.objects.zip"], "--into is the image of one result, but there are 2"),
     ],
 )
-def test_a_misuse_is_told_before_any_work(run, stored, tmp_path, arguments, message):
+def test_a_misuse_is_reported_before_any_work(run, stored, tmp_path, arguments, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "other.objects.zip" in arguments:
+        (tmp_path / "other.objects.zip").write_bytes(stored.read_bytes())
     before = names(tmp_path / "out")
     done = run("convert", stored, *arguments)
     assert done.exit_code == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert names(tmp_path / "out") == before
-
-
-def test_one_image_for_several_results(run, segment, tmp_path):
-    for name in ("a.tif", "b.tif"):
-        segment(write_image(tmp_path / "in" / name), "--format", "objects")
-    for flag in ("--image", "--into"):
-        done = run("convert", tmp_path / "out", "--format", "table", flag, tmp_path / "in" / "a.tif")
-        assert done.exit_code == 2
-        assert f"{flag} is the image of one result, but there are 2" in done.stderr
-
-
-def test_a_folder_without_stored_results(run, image):
-    done = run("convert", image.parent, "--format", "table")
-    assert done.exit_code == 2
-    assert "no stored result found" in done.stderr
-    assert ".objects.zip" in done.stderr
 
 
 def test_a_file_that_is_no_stored_result(run, image):

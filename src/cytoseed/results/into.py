@@ -8,14 +8,12 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from cytoseed.paths import write_bytes
 from cytoseed.results.formats.ngff import Layout, namespaced, write_label_images
 from cytoseed.results.pyramid import level_of
-
-if TYPE_CHECKING:
-    from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView
 
 _LABELS = "labels"
 _HIDDEN = ".cytoseed"  # in the labels group, for what is not in its place
@@ -58,19 +56,19 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
         If the folder cannot be written to.
     """
     image = _read_image(Path(image_zarr))
-    frame = _frame(image, result.shape[1:])
+    layout = _layout(image, result.shape[1:])
     labels = image.folder / _LABELS
     with _hidden_in(labels) as hidden:
-        _put_back(hidden, labels, image.version)
-        _refuse_others(labels, image.version, result.targets, overwrite)
+        _put_back(hidden, labels)
+        _refuse_others(labels, result.targets, overwrite)
         (hidden / _NEW).mkdir()
-        write_label_images(result, hidden / _NEW, frame)
+        write_label_images(result, hidden / _NEW, layout)
         try:
             _move(hidden, labels, result.targets)
             _list(labels, image.version, result.targets)
             _give_up_old(hidden)
         except BaseException:
-            _put_back(hidden, labels, image.version)
+            _put_back(hidden, labels)
             raise
         for folder in {image.root, image.folder, labels}:
             _renew_consolidated(folder, labels, image.version, result.targets)
@@ -155,7 +153,7 @@ def _require_plane(path: Path, axes: Sequence[Mapping[str, Any]], shapes: Sequen
             )
 
 
-def _frame(image: _Image, sides: tuple[int, int]) -> Layout:
+def _layout(image: _Image, sides: tuple[int, int]) -> Layout:
     """Layout of labels for an image, which must have height and width `sides`."""
     places = (image.axes.index("y"), image.axes.index("x"))
     shapes = [(shape[places[0]], shape[places[1]]) for shape in image.shapes]
@@ -213,9 +211,9 @@ def _hidden_in(labels: Path) -> Iterator[Path]:
         raise OSError(f"{labels}: files on this disk cannot be locked ({error}); copy the image to another") from error
 
 
-def _refuse_others(labels: Path, version: str, names: Sequence[str], overwrite: bool) -> None:
+def _refuse_others(labels: Path, names: Sequence[str], overwrite: bool) -> None:
     """Refuse to replace labels unless asked to overwrite."""
-    listed = _listed(labels, version)
+    listed = _listed(labels)
     there = [name for name in names if name in listed or (labels / name).exists()]
     if there and not overwrite:
         raise FileExistsError(
@@ -235,11 +233,11 @@ def _move(hidden: Path, labels: Path, names: Sequence[str]) -> None:
         os.replace(hidden / _NEW / name, labels / name)
 
 
-def _put_back(hidden: Path, labels: Path, version: str) -> None:
+def _put_back(hidden: Path, labels: Path) -> None:
     """Undo moves that were stopped before all were listed, here or in a killed call; empty the hidden folder."""
     old = sorted((hidden / _OLD).iterdir()) if (hidden / _OLD).is_dir() else []
     was_there = {image.name: any(image.iterdir()) for image in old}
-    is_listed = any(image.name in _listed(labels, version) for image in old if not was_there[image.name])
+    is_listed = any(image.name in _listed(labels) for image in old if not was_there[image.name])
     for image in () if is_listed else old:
         if (labels / image.name).exists() and not (hidden / _NEW / image.name).exists():
             os.replace(labels / image.name, hidden / _NEW / image.name)
@@ -257,20 +255,14 @@ def _give_up_old(hidden: Path) -> None:
         os.replace(hidden / _OLD, hidden / _DONE)
 
 
-def _listed(labels: Path, version: str) -> list[str]:
+def _listed(labels: Path) -> list[str]:
     """Names of label images that the group lists."""
-    file = labels / ("zarr.json" if version == "0.5" else ".zattrs")
-    if not file.is_file():
-        return []
-    attributes = _read_json(file)
-    if version == "0.5":
-        attributes = attributes.get("attributes", {}).get("ome", {})
-    return [str(name) for name in attributes.get("labels") or ()]
+    return [str(name) for name in _described(labels)[1].get("labels") or ()]
 
 
 def _list(labels: Path, version: str, names: Sequence[str]) -> None:
     """Add names to those that the group lists; all other metadata stays."""
-    new = dict.fromkeys([*_listed(labels, version), *names])
+    new = dict.fromkeys([*_listed(labels), *names])
     if version == "0.5":
         file = labels / "zarr.json"
         described = _read_json(file) if file.is_file() else dict[str, Any](zarr_format=3, node_type="group")
