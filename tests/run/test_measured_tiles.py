@@ -17,11 +17,10 @@ from cytoseed.models.weights import Model
 from cytoseed.results.measure.table import measure_objects
 from cytoseed.results.objects import Objects, numbers_of, pack_masks
 from cytoseed.run.api import segment
-from cytoseed.run.normalisation import Limits
 from cytoseed.run.plan import make_plan
-from cytoseed.run.stitch import Trimmed
-from cytoseed.run.survey import Survey, survey
-from cytoseed.run.tile import SlideContext, measure_trimmed
+from cytoseed.run.stitch import Trimmed, measure_trimmed
+from cytoseed.run.survey import Limits, Survey, survey
+from cytoseed.run.tile import SlideContext
 from cytoseed.run.tiles import Grid
 from cytoseed.settings import STAINS, SegmentOptions
 from runs import run

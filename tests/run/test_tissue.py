@@ -18,12 +18,11 @@ from cytoseed.images import as_image, open_image
 from cytoseed.images.overview import Overview, overview
 from cytoseed.images.unmix import unmix
 from cytoseed.learn.samples import find_samples
-from cytoseed.run import normalisation
+from cytoseed.run import survey as normalisation
 from cytoseed.run.area import read_area
-from cytoseed.run.normalisation import intensity_limits
 from cytoseed.run.plan import Plan
+from cytoseed.run.survey import find_tissue, intensity_limits
 from cytoseed.run.tiles import single_tile
-from cytoseed.run.tissue import find_tissue
 
 OVERVIEW = sys.modules["cytoseed.images.overview"]  # `cytoseed.images.overview` is the function
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
