@@ -39,20 +39,16 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def make(data):
-    def made(path, kind="fluorescence", **options):
-        fields = maker.read_fields(maker.KINDS[kind], data)
-        plan = maker.make_plan(kind, **{"side": 320, "seed": 0, "share": 0.5} | options, fields=fields, data=data)
-        return plan, maker.make_slide(path, plan, fields)
-
-    return made
+def make(data, path, kind="fluorescence", side=320, seed=0, share=0.5):
+    fields = maker.read_fields(maker.KINDS[kind], data)
+    plan = maker.make_plan(kind, side, seed, share, fields, data)
+    return plan, maker.make_slide(path, plan, fields)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(side=st.integers(4, 30).map(lambda n: 16 * n), seed=st.integers(0, 99), share=st.floats(0, 1))
-def test_pixels_and_truth_agree(make, data, tmp_path, side, seed, share):
-    plan, json_path = make(tmp_path / "a.ome.tif", side=side, seed=seed, share=share)
+def test_pixels_and_truth_agree(data, tmp_path, side, seed, share):
+    plan, json_path = make(data, tmp_path / "a.ome.tif", side=side, seed=seed, share=share)
     labels = plans.truth(json_path, (0, 0, side, side), data)
     pixels = tifffile.imread(tmp_path / "a.ome.tif")
     np.testing.assert_array_equal(pixels > 6000, labels != 0)
@@ -81,19 +77,19 @@ def test_shares_of_tissue(data):
 
 
 @pytest.mark.parametrize("kind", ["he", "fluorescence"])
-def test_a_seed_decides_every_byte(make, tmp_path, kind):
+def test_a_seed_decides_every_byte(data, tmp_path, kind):
     files = []
     for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
-        make(tmp_path / folder / "s.ome.tif", kind, seed=seed)
+        make(data, tmp_path / folder / "s.ome.tif", kind, seed=seed)
         files.append(sorted((path.name, path.read_bytes()) for path in (tmp_path / folder).iterdir()))
     assert [name for name, _ in files[0]] == ["s.ome.tif", "s.truth.json"]
     assert files[0] == files[1] != files[2]
 
 
-def test_openslide_reads_slides(make, data, tmp_path):
+def test_openslide_reads_slides(data, tmp_path):
     import openslide
 
-    plan, json_path = make(tmp_path / "a.svs", "he", side=1040)
+    plan, json_path = make(data, tmp_path / "a.svs", "he", side=1040)
     with openslide.OpenSlide(tmp_path / "a.svs") as slide:
         assert slide.detect_format(tmp_path / "a.svs") == "aperio"
         assert slide.level_dimensions == ((1040, 1040), (260, 260), (65, 65))
