@@ -1,4 +1,4 @@
-"""Arrays as lazy images."""
+"""Arrays as lazy images, and the check of pixels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import zarr
 from numpy.typing import NDArray
 from written import assert_regions, noise
 
-from cytoseed.images import as_image
+from cytoseed.images import as_image, check_pixels
 
-SHAPES = [(40, 50), (40, 50, 3), (40, 50, 4), (2, 40, 50), (3, 40, 50), (30, 17, 20), (1, 1), (1, 1, 3)]
+SHAPES = [(40, 50), (40, 50, 3), (40, 50, 4), (2, 40, 50), (3, 40, 50), (30, 17, 20), (5, 2, 2), (1, 1), (1, 1, 3)]
 
 
 def chw(array: NDArray[Any]) -> NDArray[Any]:
@@ -44,7 +44,8 @@ def test_regions_of_arrays_are_those_of_the_array_as_image(make: Any, shape: tup
     before = array.copy()
     image = as_image(make(array))
     assert (image.path, image.pixel_size_um, image.pixel_size_source) == (None, None, "not stated")
-    assert image.channel_names[0] == ("red" if shape[2:] in [(3,), (4,)] else "channel 0")
+    numbered = tuple(f"channel {index}" for index in range(image.shape[0]))
+    assert image.channel_names == (("red", "green", "blue") if shape[2:] in [(3,), (4,)] else numbered)
     assert_regions(image, [chw(array)], examples=15)
     np.testing.assert_array_equal(array, before)  # though the regions' pixels were overwritten
 
@@ -97,18 +98,53 @@ def test_empty_arrays_are_read_as_such() -> None:
 
 
 @pytest.mark.parametrize("make", [as_numpy, as_dask])
-@pytest.mark.parametrize("shape", [(3, 20, 3), (100, 100, 2), (2, 3, 20, 30), (30,)])
-def test_ambiguous_axes_are_refused(make: Any, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="image has shape"):
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((3, 20, 3), "as .C,H,W. and as .H,W,C."),
+        ((4, 20, 3), "as .C,H,W. and as .H,W,C."),
+        ((100, 100, 2), "moveaxis"),
+        ((100, 100, 5), "moveaxis"),
+        ((2, 3, 20, 30), "one 2-D plane"),
+        ((30,), r"allowed are \(H,W\)"),
+        ((), r"allowed are \(H,W\)"),
+    ],
+)
+def test_ambiguous_axes_are_refused(make: Any, shape: tuple[int, ...], says: str) -> None:
+    with pytest.raises(ValueError, match=f"image has shape.*{says}"):
         as_image(make(np.zeros(shape)))
 
 
-def test_values_that_are_no_numbers_are_refused_before_they_are_computed() -> None:
-    with pytest.raises(TypeError, match="complex128; allowed are"):
-        as_image(da.zeros((4, 5), dtype=complex))
+@pytest.mark.parametrize("array", [da.zeros((4, 5), dtype=complex), np.full((4, 5), None), np.full((4, 5), "a")])
+def test_values_that_are_no_numbers_are_refused_before_they_are_computed(array: Any) -> None:
+    with pytest.raises(TypeError, match="allowed are booleans, integers and real numbers"):
+        as_image(array)
 
 
 def test_an_array_of_unknown_size_is_refused() -> None:
     array = da.from_array(np.arange(20.0).reshape(4, 5), chunks=2)
     with pytest.raises(ValueError, match="its size must be known"):
         as_image(array[array[:, 0] > 3])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float16, np.float64])
+def test_constant_images_pass(dtype: Any) -> None:
+    check_pixels(np.zeros((1, 1, 1), dtype))
+    check_pixels(np.ones((2, 3, 4), dtype))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_counted_and_located(bad: float) -> None:
+    pixels = np.zeros((2, 5, 6), np.float32)
+    pixels[1, 2, 4] = pixels[1, 3, 0] = bad
+    with pytest.raises(ValueError, match=r"2 values that are NaN.*channel 1, row 2, column 4.*nan_to_num"):
+        check_pixels(pixels)
+    pixels[1, 3, 0] = 0
+    with pytest.raises(ValueError, match="1 value that is NaN"):
+        check_pixels(pixels)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 5), (1, 0, 5), (1, 5, 0)])
+def test_empty_images_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="no pixels"):
+        check_pixels(np.zeros(shape))

@@ -78,18 +78,13 @@ def test_levels_and_regions(tmp_path: Path, version: str, names: str, dtype: Any
     assert_regions(image, [level.astype(level.dtype.newbyteorder("=")) for level in levels], examples=12)
 
 
-@VERSIONS
-def test_in_shards_and_compressed(tmp_path: Path, version: str) -> None:
-    options: dict[str, Any] = {"shards": (1, 64, 64)} if version == "0.5" else {"compressors": None}
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [("0.5", {"shards": (1, 64, 64), "compressors": BloscCodec()}), ("0.4", {"compressors": None})],
+)
+def test_in_shards_and_uncompressed(tmp_path: Path, version: str, options: dict[str, Any]) -> None:
     levels = [noise(2, 90, 110)]
-    if version == "0.5":
-        group = zarr.open_group(tmp_path / "image", mode="w", zarr_format=3)
-        group.create_array("0", shape=(2, 90, 110), dtype="u1", chunks=(1, 32, 32), **options)[:] = levels[0]
-        described = {"axes": axes_of("cyx"), "datasets": [{"path": "0"}]}
-        group.attrs["ome"] = {"version": "0.5", "multiscales": [described]}
-    else:
-        write(tmp_path / "image", levels, version, **options)
-    assert_regions(open_image(tmp_path / "image"), levels, examples=12)
+    assert_regions(open_image(write(tmp_path / "image", levels, version, **options)), levels, examples=12)
 
 
 def test_a_damaged_shard_is_an_error(tmp_path: Path) -> None:
@@ -189,11 +184,12 @@ def test_a_damaged_chunk_is_an_error_where_it_is_read(
     folder = write(tmp_path / "image", [pixels], version, compressors=compressors)
     (chunk,) = (file for file in (folder / "s0").rglob("*") if file.is_file() and is_chunk(file, "0", "1", "2"))
     chunk.write_bytes(chunk.read_bytes()[: int(left * chunk.stat().st_size)])
-    image = open_image(folder)
-    np.testing.assert_array_equal(image.read((0, 0, 64, 64)), pixels[:, :, :64])
-    np.testing.assert_array_equal(image.read((0, 0, 32, 96)), pixels[:, :32])
-    with pytest.raises(ImageFileError, match=r"image.*(cannot be read|is cut short).*copy or export it again"):
-        image.read((0, 0, 64, 96))
+    for place in (folder, put(folder, f"memory://{tmp_path.name}/image.zarr")):
+        image = open_image(place)
+        np.testing.assert_array_equal(image.read((0, 0, 64, 64)), pixels[:, :, :64])
+        np.testing.assert_array_equal(image.read((0, 0, 32, 96)), pixels[:, :32])
+        with pytest.raises(ImageFileError, match=r"image.*(cannot be read|is cut short).*copy or export it again"):
+            image.read((0, 0, 64, 96))
 
 
 @VERSIONS
@@ -209,11 +205,8 @@ def test_a_lost_level(tmp_path: Path, version: str) -> None:
 
 
 @VERSIONS
-def test_a_folder_that_changed_since_it_was_opened_is_refused(tmp_path: Path, version: str) -> None:
+def test_a_folder_that_is_gone_since_it_was_opened_is_refused(tmp_path: Path, version: str) -> None:
     image = open_image(write(tmp_path / "image", [noise(1, 20, 30)], version))
-    write(tmp_path / "image", [noise(1, 20, 31)], version)
-    with pytest.raises(ImageFileError, match=r"\(1, 20, 30\).*\(1, 20, 31\).*open it again"):
-        image.read((0, 0, 5, 5))
     shutil.rmtree(tmp_path / "image")
     with pytest.raises(ImageFileError, match="no longer describes an image"):
         image.read()

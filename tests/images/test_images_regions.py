@@ -10,26 +10,36 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from written import assert_regions, halves, noise, write_slide
+from test_images_ngff import write
+from written import assert_regions, halves, noise, write_slide, write_sub_ifds
 
 from cytoseed.images import Image, ImageFileError, as_image, open_image
+from cytoseed.paths import remove
 
 
-def tiff(path: Path) -> Image:
-    tifffile.imwrite(path / "image.tif", noise(2, 20, 30), photometric="minisblack", metadata={"axes": "CYX"})
+def tiff(path: Path, width: int = 30) -> Image:
+    tifffile.imwrite(path / "image.tif", noise(2, 20, width), photometric="minisblack", metadata={"axes": "CYX"})
     return open_image(path / "image.tif")
 
 
-def png(path: Path) -> Image:
-    (path / "image.png").write_bytes(imagecodecs.png_encode(noise(20, 30, 3)))
+def png(path: Path, width: int = 30) -> Image:
+    (path / "image.png").write_bytes(imagecodecs.png_encode(noise(20, width, 3)))
     return open_image(path / "image.png")
+
+
+def slide(path: Path, width: int = 30) -> Image:
+    return open_image(write_slide(path / "image.svs", [noise(3, 20, width)]))
+
+
+def ngff(path: Path, width: int = 30) -> Image:
+    return open_image(write(path / "image", [noise(2, 20, width)], "0.5"))
 
 
 def array(_: Path) -> Image:
     return as_image(noise(2, 20, 30))
 
 
-KINDS = pytest.mark.parametrize("make", [tiff, png, array])
+KINDS = pytest.mark.parametrize("make", [tiff, png, slide, ngff, array])
 
 
 @KINDS
@@ -99,7 +109,7 @@ def test_in_memory_the_file_is_read_once(tmp_path: Path, make: Any) -> None:
     expected = image.read()
     kept = image.in_memory()
     if image.path is not None:
-        image.path.unlink()
+        remove(image.path)
     assert (kept.path, kept.channel_names, kept.pixel_size_source) == (
         image.path,
         image.channel_names,
@@ -122,10 +132,19 @@ def test_of_a_damaged_image_nothing_is_kept(tmp_path: Path) -> None:
         open_image(file).in_memory()
 
 
-def test_what_a_reader_gives_is_checked(tmp_path: Path) -> None:
-    image = png(tmp_path)
-    (tmp_path / "image.png").write_bytes(imagecodecs.png_encode(noise(20, 31, 3)))
-    with pytest.raises(ImageFileError, match=r"\(3, 20, 30\).*\(3, 20, 31\).*changed"):
+@pytest.mark.parametrize("make", [tiff, png, slide, ngff])
+def test_a_file_that_changed_since_it_was_opened_is_refused(tmp_path: Path, make: Any) -> None:
+    image = make(tmp_path)
+    make(tmp_path, 31)
+    with pytest.raises(ImageFileError, match=r"20, 30\).*20, 31\).*changed.*open it again"):
+        image.read((0, 0, 5, 5))
+
+
+def test_a_file_of_which_only_a_level_has_changed_is_refused(tmp_path: Path) -> None:
+    first = halves(noise(1, 64, 96), 2)
+    image = open_image(write_sub_ifds(tmp_path / "image.tif", first))
+    write_sub_ifds(tmp_path / "image.tif", [first[0], first[1][:, :31]])
+    with pytest.raises(ImageFileError, match=r"levels .*\(32, 48\).*, now .*open it again"):
         image.read((0, 0, 5, 5))
 
 

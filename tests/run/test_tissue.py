@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from cytoseed.core.prepare import percentiles
 from cytoseed.images import ImageFileError, as_image, open_image
-from cytoseed.images.unmix import unmix
+from cytoseed.images.channels import unmix
 from cytoseed.learn.samples import find_samples
 from cytoseed.run import tissue
 from cytoseed.run.plan import Plan
