@@ -259,6 +259,9 @@ def mrxs(path: Path) -> Path:
 
 
 def test_an_mrxs_is_not_taken_for_the_jpeg_that_it_is_as_well(tmp_path: Path) -> None:
+    (tmp_path / "image").mkdir()  # no slide's
+    (tmp_path / "image.jpg").write_bytes(imagecodecs.jpeg_encode(noise(20, 30, 3)))
+    assert open_image(tmp_path / "image.jpg").shape == (3, 20, 30)
     with pytest.raises(ImageFileError, match=r"slide\.mrxs: cannot be read \(OpenSlide"):
         open_image(mrxs(tmp_path))
 
@@ -335,12 +338,6 @@ def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(tmp_path: Path, monkey
     monkeypatch.setattr(readers, "slide_family", lambda _: "olympus")  # an OpenSlide to come may know it
     monkeypatch.setattr(readers, "open_slide", lambda _: replace(image, channel_names=("opened",)))
     assert open_image(tmp_path / "slide.vsi").channel_names == ("opened",)
-
-
-def test_a_jpeg_beside_a_folder_of_its_name_is_a_jpeg(tmp_path: Path) -> None:
-    (tmp_path / "image").mkdir()
-    (tmp_path / "image.jpg").write_bytes(imagecodecs.jpeg_encode(noise(20, 30, 3)))
-    assert open_image(tmp_path / "image.jpg").shape == (3, 20, 30)
 
 
 # A real slide

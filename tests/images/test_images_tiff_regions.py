@@ -195,23 +195,17 @@ def test_what_is_too_large_to_be_kept_is_read_as_a_whole_or_refused_with_the_rem
 # Pieces that are not stored
 
 
-def sparse(file: Path, dtype: Any = np.uint16, **options: Any) -> tuple[np.ndarray, Path]:
-    whole = noise(1, 64, 96, dtype=dtype) + 1
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}], ids=str)
+@pytest.mark.parametrize("value", [0, 77])
+def test_a_tile_that_is_not_stored_is_background(tmp_path: Path, options: dict[str, Any], value: int) -> None:
+    whole = noise(1, 64, 96, dtype=np.uint16) + 1
     tiles: list[Any] = [whole[0, y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32, 64)]
     tiles[4] = None
-    tifffile.imwrite(file, iter(tiles), shape=(64, 96), dtype=dtype, tile=(32, 32), metadata=None, **options)
-    return whole, file
-
-
-@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}], ids=str)
-def test_a_tile_that_is_not_stored_is_background(tmp_path: Path, options: dict[str, Any]) -> None:
-    whole, file = sparse(tmp_path / "image.tif", **options)
-    whole[:, 32:, 32:64] = 0
-    assert_regions(open_image(file), [whole], examples=12)
-    tag = (42113, "s", 0, "77", True)  # GDAL's
-    whole, file = sparse(tmp_path / "image.tif", extratags=[tag], **options)
-    whole[:, 32:, 32:64] = 77
-    assert_regions(open_image(file), [whole], examples=12)
+    tags = [(42113, "s", 0, str(value), True)] if value else []  # GDAL's
+    own: dict[str, Any] = {"shape": (64, 96), "dtype": np.uint16, "tile": (32, 32), "metadata": None}
+    tifffile.imwrite(tmp_path / "image.tif", iter(tiles), extratags=tags, **own, **options)
+    whole[:, 32:, 32:64] = value
+    assert_regions(open_image(tmp_path / "image.tif"), [whole], examples=12)
 
 
 def test_strips_of_a_later_page_may_lie_in_another_order(tmp_path: Path) -> None:

@@ -56,11 +56,9 @@ def path_digest(path: Path) -> tuple[int, str] | None:
             except PermissionError:  # a bucket may be read and not be listed
                 return None
         path = local_copy(path, parts_of(path))
-    if path.is_dir():
-        return _add_folder(digest, path), digest.hexdigest()
-    size = _add_file(digest, path)
-    folder = path.with_suffix("")  # MRXS: the file is a picture, the slide is in the folder of its name
-    if (folder / "Slidedat.ini").is_file():
+    size = 0 if path.is_dir() else _add_file(digest, path)
+    folder = path if path.is_dir() else path.with_suffix("")  # MRXS: the slide is in the folder of its name
+    if path.is_dir() or (folder / "Slidedat.ini").is_file():
         size += _add_folder(digest, folder)
     return size, digest.hexdigest()
 

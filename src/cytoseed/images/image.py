@@ -101,24 +101,14 @@ class Image:
         return replace(self, level_shapes=self.level_shapes[:1], connect=Slices((self.read(),), "cyx").opened)
 
     def identity(self) -> Mapping[str, Any]:
-        """Facts that tell whether two inputs are the same image, found without reading a whole slide.
+        """Facts that tell whether two inputs are the same image, found without reading a whole slide, as JSON values.
 
-        Every byte of a file up to 64 MiB counts; of larger ones the size, the first and last MiB, and 256 blocks of
-        64 KiB spread evenly; of an OME-Zarr the metadata and the names and sizes of all files; of an MRXS also its
-        folder so. A file has the same identity here and at a URL. Of an array, and of an OME-Zarr whose store cannot
-        be listed, such as a web server, up to 256 blocks of 64 x 64 px spread evenly count: all pixels up to
-        1024 x 1024. Folders above and times never count.
-
-        Returns
-        -------
-        Mapping
-            JSON values: `name` (`array` for an array), `shape` (C,H,W), `dtype`, `bytes` (of the file; of all files
-            of a folder; of an array's pixels) and `sha256`.
-
-        Raises
-        ------
-        OSError
-            The file no longer exists.
+        `name`, `shape` (C,H,W), `dtype`, `bytes` (of the file, of all files of a folder, of an array) and `sha256`. To
+        this every byte of a file up to 64 MiB counts; of larger ones the size, the first and last MiB, and 256 blocks
+        of 64 KiB spread evenly; of an OME-Zarr the metadata and the names and sizes of all files; of an MRXS also its
+        folder so. A file has the same identity here and at a URL. Of an array, and of an OME-Zarr on a store that
+        lists no files, such as a web server, 256 blocks of 64 x 64 px count: all pixels up to 1024 x 1024. Folders
+        above and times never count.
         """
         return dict(self._identity)
 

@@ -7,7 +7,7 @@ Zeiss, DICOM, ...) go the same way, untested here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,18 +39,14 @@ def slide_family(path: Path) -> str | None:
 
 def open_slide(path: Path) -> Image:
     """Open a slide, with its lower resolutions; areas that were not scanned have its background colour, or white."""
-    with foreign_errors(path), _opened(path) as slide:
+    with foreign_errors(path), _Slide(path) as slide:
         found = slide.properties
     height, width = (length_um(found.get(f"openslide.mpp-{axis}")) for axis in "yx")
     size = first_credible([(f"{found['openslide.vendor'].capitalize()} metadata", (height, width))])
-    return make_image(path, slide.layout, partial(_opened, path), RGB_NAMES, size)
+    return make_image(path, slide.layout, partial(_Slide, path), RGB_NAMES, size)
 
 
-def _opened(path: Path) -> closing[_Slide]:
-    return closing(_Slide(path))
-
-
-class _Slide:
+class _Slide(AbstractContextManager["_Slide"]):
     """An open slide, by one handle per thread that reads at once.
 
     A handle on which one read has failed fails for ever after: it is thrown away.
@@ -67,7 +63,7 @@ class _Slide:
             colour = self.properties.get("openslide.background-color", "FFFFFF")
             self._background = np.frombuffer(bytes.fromhex(colour), np.uint8)
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         for slide in self._idle:
             slide.close()
 

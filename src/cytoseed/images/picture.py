@@ -88,8 +88,7 @@ class _Picture(AbstractContextManager["_Picture"]):
 def _decode_png(path: Path) -> NDArray[Any]:
     import imagecodecs
 
-    decoded: NDArray[Any] = imagecodecs.png_decode(path.read_bytes())
-    return decoded
+    return imagecodecs.png_decode(path.read_bytes())
 
 
 def _decode_jpeg(path: Path) -> NDArray[Any]:
@@ -97,8 +96,7 @@ def _decode_jpeg(path: Path) -> NDArray[Any]:
 
     data = path.read_bytes()
     _jpeg_header(path, data)  # it may have changed since it was opened
-    decoded: NDArray[Any] = imagecodecs.jpeg_decode(data)
-    return decoded
+    return imagecodecs.jpeg_decode(data)
 
 
 def _jpeg_header(path: Path, data: bytes) -> tuple[int, int, int, int]:

@@ -137,17 +137,9 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     str or a `UPath` of universal-pathlib. Of an OME-Zarr only what is read is fetched; any other file is copied to
     this machine first: see `cache_folder`. Credentials and options are those of fsspec.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    OSError
-        Of a URL: a `PermissionError`, `TimeoutError` or `ConnectionError`, or no room for a copy.
-    ModuleNotFoundError
-        A package is not installed that the URL needs.
-    ImageFileError
-        A `ValueError`: a folder that is no OME-Zarr, an empty, cut or damaged file, a format that is not read, a
-        picture that is too large, or a stack of planes.
+    Raises `FileNotFoundError`; of a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
+    the package that it needs; and `ImageFileError`, a `ValueError`, for a folder that is no OME-Zarr, an empty, cut or
+    damaged file, a format that is not read, a picture that is too large, or a stack of planes.
     """
     place = as_path(path)
     if not is_remote(place):

@@ -58,28 +58,11 @@ class Regions(Protocol):
     """Access to any part of an image, open for many reads."""
 
     def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Read a region of one level; may be called from several threads.
+        """Read a region (C,h,w) of one level: values as stored, C-contiguous, writable. May be called from any thread.
 
-        Parameters
-        ----------
-        box_yxhw : Box
-            In px of the level; it must lie inside it.
-        level : int, default 0
-            Number of the resolution; 0 is the full one.
-        channels : sequence of int, optional
-            Numbers of the channels, in the order of the result; all by default.
-
-        Returns
-        -------
-        ndarray, shape (C,h,w), of the image's `dtype`
-            Values as stored, C-contiguous, writable.
-
-        Raises
-        ------
-        ValueError
-            A box outside the level, or a level or channel that does not exist.
-        ImageFileError
-            A `ValueError`: the file lacks the bytes, or they are damaged. Other regions can still be read.
+        `box_yxhw` is in px of the level, inside it; `channels` are numbers, in the order of the result, all by default.
+        Raises `ValueError` for a box outside, or a level or channel that does not exist; `ImageFileError` where the
+        file lacks the bytes, or they are damaged. Other regions can still be read.
         """
         ...
 

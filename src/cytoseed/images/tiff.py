@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
@@ -234,47 +234,41 @@ def require_all_pages(path: Path) -> None:
         header = file.read(16)
         order = "<" if header[:2] == b"II" else ">"
         big = header[2:4] in (b"+\0", b"\0+")
-        dialect = _Dialect(
-            *(struct.Struct(order + part) for part in (("Q", "HHQQ", "Q") if big else ("H", "HHII", "I")))
-        )
+        # number of tags, one tag, offset of the next page: of BigTIFF or classic TIFF
+        structs = [struct.Struct(order + part) for part in (("Q", "HHQQ", "Q") if big else ("H", "HHII", "I"))]
         where = 8 if big else 4
-        if len(header) < where + dialect.offset.size:
+        if len(header) < where + structs[2].size:
             raise cut_short(path, "its header is incomplete")
-        offset = int(dialect.offset.unpack_from(header, where)[0])
+        offset = int(structs[2].unpack_from(header, where)[0])
         seen: set[int] = set()
         while offset and offset not in seen:  # some writers close the chain into a ring
             seen.add(offset)
-            offset, children = _page(path, file, dialect, offset, size)
+            offset, children = _page(path, file, structs, offset, size)
             for child in children:  # of a lower resolution only itself counts
-                _page(path, file, dialect, child, size)
+                _page(path, file, structs, child, size)
 
 
-class _Dialect(NamedTuple):
-    """Structs of classic TIFF or BigTIFF: number of tags, one tag, offset of the next page."""
-
-    number: struct.Struct
-    tag: struct.Struct
-    offset: struct.Struct
-
-
-def _page(path: Path, file: BinaryIO, dialect: _Dialect, offset: int, size: int) -> tuple[int, list[int]]:
+def _page(
+    path: Path, file: BinaryIO, structs: Sequence[struct.Struct], offset: int, size: int
+) -> tuple[int, list[int]]:
     """Offset of the page after the one at `offset`, and offsets of its lower resolutions."""
-    first = offset + dialect.number.size
+    number, tag, pointer = structs
+    first = offset + number.size
     if first > size:
         raise cut_short(path, f"a page should begin at byte {offset} of {size}")
     file.seek(offset)
-    tag_bytes = dialect.number.unpack(file.read(dialect.number.size))[0] * dialect.tag.size
-    if first + tag_bytes + dialect.offset.size > size:
+    tag_bytes = number.unpack(file.read(number.size))[0] * tag.size
+    if first + tag_bytes + pointer.size > size:
         raise cut_short(path, f"the page at byte {offset} reaches beyond the file's {size} bytes")
-    tags, rest = file.read(tag_bytes), file.read(dialect.offset.size)
+    tags, rest = file.read(tag_bytes), file.read(pointer.size)
     children: list[int] = []
-    for index, (code, kind, count, value) in enumerate(dialect.tag.iter_unpack(tags)):
+    for index, (code, kind, count, value) in enumerate(tag.iter_unpack(tags)):
         value_bytes = _TYPE_BYTES.get(kind, 0) * count
-        inside = value_bytes <= dialect.offset.size
+        inside = value_bytes <= pointer.size
         if not inside and value + value_bytes > size and code < _FIRST_PRIVATE_TAG:
             raise cut_short(path, f"the value of tag {code} reaches beyond the file's {size} bytes")
         if code == _SUB_IFDS and kind in _POINTERS:
-            file.seek(first + (index + 1) * dialect.tag.size - dialect.offset.size if inside else value)
-            pointers = struct.iter_unpack(dialect.offset.format[0] + _POINTERS[kind], file.read(value_bytes))
+            file.seek(first + (index + 1) * tag.size - pointer.size if inside else value)
+            pointers = struct.iter_unpack(pointer.format[0] + _POINTERS[kind], file.read(value_bytes))
             children = [int(to) for (to,) in pointers if to >= 8]  # others point to nothing
-    return int(dialect.offset.unpack(rest)[0]), children
+    return int(pointer.unpack(rest)[0]), children

@@ -275,6 +275,5 @@ Plane = _Run | _Segments | _Whole
 
 
 def _background(keyframe: Any) -> Any:
-    """Value of pixels that are not stored."""
     is_slide = keyframe.is_tiled and keyframe.photometric in _COLOUR and keyframe.dtype == np.uint8
     return 255 if is_slide else keyframe.nodata

@@ -215,18 +215,15 @@ def _store_class() -> Any:
                 count, least = len(value), 0
                 if isinstance(byte_range, RangeByteRequest):
                     least = byte_range.end - byte_range.start
+                elif byte_range is None and self.is_blosc and count >= _BLOSC_HEADER.size:
+                    least = _BLOSC_HEADER.unpack(value[: _BLOSC_HEADER.size].to_bytes())[0]
                 elif byte_range is None:
-                    least = _blosc_bytes(value[:16].to_bytes()) if self.is_blosc else 1
+                    least = _BLOSC_HEADER.size if self.is_blosc else 1
                 if count < least:
                     raise cut_short(place, f"the chunk has only {count} bytes")
             return value
 
     return CheckedStore
-
-
-def _blosc_bytes(header: bytes) -> int:
-    """Length that the beginning of a chunk by Blosc announces."""
-    return int(_BLOSC_HEADER.unpack(header)[0]) if len(header) == _BLOSC_HEADER.size else _BLOSC_HEADER.size
 
 
 def _require_known_codecs(file: Path, text: bytes) -> None:
