@@ -80,7 +80,7 @@ def test_levels_and_regions(tmp_path: Path, version: str, names: str, dtype: Any
 
 @pytest.mark.parametrize(
     ("version", "options"),
-    [("0.5", {"shards": (1, 64, 64), "compressors": BloscCodec()}), ("0.4", {"compressors": None})],
+    [("0.5", {"shards": (2, 64, 64), "compressors": BloscCodec()}), ("0.4", {"compressors": None})],
 )
 def test_in_shards_and_uncompressed(tmp_path: Path, version: str, options: dict[str, Any]) -> None:
     levels = [noise(2, 90, 110)]

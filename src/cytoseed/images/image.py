@@ -25,10 +25,7 @@ _LARGEST_RATIO = 1.01  # pixels whose sides differ by more than this are not tak
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A 2-D image in a file or an array: its metadata, and access to its pixels.
-
-    Opening reads metadata only; no file stays open.
-    """
+    """A 2-D image in a file or an array: its metadata, and access to its pixels; no file stays open."""
 
     path: Path | None
     """The file, or the folder of an OME-Zarr; a `UPath` for a URL, None for an array given in Python."""

@@ -70,12 +70,9 @@ class Regions(Protocol):
 class Layout(NamedTuple):
     """Shape and type of an image's pixels."""
 
-    shape: tuple[int, int, int]
-    """Channels, height, width (C,H,W)."""
-    dtype: np.dtype[Any]
-    """Type of the pixels, in the machine's byte order."""
-    level_shapes: tuple[tuple[int, int], ...]
-    """Height and width of each resolution, full resolution first."""
+    shape: tuple[int, int, int]  # (C,H,W)
+    dtype: np.dtype[Any]  # in the machine's byte order
+    level_shapes: tuple[tuple[int, int], ...]  # height and width of each resolution, full resolution first
 
     def require_same(self, path: Path | None, found: Layout) -> None:
         """Refuse a file that changed since it was opened."""

@@ -48,7 +48,8 @@ def suits_openslide(path: Path) -> bool:
     """Whether OpenSlide reads a TIFF without loss and without harm.
 
     It takes everything for RGB of 8 bits, the right way up, and does not look at what OME-TIFF and ImageJ's say. It
-    fails on tiles below 1 KiB, and ends the whole program where a damaged file states absurd sizes.
+    fails on tiles below 1 KiB and on uncompressed ones that are no multiple of it, and ends the whole program where a
+    damaged file states absurd sizes.
     """
     try:
         with foreign_errors(path), _tifffile(path) as tif:
@@ -68,9 +69,11 @@ def _is_sound(page: Any) -> bool:
     tile = (page.tags.valueof("TileWidth"), page.tags.valueof("TileLength"))
     if tile == (None, None):
         return True
-    return all(isinstance(side, int) and side > 0 for side in tile) and (
-        _LEAST_TILE_BYTES <= 3 * tile[0] * tile[1] <= _LARGEST_TILE_BYTES
-    )
+    if not all(isinstance(side, int) and side > 0 for side in tile):
+        return False
+    count = tile[0] * tile[1]
+    fits: bool = page.compression != 1 or count * (3 if page.planarconfig == 1 else 1) % _LEAST_TILE_BYTES == 0
+    return fits and _LEAST_TILE_BYTES <= 3 * count <= _LARGEST_TILE_BYTES
 
 
 def other_files(path: Path) -> tuple[str, ...]:
