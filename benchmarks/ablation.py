@@ -1,9 +1,9 @@
-"""The paper's Table 3: how many dimensions the embeddings need. Trains four models alike, and scores them.
+"""The paper's Table 3, dimensions of the embeddings: trains four models with equal settings and scores them.
 
 python benchmarks/ablation.py --steps 1500 --output runs/ablation --write
 
-Each model is trained by `cytoseed.learn.train` on the open data from scratch with equal seeds, and scored on val; the
-differences are those to the first row. A run that was stopped goes on where it was.
+Each model is trained from scratch on the open data with the same seed and scored on val; differences are to the first
+row. An interrupted run continues from its checkpoints.
 """
 
 from __future__ import annotations

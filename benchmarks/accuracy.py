@@ -1,11 +1,11 @@
-"""Accuracy of models and peers on samples, by data set and modality; writes docs/benchmarks.md's tables.
+"""Accuracy of models and other methods on samples, by data set and modality; writes tables of docs/benchmarks.md.
 
 python benchmarks/accuracy.py --models nuclei nuclei-paper --splits test val --write
 python benchmarks/accuracy.py --models nuclei --splits test --tta --write
 python benchmarks/accuracy.py --predictions cellpose=runs/peers/cellpose/test --splits test --write
 
-A table of methods (the paper's Table 2) has a row for each; rows that are not measured anew stay. `--csv` keeps each
-image's figures for benchmarks/compare.py (the paper's Fig. 3); `--record` writes them into a model's config.json.
+The table of methods (the paper's Table 2) has one row per method; rows that are not measured again stay. `--csv` writes
+the scores of each image for benchmarks/compare.py (the paper's Fig. 3); `--record` writes pooled ones to config.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HEADER = (
 
 
 def evaluate_folder(folder: Path, samples: tuple[Sample, ...]) -> Evaluation:
-    """Score the label images STEM.labels.tif of a peer."""
+    """Score the label images STEM.labels.tif of another method."""
 
     def read(_pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
         return read_mask(folder / f"{sample.name}.labels.tif")
@@ -46,7 +46,7 @@ def evaluate_folder(folder: Path, samples: tuple[Sample, ...]) -> Evaluation:
 
 
 def details(result: Evaluation) -> str:
-    """Make a table with a row for each kind of image."""
+    """Table with one row per kind of image."""
     rows = [_row(dataset, modality, group) for (dataset, modality), group in result.groups.items()]
     return "\n".join([HEADER, *rows, _row("all", "", result.pooled)])
 
@@ -58,7 +58,7 @@ def _row(dataset: str, modality: str, result: ImageScore) -> str:
 
 
 def methods(old: str, method: str, result: Evaluation) -> str:
-    """Put a method's row, F1@0.5 / mean F1 of each kind of image, into a table of methods."""
+    """Table of methods with the row of one method replaced: F1@0.5 / mean F1 of each kind of image."""
     kinds = [" ".join(key) for key in result.groups]
     header = f"| method | {' | '.join([*kinds, 'all'])} |\n" + "|---" * (len(kinds) + 2) + "|"
     known = old.removeprefix(header) if old.startswith(header) else ""
@@ -83,7 +83,7 @@ def write_page(key: str, text: str) -> None:
 
 
 def record(name: str, split: str, result: Evaluation) -> None:
-    """Write a bundled model's figures into its configuration."""
+    """Write a bundled model's scores into its config.json."""
     path = MODELS / name / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
     config["figures"][split] = accuracies_to_json(result.accuracies)
@@ -107,15 +107,15 @@ def report(method: str, split: str, result: Evaluation, arguments: argparse.Name
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=[], help="names or folders")
-    parser.add_argument("--predictions", nargs="+", default=[], metavar="NAME=FOLDER", help="label images of peers")
+    parser.add_argument("--predictions", nargs="+", default=[], metavar="NAME=FOLDER", help="label images")
     parser.add_argument("--splits", nargs="+", default=["test"])
     parser.add_argument("--datasets", nargs="+", default=OPEN_DATA)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--tta", action="store_true", help="with test-time augmentation")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks.md")
-    parser.add_argument("--csv", type=Path, help="folder for a file of each image's figures")
-    parser.add_argument("--record", action="store_true", help="write the figures into the bundled models' config.json")
+    parser.add_argument("--csv", type=Path, help="folder for CSV files with the scores of each image")
+    parser.add_argument("--record", action="store_true", help="write the scores into the bundled models' config.json")
     arguments = parser.parse_args()
     options = SegmentOptions(tta=arguments.tta, device=arguments.device)
     for split in arguments.splits:

@@ -1,9 +1,9 @@
-"""Figure 3 of the paper: mean F1 of each image, ours against each other method, by a paired t-test.
+"""Figure 3 of the paper: mean F1 per image of our method against others, with a paired t-test.
 
 python benchmarks/compare.py nuclei=runs/nuclei-test.csv cellpose=runs/peers/cellpose/test --plot runs/figure3.png
 
-Each argument is NAME=PATH, ours first. PATH is what `cytoseed evaluate --csv` wrote, or a folder of label images
-with the true masks in its folder `masks`, as the adapters in `peers/` write them; give --samples to name data sets.
+Each argument is NAME=PATH, ours first. PATH is a file of `cytoseed evaluate --csv`, or a folder of label images, with
+the true masks in its folder `masks`, as the adapters in `peers/` write them; --samples names the data sets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEVELS = ((1e-4, "****"), (1e-3, "***"), (1e-2, "**"), (0.05, "*"))
 
 
 class Comparison(NamedTuple):
-    """Ours against one other method on the same images."""
+    """Our method against another one on the same images."""
 
     dataset: str
     """`all` for all data sets together."""
@@ -34,16 +34,16 @@ class Comparison(NamedTuple):
     ours_mean: float
     other_mean: float
     p_value: float
-    """Two-sided, not corrected for the number of comparisons; NaN where nothing can be tested."""
+    """Two-sided, not corrected for the number of comparisons; NaN if there is nothing to test."""
 
     @property
     def difference(self) -> float:
-        """Mean over the images of ours less the other's."""
+        """Difference of the means, ours minus the other."""
         return self.ours_mean - self.other_mean
 
     @property
     def stars(self) -> str:
-        """Level of significance, in the paper's manner; empty where nothing could be tested."""
+        """Level of significance as in the paper; empty if there was nothing to test."""
         if np.isnan(self.p_value):
             return ""
         return next((stars for level, stars in LEVELS if self.p_value < level), "ns")
@@ -51,14 +51,14 @@ class Comparison(NamedTuple):
 
 def read_scores(path: Path, samples_csv: Path | None) -> Scores:
     if path.is_dir():
-        rows = evaluate_folders(path, path / "masks", samples_csv).to_rows()
-        return {(row.dataset, row.name): row.f1_mean for row in rows}
+        images = evaluate_folders(path, path / "masks", samples_csv).images
+        return {(image.dataset, image.name): image.score.f1_mean for image in images}
     with path.open(encoding="utf-8", newline="") as lines:
         return {(row["dataset"], row["name"]): float(row["f1_mean"]) for row in csv.DictReader(lines)}
 
 
 def compare(dataset: str, other: str, ours: Scores, others: Scores) -> Comparison:
-    """Pair the images of one data set, or of `all`."""
+    """Paired comparison on one data set, or on `all`."""
     keys = [key for key in ours if dataset in ("all", key[0])]
     a, b = (np.array([scores[key] for key in keys]) for scores in (ours, others))
     testable = len(keys) > 1 and np.any(a != b)
@@ -79,7 +79,7 @@ def table(ours: str, comparisons: list[Comparison]) -> str:
 
 
 def plot(path: Path, methods: dict[str, Scores], comparisons: list[Comparison]) -> None:
-    """Draw a box a method, grouped by data set, with the level of significance above each other method's."""
+    """Draw one box per method, grouped by data set, with the level of significance above it."""
     import matplotlib as mpl
 
     mpl.use("Agg")

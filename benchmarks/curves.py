@@ -1,4 +1,4 @@
-"""Learning curves: F1 on the validation images against the crops seen, of one or more trainings, as a picture.
+"""Learning curves: F1 on the validation images against the number of crops, one panel per training.
 
 python benchmarks/curves.py runs/nuclei runs/nuclei-he-nc --output docs/images/curves.png
 """

@@ -1,10 +1,6 @@
 """Real images on which all ways of running a model are compared, as the bundled models' users have them."""
 
-import atexit
-import functools
 import os
-import shutil
-import tempfile
 from itertools import groupby
 from pathlib import Path
 
@@ -57,18 +53,6 @@ def bundled_images() -> list[tuple[str, np.ndarray]]:
         ("a strip", section[:, 300:321, :]),
         ("a corner", section[:, :40, :33]),
     ]
-
-
-@functools.cache
-def nuclei_onnx() -> Path:
-    """The bundled model as ONNX, from raw images: made once for all tests of a run, since that takes 40 s."""
-    pytest.importorskip("onnxscript")
-    from cytoseed.export.onnx import to_onnx
-    from cytoseed.models.weights import load_model
-
-    folder = tempfile.mkdtemp(prefix="cytoseed-tests-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return to_onnx(load_model("nuclei"), Path(folder) / "nuclei.onnx")
 
 
 def _seen(sample: Sample) -> np.ndarray:

@@ -78,7 +78,7 @@ torch::jit::Module load(const std::string& path) try {
   open_file(path, "rb");
   return torch::jit::load(path);
 } catch (const c10::Error&) {
-  throw std::runtime_error(path + ": is no TorchScript module; `cytoseed export nuclei --to torchscript --output .` "
+  throw std::runtime_error(path + ": is not a TorchScript module; `cytoseed export nuclei --to torchscript --output .` "
                                   "writes one, nuclei.pt");
 }
 
@@ -124,7 +124,7 @@ int run(const std::vector<std::string>& words) {
   write_png(words[2], labels[0]);
   if (labels.size(0) == 2) write_png(words[2] + ".cells.png", labels[1]);  // a nucleus has the id of its cell
   std::cout << labels.max().item<int64_t>() << " objects\n";
-  if (words.size() == 3) std::cerr << "no pixel size given: taken to be the module's, " << module_um << " um\n";
+  if (words.size() == 3) std::cerr << "no pixel size given: using the module's, " << module_um << " um\n";
   return 0;
 }
 

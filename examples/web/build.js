@@ -10,7 +10,7 @@ const FROM_PACKAGES = [
 
 process.chdir(fileURLToPath(new URL(".", import.meta.url)));
 await stat("model/nuclei.onnx").catch(() => {
-  console.error("The model is missing. Make it with: cytoseed export nuclei --to onnx --output model");
+  console.error("The model is missing. Export it with: cytoseed export nuclei --to onnx --output model");
   process.exit(1);
 });
 await rm("site", { recursive: true, force: true });

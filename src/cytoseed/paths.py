@@ -15,6 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ _VERSIONS = (
     *("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "LastModified", "Last-Modified"),
     *("last_modified", "mtime", "updated", "modified", "created"),
 )
+_HELD: ContextVar[frozenset[Path]] = ContextVar("locked folders", default=frozenset())
 _SILENCE_S = 60.0
 _SPARE_BYTES = 1 << 26  # left free on the disk of the cache
 _NO_RIGHTS = ("Credential", "ProfileNotFound", "UnauthorizedSSO", "TokenRetrieval", "RefreshError", "Authentication")
@@ -231,12 +233,14 @@ def _make_parents(far: Any) -> None:
 
 @contextmanager
 def lock(folder: Path, *, begun: str = "run.json") -> Iterator[None]:
-    """Keep other processes out of a folder, which is made; a remote folder is not locked.
+    """Keep other runs out of a folder, which is made; a remote folder is not locked.
 
-    At the end the folder is removed if it holds no file of the name `begun`. Raises `BlockingIOError` if another
-    process holds the lock, another `OSError` if the folder cannot be made, written to or locked.
+    Where this thread holds the lock already nothing is done, so that a run may lock its output before it saves. At the
+    end the folder is removed if it holds no file of the name `begun`. Raises `BlockingIOError` if another process holds
+    the lock, another `OSError` if the folder cannot be made, written to or locked.
     """
-    if is_remote(folder):
+    held = _HELD.get()
+    if is_remote(folder) or folder.resolve() in held:
         yield
         return
     from filelock import FileLock, Timeout
@@ -246,9 +250,11 @@ def lock(folder: Path, *, begun: str = "run.json") -> Iterator[None]:
     try:
         with FileLock(folder / "lock", timeout=0):
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            token = _HELD.set(held | {folder.resolve()})
             try:
                 yield
             finally:
+                _HELD.reset(token)
                 owner.unlink(missing_ok=True)
                 if not (folder / begun).exists():
                     shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from rich.file_proxy import FileProxy
 
 from cytoseed.cli import segment_images
 from cytoseed.cli.console import print_error, print_note
+from cytoseed.paths import lock
 from cytoseed.run.engine import Engine
+from cytoseed.run.executor import LocalExecutor
 from scenes import RESULTS, names, write_image
 
 
@@ -78,6 +82,34 @@ def test_a_different_result_is_kept_until_overwritten(segment, image, tmp_path):
     assert tifffile.imread(labels).max() == 0
 
 
+def test_another_run_into_the_same_output_is_refused(segment, image, tmp_path, monkeypatch):
+    output = tmp_path / "out" / "scene.cytoseed"
+    message = r"scene\.cytoseed is being written to by another run.*or give another folder"
+    ran = []
+    whole = LocalExecutor.run_single
+
+    def run_single(*arguments):
+        ran.append(arguments)
+        with ThreadPoolExecutor(1) as other, pytest.raises(BlockingIOError, match=message):
+            other.submit(lock(output).__enter__).result()
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalExecutor, "run_single", run_single)
+        assert segment(image).exit_code == 0
+    assert ran
+    assert not output.exists()
+    with ThreadPoolExecutor(1) as other:
+        held = lock(output)
+        other.submit(held.__enter__).result()
+        for flags in ((), ("--min-size", 10_000), ("--overwrite",), ("--tile-size", 128)):
+            refused = segment(image, *flags)
+            assert refused.exit_code == 1
+            assert re.search(message, refused.stderr)
+        other.submit(held.__exit__, None, None, None).result()
+    assert segment(image).stdout == "scene.tif: already there\n"
+
+
 def test_a_folder_without_what_cytoseed_wrote(segment, tmp_path):
     write_image(tmp_path / "in" / "b.tif", 1)
     write_image(tmp_path / "in" / "a.tif")
@@ -100,7 +132,7 @@ def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "b.png" in errors[0]
-    assert done.stderr.splitlines()[-1] == "note: 1 of 3 images failed, as reported above"
+    assert done.stderr.splitlines()[-1] == "note: 1 of 3 failed, as reported above"
     assert "Traceback" not in done.output
 
 

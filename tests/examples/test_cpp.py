@@ -10,9 +10,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from cytoseed.run.segment import segment
 
 from bright import bright_config, bright_segmenter
+from cytoseed import segment
 from cytoseed.export.torchscript import to_torchscript
 from cytoseed.models.weights import Model, load_model
 from same import assert_same_objects

@@ -19,8 +19,8 @@ import pandas as pd
 import PIL.Image
 import pytest
 import tifffile
-from cytoseed.run.segment import segment
 
+from cytoseed import segment
 from cytoseed.export.onnx import to_onnx
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model, load_model
@@ -197,8 +197,8 @@ def test_other_files_and_scales(address, images, nuclei, tmp_path):
         found = labels_in((tmp_path / name).with_suffix(".labels.png")).astype(np.int32)
         assert found.max() > 5
         assert score(found, expected).f1_mean >= least, name
-    assert "1.6 times as large" in said["steps"][4]["status"]
-    assert "0.68 times as large" in said["steps"][5]["status"]
+    assert "rescaled by 1.6" in said["steps"][4]["status"]
+    assert "rescaled by 0.68" in said["steps"][5]["status"]
     table = pd.read_csv(tmp_path / "exact.csv")
     np.testing.assert_allclose(table["area_um2"], 0.64 * table["area_px"])
 
@@ -215,7 +215,7 @@ def test_mistakes_are_told(address, images, tmp_path):
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((3, 30, 40), np.uint8), photometric="minisblack")
     PIL.Image.new("L", (2000, 1500)).save(tmp_path / "wide.png")
     asked = {
-        "text.png": "no image",
+        "text.png": "not an image",
         "empty.tif": "empty",
         "cut.png": "cut short or damaged",
         "vast.png": "60000 × 50000",
@@ -230,7 +230,7 @@ def test_mistakes_are_told(address, images, tmp_path):
         {"image": tmp_path / "wide.png", "value": 2.5, "scale": "size"},
     ]
     said = drive(address, tmp_path, steps)["steps"]
-    for step, told in zip(said, [*asked.values(), None, "State the scale", "absurdly", "10000 × 7500"], strict=True):
+    for step, told in zip(said, [*asked.values(), None, "Enter the scale", "absurdly", "10000 × 7500"], strict=True):
         assert step["state"] == ("done" if told is None else "failed")
         assert (told or "") in step["error"]
         assert bool(step["error"]) == (told is not None)

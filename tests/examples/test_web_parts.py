@@ -182,7 +182,7 @@ def test_what_cannot_be_read_is_told(tmp_path):
         ("stack", "several channels or planes"),
         ("ImageJ's stack", "several channels or planes"),
         ("palette", "palette"),
-        ("zstd", "compressed"),
+        ("zstd", "compression"),
         ("half", "bits"),
         ("oblong", "not square"),
         ("cut PNG", "cut short or damaged"),

@@ -1,7 +1,9 @@
 """The package for bioimage.io, tested by bioimageio.core itself with each of its weights."""
 
 import importlib.util
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from java_rules import read_as_qupath
 
 from cytoseed.export import bioimageio
+from cytoseed.export import onnx as onnx_export
 from cytoseed.export.bioimageio import build_segmenter, to_bioimageio
 from cytoseed.export.sample import preprocess
 from same import assert_same_objects
@@ -25,8 +28,17 @@ pytestmark = (
 
 
 @pytest.fixture(scope="module")
-def folder(grey_model, tmp_path_factory):
-    return to_bioimageio(grey_model, tmp_path_factory.mktemp("bioimageio"))
+def folder(pair_model, pair_onnx, tmp_path_factory):
+    """The package, with the ONNX file that the other tests use."""
+
+    def copy(model, path, normalised):
+        assert model is pair_model
+        assert normalised
+        return Path(shutil.copy(pair_onnx, path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_export, "to_onnx", copy)
+        return to_bioimageio(pair_model, tmp_path_factory.mktemp("bioimageio"))
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +56,12 @@ def test_bioimageio_core_tests_it_green(folder):
     assert named >= {"weights/onnx", "weights/pytorch_state_dict", "weights/torchscript"}
 
 
-def test_all_weights_find_what_the_model_finds(folder, rdf, grey_model):
+def test_all_weights_find_what_the_model_finds(folder, rdf, pair_model):
     import onnxruntime
 
     image = preprocess(np.load(folder / "test_input.npy"))
     with torch.inference_mode():
-        own = grey_model.segmenter(torch.from_numpy(image)).numpy()
+        own = pair_model.segmenter(torch.from_numpy(image)).numpy()
     assert own.max() > 10
     assert_same_objects(np.load(folder / "test_output.npy"), own)
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""A model as ONNX: any size, raw or normalised, what it says of itself; and the network alone."""
+"""A model as ONNX: images of any size, raw or normalised, its metadata; and the network alone."""
 
 import sys
 
@@ -11,9 +11,7 @@ from cytoseed import __version__
 from cytoseed.core.prepare import normalise
 from cytoseed.export.graph import trace
 from cytoseed.export.onnx import network_to_onnx, to_onnx
-from cytoseed.models.weights import load_model
 from same import assert_same_objects
-from twenty import nuclei_onnx
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -43,13 +41,8 @@ def labels_of(model, raw):
 
 
 @pytest.fixture(scope="module")
-def nuclei():
-    return load_model("nuclei")
-
-
-@pytest.fixture(scope="module")
-def from_raw():
-    return session(nuclei_onnx())
+def from_raw(nuclei_onnx):
+    return session(nuclei_onnx)
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +91,11 @@ def test_another_number_of_channels_is_refused_by_the_runtime(from_raw, channels
         from_raw.run(None, {"image": np.zeros((1, channels, 30, 30), np.float32)})
 
 
-def test_nuclei_and_cells_from_normalised_values(pair_model, tmp_path):
-    run = session(to_onnx(pair_model, tmp_path / "pair.onnx", normalised=True))
+def test_nuclei_and_cells_from_normalised_values(pair_model, pair_onnx):
+    run = session(pair_onnx)
     about = run.get_modelmeta().custom_metadata_map
     assert (about["targets"], about["input"], about["channels"]) == ("nuclei,cells", "normalised", "1")
     assert (about["seed_threshold"], about["min_size_px"]) == ("0.3", "4")
-    assert [path.name for path in tmp_path.iterdir()] == ["pair.onnx"]  # what was written beside is gone
     assert pair_model.segmenter.chunk_px > 0  # it stays as it is
     for size in SIZES:
         image = normalise(torch.from_numpy(discs(*size)))[None]
@@ -156,10 +148,10 @@ def test_the_network_alone(network, nuclei):
     assert any(name.endswith("running_mean") for name in nuclei.segmenter.state_dict())  # it stays as it is
 
 
-def test_both_files_are_sound_and_hold_no_word_of_this_machine(network):
+def test_both_files_are_valid_and_name_no_path_of_this_machine(nuclei_onnx, network):
     import onnx
 
-    for path in (nuclei_onnx(), network):
+    for path in (nuclei_onnx, network):
         onnx.checker.check_model(str(path), full_check=True)
         content = path.read_bytes()
         assert b"site-packages" not in content
@@ -175,9 +167,9 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, packag
     assert not list(tmp_path.iterdir())
 
 
-def test_openvino_takes_any_size_and_refuses_other_channels(nuclei):
+def test_openvino_takes_any_size_and_refuses_other_channels(nuclei, nuclei_onnx):
     openvino = pytest.importorskip("openvino")
-    compiled = openvino.Core().compile_model(nuclei_onnx(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(nuclei_onnx, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for size in SIZES:
         raw = discs(*size, channels=3, seed=1)
         assert_same_objects(compiled(raw[None])[0], labels_of(nuclei, raw), iou=0.9)

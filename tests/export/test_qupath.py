@@ -15,11 +15,10 @@ from packed import small_model
 from cytoseed import paths
 from cytoseed.export import rdf
 from cytoseed.export.card import model_card
-from cytoseed.export.qupath import to_qupath
+from cytoseed.export.qupath import to_qupath, write_package
 from cytoseed.export.rdf import CLIP, package_name
 from cytoseed.export.sample import draw_cover, make_sample, preprocess
 from cytoseed.export.torchscript import open_torchscript
-from cytoseed.models.weights import Model, load_model
 from cytoseed.settings import DatasetNote, ModelConfig
 from same import assert_same_objects
 
@@ -35,14 +34,8 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Of a bundled model."""
-    return to_qupath(load_model("nuclei"), tmp_path_factory.mktemp("qupath"))
-
-
-@pytest.fixture(scope="module")
-def pair_folder(pair_model, tmp_path_factory):
-    return to_qupath(pair_model, tmp_path_factory.mktemp("pair"))
+def folder(nuclei, tmp_path_factory):
+    return to_qupath(nuclei, tmp_path_factory.mktemp("qupath"))
 
 
 def test_qupath_reads_it(folder):
@@ -88,7 +81,7 @@ def test_hashes(folder):
         assert hashlib.sha256((folder / entry["source"]).read_bytes()).hexdigest() == entry["sha256"]
 
 
-def test_the_file_in_it_gives_the_test_output(folder):
+def test_the_file_in_it_gives_the_test_output(folder, nuclei):
     module = open_torchscript(folder / "instanseg.pt")
     raw, labels = np.load(folder / "test_input.npy"), np.load(folder / "test_output.npy")
     assert raw.shape == (1, 3, 256, 256)
@@ -98,7 +91,7 @@ def test_the_file_in_it_gives_the_test_output(folder):
     one = module(torch.from_numpy(preprocess(raw[:, :1])))  # a single channel, as any number of them may be ticked
     assert np.array_equal(one.numpy(), labels)
     with torch.inference_mode():
-        own = load_model("nuclei").segmenter(torch.from_numpy(preprocess(raw))).numpy()
+        own = nuclei.segmenter(torch.from_numpy(preprocess(raw))).numpy()
     assert_same_objects(labels, own, iou=0.95)
 
 
@@ -141,7 +134,8 @@ def test_the_cover_shows_what_was_found(grey_model):
 
 
 def test_the_same_model_gives_the_same_bytes_and_leaves_other_files(grey_model, tmp_path):
-    first = to_qupath(grey_model, tmp_path / "one")
+    first = tmp_path / "one" / "bright-0.1.0"
+    first.mkdir(parents=True)
     (first / "notes.txt").write_text("mine")
     (first / "rdf.yaml").write_text("old")
     again, other = to_qupath(grey_model, tmp_path / "one"), to_qupath(grey_model, tmp_path / "other")
@@ -152,7 +146,7 @@ def test_the_same_model_gives_the_same_bytes_and_leaves_other_files(grey_model, 
     assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["bright-0.1.0", "bright-0.1.0.zip"]
 
 
-def test_the_description_is_written_last(grey_model, tmp_path, monkeypatch):
+def test_the_description_is_written_last(tmp_path, monkeypatch):
     """QuPath looks for it: a folder whose writing broke off has none, or the old one."""
     real, names = paths.os.replace, []
 
@@ -164,9 +158,8 @@ def test_the_description_is_written_last(grey_model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(paths.os, "replace", replace)
     with pytest.raises(OSError, match="no room"):
-        to_qupath(grey_model, tmp_path)
-    left = {path.name for path in (tmp_path / "bright-0.1.0").iterdir()}
-    assert left == {*FILES, "bright_README.md"} - {"rdf.yaml"}
+        write_package(dict.fromkeys([*FILES, "zebra"], b""), tmp_path, "bright-0.1.0")
+    assert {path.name for path in (tmp_path / "bright-0.1.0").iterdir()} == {*FILES, "zebra"} - {"rdf.yaml"}
 
 
 @pytest.mark.parametrize(
@@ -191,10 +184,11 @@ def test_versions_that_can_be_written(version):
     assert package_name(ModelConfig("nuclei", version=version)) == f"nuclei-{version}"
 
 
-def test_a_model_of_another_number_of_channels(tmp_path):
-    folder = to_qupath(small_model(2), tmp_path)
+def test_a_model_of_two_channels_that_finds_nothing(tmp_path):
+    folder = to_qupath(small_model(2, min_size_px=10**6), tmp_path)
     assert read_as_qupath(folder).channels == ANY_CHANNELS
     assert np.load(folder / "test_input.npy").shape == (1, 2, 256, 256)
+    assert not np.load(folder / "test_output.npy").any()
 
 
 def test_the_page_says_what_the_configuration_says():
@@ -255,11 +249,3 @@ nested = st.recursive(
 def test_yaml_is_read_back(content):
     """By a reader of YAML 1.1, as Java's is."""
     assert yaml.safe_load("\n".join(rdf._lines(content, 0))) == content
-
-
-def test_a_model_that_finds_nothing(tmp_path):
-    """Its test output is empty, and everything is written all the same."""
-    model = small_model(min_size_px=10**6)
-    folder = to_qupath(Model(model.config, model.segmenter), tmp_path)
-    assert not np.load(folder / "test_output.npy").any()
-    read_as_qupath(folder)

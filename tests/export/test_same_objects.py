@@ -1,46 +1,27 @@
 """However a model is run, it finds the same objects in the same image."""
 
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
 from cytoseed.core.prepare import normalise
-from cytoseed.export.torchscript import to_torchscript
-from cytoseed.models.weights import Model, load_model
+from cytoseed.export.torchscript import open_torchscript, to_torchscript
+from cytoseed.models.weights import Model
 from cytoseed.run.engine import Engine
 from same import assert_same_objects
-from twenty import bundled_images, nuclei_onnx, twenty_images
+from twenty import bundled_images, twenty_images
 
 Run = Callable[[np.ndarray], np.ndarray]
 """From a raw image (3,H,W) float32 to labels (H,W)."""
 
-CPU = torch.device("cpu")
 MOST_DIFFERING = 1e-5  # share of pixels that rounding may move from an object to another, or to none
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    return load_model("nuclei")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def files(tmp_path_factory) -> Iterator[Path]:
-    """A folder for all files, which are made once: also that of the cache."""
-    folder = tmp_path_factory.mktemp("exported")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CYTOSEED_CACHE", str(folder / "cache"))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def scripted(model, files) -> Run:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, and QuPath's only door
-        module = torch.jit.load(str(to_torchscript(model, files / "nuclei.pt")))
+def scripted(nuclei, tmp_path_factory) -> Run:
+    module = open_torchscript(to_torchscript(nuclei, tmp_path_factory.mktemp("nuclei") / "nuclei.pt"))
 
     def run(raw: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -50,20 +31,20 @@ def scripted(model, files) -> Run:
 
 
 @pytest.fixture(scope="module")
-def in_onnx_runtime() -> Run:
-    session = pytest.importorskip("onnxruntime").InferenceSession(nuclei_onnx(), providers=["CPUExecutionProvider"])
+def in_onnx_runtime(nuclei_onnx) -> Run:
+    session = pytest.importorskip("onnxruntime").InferenceSession(nuclei_onnx, providers=["CPUExecutionProvider"])
     return lambda raw: session.run(None, {"image": raw[None]})[0][0, 0]
 
 
 @pytest.fixture(scope="module")
-def in_openvino() -> Run:
+def in_openvino(nuclei_onnx) -> Run:
     core = pytest.importorskip("openvino").Core()
-    compiled = core.compile_model(nuclei_onnx(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(nuclei_onnx, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda raw: compiled(raw[None])[0][0, 0]
 
 
 @pytest.fixture(scope="module", params=["real", "bundled"])
-def seen(request, model) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def seen(request, nuclei) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Name, raw pixels and labels of each image, the last by the segmenter itself."""
     images = twenty_images() if request.param == "real" else bundled_images()
     assert len(images) == (20 if request.param == "real" else 4)
@@ -71,7 +52,7 @@ def seen(request, model) -> list[tuple[str, np.ndarray, np.ndarray]]:
     with torch.inference_mode():
         for name, raw in images:
             pixels = np.ascontiguousarray(raw, np.float32)
-            result.append((name, pixels, model.segmenter(normalise(torch.from_numpy(pixels))[None])[0, 0].numpy()))
+            result.append((name, pixels, nuclei.segmenter(normalise(torch.from_numpy(pixels))[None])[0, 0].numpy()))
     assert sum(labels.max() for _, _, labels in result) > (500 if request.param == "real" else 20)
     return result
 
@@ -88,18 +69,14 @@ def assert_same_in_all(run: Run, seen) -> None:
     assert differing <= MOST_DIFFERING * pixels, f"{differing} of {pixels} pixels differ"
 
 
-def engine_run(model: Model, runtime: str, precision: str = "float32") -> Run:
-    engine = Engine(model.segmenter, CPU, runtime, precision)
+def engine_run(model: Model, precision: str = "float32") -> Run:
+    engine = Engine(model.segmenter, torch.device("cpu"), precision=precision)
     thresholds = model.segmenter.thresholds
     return lambda raw: engine.labels(normalise(torch.from_numpy(raw)), thresholds)[0].numpy()
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
-def test_the_engine_in_each_runtime(model, seen, runtime):
-    if runtime != "torch":
-        pytest.importorskip(runtime)
-        pytest.importorskip("onnxscript")
-    assert_same_in_all(engine_run(model, runtime), seen)
+def test_the_engine(nuclei, seen):
+    assert_same_in_all(engine_run(nuclei), seen)
 
 
 def test_torchscript(scripted, seen):
@@ -114,9 +91,9 @@ def test_the_whole_graph_in_openvino(in_openvino, seen):
     assert_same_in_all(in_openvino, seen)
 
 
-def test_bfloat16_moves_borders_and_little_else(model, seen):
+def test_bfloat16_moves_borders_and_little_else(nuclei, seen):
     """It keeps three digits."""
-    run = engine_run(model, "torch", "bfloat16")
+    run = engine_run(nuclei, "bfloat16")
     differing = pixels = found = wanted = 0
     for _, raw, labels in seen:
         own = run(raw)

@@ -15,14 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from packed import args, count, discs, small_model, wanted
-from skimage import data
 
 from cytoseed import paths
 from cytoseed.core import prepare
 from cytoseed.export import torchscript
 from cytoseed.export.torchscript import exported, open_torchscript, to_torchscript
-from cytoseed.models.weights import load_model
-from same import assert_same_objects
 
 OPERATORS = """
 RaiseException __and__ __contains__ __derive_index __is__ __isnot__ __not__ __or__ __range_length add add_ addmm
@@ -73,18 +70,6 @@ def test_no_objects(grey, pair):
     assert torch.equal(grey(nothing), nothing)
     assert torch.equal(pair(nothing), nothing.expand(1, 2, -1, -1))
     assert torch.equal(pair(nothing, args(target_segmentation=torch.tensor([[0, 1]]))), nothing)
-
-
-def test_a_real_model_on_a_real_image(tmp_path):
-    model = load_model("nuclei")
-    scripted = open_torchscript(to_torchscript(model, tmp_path / "instanseg.pt"))
-    image = prepare.normalise(torch.from_numpy(data.immunohistochemistry()[:256, :288].copy()).permute(2, 0, 1))[None]
-    labels = wanted(model, image)
-    assert labels.max() > 10
-    found = scripted(image)
-    assert_same_objects(found, labels, iou=0.99)
-    assert torch.equal(scripted(image), found)
-    assert not found.requires_grad
 
 
 def test_a_batch(grey):
@@ -202,9 +187,9 @@ def test_the_same_model_gives_the_same_bytes_and_no_paths(grey_model, tmp_path):
             assert b"src/cytoseed" not in archive.read(name)
 
 
-def test_constants_are_in_order(grey_model, tmp_path):
+def test_constants_are_in_order(grey_file):
     """The order of a set of texts differs from process to process."""
-    with zipfile.ZipFile(to_torchscript(grey_model, tmp_path / "one.pt")) as archive:
+    with zipfile.ZipFile(grey_file) as archive:
         files = [archive.read(name).decode() for name in archive.namelist() if "modules/conv" in name]
     classes = [text for file in files for text in file.split("class ")[1:]]  # a file can hold two
     assert len(classes) > 5
@@ -214,23 +199,23 @@ def test_constants_are_in_order(grey_model, tmp_path):
         assert lines == sorted(lines)
 
 
-def test_only_operators_that_older_libtorch_has(grey_model, tmp_path):
+def test_only_operators_that_older_libtorch_has(grey_file):
     """QuPath's is several years behind, and opens no file with an operator that it does not know.
 
     All of these are in PyTorch 2.0. Before another is added, look up since when it is there.
     """
-    with zipfile.ZipFile(to_torchscript(grey_model, tmp_path / "one.pt")) as archive:
+    with zipfile.ZipFile(grey_file) as archive:
         assert archive.read("archive/version").strip() == b"5"
         code = "".join(archive.read(name).decode() for name in archive.namelist() if name.endswith(".py"))
     assert set(re.findall(r"(?:torch|ops\.\w+)\.(\w+)\(", code)) <= set(OPERATORS.split())
 
 
 @pytest.mark.parametrize("is_scripted", [True, False])
-def test_classifiers_can_be_elsewhere_than_the_network(pair_model, tmp_path, is_scripted):
+def test_classifiers_can_be_elsewhere_than_the_network(pair_model, pair_folder, is_scripted):
     """As they must be on Apple's GPUs, of which there is none here; the device `meta` stands for another one."""
     module = exported(pair_model)
     if is_scripted:
-        module = open_torchscript(to_torchscript(pair_model, tmp_path / "instanseg.pt"))
+        module = open_torchscript(pair_folder / "instanseg.pt")
     module._move_classifiers(torch.device("meta"))
     places = {name: tensor.device.type for name, tensor in module.state_dict().items()}
     assert set(places.values()) == {"cpu", "meta"}

@@ -19,6 +19,7 @@ from cytoseed.results.save import save
 
 ALL = ("labels", "geojson", "table", "overlay", "objects", "tree")
 RECORD = "tissue.cytoseed.json"
+LOCK = "tissue.cytoseed"  # a kill leaves it, and holds nobody up
 
 
 def write_tree(result: Result, path: Path) -> None:
@@ -124,7 +125,7 @@ WISHES = {
 
 def shown(folder: Path) -> dict[str, bytes]:
     """Content of the folder under the names of results; of a folder all of its files."""
-    return {path.name: content(path) for path in folder.glob("tissue.*")} if folder.exists() else {}
+    return {path.name: content(path) for path in folder.glob("tissue.*") if path.name != LOCK}
 
 
 def content(path: Path) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -321,3 +323,27 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_shows_stays(nuclei: Result, 
     assert (tmp_path / "precious" / "file").read_text() == "kept"
     assert not (tmp_path / "tissue.tree").is_symlink()
     assert not (tmp_path / "tissue.labels.tif").is_symlink()
+
+
+def test_two_results_saved_at_once_are_never_mixed(nuclei: Result, tmp_path: Path) -> None:
+    ready, done = threading.Event(), threading.Event()
+
+    def hold(_: Result, path: Path) -> None:
+        path.write_text("first")
+        ready.set()
+        assert done.wait(60)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as other:
+        patch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=hold))
+        first = other.submit(nuclei.save, tmp_path, ("table",))
+        try:
+            assert ready.wait(60)
+            for overwrite in (False, True):
+                with pytest.raises(BlockingIOError, match=r"tissue\.cytoseed is being written to.*another folder"):
+                    changed(nuclei, settings={"min_size_px": 9}).save(tmp_path, ("labels",), overwrite)
+        finally:
+            done.set()
+        first.result()
+    assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
+    with pytest.raises(FileExistsError, match="min_size_px"):
+        changed(nuclei, settings={"min_size_px": 9}).save(tmp_path, ("labels",))

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from cytoseed.run.pipeline import run_tiles
+from cytoseed.run.executor import run_tiles
 from cytoseed.run.tile import TileInput
 from cytoseed.run.tiles import Grid
 

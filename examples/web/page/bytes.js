@@ -1,6 +1,6 @@
-// What the readers of pictures share.
+// Functions that the readers of images share.
 
-/** Undoes deflate, with the zlib header that PNG and TIFF have, of bytes in several parts. */
+/** Decompresses zlib data in several parts, as in PNG and TIFF. */
 export async function inflate(parts) {
   try {
     return await through(new DecompressionStream("deflate"), parts);
@@ -9,14 +9,14 @@ export async function inflate(parts) {
   }
 }
 
-/** Compresses bytes as `inflate` takes them. */
+/** Compresses bytes for `inflate`. */
 export const deflate = (bytes) => through(new CompressionStream("deflate"), [bytes]);
 
 /**
- * Gives the first samples of each pixel as planes.
+ * Splits the first samples of each pixel into planes.
  * @param {Float32Array} stored samples of one pixel after the other
- * @param {number} samples to a pixel
- * @param {number} kept of them
+ * @param {number} samples per pixel
+ * @param {number} number of samples to keep
  * @returns {Float32Array[]}
  */
 export function separate(stored, samples, kept) {

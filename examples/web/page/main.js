@@ -1,4 +1,4 @@
-// The page: takes an image, hands it to the worker, shows and saves what comes back.
+// The page: passes an image to the worker, shows and saves the result.
 
 import { toCsv, toGeoJson } from "./objects.js";
 import { writePng } from "./png.js";
@@ -17,8 +17,8 @@ let picture = null;
 let result = null;
 
 /**
- * Starts the thread with the model. A script at a blob's address is under the page's own policy, which a script of
- * its own address would not be: so the worker, too, can send nothing to any other place.
+ * Starts the thread with the model. A script from a blob address inherits the page's security policy, so the worker
+ * cannot send anything elsewhere either.
  */
 function startWorker() {
   worker?.terminate();
@@ -28,7 +28,7 @@ function startWorker() {
   const own = new Worker(address, { type: "module" });
   worker = own;
   worker.onmessage = ({ data }) => own === worker && HANDLERS[data.kind](data);
-  worker.onerror = () => fail("The page is not complete: run `npm run build`, and serve the folder `site`.");
+  worker.onerror = () => fail("The page is incomplete: run `npm run build`, and serve the folder `site`.");
   worker.postMessage({ kind: "load", base: new URL(".", location.href).href });
 }
 
@@ -82,7 +82,7 @@ function segment() {
   [asked, result, isWaiting] = [stated(), null, false];
   element("count").textContent = "–";
   if (!asked) {
-    fail("State the scale: the pixel size in µm, or the diameter of a nucleus in px.");
+    fail("Enter the scale: the pixel size in µm, or the diameter of a nucleus in px.");
     return;
   }
   isBusy = true;
@@ -90,7 +90,7 @@ function segment() {
   worker.postMessage({ kind: "segment", file, stated: asked });
 }
 
-/** Gives what the user states of the scale; null where a number is missing. */
+/** The scale that the user entered; null if a number is missing. */
 function stated() {
   const choice = element("scale").elements.scale.value;
   if (choice === "file") return {};
@@ -101,14 +101,14 @@ function stated() {
 
 function describe({ width, height, channels, bits, pixelSizeUm, pixelSizeSource }) {
   const um = pixelSizeUm && Number(pixelSizeUm.toPrecision(4));
-  const size = um ? `${um} µm/px (${pixelSizeSource})` : "pixel size not stated";
+  const size = um ? `${um} µm/px (${pixelSizeSource})` : "unknown pixel size";
   return `${width} × ${height} px, ${channels === 1 ? "grey" : "colour"}, ${bits} bit, ${size}`;
 }
 
 function scaleNotice() {
-  if (picture.factor !== 1) return `The model saw the image ${Number(picture.factor.toPrecision(3))} times as large.`;
+  if (picture.factor !== 1) return `The image was rescaled by ${Number(picture.factor.toPrecision(3))}.`;
   if (picture.pixelSizeUm || Object.keys(asked).length) return "";
-  return "Pixel size unknown, so taken as it is, which suits nuclei 8 to 40 px wide; for others state the scale.";
+  return "Unknown pixel size: not rescaled, which suits nuclei 8 to 40 px wide. For others, enter the scale.";
 }
 
 function wait(words, share) {
@@ -145,7 +145,7 @@ async function save(kind) {
   const { labels, rows, rings, pixelSizeUm } = result;
   const stem = file.name.replace(/\.[^.]+$/, "");
   if (kind === "labels" && rows.length > HIGHEST_ID) {
-    fail(`There are ${rows.length} nuclei; a PNG of 16 bits numbers ${HIGHEST_ID}: save the outlines or the table.`);
+    fail(`There are ${rows.length} nuclei, but a 16-bit PNG can number only ${HIGHEST_ID}: save the outlines or the table.`);
   } else if (kind === "labels") download(await writePng(labels, picture.width, picture.height), `${stem}.labels.png`);
   else if (kind === "geojson") download(new Blob([toGeoJson(rows, rings)]), `${stem}.geojson`);
   else download(new Blob([toCsv(rows, pixelSizeUm)]), `${stem}.csv`);

@@ -1,5 +1,5 @@
-// What an ONNX file says of itself. The runtime does not tell, so the file is read: a protobuf message whose field 14
-// holds pairs of a key (1) and a value (2).
+// Metadata of an ONNX file, which the runtime does not return: the file is a protobuf message whose field 14 holds pairs
+// of a key (1) and a value (2).
 
 const [METADATA, KEY, VALUE, TEXT] = [14, 1, 2, 2];
 
@@ -18,7 +18,7 @@ export function metadataOf(bytes) {
   return found;
 }
 
-/** Goes through the fields of a message that hold bytes: number and content of each. */
+/** Iterates over the fields of a message that hold bytes: number and content. */
 function* fields(bytes) {
   let at = 0;
   const number = () => {

@@ -1,9 +1,9 @@
-// What is known of each object, from the labels alone: its measurements, its outline, and files of both.
+// Measurements and outlines of objects from their labels, and files of both.
 
 /**
- * Keeps of each object its largest piece (neighbours are the four nearest pixels) and numbers objects from 1.
+ * Keeps the largest piece of each object (neighbours are the four nearest pixels) and numbers objects from 1.
  * @param {Int32Array} labels (H,W), 0 is background; changed in place
- * @returns {number} how many objects there are
+ * @returns {number} number of objects
  */
 export function wholeObjects(labels, width, height) {
   const pieces = new Int32Array(labels.length); // number of each pixel's piece, from 1
@@ -55,7 +55,7 @@ export function measure(labels, width, count) {
 }
 
 /**
- * Outlines objects along the edges of their pixels, so that filling the outlines gives the labels back.
+ * Outlines objects along the edges of their pixels, so that filling the outlines restores the labels.
  * @returns {number[][][][]} for each object, by id, its rings of [x, y] corners, closed; holes run the other way
  */
 export function outlines(labels, width, height, count) {
@@ -73,7 +73,7 @@ export function outlines(labels, width, height, count) {
   return rings;
 }
 
-/** Follows an edge with the object at the right hand, from the upper left corner of pixel (x, y) back to there. */
+/** Follows an edge with the object on the right, from the upper left corner of pixel (x, y) back to it. */
 function traced(at, label, startX, startY, see) {
   const ring = [];
   let [x, y, dx, dy] = [startX, startY, 1, 0];
@@ -90,7 +90,7 @@ function traced(at, label, startX, startY, see) {
   return [ring.at(-1), ...ring];
 }
 
-/** Writes measurements as CSV with the columns that `cytoseed segment` gives them. */
+/** Writes measurements as CSV with the columns of `cytoseed segment`. */
 export function toCsv(rows, pixelSizeUm) {
   const um = pixelSizeUm;
   const names = ["id", "centroid_x_px", "centroid_y_px", "area_px"];
@@ -111,7 +111,7 @@ export function toGeoJson(rows, rings) {
   return `{"type":"FeatureCollection","features":[\n${lines}\n]}\n`;
 }
 
-/** Makes a random UUID; crypto.randomUUID is not there on pages without https. */
+/** Makes a random UUID; crypto.randomUUID needs https. */
 function uuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;

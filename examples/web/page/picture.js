@@ -1,14 +1,14 @@
-// From a file to the values of its pixels.
+// Reading of image files.
 
 import { separate } from "./bytes.js";
 import { isPng, readPng } from "./png.js";
 import { isTiff, readTiff } from "./tiff.js";
 
-/** Most pixels that fit: the network's memory is the limit, and a browser gives it 4 GB at most. */
+/** Largest number of pixels: a browser gives the network at most 4 GB of memory. */
 export const MOST_PX = 1 << 25;
 
 /**
- * Reads an image, chosen by its content.
+ * Reads an image of any known format, recognised by its content.
  * @param {Blob} file
  * @returns {Promise<{width: number, height: number, planes: Float32Array[], bits: number, pixelSizeUm?: number,
  *   pixelSizeSource?: string}>} one plane (H,W) of a grey image, three of a coloured one, values as stored
@@ -25,21 +25,21 @@ export async function readPicture(file) {
   const { width, height } = picture;
   if (width * height > MOST_PX) {
     throw new Error(
-      `The image has ${width} × ${height} pixels, more than a browser's memory holds: ` +
-        `${MOST_PX >> 20} megapixels are the most here. \`cytoseed segment\` takes images of any size.`,
+      `The image has ${width} × ${height} pixels, too many for a browser's memory: the limit is ` +
+        `${MOST_PX >> 20} megapixels. \`cytoseed segment\` takes images of any size.`,
     );
   }
   if (picture.planes.some((plane) => !plane.every(Number.isFinite))) {
-    throw new Error("The image holds values that are no numbers (NaN) or infinite.");
+    throw new Error("The image contains NaN or infinite values.");
   }
   return picture;
 }
 
-/** Lets the browser decode what it knows: JPEG, WebP, AVIF, GIF, BMP. */
+/** Lets the browser decode other formats: JPEG, WebP, AVIF, GIF, BMP. */
 async function decode(file) {
   const asStored = { colorSpaceConversion: "none", imageOrientation: "none", premultiplyAlpha: "none" };
   const bitmap = await createImageBitmap(file, asStored).catch(() => {
-    throw new Error("This is no image that the page can read: PNG, TIFF, JPEG and WebP are.");
+    throw new Error("This file is not an image that the page can read: use PNG, TIFF, JPEG or WebP.");
   });
   const { width, height } = bitmap;
   if (width * height > MOST_PX) return { width, height, planes: [], bits: 0 };

@@ -1,5 +1,4 @@
-// PNG with the values as they are stored. A canvas would give 8 bits, in the colours of the screen, and some
-// browsers add noise to what is read from it.
+// PNG with its stored values. A canvas would return 8 bits in screen colours, and some browsers add noise to them.
 
 import { deflate, inflate, separate } from "./bytes.js";
 
@@ -13,9 +12,9 @@ export const isPng = (bytes) => SIGNATURE.every((value, index) => bytes[index] =
 /**
  * Reads a PNG of any kind.
  * @param {Uint8Array} bytes the whole file
- * @param {number} mostPx more pixels are refused before they are decoded
+ * @param {number} mostPx images with more pixels are not decoded
  * @returns {Promise<{width: number, height: number, planes: Float32Array[], bits: number}>} one plane (H,W) if it is
- *   grey, else three, without alpha; none of an image that was refused
+ *   grey, otherwise three, without alpha; none if not decoded
  */
 export async function readPng(bytes, mostPx) {
   const { header, palette, data } = chunksOf(bytes);
@@ -45,7 +44,7 @@ export async function readPng(bytes, mostPx) {
 }
 
 /**
- * Writes a grey PNG of 16 bits.
+ * Writes a 16-bit grey PNG.
  * @param {Int32Array} values (H,W), from 0 to 65535
  * @returns {Promise<Blob>}
  */
@@ -86,7 +85,7 @@ function chunksOf(bytes) {
   return { header, palette, data };
 }
 
-/** Undoes the filters of lines in place; each is a byte that names the filter and `length` bytes. */
+/** Undoes the filters of lines in place; a line is a byte for its filter and `length` bytes. */
 function unfilter(lines, start, rows, length, step) {
   for (let row = 0; row < rows; row++) {
     const at = start + row * (length + 1) + 1;

@@ -1,4 +1,4 @@
-// Normalisation by percentiles, as src/cytoseed/core/prepare.py has it, for models that do not do it themselves.
+// Normalisation by percentiles, as in src/cytoseed/core/prepare.py, for models that do not include it.
 
 import { roundHalfEven } from "./scale.js";
 
@@ -6,7 +6,7 @@ const ONE_IN = 1000; // pixels lies below percentile 0.1, and as many above perc
 const [CLIP_LOW, CLIP_HIGH] = [-0.5, 1.5];
 
 /**
- * Maps percentile 0.1 of a plane to 0 and percentile 99.9 to 1, clipped to [-0.5, 1.5]; one of a single value is 0.
+ * Maps percentile 0.1 of a plane to 0 and percentile 99.9 to 1, clipped to [-0.5, 1.5]; a constant plane becomes 0.
  * @param {Float32Array} plane (H,W), finite
  * @returns {Float32Array} (H,W)
  */

@@ -5,10 +5,10 @@ const [SMALLEST, LARGEST] = [1 / 256, 16];
 const NOMINAL_DIAMETER_UM = 8.5;
 
 /**
- * Decides at what size the model sees an image.
+ * Computes the size at which the model processes an image.
  * @param {{width: number, height: number, pixelSizeUm?: number}} picture
- * @param {{pixelSizeUm?: number, diameterPx?: number}} stated by the user; goes before what the file says
- * @param {number} modelUm pixel size that the model wants
+ * @param {{pixelSizeUm?: number, diameterPx?: number}} entered by the user; takes precedence over the file
+ * @param {number} modelUm the model's pixel size
  * @returns {{width: number, height: number, factor: number}}
  */
 export function seenSize(picture, stated, modelUm) {
@@ -18,7 +18,7 @@ export function seenSize(picture, stated, modelUm) {
   else if (um) factor = um / modelUm;
   if (Math.abs(factor - 1) <= SAME_SCALE) factor = 1;
   if (!(factor >= SMALLEST && factor <= LARGEST)) {
-    throw new Error("That would make the image absurdly large or small: check the pixel size or the diameter.");
+    throw new Error("The image would become absurdly large or small: check the pixel size or the diameter.");
   }
   const scaled = (side) => Math.max(1, roundHalfEven(side * factor));
   return { width: scaled(picture.width), height: scaled(picture.height), factor };
@@ -71,7 +71,7 @@ export function rescaleLabels(labels, from, to) {
 
 const nearest = (place, small, full) => Math.floor(((2 * place + 1) * small) / (2 * full));
 
-/** Tells which lines of the source make each line of the output: a triangle around its centre. */
+/** Source lines and weights of each output line: a triangle around its centre. */
 function taps(source, count) {
   const step = source / count;
   const reach = Math.max(1, step);

@@ -103,7 +103,7 @@ function requireOnePlane(page, others, samples, description) {
   const ofOme = (told('SizeC="(\\d+)"') / samples) * told('SizeZ="(\\d+)"') * told('SizeT="(\\d+)"');
   if (same.length || told("^images=(\\d+)") > 1 || ofOme > 1) {
     throw new Error(
-      "The TIFF holds several channels or planes: save one of them as a file of its own. " +
+      "The TIFF holds several channels or planes: save one of them as a separate file. " +
         "`cytoseed segment` takes such files, with --channels.",
     );
   }
@@ -115,14 +115,14 @@ function channelsOf(page, samples) {
   const alpha = ALPHA.includes(page(TAG.extra, true)?.at(-1)) && samples > 1 ? 1 : 0;
   if (colours === RGB && (samples === 3 || samples === 4)) return 3;
   if (GREY.includes(colours) && [1, 3].includes(samples - alpha)) return samples - alpha;
-  throw new Error("The TIFF has colours of a palette or YCbCr, or an odd number of channels: save it as grey or RGB.");
+  throw new Error("The TIFF uses a palette, YCbCr or an unsupported number of channels: save it as grey or RGB.");
 }
 
 async function decode(bytes, page, { width, height, samples, kept, bits }) {
   const Numbers = NUMBERS[`${page(TAG.format) ?? 1}/${bits}`];
   const unpack = DECODERS[page(TAG.compression) ?? 1];
-  if (!Numbers) throw new Error("The TIFF's values are not of 8, 16 or 32 bits: save it with 8 or 16.");
-  if (!unpack) throw new Error("The TIFF is compressed in a way that the page does not know: save it with Deflate.");
+  if (!Numbers) throw new Error("The TIFF's values do not have 8, 16 or 32 bits: save it with 8 or 16.");
+  if (!unpack) throw new Error("The TIFF uses a compression that the page does not support: save it with Deflate.");
   const isTiled = page(TAG.tileWidth) !== undefined;
   const across = isTiled ? page(TAG.tileWidth) : width;
   const down = isTiled ? page(TAG.tileHeight) : Math.min(height, page(TAG.rowsPerStrip) ?? height);

@@ -17,7 +17,7 @@ const RUNTIME = "vendor/ort-wasm-simd-threaded.wasm";
 const EXPORT = "cytoseed export nuclei --to onnx --output model";
 const MOST_SEEN_PX = 1 << 23; // 2048 x 2048 px four times over; twice that is beyond the 4 GB that a browser gives
 const OUT_OF_MEMORY =
-  "The browser ran out of memory: give a part of the image, or use `cytoseed segment`, which takes images of any size.";
+  "The browser ran out of memory: use a part of the image, or `cytoseed segment`, which takes images of any size.";
 let model; // {session, channels, targets, pixelSizeUm, isRaw}
 
 onmessage = async ({ data }) => {
@@ -38,7 +38,7 @@ async function load(base) {
     postMessage({ kind: "loading", share: 0.75 * shares[0] + 0.25 * shares[1] }); // the runtime is the larger
   };
   const [runtime, bytes] = await Promise.all([
-    download(new URL(RUNTIME, base), report(0), "The page is not complete: run `npm run build`."),
+    download(new URL(RUNTIME, base), report(0), "The page is incomplete: run `npm run build`."),
     download(new URL(MODEL, base), report(1), `The model is missing: \`${EXPORT}\`, then \`npm run build\`.`),
   ]);
   ort.env.wasm.wasmBinary = runtime;
@@ -52,8 +52,8 @@ async function load(base) {
     pixelSizeUm: Number(about.pixel_size_um),
     isRaw: about.input !== "normalised",
   };
-  if (!model.pixelSizeUm) throw new Error(`The model states no pixel size. Make it with \`${EXPORT}\`.`);
-  if (model.targets > 1) throw new Error("The model finds nuclei and cells; this page shows objects of one kind.");
+  if (!model.pixelSizeUm) throw new Error(`The model has no pixel size. Export it with \`${EXPORT}\`.`);
+  if (model.targets > 1) throw new Error("The model finds nuclei and cells, but this page shows only one kind of object.");
   postMessage({ kind: "ready", name: about.name, version: about.version, licence: about.licence });
 }
 
@@ -83,12 +83,12 @@ async function segment(file, stated) {
   const seen = seenSize(picture, stated, model.pixelSizeUm);
   if (seen.width * seen.height > MOST_SEEN_PX) {
     throw new Error(
-      `At this scale the model would see ${seen.width} × ${seen.height} pixels, more than a browser's memory holds. ` +
+      `At this scale the image has ${seen.width} × ${seen.height} pixels, too many for a browser's memory. ` +
         "`cytoseed segment` takes images of any size.",
     );
   }
   if (planes.length !== 1 && planes.length !== model.channels) {
-    throw new Error(`The image has ${planes.length} channels, the model takes ${model.channels}: save one of them.`);
+    throw new Error(`The image has ${planes.length} channels, but the model takes ${model.channels}: save one of them.`);
   }
   const [image, channels] = [toBitmap(picture), planes.length];
   const about = { image, width, height, channels, bits, pixelSizeUm, pixelSizeSource, factor: seen.factor };

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,12 +17,8 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 
-FAILED = 1
-"""Exit code if some of the work failed."""
-MISUSED = 2
-"""Exit code if an argument is wrong; nothing was done."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: some of the work failed; an argument is wrong, and nothing was done; Ctrl-C."""
 
 _NAMED = 5  # images named in a note at most
 
@@ -46,6 +45,17 @@ def print_entry(title: str, *lines: str) -> None:
 
 
 @contextmanager
+def progress_bar(title: str, total: float | None = None) -> Iterator[tuple[Callable[..., None], Callable[[str], None]]]:
+    """Progress of some work: a function that updates a bar on a terminal, and one that prints a line elsewhere."""
+    from rich.progress import Progress
+
+    console = plain_console()
+    with Progress(console=console, disable=not console.is_terminal) as bars:
+        update = functools.partial(bars.update, bars.add_task(title, total=total))
+        yield update, (lambda line: None if console.is_terminal else console.print(line))
+
+
+@contextmanager
 def exit_on_mistake(code: int) -> Iterator[None]:
     """Turn a user's mistake into one line on stderr and an exit code, and Ctrl-C into its own code."""
     try:
@@ -58,9 +68,31 @@ def exit_on_mistake(code: int) -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
-def run_each(items: Iterable[_Item], name: Callable[[_Item], str], work: Callable[[_Item], bool]) -> None:
+def run_each(
+    items: Iterable[_Item],
+    name: Callable[[_Item], str],
+    work: Callable[[_Item], bool],
+    notes: Notes | None = None,
+    threads: int = 1,
+) -> None:
     """Work on several items; report failures, continue, and exit with `FAILED` if there were any."""
-    done = [_succeeds(item, name, work) for item in items]
+
+    def succeeds(item: _Item) -> bool:
+        try:
+            return work(item)
+        except (*MISTAKES, MemoryError) as error:
+            print_error(one_line(error, name(item)))
+            return False
+
+    try:
+        if threads == 1:
+            done = [succeeds(item) for item in items]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                done = list(pool.map(succeeds, items))
+    finally:
+        if notes is not None:
+            notes.close()
     failed = done.count(False)
     if failed and len(done) > 1:
         print_note(f"{failed} of {len(done)} failed, as reported above")
@@ -68,32 +100,23 @@ def run_each(items: Iterable[_Item], name: Callable[[_Item], str], work: Callabl
         raise typer.Exit(FAILED)
 
 
-def _succeeds(item: _Item, name: Callable[[_Item], str], work: Callable[[_Item], bool]) -> bool:
-    try:
-        return work(item)
-    except (*MISTAKES, MemoryError) as error:
-        print_error(one_line(error, name(item)))
-        return False
-
-
 def one_line(error: BaseException, name: str = "") -> str:
     """Message of an error, in one line that contains a name."""
-    text = " ".join(str(error).split()) or ("not enough memory" if isinstance(error, MemoryError) else "failed")
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) and not text.startswith("not enough memory"):  # of NumPy
+        text = f"not enough memory ({text or 'no details'}); segment a part of the image"
+    text = text or "failed"
     return text if name in text else f"{name}: {text}"
 
 
 def print_error(message: str) -> None:
     """Print an error to stderr."""
-    _print(f"error: {message}")
+    sys.stderr.write(f"error: {message}\n")  # not typer.echo, which bypasses progress bars and breaks them
 
 
 def print_note(message: str) -> None:
     """Print a note to stderr, about something that the user may not have intended."""
-    _print(f"note: {message}")
-
-
-def _print(line: str) -> None:
-    sys.stderr.write(f"{line}\n")  # not typer.echo, which bypasses progress bars and breaks them
+    sys.stderr.write(f"note: {message}\n")
 
 
 class Notes:
@@ -101,13 +124,15 @@ class Notes:
 
     def __init__(self) -> None:
         self._images: dict[str, list[str]] = {}
+        self._lock = threading.Lock()
 
     def add(self, image: str, text: str) -> None:
         """Print a note on an image, unless the same text was printed for another."""
-        images = self._images.setdefault(text, [])
-        images.append(image)
-        if len(images) == 1:
-            print_note(f"{image}: {text}")
+        with self._lock:
+            images = self._images.setdefault(text, [])
+            images.append(image)
+            if len(images) == 1:
+                print_note(f"{image}: {text}")
 
     def close(self) -> None:
         """Print the other images that each note applies to."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console, print_entry, run_each
+from cytoseed.cli.flags import FormatsOption
 
 if TYPE_CHECKING:
     from cytoseed.results import Result
@@ -21,9 +20,7 @@ def convert(
         list[str],
         typer.Argument(metavar="RESULT", help="Stored results (files that end in .objects.zip), or folders of them."),
     ],
-    formats: Annotated[
-        str, typer.Option("--format", "-f", help="Formats to write, with commas between: see `cytoseed formats`.")
-    ] = "",
+    formats: FormatsOption = "",
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Folder to write to; by default that of each result.")
     ] = None,
@@ -40,6 +37,7 @@ def convert(
     The files are those that `segment` would have written. Existing files are kept.
     """
     with exit_on_mistake(MISUSED):
+        from cytoseed.cli.inputs import find_results
         from cytoseed.paths import as_path, require_writable
         from cytoseed.results.writers import check_formats
 
@@ -91,39 +89,6 @@ def _save(result: Result, path: Path, folder: Path, names: tuple[str, ...], over
     files = result.save(folder, names, overwrite)
     of_formats = zip(names, files, strict=False)  # the last file is the record
     return [str(file) for name, file in of_formats if name in missing and not same_file(file, path)]
-
-
-def find_results(inputs: Sequence[str]) -> tuple[Path, ...]:
-    """Files of stored results, each once, named by files, folders or patterns such as `a/*.objects.zip`."""
-    found: dict[Path, Path] = {}
-    for name in inputs:
-        for path in _results_at(name):
-            found.setdefault(path.resolve(), path)
-    return tuple(found.values())
-
-
-def _results_at(name: str) -> list[Path]:
-    from cytoseed.images import is_url
-    from cytoseed.results.formats.objects_zip import SUFFIX
-
-    if is_url(name):
-        raise ValueError(f"{name}: stored results are read from local files only; copy it, then convert the copy")
-    path = Path(name)
-    if path.is_dir():
-        found = sorted(path.iterdir())
-    elif path.exists():
-        return [path]
-    elif glob.has_magic(name):
-        found = [Path(entry) for entry in sorted(glob.glob(name, recursive=True))]
-    else:
-        raise FileNotFoundError(f"there is no file or folder {name!r}; check the name")
-    found = [one for one in found if one.name.endswith(SUFFIX) and not one.name.startswith(".") and one.is_file()]
-    if not found:
-        raise FileNotFoundError(
-            f"no stored result found in {name!r}: those are files that end in {SUFFIX}, which `cytoseed segment` "
-            f"writes; for a run whose folder STEM.cytoseed still exists, with --resume --format objects"
-        )
-    return found
 
 
 def formats() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console, print_entry, print_note
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_entry, print_note, progress_bar
 from cytoseed.settings import is_non_commercial
 
 if TYPE_CHECKING:
@@ -44,18 +44,14 @@ def prepare(
     Existing equal files are kept: after an interruption, run the same command again.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.learn.datasets import find_source, prepare_source
+        from cytoseed.learn import datasets
 
-        source = find_source(name)
+        source = datasets.find_source(name)
         source.find_images(downloaded)
     with exit_on_mistake(FAILED):
-        from rich.progress import Progress
-
-        console = plain_console()
-        with Progress(console=console, disable=not console.is_terminal) as bars:
-            bar = bars.add_task(f"preparing {name}")
-            prepared = prepare_source(
-                source, downloaded, out, lambda done, total: bars.update(bar, completed=done, total=total)
+        with progress_bar(f"preparing {name}") as (update, _):
+            prepared = datasets.prepare(
+                source, downloaded, out, lambda done, total: update(completed=done, total=total)
             )
         _show(prepared)
 

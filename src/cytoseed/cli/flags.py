@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -20,21 +21,23 @@ _UNITS = {"um": "µm", "px": "px"}
 _LISTS = {"channels": "A,B,...", "region": "X,Y,W,H", "scale_range": "LOW,HIGH"}
 
 
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="Name of a model (see `cytoseed models`) or its folder.")
+]
+DataOption = Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/data.md.")]
+DatasetOption = Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+FormatsOption = Annotated[
+    str, typer.Option("--format", "-f", help="Formats to write, with commas between: see `cytoseed formats`.")
+]
+
+
 def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Callable[[Callable[..., None]], Any]:
-    """Add a flag for each field of a settings class to a command, and sort all its flags into panels of `--help`.
+    """Decorator of a command that adds a flag for each field of a settings class, in panels of `--help`.
 
-    Parameters
-    ----------
-    settings
-        A dataclass of `cytoseed.settings`. Field `min_size_px` becomes `--min-size`, in px; its documentation becomes
-        the help. A tuple is given as one text, with commas.
-    panels
-        Title of each panel, with the names of its fields and of the command's own options, in order.
-
-    Returns
-    -------
-    Callable
-        Decorator of a command with a parameter `given`, a dictionary of the fields whose flags were given.
+    Field `min_size_px` becomes `--min-size`, in px; its documentation becomes the help; a tuple is given as one text,
+    with commas. `panels` has the names of fields and of the command's own options, in order, by title. The command
+    has a parameter `given`: a dictionary of the fields whose flags were given.
     """
     hints = get_type_hints(settings)
     texts = _documentation(settings)

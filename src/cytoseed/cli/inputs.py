@@ -1,9 +1,9 @@
-"""Images named on the command line: files, folders and patterns, local or at URLs."""
+"""Files named on the command line by files, folders and patterns, local or at URLs: images, and stored results."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -14,24 +14,15 @@ _SUFFIXES = (*_PICTURES, *_SLIDES)  # in folders and patterns; a file named by i
 def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
     """Images named by files, folders (the images directly in them) or patterns such as `a/*.tif`, local or at URLs.
 
-    Each image once, in the order of `inputs`; hidden files and results of cytoseed in folders and patterns are skipped.
-
-    Raises
-    ------
-    FileNotFoundError
-        An input without an image.
-    ValueError
-        Two images whose results would have the same name.
+    Each image once, in the order of `inputs`; hidden files and results of cytoseed in folders and patterns are
+    skipped. Two images whose results would have the same name are refused.
     """
     from cytoseed.paths import display
     from cytoseed.results import stem_of
 
-    found: dict[Path, Path] = {}
-    for name in inputs:
-        for path in _images_at(name):
-            found.setdefault(path.resolve() if isinstance(path, Path) else path, path)
+    found = _each_once(path for name in inputs for path in _images_at(name))
     by_stem: dict[str, Path] = {}
-    for path in found.values():
+    for path in found:
         stem = stem_of(display(path))
         other = by_stem.setdefault(stem, path)
         if other is not path:
@@ -39,6 +30,20 @@ def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
                 f"{display(other)} and {display(path)} would both be written as {stem!r}; rename one, segment them "
                 f"into different folders, or name only one kind of files, such as '{path.parent / f'*{path.suffix}'}'"
             )
+    return found
+
+
+def find_results(inputs: Sequence[str]) -> tuple[Path, ...]:
+    """Files of stored results, each once, named by files, folders or patterns such as `a/*.objects.zip`."""
+    return _each_once(path for name in inputs for path in _results_at(name))
+
+
+def _each_once(paths: Iterable[Path]) -> tuple[Path, ...]:
+    from cytoseed.paths import is_remote
+
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path if is_remote(path) else path.resolve(), path)
     return tuple(found.values())
 
 
@@ -46,23 +51,47 @@ def _images_at(name: str) -> list[Path]:
     from cytoseed.images import is_image_folder, list_images
     from cytoseed.paths import as_path, is_remote
 
-    path, deeper = as_path(name), ""
+    path = as_path(name)
     if is_remote(path):
         found = [as_path(one) for one in list_images(name, _is_picture)]
-    elif is_image_folder(path):
-        found = [path]
-    elif path.is_dir():
-        found = [entry for entry in sorted(path.iterdir()) if _is_image(entry)]
-        deeper = f"; '{path / '**' / '*.tif'}' also looks in the folders inside it"
-    elif path.exists() or path.is_symlink():
-        found = [path]
-    elif glob.has_magic(str(path)):
-        found = [entry for entry in map(Path, sorted(glob.glob(str(path), recursive=True))) if _is_image(entry)]
     else:
-        raise FileNotFoundError(f"there is no file or folder {name!r}; check the name")
+        found = [path] if is_image_folder(path) else _expand(path, _is_image)
     if not found:
+        deeper = (
+            f"; '{path / '**' / '*.tif'}' also looks in the folders inside it"
+            if isinstance(path, Path) and path.is_dir()
+            else ""
+        )
         raise FileNotFoundError(f"no image found in {name!r}; looked for {', '.join(_SUFFIXES)}{deeper}")
     return found
+
+
+def _results_at(name: str) -> list[Path]:
+    from cytoseed.paths import is_url
+    from cytoseed.results.formats.objects_zip import SUFFIX
+
+    if is_url(name):
+        raise ValueError(f"{name}: stored results are read from local files only; copy it, then convert the copy")
+    found = _expand(
+        Path(name), lambda path: path.name.endswith(SUFFIX) and not path.name.startswith(".") and path.is_file()
+    )
+    if not found:
+        raise FileNotFoundError(
+            f"no stored result found in {name!r}: those are files that end in {SUFFIX}, which `cytoseed segment` "
+            f"writes; for a run whose folder STEM.cytoseed still exists, with --resume --format objects"
+        )
+    return found
+
+
+def _expand(path: Path, accepts: Callable[[Path], bool]) -> list[Path]:
+    """Accepted entries of a folder, a file of any kind, or accepted files that match a pattern."""
+    if path.is_dir():
+        return [entry for entry in sorted(path.iterdir()) if accepts(entry)]
+    if path.exists() or path.is_symlink():
+        return [path]
+    if glob.has_magic(str(path)):
+        return [entry for entry in map(Path, sorted(glob.glob(str(path), recursive=True))) if accepts(entry)]
+    raise FileNotFoundError(f"there is no file or folder {str(path)!r}; check the name")
 
 
 def _is_picture(name: str) -> bool:

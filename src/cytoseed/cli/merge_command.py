@@ -34,7 +34,4 @@ def merge(
             console.print(f"{stem}: {counted} -> {output}")
             return not run.failures
 
-        try:
-            run_each(stems, str, work)
-        finally:
-            notes.close()
+        run_each(stems, str, work, notes)

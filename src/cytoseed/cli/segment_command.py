@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake
-from cytoseed.cli.flags import settings_flags
+from cytoseed.cli.flags import FormatsOption, ModelOption, settings_flags
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ PANELS = {
     "Advanced": ("device", "precision"),
 }
 
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Name of a model (see `cytoseed models`) or its folder.")
-]
-
 
 @settings_flags(SegmentOptions, PANELS)
 def segment(
@@ -40,9 +36,7 @@ def segment(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the results; may be a URL.")],
     *,
     model: ModelOption = "nuclei",
-    formats: Annotated[
-        str, typer.Option("--format", "-f", help="Formats to write, with commas between: see `cytoseed formats`.")
-    ] = _FORMATS,
+    formats: FormatsOption = _FORMATS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again and replace existing results.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run on a large image.")] = False,
     workers: Annotated[
@@ -67,26 +61,24 @@ def segment(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.cli.inputs import find_images
-        from cytoseed.cli.segment_images import make_job, segment_images
+        from cytoseed.cli.segment_images import prepare_requests, segment_images
 
         if overwrite and resume:
             raise ValueError("--overwrite starts anew and --resume continues a run: give one of them")
         paths = find_images(inputs)
         if shard and (workers is not None or scheduler):
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")
-        options, kinds = SegmentOptions(**given), formats.split(",")
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
-        job = make_job(model, options, output, kinds, existing, shard)
+        options = SegmentOptions(**given)
+        requests = prepare_requests(model, options, output, formats.split(","), existing, shard)
     with exit_on_mistake(FAILED):
         if workers is None and not scheduler:
-            failed = segment_images(job, paths)
+            segment_images(requests, paths)
         else:
             from cytoseed.run.cluster import Cluster
 
             with Cluster(workers, scheduler or None, patience) as cluster:
-                failed = segment_images(job, paths, cluster)
-    if failed:
-        raise typer.Exit(FAILED)
+                segment_images(requests, paths, cluster)
 
 
 def demo(
@@ -95,11 +87,9 @@ def demo(
 ) -> None:
     """Segment an example image of scikit-image: a section stained with hematoxylin and, in brown, DAB."""
     with exit_on_mistake(MISUSED):
-        from cytoseed.cli.segment_images import make_job, segment_images, write_example
+        from cytoseed.cli.segment_images import prepare_requests, segment_images, write_example
 
         options = SegmentOptions(stain="haematoxylin")
-        job = make_job(model, options, output, _FORMATS.split(","), "overwrite")
+        requests = prepare_requests(model, options, output, _FORMATS.split(","), "overwrite")
     with exit_on_mistake(FAILED):
-        failed = segment_images(job, [write_example(output)])
-    if failed:
-        raise typer.Exit(FAILED)
+        segment_images(requests, [write_example(output)])

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console
-from cytoseed.cli.flags import settings_flags
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, progress_bar
+from cytoseed.cli.flags import DataOption, DatasetOption, DeviceOption, settings_flags
 from cytoseed.settings import RECIPES, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from cytoseed.learn.evaluate import Accuracy
     from cytoseed.learn.samples import TrainValSplit
     from cytoseed.learn.train import TrainProgress, TrainResult
     from cytoseed.models.weights import Model
 
+_FIGURES = ("f1", "f1_mean", "aji")
 PANELS = {
     "Data and output": ("data", "dataset", "output", "resume"),
     "Model": ("start", "network", "teacher", "name", "model_pixel_size"),
@@ -38,7 +37,7 @@ PANELS = {
 
 @settings_flags(TrainConfig, PANELS)
 def train(
-    data: Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/data.md.")],
+    data: DataOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for models, log and checkpoint.")],
     *,
     recipe: Annotated[
@@ -55,8 +54,8 @@ def train(
         float | None,
         typer.Option(metavar="µm", help="Pixel size of the model; by default that of --from, or 0.5."),
     ] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    dataset: DatasetOption = None,
+    device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the output.")] = False,
     given: Mapping[str, Any],
 ) -> None:
@@ -83,7 +82,14 @@ def train(
         from cytoseed.learn.train import train as run_training
 
         typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
-        with _progress(settings.steps) as report:
+        with progress_bar("training", settings.steps) as (update, print_line):
+
+            def report(progress: TrainProgress) -> None:
+                text = f"loss {progress.loss:.3f}, best mean F1 {progress.best_f1_mean:.3f}"
+                update(completed=progress.step, description=text)
+                speed = f"{progress.crops_per_second:.1f} crops/s"
+                print_line(f"step {progress.step} of {progress.steps}: {text}, {speed}")
+
             trained = run_training(samples, model, settings, output, device, resume, report, teacher=teacher_model)
         typer.echo(_comparison(trained))
         if trained.best_step == 0:
@@ -97,10 +103,10 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
         raise ValueError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     values: Any = {}
     if file is not None:
-        if not file.is_file():
-            raise FileNotFoundError(f"config is {str(file)!r}: there is no such file")
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"config is {str(file)!r}: there is no such file") from error
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON: {error}") from error
         if not isinstance(values, dict):
@@ -135,31 +141,9 @@ def _comparison(trained: TrainResult) -> str:
     """Table of scores on the validation images, before and after."""
     from cytoseed.learn.evaluate import align
 
-    def values(figure: Accuracy) -> tuple[str, str, str]:
-        return f"{figure.f1:.3f}", f"{figure.f1_mean:.3f}", f"{figure.aji:.3f}"
-
-    before = {figure.name: values(figure) for figure in trained.before}
+    before = {figure.name: figure for figure in trained.before}
     rows: list[tuple[str, ...]] = [("validation images", "F1@0.5", "mean F1", "AJI")]
     for after in trained.after:
-        pairs = zip(before.get(after.name, ("",) * 3), values(after), strict=True)
-        rows.append((after.name, *(f"{old} -> {new}" if old else new for old, new in pairs)))
+        pairs = [(getattr(before.get(after.name), name, None), getattr(after, name)) for name in _FIGURES]
+        rows.append((after.name, *(f"{new:.3f}" if old is None else f"{old:.3f} -> {new:.3f}" for old, new in pairs)))
     return align(rows)
-
-
-@contextmanager
-def _progress(steps: int) -> Iterator[Callable[[TrainProgress], None]]:
-    """Progress of a training: a bar on a terminal, otherwise a line per report."""
-    from rich.progress import Progress as Bars
-
-    console = plain_console()
-    with Bars(console=console, disable=not console.is_terminal) as bars:
-        bar = bars.add_task("training", total=steps)
-
-        def report(progress: TrainProgress) -> None:
-            text = f"loss {progress.loss:.3f}, best mean F1 {progress.best_f1_mean:.3f}"
-            bars.update(bar, completed=progress.step, description=text)
-            if not console.is_terminal:
-                speed = f"{progress.crops_per_second:.1f} crops/s"
-                console.print(f"step {progress.step} of {progress.steps}: {text}, {speed}")
-
-        yield report

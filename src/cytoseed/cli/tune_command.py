@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, progress_bar
+from cytoseed.cli.flags import DataOption, DatasetOption, DeviceOption, ModelOption
 from cytoseed.settings import ModelConfig
 
 if TYPE_CHECKING:
@@ -20,13 +20,11 @@ _FIGURES = (("F1@0.5", "f1"), ("mean F1", "f1_mean"), ("AJI", "aji"))
 
 
 def tune(
-    data: Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/data.md.")],
+    data: DataOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the copy of the model.")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Name of a model (see `cytoseed models`) or its folder.")
-    ] = "nuclei",
-    dataset: Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    model: ModelOption = "nuclei",
+    dataset: DatasetOption = None,
+    device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in the output folder.")] = False,
 ) -> None:
     """Choose the thresholds of a model on validation images, and write a copy of the model with them.
@@ -45,8 +43,8 @@ def tune(
 
         images = "1 image" if len(samples) == 1 else f"{len(samples)} images"
         typer.echo(f"thresholds are chosen on the {images} {origin}")
-        with _progress(len(samples)) as report:
-            tuned = search(loaded, samples, output, device, report, overwrite=overwrite)
+        with progress_bar("running the network", len(samples)) as functions:
+            tuned = search(loaded, samples, output, device, _reporter(*functions), overwrite=overwrite)
         typer.echo(_comparison(loaded.config, tuned))
         typer.echo(f"model with these thresholds -> {tuned.folder}")
 
@@ -74,29 +72,23 @@ def _find_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) 
     return samples, "in the data, since none is marked as val"
 
 
-@contextmanager
-def _progress(images: int) -> Iterator[Callable[[TuneProgress], None]]:
-    """Progress of a search: a bar on a terminal, otherwise a line per better set of thresholds."""
-    from rich.progress import Progress as Bars
-
-    console = plain_console()
+def _reporter(update: Callable[..., None], print_line: Callable[[str], None]) -> Callable[[TuneProgress], None]:
+    """Report the progress of a search; away from terminals, a line per better set of thresholds."""
     best = 0.0
-    with Bars(console=console, disable=not console.is_terminal, transient=True) as bars:
-        bar = bars.add_task("running the network", total=images)
 
-        def report(progress: TuneProgress) -> None:
-            nonlocal best
-            if not progress.tried:
-                bars.update(bar, completed=progress.images_done)
-                return
-            sets = "1 set" if progress.tried == 1 else f"{progress.tried} sets"
-            text = f"{sets} of thresholds tried, best mean F1 {progress.best_f1_mean:.4f}"
-            bars.update(bar, description=text, total=None)
-            if not console.is_terminal and progress.best_f1_mean > best:
-                console.print(text)
-            best = max(best, progress.best_f1_mean)
+    def report(progress: TuneProgress) -> None:
+        nonlocal best
+        if not progress.tried:
+            update(completed=progress.images_done)
+            return
+        sets = "1 set" if progress.tried == 1 else f"{progress.tried} sets"
+        text = f"{sets} of thresholds tried, best mean F1 {progress.best_f1_mean:.4f}"
+        update(description=text, total=None)
+        if progress.best_f1_mean > best:
+            print_line(text)
+        best = max(best, progress.best_f1_mean)
 
-        yield report
+    return report
 
 
 def _comparison(config: ModelConfig, tuned: TuneResult) -> str:

@@ -1,7 +1,7 @@
-"""A model is a folder: its weights in `model.safetensors`, everything else about it in `config.json`.
+"""Models as folders: weights in `model.safetensors`, everything else in `config.json`.
 
-Models are found by name (those inside the package, then those in the folders that the environment variable
-`CYTOSEED_MODELS` lists) or by the path of their folder. Nothing is downloaded and nothing is unpickled.
+Models are found by name (bundled ones, then those in the folders of the environment variable `CYTOSEED_MODELS`) or by
+the path of their folder. Nothing is downloaded and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 MODELS_VARIABLE = "CYTOSEED_MODELS"
-"""Environment variable: folders of model folders, separated as in `PATH`."""
+"""Environment variable: folders that hold model folders, separated as in `PATH`."""
 
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model ready to run; equal to itself only."""
+    """A model ready to run; equal only to itself."""
 
     config: ModelConfig
     """Architecture, scale, thresholds, origin."""
     segmenter: Segmenter
-    """The network and all that follows it, float32, in eval mode."""
+    """The network and the steps after it, float32, in eval mode."""
     folder: Path | None = None
-    """Where it was loaded from: other processes find it there."""
+    """The folder it was loaded from, from which other processes load it too."""
 
 
 def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
-    """Load a model, by its name or by its folder.
+    """Load a model by name or from its folder.
 
     Parameters
     ----------
-    name_or_folder
-        A bundled model's name, the name of a folder inside one of the folders of `CYTOSEED_MODELS`, or the
-        path of a folder that holds `model.safetensors` and `config.json`. A name goes before a path: write
-        `./nuclei` for a folder called like a bundled model.
+    name_or_folder : str or path
+        Name of a bundled model or of a folder inside one of the folders of `CYTOSEED_MODELS`, or path of a folder
+        that holds `model.safetensors` and `config.json`. Names take precedence over paths: write `./nuclei` for a
+        folder with the name of a bundled model.
 
     Returns
     -------
@@ -63,10 +63,10 @@ def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
     Raises
     ------
     FileNotFoundError
-        A path at which there is nothing, or a folder that lacks one of the two files.
+        The path does not exist, or the folder lacks one of the two files.
     ValueError
-        An unknown name; a pickle; a configuration that cannot be read; weights whose checksum is not the
-        configuration's, or that do not fit its architecture.
+        An unknown name; a pickle; an invalid configuration; weights whose checksum differs from the configuration's,
+        or that do not fit its architecture.
     """
     from cytoseed.core.model import Segmenter
 
@@ -80,22 +80,19 @@ def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
 
 
 def save_model(segmenter: Segmenter, config: ModelConfig, folder: str | os.PathLike[str], half: bool = True) -> Path:
-    """Write a model's two files into a folder, made if need be.
-
-    Each file is written beside its place and then renamed into it, the configuration last: a reader never
-    sees half a file, and after a kill between the two the checksum tells.
+    """Write a model's two files into a folder, each atomically, the configuration last.
 
     Parameters
     ----------
-    segmenter
-        The weights, on any device.
-    config
-        Its configuration; `sha256` is filled in here.
-    folder
-        Where to; by custom it is called like the model.
-    half
+    segmenter : Segmenter
+        On any device.
+    config : ModelConfig
+        Its configuration; `sha256` is filled in.
+    folder : str or path
+        Made if necessary; usually called like the model.
+    half : bool
         Keep kernels and matrices in half precision, which halves the file. Vectors (biases, statistics of
-        normalisation) stay float32, and so does a tensor too large for half; integers stay as they are.
+        normalisation), integers, and tensors with values too large for half precision stay as they are.
 
     Returns
     -------
@@ -116,20 +113,7 @@ def save_model(segmenter: Segmenter, config: ModelConfig, folder: str | os.PathL
 
 
 def checksum(module: torch.nn.Module, about: str = "") -> str:
-    """Name a module by its weights as they are in memory, stored or not.
-
-    Parameters
-    ----------
-    module
-        On any device.
-    about
-        What else the name is to depend on.
-
-    Returns
-    -------
-    str
-        A SHA-256, 64 hexadecimal digits.
-    """
+    """SHA-256 in hexadecimal of a module's weights in memory, and of the text `about`."""
     digest = hashlib.sha256(about.encode())
     for name, tensor in module.state_dict().items():
         digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -138,7 +122,7 @@ def checksum(module: torch.nn.Module, about: str = "") -> str:
 
 
 def in_half(segmenter: Segmenter) -> Segmenter:
-    """Copy a segmenter with the values that `save_model` would keep in half precision."""
+    """Copy a segmenter with its values rounded as `save_model` stores them in half precision."""
     rounded = copy.deepcopy(segmenter)
     state = {name: _stored(tensor, True).to(tensor) for name, tensor in segmenter.state_dict().items()}
     rounded.load_state_dict(state)
@@ -146,7 +130,7 @@ def in_half(segmenter: Segmenter) -> Segmenter:
 
 
 def keeps_half(segmenter: Segmenter) -> bool:
-    """Tell whether half precision keeps all of its values, as those of a model that was saved so."""
+    """Whether all values are exact in half precision, as those of a model that was saved so."""
     tensors = segmenter.state_dict().values()
     return all(bool((_stored(tensor, True).to(tensor) == tensor).all()) for tensor in tensors)
 
@@ -159,11 +143,11 @@ def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
     FileNotFoundError
         The folder has no `config.json`.
     ValueError
-        It is not JSON, has a key that no model has, or a value that no model can have.
+        The file is not JSON, or has an unknown key or an invalid value.
     """
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{Path(folder)} has no {CONFIG_FILE}: it is not the folder of a model")
+        raise FileNotFoundError(f"{Path(folder)} has no {CONFIG_FILE}: it is not a model's folder")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -177,29 +161,29 @@ def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
 
 
 def list_models() -> tuple[ModelConfig, ...]:
-    """List what `load_model` knows by name, bundled models first; needs no torch."""
+    """List the configurations of models known by name, bundled models first; needs no torch."""
     return tuple(read_config(folder) for folder in _known_folders().values())
 
 
 def _known_folders() -> dict[str, Path]:
-    """Model folders by name; of two with one name, the first found."""
+    """Model folders by name; of two with the same name, the first found."""
     bundled = Path(str(resources.files("cytoseed.models")))
     listed = [Path(entry) for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if entry]
     found: dict[str, Path] = {}
-    for shelf in (bundled, *listed):
-        for path in sorted(shelf.glob(f"*/{CONFIG_FILE}")):
+    for parent in (bundled, *listed):
+        for path in sorted(parent.glob(f"*/{CONFIG_FILE}")):
             found.setdefault(path.parent.name, path.parent)
     return found
 
 
 def _find(name_or_folder: str | os.PathLike[str]) -> Path:
-    """Folder of a model, with both of its files."""
+    """Folder of a model; both of its files exist."""
     known = _known_folders()
     given = os.fspath(name_or_folder)
     folder = known.get(given, Path(given))
     if folder.suffix.lower() in _PICKLES and not folder.is_dir():
         raise ValueError(
-            f"model {given!r} is a pickle, which can run any code when it is opened, so cytoseed reads none; "
+            f"model {given!r} is a pickle, which can run any code when opened, so it is not read; "
             f"give a folder with {WEIGHTS_FILE} and {CONFIG_FILE}, as save_model writes it"
         )
     if folder.is_file():
@@ -214,13 +198,13 @@ def _find(name_or_folder: str | os.PathLike[str]) -> Path:
     missing = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {' and '.join(missing)}: a model's folder has {WEIGHTS_FILE} and {CONFIG_FILE}"
+            f"{folder} lacks {' and '.join(missing)}: a model's folder holds {WEIGHTS_FILE} and {CONFIG_FILE}"
         )
     return folder
 
 
 def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    """Tensors of a file in float32 (integers and booleans as they are), if its checksum is the one given."""
+    """Read tensors in float32 (integers and booleans as they are) and verify the checksum."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -229,7 +213,7 @@ def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     if sha256 and found != sha256:
         raise ValueError(
             f"{path} has the SHA-256 {found}, but its {CONFIG_FILE} says {sha256}: the file is damaged, or "
-            f"the two are not of the same model; copy both again"
+            f"the two files belong to different models; copy both again"
         )
     try:
         tensors = load(content)
@@ -239,8 +223,8 @@ def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
 
 
 def _check_fit(path: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights that are not the architecture's, naming the first tensor at fault."""
-    remedy = f"the weights and {CONFIG_FILE} are not of the same model"
+    """Raise `ValueError` with the first tensor that does not fit the architecture."""
+    remedy = f"the weights and {CONFIG_FILE} belong to different models"
     for name, tensor in wanted.items():
         if name not in found:
             raise ValueError(f"{path} lacks the tensor {name!r}: {remedy}")
@@ -251,11 +235,11 @@ def _check_fit(path: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[st
             )
     for name in found:
         if name not in wanted:
-            raise ValueError(f"{path} has a tensor {name!r} that the architecture has not: {remedy}")
+            raise ValueError(f"{path} has a tensor {name!r} that the architecture lacks: {remedy}")
 
 
 def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
-    """Copy of a tensor as the file holds it."""
+    """Copy a tensor as the file stores it."""
     import torch
 
     plain = tensor.detach().cpu().contiguous().clone()

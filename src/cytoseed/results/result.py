@@ -237,6 +237,8 @@ class Result(ResultView):
             If a format needs a package that is not installed.
         FileExistsError
             If files of this name were made otherwise and `overwrite` is false; the message shows how.
+        BlockingIOError
+            If another run is writing results of this image into the folder.
         FileNotFoundError
             If the overlay of a stored result needs the image and it is not found.
         OSError

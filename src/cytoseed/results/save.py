@@ -7,13 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from cytoseed.paths import is_remote, replace, require_writable, same_file, set_aside
+from cytoseed.paths import is_remote, lock, replace, require_writable, same_file, set_aside
 from cytoseed.results.facts import stem_of
 from cytoseed.results.record import SUFFIX, OldRecord, Record, compare, read_record
+from cytoseed.results.store import SUFFIX as STORE_SUFFIX
 from cytoseed.results.view import ResultView
 from cytoseed.results.writers import WRITERS, check_formats, paths_of, refusals
 
@@ -53,7 +54,7 @@ def save(
     ValueError
         If a format is not known, `folder` lies in `staging`, or a file would replace the image itself. If a format
         cannot hold the result: then all others were written, and the message names one that can.
-    FileExistsError, ModuleNotFoundError, OSError
+    BlockingIOError, FileExistsError, ModuleNotFoundError, OSError
         As `Result.save`; of a full disk with the same `errno`. Results that were there are left as they were.
     """
     formats = check_formats(formats)
@@ -68,22 +69,47 @@ def save(
     require_writable(folder)
     if not asked:
         return (*paths.values(), record_path)
+    files = (*paths.values(), record_path)
+    if not _to_write(result, folder, record, asked, overwrite)[0]:
+        return files
+    with _locked(folder, stem):
+        to_write, adds = _to_write(result, folder, record, asked, overwrite)  # another run may have ended meanwhile
+        refused = refusals(to_write, result.shape, result.count)
+        names = {name: paths[name].name for name in to_write if name not in refused}
+        if names:
+            change = _plan(result, record, names.values(), record_path, adds, keep)
+            _write(result, change, names, record_path, staging)
+    if refused:
+        others = f" ({', '.join(names)}: written)" if names else ""
+        raise ValueError(f"{stem}: {'; '.join(refused.values())}{others}")
+    return files
+
+
+def _to_write(
+    result: ResultView, folder: Path, record: Record, asked: tuple[str, ...], overwrite: bool
+) -> tuple[tuple[str, ...], bool]:
+    """List the formats to write, and tell whether they add to the same result; a different one is refused."""
+    stem = stem_of(result.source)
     found = compare(folder, stem, record, asked, result.failed)
     if found.state == "different" and not overwrite:
         raise FileExistsError(
             f"{folder}: holds a result for {stem!r} that was made otherwise ({'; '.join(found.differences)}); "
             f"choose another folder, or overwrite it (--overwrite, overwrite=True)"
         )
-    to_write = asked if overwrite or found.state != "same" else found.missing
-    refused = refusals(to_write, result.shape, result.count)
-    names = {name: paths[name].name for name in to_write if name not in refused}
-    if names:
-        change = _plan(result, record, names.values(), record_path, found.state == "same", keep)
-        _write(result, change, names, record_path, staging)
-    if refused:
-        others = f" ({', '.join(names)}: written)" if names else ""
-        raise ValueError(f"{stem}: {'; '.join(refused.values())}{others}")
-    return (*paths.values(), record_path)
+    return asked if overwrite or found.state != "same" else found.missing, found.state == "same"
+
+
+@contextmanager
+def _locked(folder: Path, stem: str) -> Iterator[None]:
+    """Lock one image's results; a folder that cannot be written to gives the same error as writing does."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder / f"{stem}{STORE_SUFFIX}"))
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or error.errno is None:
+                raise
+            raise _unwritable(folder, error) from error
+        yield
 
 
 def _refuse_image(path: Path, source: str) -> None:
@@ -136,12 +162,17 @@ def _write(
     except OSError as error:
         if is_remote(folder) or not _is_of_output(error, record_path, staging):
             raise
-        told = OSError(
-            f"{folder}: cannot be written to ({error.strerror or error}); choose a folder that can, "
-            f"and see that there is room on its disk"
-        )
-        told.errno = error.errno
-        raise told from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OSError:
+    """Error for a folder that takes no files, with the number that tells a full disk from others."""
+    told = OSError(
+        f"{folder}: cannot be written to ({error.strerror or error}); choose a folder that can, "
+        f"and see that there is room on its disk"
+    )
+    told.errno = error.errno
+    return told
 
 
 @contextmanager

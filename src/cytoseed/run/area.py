@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,26 +22,13 @@ _STRIP_BYTES = 1 << 26  # of a mask's pixels, read at a time
 _JPEG = b"\xff\xd8\xff"
 
 
-class Mask(Protocol):
-    """A part of the plane of any shape."""
-
-    def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which points lie in it, as `Area.holds`."""
-
-    def meets(self, box_yxhw: Box) -> bool:
-        """Whether a box may hold a point of it, as `Area.meets`."""
-
-
 @dataclass(frozen=True, eq=False)
 class Area:
     """Area in which objects are wanted, in px of the image at full resolution; one point decides for an object."""
 
-    region_yxhw: Box
-    """Box in the image outside of which nothing is wanted; the whole image by default."""
-    mask: Mask | None
-    """Part of the region that is wanted; None for all of it."""
-    description: Mapping[str, Any]
-    """JSON values for the record: `region_xywh`, and the `mask`'s file name and `mask_sha256`; empty for everything."""
+    region_yxhw: Box  # outside of it nothing is wanted; the whole image by default
+    mask: Outlines | _Pixels | None  # part of the region that is wanted; None for all of it
+    description: Mapping[str, Any]  # for the record: `region_xywh`, name of the `mask`, `mask_sha256`
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which points (N, 2) lie in the area, in px; the centre of pixel (row, column) is (row + 0.5, column + 0.5).
@@ -65,30 +52,11 @@ class Area:
 def read_area(
     shape_yx: tuple[int, int], region: Sequence[int] | None = None, mask: str | os.PathLike[str] | None = None
 ) -> Area:
-    """Area from a region and a mask file.
+    """Area from a region (x, y, width, height), in px at full resolution, and a mask file: the part that both hold.
 
-    Parameters
-    ----------
-    shape_yx : (int, int)
-        Height and width of the image at full resolution, in px.
-    region : (int, int, int, int), optional
-        x and y of the first pixel, width and height in px, in QuPath's order; it must lie in the image.
-    mask : path, optional
-        Outlines or pixels; together with a region, the part that both hold. Outlines: GeoJSON as QuPath exports it,
-        in px of the image at full resolution, also gzipped; the inside of any Polygon or MultiPolygon without its
-        holes. Pixels: a PNG or TIFF of the image's size, or smaller by one factor in both axes; everything that is
-        not 0 in some channel, so label images work.
-
-    Raises
-    ------
-    FileNotFoundError
-        The mask does not exist.
-    TypeError
-        The region is not four whole numbers.
-    ValueError
-        A region that is empty or reaches beyond the image; a mask that is neither GeoJSON nor a picture, holds other
-        geometries than polygons, is empty, has another shape than the image, or lies outside it by more than half;
-        a mask and a region that share nothing.
+    Outlines: GeoJSON as QuPath exports it, in px of the image at full resolution, also gzipped; the inside of any
+    Polygon or MultiPolygon without its holes. Pixels: a PNG or TIFF of the image's size, or smaller by one factor in
+    both axes; everything that is not 0 in some channel, so label images work.
     """
     box = (0, 0, *shape_yx) if region is None else _region_box(region, shape_yx)
     description = {} if region is None else {"region_xywh": [box[1], box[0], box[3], box[2]]}
@@ -99,15 +67,15 @@ def read_area(
         raise FileNotFoundError(f"mask {path}: there is no such file; check the name and the folder")
     if path.is_dir():
         raise ValueError(f"mask {path} is a folder; give a GeoJSON file, or a picture: PNG or TIFF")
-    outline_mask: Mask = _read_outlines(path, shape_yx) if is_geojson(path) else _read_picture(path, shape_yx)
-    if region is not None and not outline_mask.meets(box):
+    wanted = _read_outlines(path, shape_yx) if is_geojson(path) else _read_picture(path, shape_yx)
+    if region is not None and not wanted.meets(box):
         raise ValueError(
             f"region {_typed(region)} (x, y, width, height) holds nothing of the mask {path}, so there is nothing to "
             f"segment: give a region where the mask is, or one of the two"
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Area(box, outline_mask, {**description, "mask": path.name, "mask_sha256": digest})
+    return Area(box, wanted, {**description, "mask": path.name, "mask_sha256": digest})
 
 
 def _region_box(region: Sequence[int], shape_yx: tuple[int, int]) -> Box:
@@ -127,10 +95,10 @@ def _region_box(region: Sequence[int], shape_yx: tuple[int, int]) -> Box:
             f"{shape_yx[0] - 1}, in px of the image at full resolution"
         )
     if part != (top, left, height, width):
+        inside = _typed([part[1], part[0], part[3], part[2]])
         raise ValueError(
             f"{asked} reaches beyond the image; {bounds}: x + width may be at most {shape_yx[1]} and y + height "
-            f"{shape_yx[0]}, and neither x nor y below 0; what of it lies in the image is "
-            f"{part[1]},{part[0]},{part[3]},{part[2]}"
+            f"{shape_yx[0]}, and neither x nor y below 0; what of it lies in the image is {inside}"
         )
     return part
 
@@ -171,14 +139,11 @@ class _Pixels:
 
     def meets(self, box_yxhw: Box) -> bool:
         top, left, height, width = box_yxhw
-        below = -math.inf  # a box ends just before its neighbour begins
-        ends = [(low, math.nextafter(low + side, below)) for low, side in ((top, height), (left, width))]
-        rows, columns = self._at(*np.array(ends, np.float64))
-        first, last = columns >> 3
-        found = np.bitwise_or.reduce(self.bits[rows[0] : rows[1] + 1, first : last + 1], axis=0)
-        found[0] &= 0xFF >> (columns[0] & 7)
-        found[-1] &= 0xFF << (7 - (columns[1] & 7)) & 0xFF
-        return bool(found.any())
+        last_y, last_x = np.nextafter([top + height, left + width], -np.inf)  # just before its neighbours begin
+        rows, columns = self._at(np.array([top, last_y]), np.array([left, last_x]))
+        bits = self.bits[rows[0] : rows[1] + 1, columns[0] >> 3 : (columns[1] >> 3) + 1]
+        found = np.unpackbits(np.bitwise_or.reduce(bits, axis=0))[columns[0] & 7 :]
+        return bool(found[: columns[1] - columns[0] + 1].any())
 
     def _at(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows and columns of the mask at points of the image."""
@@ -189,8 +154,8 @@ class _Pixels:
 
 def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
     with path.open("rb") as file:
-        is_jpeg = file.read(len(_JPEG)) == _JPEG
-    if is_jpeg:
+        beginning = file.read(len(_JPEG))
+    if beginning == _JPEG:
         raise ValueError(f"mask {path} is a JPEG, which changes pixels beside edges; save the mask as PNG or TIFF")
     try:
         picture = open_image(path)
@@ -204,9 +169,7 @@ def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
         )
     bits = _packed(picture)
     if not bits.any():
-        raise ValueError(
-            f"mask {path} is empty: all of its pixels are 0; pixels where objects are wanted must not be 0"
-        )
+        raise ValueError(f"mask {path} is empty: all of its pixels are 0; those of wanted objects must not be")
     return _Pixels(bits, width, (height / shape_yx[0], width / shape_yx[1]))
 
 

@@ -6,13 +6,15 @@ that dies are processed by others.
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import queue
 import threading
 import time
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -20,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed import __version__
-from cytoseed.images import Image, Regions, address
-from cytoseed.models.weights import Model
+from cytoseed.images import Image, Regions, address, open_image
+from cytoseed.models.weights import Model, load_model
 from cytoseed.results.objects import Objects
-from cytoseed.run import worker
 from cytoseed.run.dask_client import START_S, connect, local_scheduler, local_workers, scheduler_address, temporary_keys
-from cytoseed.run.executor import Executor, batch_size
+from cytoseed.run.engine import check_precision, choose_device, engine_for
+from cytoseed.run.executor import Executor, LocalExecutor, batch_size
 from cytoseed.run.resume import Request
 from cytoseed.run.tile import Clock, SlideContext, TileResult
 from cytoseed.run.tiles import Tile
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _BATCHES = 4  # per task at most: a worker reads one while its network runs on another
 _TASKS_PER_WORKER = 2
 _POLL_S = 1.0  # between two checks whether there are workers
+_OPEN_IMAGES = 4  # a worker may receive tiles of several images in turn
 
 
 class Cluster:
@@ -54,12 +57,8 @@ class Cluster:
 
     Raises
     ------
-    ValueError
-        Both or neither are given, or a number below 1.
-    ModuleNotFoundError
-        Dask or cryptography is not installed.
-    FileNotFoundError
-        The scheduler file does not exist.
+    FileNotFoundError, ModuleNotFoundError, ValueError
+        The scheduler file does not exist; Dask is not installed; impossible numbers.
     TimeoutError
         The scheduler does not answer, or has no workers, for `patience_s`.
     """
@@ -103,24 +102,14 @@ class Cluster:
     def executor(self, request: Request) -> Executor:
         """Executor that processes a request's tiles on the workers, with the objects, ids and files of one process.
 
-        Raises
-        ------
-        ValueError
-            Image or model are held in memory, where workers cannot see them. While it runs also: a worker without
-            the model or the image, or with another version of cytoseed.
-        TimeoutError
-            While it runs: there has been no worker for too long; finished tiles are kept, and `resume` continues.
+        A ValueError for images and models held in memory, where workers cannot see them. While it runs, a worker
+        without model or image, or with another version of cytoseed, raises a ValueError too, and too long a time
+        without any worker a TimeoutError: finished tiles are kept.
         """
         return _ClusterExecutor(self, _task(request.image, request.model, request.options))
 
-    def device_for(self, task: worker.WorkerTask) -> str:
-        """Kind of device on which the workers run a model; `cpu` where they differ.
-
-        Raises
-        ------
-        ValueError
-            A worker lacks the model or the device, or has another version.
-        """
+    def device_for(self, task: WorkerTask) -> str:
+        """Kind of device on which the workers run a model; `cpu` where they differ."""
         key = (task.model, task.device, task.precision)
         if key not in self._devices:
             self._require_workers()
@@ -161,9 +150,9 @@ class Cluster:
         future: Future[Any] = self._client.submit(eval, _CALL, data, pure=False, **where)
         return future
 
-    def _check_workers(self, task: worker.WorkerTask) -> str:
+    def _check_workers(self, task: WorkerTask) -> str:
         """Ask every worker whether it can do a task, and on which device."""
-        call = WorkerCall(worker.check, (task,))
+        call = WorkerCall(check_worker, (task,))
         futures = {name: self._submit(call, workers=[name]) for name in self._client.nthreads()}
         devices = set()
         for name, future in futures.items():
@@ -187,16 +176,36 @@ class Cluster:
 
 
 class WorkerCall(NamedTuple):
-    """A function of `cytoseed.run.worker`, and its arguments."""
+    """One of the functions that workers run, below, and its arguments."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
+class WorkerTask(NamedTuple):
+    """Image and model that tiles are made from: how a worker finds both, and recognises them."""
+
+    source: str  # path or URL of the image
+    identity: Mapping[str, Any]  # `Image.identity`
+    model: str  # its folder
+    sha256: str  # of the model's weights
+    version: str  # of cytoseed
+    device: str
+    precision: str
+
+
+class PackedTile(NamedTuple):
+    """One tile's objects, as a worker returns them."""
+
+    tile: int
+    objects: bytes | None  # `Objects.to_bytes`; None where the tile failed
+    cause: str  # why it failed
+
+
 class _ClusterExecutor:
     """The workers of a cluster as `cytoseed.run.executor.Executor` for one image."""
 
-    def __init__(self, cluster: Cluster, task: worker.WorkerTask) -> None:
+    def __init__(self, cluster: Cluster, task: WorkerTask) -> None:
         self._cluster = cluster
         self._task = task
 
@@ -217,7 +226,9 @@ class _ClusterExecutor:
             if not isinstance(answer, Exception):
                 packed, seconds = answer
                 clock.add(seconds)
-                yield from (_unpack(context, one) for one in packed)
+                for number, data, cause in packed:
+                    objects = None if data is None else Objects.from_bytes(data)
+                    yield TileResult(context.plan.grid.tile(number), objects, ValueError(cause) if cause else None)
             elif len(sent) > 1:
                 calls.extend(self._call(context, [batch]) for batch in sent)
             else:
@@ -227,22 +238,23 @@ class _ClusterExecutor:
         """Labels of a small image, from one worker."""
         del regions, clock
         self._cluster.device_for(self._task)
-        call = WorkerCall(worker.run_single, (self._task, tuple(context)[1:]))
+        call = WorkerCall(run_single, (self._task, tuple(context)[1:]))
         ((_, answer),) = self._cluster.map(deque([call]))
         if isinstance(answer, Exception):
             raise MemoryError(f"every worker that received it died ({answer}); make sure that they have enough memory")
-        return worker.unpack_labels(answer)
+        data, shape = answer
+        return np.frombuffer(zlib.decompress(data), np.int32).reshape(shape)
 
     def _call(self, context: SlideContext, batches: list[list[int]]) -> WorkerCall:
-        return WorkerCall(worker.run, (self._task, tuple(context)[1:], batches))
+        return WorkerCall(run_batches, (self._task, tuple(context)[1:], batches))
 
 
-def _task(image: Image, model: Model, options: SegmentOptions) -> worker.WorkerTask:
+def _task(image: Image, model: Model, options: SegmentOptions) -> WorkerTask:
     """Task that names an image and a model, if workers can find both."""
     if image.path is None or model.folder is None:
         what = "image" if image.path is None else "model"
         raise ValueError(f"the {what} is held in memory, where workers cannot see it: give the path of a file")
-    return worker.WorkerTask(
+    return WorkerTask(
         address(image),
         dict(image.identity()),
         os.path.abspath(model.folder),
@@ -251,13 +263,6 @@ def _task(image: Image, model: Model, options: SegmentOptions) -> worker.WorkerT
         options.device,
         options.precision,
     )
-
-
-def _unpack(context: SlideContext, packed: worker.PackedTile) -> TileResult:
-    tile = context.plan.grid.tile(packed.tile)
-    if packed.objects is None:
-        return TileResult(tile, None, ValueError(packed.cause))
-    return TileResult(tile, Objects.from_bytes(packed.objects), None)
 
 
 _CALL = f"__import__('{__name__}', fromlist=['work']).work(data)"  # evaluated on a worker
@@ -289,3 +294,66 @@ def _result(future: Future[Any], timeout_s: float | None = None) -> Any:
         raise ConnectionError("the scheduler has gone; finished tiles are kept: --resume continues") from error
     except ModuleNotFoundError as error:
         raise ValueError(f"has no cytoseed that can do this ({error}): install {__version__} there") from error
+
+
+def check_worker(task: WorkerTask) -> str:
+    """Kind of device that this worker would use; an error where it has another version or model, or no such device."""
+    _model(task)
+    device = choose_device(task.device)
+    check_precision(task.precision, device)
+    return device.type
+
+
+def run_batches(
+    task: WorkerTask, context: tuple[Any, ...], batches: Sequence[Sequence[int]]
+) -> tuple[list[PackedTile], Mapping[str, float]]:
+    """Process tiles, given by the fields of `SlideContext` after the image and the tiles' numbers; with timings."""
+    full_context, clock = SlideContext(_image(task), *context), Clock()
+    tiles = [[full_context.plan.grid.tile(number) for number in batch] for batch in batches]
+    packed = []
+    with full_context.image.regions() as regions:
+        for result in _executor(task).run(full_context, regions, tiles, clock):
+            data = None if result.objects is None else result.objects.to_bytes()
+            cause = "" if result.error is None else " ".join(str(result.error).split()) or type(result.error).__name__
+            packed.append(PackedTile(result.tile.number, data, cause))
+    return packed, clock.seconds
+
+
+def run_single(task: WorkerTask, context: tuple[Any, ...]) -> tuple[bytes, tuple[int, ...]]:
+    """Labels of an image that is one tile: int32 compressed by zlib, and their shape (T,H,W)."""
+    full_context = SlideContext(_image(task), *context)
+    with full_context.image.regions() as regions:
+        labels = _executor(task).run_single(full_context, regions, Clock())
+    return zlib.compress(labels.tobytes(), 1), labels.shape
+
+
+def _executor(task: WorkerTask) -> LocalExecutor:
+    return LocalExecutor(engine_for(_model(task), choose_device(task.device), task.precision))
+
+
+def _model(task: WorkerTask) -> Model:
+    """Model of a task, unless it or cytoseed differs here."""
+    if task.version != __version__:
+        raise ValueError(f"has cytoseed {__version__}, not {task.version}: install the same version everywhere")
+    model = _loaded(task.model)
+    if model.config.sha256 != task.sha256:
+        raise ValueError(f"has another model in {task.model}: its weights have the SHA-256 {model.config.sha256}")
+    return model
+
+
+@functools.lru_cache(2)
+def _loaded(folder: str) -> Model:
+    return load_model(folder)
+
+
+def _image(task: WorkerTask) -> Image:
+    """Image of a task, unless it differs here."""
+    return _opened(task.source, repr(sorted(task.identity.items())))
+
+
+@functools.lru_cache(_OPEN_IMAGES)
+def _opened(source: str, identity: str) -> Image:
+    image = open_image(source)
+    if repr(sorted(image.identity().items())) != identity:
+        raise ValueError(f"sees another image at {source}: the path must lead to the same file everywhere")
+    return image

@@ -23,16 +23,11 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # nam
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Device to run on: `cpu`, `cuda`, `mps`, or `auto` for the first present of CUDA, MPS and CPU.
-
-    Raises
-    ------
-    ValueError
-        The device is unknown, or this machine has none.
-    """
+    """Device to run on: `cpu`, `cuda`, `mps`, or `auto` for the first present of CUDA, MPS and CPU."""
     if name not in DEVICES:
         raise ValueError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}")
-    present = _present_devices()
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    present = [device for device, is_present in (("cuda", cuda), ("mps", mps), ("cpu", True)) if is_present]
     if name == "auto":
         return torch.device(present[0])
     if name not in present:
@@ -139,16 +134,6 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_ARENA_MAX, 1)  # one arena per thread would hold several times as much
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_TOP_PAD, 64 << 20)
-
-
-def _present_devices() -> list[str]:
-    """Devices of this machine, fastest first."""
-    present = ["cpu"]
-    if torch.backends.mps.is_available():
-        present.insert(0, "mps")
-    if torch.cuda.is_available():
-        present.insert(0, "cuda")
-    return present
 
 
 def _optimised(network: UNet, device: torch.device, precision: str) -> nn.Module:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cytoseed.images import Regions
 from cytoseed.run.engine import Engine
-from cytoseed.run.pipeline import run_tiles
 from cytoseed.run.plan import Plan
-from cytoseed.run.tile import Clock, SlideContext, TileProcessor, TileResult, full_size_labels
+from cytoseed.run.tile import Clock, SlideContext, TileInput, TileProcessor, TileResult, full_size_labels
 from cytoseed.run.tiles import Tile
 
 _BATCH = {"cuda": 4}  # tiles per pass of the network; on a CPU more than one would only take memory
@@ -75,3 +77,69 @@ def memory_errors(plan: Plan) -> Iterator[None]:
             f"not enough memory to segment {height} x {width} px at once: close other programs, give a smaller "
             f"--tile-size (tile_size_px in Python), or leave out --tta where it is given"
         ) from error
+
+
+def run_tiles(processor: TileProcessor, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
+    """Process batches of tiles of equal input size, in order; results come batch by batch.
+
+    Reading and post-processing have a thread of one core each, the network runs in the caller's: stages that all use
+    every core wait for each other actively, and take twice as long. At most three batches are in memory, one for
+    each stage. A tile that fails is tried once more, alone.
+    """
+    cores = torch.get_num_threads()
+    reader, finisher = (ThreadPoolExecutor(1, name, torch.set_num_threads, (1,)) for name in ("read", "objects"))
+    finishing: deque[Future[list[TileResult]]] = deque()
+    try:
+        reading = reader.submit(_read, processor, batches[0] if batches else ())
+        for following, tiles in enumerate(batches, start=1):
+            inputs = reading.result()
+            reading = reader.submit(_read, processor, batches[following] if following < len(batches) else ())
+            views = _run_network(processor, inputs)
+            finishing.append(finisher.submit(_finish, processor, tiles, inputs, views))
+            while len(finishing) > 1 or (finishing and finishing[0].done()):
+                yield from finishing.popleft().result()
+        for last in finishing:
+            yield from last.result()
+    finally:
+        for pool in (reader, finisher):
+            pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)  # a thread's own choice is otherwise the default of all threads to come
+
+
+def _read(processor: TileProcessor, tiles: Sequence[Tile]) -> dict[int, TileInput]:
+    """Inputs of those tiles that can be read, by number."""
+    inputs = {}
+    for tile in tiles:
+        with suppress(Exception):  # `_finish` reads it again
+            inputs[tile.number] = processor.read(tile)
+    return inputs
+
+
+def _run_network(processor: TileProcessor, inputs: dict[int, TileInput]) -> dict[int, torch.Tensor]:
+    """Fields of each input; none where the network fails, for want of memory: it then runs on each alone."""
+    with suppress(Exception):
+        views = processor.fields([each.tensor for each in inputs.values()])
+        return {number: views[:, place : place + 1] for place, number in enumerate(inputs)}
+    return {}
+
+
+def _finish(
+    processor: TileProcessor, tiles: Sequence[Tile], inputs: dict[int, TileInput], views: dict[int, torch.Tensor]
+) -> list[TileResult]:
+    """Objects of tiles; where any stage failed, the tile is processed again from its beginning."""
+    results = []
+    for tile in tiles:
+        try:
+            objects = processor.objects(tile, inputs.pop(tile.number), views.pop(tile.number))
+            results.append(TileResult(tile, objects, None))
+        except Exception:
+            results.append(_process_alone(processor, tile))
+    return results
+
+
+def _process_alone(processor: TileProcessor, tile: Tile) -> TileResult:
+    try:
+        tile_input = processor.read(tile)
+        return TileResult(tile, processor.objects(tile, tile_input, processor.fields([tile_input.tensor])), None)
+    except Exception as error:
+        return TileResult(tile, None, error)

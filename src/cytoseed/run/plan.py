@@ -35,26 +35,16 @@ _SAME_SCALE = 0.01  # factors this near to 1 would only blur the image
 class Plan(NamedTuple):
     """What a run does with an image."""
 
-    channels: tuple[int, ...]
-    """Numbers of the channels to read."""
-    level: int
-    """Pyramid level to read: the coarsest that is not coarser than the model's pixel size."""
-    level_yx: tuple[int, int]
-    """Height and width of that level."""
-    step_yx: tuple[float, float]
-    """Pixels of the level per pixel of the network's input."""
-    full_yx: tuple[int, int]
-    """Height and width of the image at full resolution."""
-    pixel_size_um: float | None
-    """Pixel size of the image at full resolution."""
-    grid: Grid
-    """Tiles over the network's input; a small image is one tile."""
-    is_tiled: bool
-    """False for an image that is segmented as one tile in memory."""
-    area: Area
-    """Where objects are wanted."""
-    record: Mapping[str, Any]
-    """Every setting that decides the objects, as JSON values."""
+    channels: tuple[int, ...]  # numbers of the channels to read
+    level: int  # pyramid level to read: the coarsest that is not coarser than the model's pixel size
+    level_yx: tuple[int, int]  # height and width of that level
+    step_yx: tuple[float, float]  # pixels of the level per pixel of the network's input
+    full_yx: tuple[int, int]  # height and width of the image at full resolution
+    pixel_size_um: float | None  # of the image at full resolution
+    grid: Grid  # tiles over the network's input; a small image is one tile
+    is_tiled: bool  # False for an image that is segmented as one tile in memory
+    area: Area  # where objects are wanted
+    record: Mapping[str, Any]  # every setting that decides the objects, as JSON values
 
     @property
     def size_yx(self) -> tuple[int, int]:
@@ -72,20 +62,15 @@ class Plan(NamedTuple):
 
 
 def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Plan:
-    """Decide everything that metadata can decide.
-
-    Raises
-    ------
-    FileNotFoundError, TypeError, ValueError
-        Channels that do not exist or do not suit the model, a stain of an image without colours, pixels that are
-        not square, an impossible scale, a region or mask that does not suit the image.
-    """
+    """Decide everything that metadata can decide; settings that do not suit the image raise a ValueError."""
     channels = choose_channels(options.channels, image.channel_names)
     if options.stain is not None:
         check_stain(len(channels), options.stain)
     elif len(channels) not in (1, config.channels):
         raise ValueError(_wrong_channels(len(channels), image.channel_names, config))
-    pixel_size_um, source = _pixel_size(image, options)
+    pixel_size_um, source = options.pixel_size_um, "given"
+    if pixel_size_um is None:
+        pixel_size_um, source = image.pixel_size_um, image.pixel_size_source
     factor = _factor(pixel_size_um, options.diameter_px, config)
     by_diameter = options.diameter_px is not None
     cause = f"diameter_px is {options.diameter_px}" if by_diameter else f"pixel_size_um is {pixel_size_um} ({source})"
@@ -223,13 +208,6 @@ def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) ->
     )
 
 
-def _pixel_size(image: Image, options: SegmentOptions) -> tuple[float | None, str]:
-    """Pixel size of the image in µm, and its source."""
-    if options.pixel_size_um is not None:
-        return options.pixel_size_um, "given"
-    return image.pixel_size_um, image.pixel_size_source
-
-
 def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:
     """Pixels of the network's input per pixel of the image; a given diameter outranks the file's pixel size."""
     if diameter_px is not None:
@@ -256,17 +234,15 @@ def _scaled_size(shape: tuple[int, int, int], factor: float, cause: str) -> tupl
 
 def _level(image: Image, size_yx: tuple[int, int]) -> tuple[int, tuple[float, float]]:
     """Coarsest level that is not coarser than the network's input, and its pixels per pixel of the input."""
-    full_yx = image.shape[1:]
-    chosen, shrunk = 0, (1.0, 1.0)
+    full_y, full_x = image.shape[1:]
+    height, width = size_yx
+    chosen, shrunk_y, shrunk_x = 0, 1.0, 1.0
     for index, level_yx in enumerate(image.level_shapes[1:], start=1):
-        by = [_downsampling(full, own) for full, own in zip(full_yx, level_yx, strict=True)]
-        fits = all(
-            full / down >= size * (1 - _SAME_SCALE) for full, down, size in zip(full_yx, by, size_yx, strict=True)
-        )
-        if fits and min(by) > min(shrunk):
-            chosen, shrunk = index, (by[0], by[1])
-    steps = [full / size / down for full, size, down in zip(full_yx, size_yx, shrunk, strict=True)]
-    return chosen, (steps[0], steps[1])
+        by_y, by_x = _downsampling(full_y, level_yx[0]), _downsampling(full_x, level_yx[1])
+        fits = full_y / by_y >= height * (1 - _SAME_SCALE) and full_x / by_x >= width * (1 - _SAME_SCALE)
+        if fits and min(by_y, by_x) > min(shrunk_y, shrunk_x):
+            chosen, shrunk_y, shrunk_x = index, by_y, by_x
+    return chosen, (full_y / height / shrunk_y, full_x / width / shrunk_x)
 
 
 def _downsampling(full: int, level: int) -> float:

@@ -20,9 +20,8 @@ from cytoseed.results.record import Record, compare, differences, read_record
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.engine import check_precision, choose_device
-from cytoseed.run.normalisation import Limits
 from cytoseed.run.plan import Plan, make_plan
-from cytoseed.run.survey import Survey
+from cytoseed.run.survey import Limits, Survey
 from cytoseed.settings import SegmentOptions
 
 Existing = Literal["refuse", "resume", "overwrite"]
@@ -32,10 +31,8 @@ Existing = Literal["refuse", "resume", "overwrite"]
 class Shard(NamedTuple):
     """One of several parts into which an image's tiles are divided, each processed by a run of its own."""
 
-    number: int
-    """From 1."""
+    number: int  # from 1
     of: int
-    """Number of shards."""
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -59,13 +56,11 @@ class Request(NamedTuple):
 
     image: Image
     output: Path
-    """Folder of the results."""
     model: Model
     options: SegmentOptions
     formats: tuple[str, ...]
     existing: Existing = "refuse"
-    shard: Shard | None = None
-    """Process only this part of the tiles; `cytoseed.run.shards.merge` joins them later."""
+    shard: Shard | None = None  # process only this part of the tiles; `cytoseed.run.shards.merge` joins them later
 
     @property
     def stem(self) -> str:
@@ -90,19 +85,9 @@ class Job(NamedTuple):
 
     plan: Plan
     record: Record
-    overwrite: bool
-    """Ignore existing results."""
-    resumes: bool
-    """Continue an interrupted run."""
-    is_done: bool
-    """Everything exists already."""
-
-
-class RunStart(NamedTuple):
-    """What a run in tiles decided at its start."""
-
-    limits: Limits
-    stains: tuple[str, ...]
+    overwrite: bool  # ignores existing results
+    resumes: bool  # continues an interrupted run
+    is_done: bool  # everything exists already
 
 
 def new_job(request: Request) -> Job:
@@ -113,15 +98,7 @@ def new_job(request: Request) -> Job:
 
 
 def compare_with_output(request: Request) -> Job:
-    """Job that is left after everything the output folder already holds.
-
-    Raises
-    ------
-    FileExistsError
-        Existing results were made differently, or an interrupted run is not to be resumed.
-    FileNotFoundError, TypeError, ValueError
-        An impossible request: see `cytoseed.segment`.
-    """
+    """Job that is left after everything the output folder already holds; errors as `cytoseed.segment` raises them."""
     store, existing = request.store, request.existing
     check_formats(request.formats)
     require_writable(request.output)
@@ -142,7 +119,8 @@ def compare_with_output(request: Request) -> Job:
     if not resumes:
         return job._replace(is_done=started is None and has_files)
     missing = len(set(store.todo().tolist()) - store.done())
-    is_complete = not missing and _has_ended(request, started or {})
+    has_ended = request.store.kept() is not None if request.shard is None else bool((started or {}).get("ended"))
+    is_complete = not missing and has_ended
     if not is_complete and existing != "resume":
         raise FileExistsError(
             f"{store.path} holds a run that was stopped, with {missing} tiles to go: continue it with --resume "
@@ -163,19 +141,17 @@ def record_start(request: Request, job: Job, found: Survey, batch: int) -> None:
     request.store.begin({**run, "tiles": len(found.todo)}, np.array(todo, np.int64))
 
 
-def read_start(store: Store) -> RunStart:
-    """Read back what `record_start` wrote."""
+def read_start(store: Store) -> tuple[Limits, tuple[str, ...]]:
+    """Normalisation and stains that `record_start` wrote."""
     run = store.run() or {}
     low, high = (np.array(run["normalisation"][name], np.float32) for name in ("low", "high"))
-    return RunStart(Limits(low, high), tuple(run.get("stains", ())))
+    return Limits(low, high), tuple(run.get("stains", ()))
 
 
 def describe_run(request: Request, job: Job) -> dict[str, Any]:
     """Description of a run: everything that decides its result, and how to ask for it again."""
-    options = dataclasses.asdict(request.options)
-    if request.options.mask is not None:
-        options["mask"] = os.path.abspath(request.options.mask)
-    folder = request.model.folder
+    folder, mask = request.model.folder, request.options.mask
+    options = dataclasses.asdict(request.options) | {"mask": None if mask is None else os.path.abspath(mask)}
     return {
         "version": job.record.version,
         "input": job.record.input,
@@ -190,11 +166,6 @@ def describe_run(request: Request, job: Job) -> dict[str, Any]:
             "shard": list(request.shard or ()),
         },
     }
-
-
-def _has_ended(request: Request, started: Mapping[str, Any]) -> bool:
-    """Whether a run without tiles to go has finished everything but its files."""
-    return bool(started.get("ended")) if request.shard is not None else request.store.kept() is not None
 
 
 def _refuse_others(
@@ -215,7 +186,7 @@ def _refuse_others(
 def _earlier_tile_size(request: Request, started: Mapping[str, Any] | None) -> int | None:
     """Tile size of the run or result in the output folder."""
     if started is None:
-        record = read_record(request.output / f"{request.stem}{RECORD_SUFFIX}")
+        record = read_record(request.files[-1])
         started = record.decides if record is not None else {}
     found = started.get("settings", {}).get("tile_size_px")
     return found if isinstance(found, int) else None

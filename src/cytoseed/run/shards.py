@@ -21,7 +21,7 @@ from cytoseed.results.record import differences
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.run.resume import Request
 from cytoseed.run.slide import Callbacks, RunReport, run_to_files
-from cytoseed.settings import SegmentOptions
+from cytoseed.settings import with_settings
 
 _NAME = re.compile(rf"(.+)\.shard-(\d+)-of-(\d+){re.escape(SUFFIX)}")
 
@@ -45,24 +45,9 @@ def merge(
 ) -> RunReport:
     """Join the tiles of all shards of an image, write the files that one run would write, and remove the shards.
 
-    Parameters
-    ----------
-    output : str or path
-        Folder that all shards were given.
-    stem : str
-        Beginning of the names of the image's results, as `find_shards` lists it.
-    image : str or path, optional
-        Present path of the image; by default the one the shards used.
-    callbacks : Callbacks, optional
-
-    Raises
-    ------
-    FileNotFoundError
-        Shards are missing, or the image is.
-    ValueError
-        Shards have tiles to go, or do not belong together.
-    FileExistsError, BlockingIOError, OSError
-        As `cytoseed.segment`.
+    `stem` begins the names of the image's results, as `find_shards` lists it; `image` is the present path of the
+    image, by default that which the shards used. Missing shards raise a FileNotFoundError, those with tiles to go or
+    that do not belong together a ValueError; the rest as `cytoseed.segment`.
     """
     folder = as_path(output)
     shards = find_shards(folder).get(stem, {})
@@ -76,17 +61,10 @@ def merge(
         with lock(store.path):
             _gather(store, list(shards.values()), first)
     asked = first["asked"]
-    options: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()
-    }
-    request = Request(
-        as_image(os.fspath(image) if image is not None else asked["source"]),
-        folder,
-        load_model(asked["model"]),
-        SegmentOptions(**options),
-        tuple(asked["formats"]),
-        "resume",
-    )
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()}
+    options = with_settings(None, given)
+    opened, model = as_image(asked["source"] if image is None else image), load_model(asked["model"])
+    request = Request(opened, folder, model, options, tuple(asked["formats"]), "resume")
     if request.stem != stem:
         raise ValueError(f"image is {image}, whose results are called {request.stem!r}; it must be that of {stem!r}")
     report = run_to_files(request, callbacks)
@@ -129,22 +107,19 @@ def _require_complete(
 
 def _holds_all(store: Store, run: Mapping[str, Any]) -> bool:
     """Whether an earlier merge, stopped later, has gathered and stitched all tiles."""
-    existing = store.run()
-    if existing is None or "gathered" not in existing or _deciding(existing) != _deciding(run):
-        return False
-    return store.kept() is not None
+    existing = store.run() or {}
+    return "gathered" in existing and _deciding(existing) == _deciding(run) and store.kept() is not None
 
 
 def _gather(store: Store, shards: Sequence[Store], run: Mapping[str, Any]) -> None:
     """Copy all tiles into one store."""
-    asked = {**run["asked"], "shard": []}
     whole = {name: value for name, value in run.items() if name != "ended"}
     store.announce({name: value for name, value in whole.items() if name != "normalisation"})
     for shard in shards:
         for tile in sorted(shard.done()):
             store.write(tile, shard.read(tile))
     todo = np.sort(np.concatenate([shard.todo() for shard in shards]))
-    store.begin({**whole, "asked": asked, "gathered": len(shards)}, todo)
+    store.begin({**whole, "asked": {**run["asked"], "shard": []}, "gathered": len(shards)}, todo)
 
 
 def _deciding(run: Mapping[str, Any]) -> Any:

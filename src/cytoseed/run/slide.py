@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,13 +25,37 @@ from cytoseed.results.save import save
 from cytoseed.results.store import Store
 from cytoseed.run.engine import choose_device, engine_for, precision_notice
 from cytoseed.run.executor import Executor, LocalExecutor
+from cytoseed.run.memory import trim
 from cytoseed.run.plan import scale_notice
 from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job, read_start, record_start
+from cytoseed.run.stitch import stitch_tiles
 from cytoseed.run.survey import survey
 from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext
-from cytoseed.run.tiled import Failure, Progress, process_missing, stitch_tiles
+from cytoseed.run.tiles import Box
 
 _NAMED = 3  # places that a message names at most
+
+
+class Progress(NamedTuple):
+    """Progress of a run in tiles."""
+
+    done: int
+    """Tiles that are done or have failed."""
+    total: int
+    """Tiles to process."""
+    objects: int
+    """Objects found in this run; at borders some count twice."""
+    input_px: int
+    """Pixels of the image, at full resolution, processed in this run."""
+    seconds: float
+    """Since the first tile of this run."""
+
+
+class Failure(NamedTuple):
+    """A tile that could not be processed: its core in the image, and why."""
+
+    box_yxhw: Box
+    cause: str
 
 
 class Callbacks(NamedTuple):
@@ -45,38 +70,20 @@ class Callbacks(NamedTuple):
 class RunReport(NamedTuple):
     """Outcome of a run."""
 
-    result: Result | None
-    """None where everything existed already, and for a shard."""
-    files: tuple[Path, ...] = ()
-    """Files of the formats asked for, and the record, last; none for a shard."""
-    already_done: bool = False
-    """True where everything existed already, and nothing was done."""
-    failures: tuple[Failure, ...] = ()
-    """Tiles that could not be processed: `existing="resume"` tries them again."""
-    seconds: Mapping[str, float] = MappingProxyType({})
-    """Seconds per stage; stages run side by side, `wall` is the whole."""
-    is_tiled: bool = False
-    """False for an image that was segmented as one tile in memory."""
-    tiles: int = 1
-    """Tiles that were to be processed."""
-    skipped: int = 0
-    """Tiles left out as background, or outside the area."""
-    input_px: int = 0
-    """Pixels of the image, at full resolution, in the tiles."""
-    network_px: int = 0
-    """The same at the network's resolution."""
+    result: Result | None  # None where everything existed already, and for a shard
+    files: tuple[Path, ...] = ()  # of the formats asked for, and the record, last; none for a shard
+    already_done: bool = False  # everything existed already, and nothing was done
+    failures: tuple[Failure, ...] = ()  # tiles that could not be processed: `existing="resume"` tries them again
+    seconds: Mapping[str, float] = MappingProxyType({})  # per stage; stages run side by side, `wall` is the whole
+    is_tiled: bool = False  # False for an image that was segmented as one tile in memory
+    tiles: int = 1  # that were to be processed
+    skipped: int = 0  # left out as background, or outside the area
+    input_px: int = 0  # pixels of the image, at full resolution, in the tiles
+    network_px: int = 0  # the same at the network's resolution
 
 
 def run_to_files(request: Request, callbacks: Callbacks | None = None, executor: Executor | None = None) -> RunReport:
-    """Segment an image and write its files, or only the tiles of a shard; errors as `cytoseed.segment` raises them.
-
-    Parameters
-    ----------
-    request : Request
-    callbacks : Callbacks, optional
-    executor : Executor, optional
-        Processes the tiles; by default this process.
-    """
+    """Segment an image and write its files, or only the tiles of a shard; errors as `cytoseed.segment` raises them."""
     calls = callbacks or Callbacks()
     with _full_disk_errors(request.store), lock(request.store.path):
         job = compare_with_output(request)
@@ -103,7 +110,7 @@ def run_in_memory(request: Request, callbacks: Callbacks | None = None, executor
 
 
 class _TemporaryFolder:
-    """A folder that lasts as long as this object; unlike `tempfile.TemporaryDirectory`, it warns of nothing."""
+    """A folder that lasts as long as this object; without the warning of `tempfile.TemporaryDirectory`."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="cytoseed-"))
@@ -112,11 +119,10 @@ class _TemporaryFolder:
 
 def _notify(request: Request, job: Job, calls: Callbacks, executor: Executor | None) -> None:
     """Pass on what is known to be doubtful before the run."""
-    precision = request.options.precision
-    slow = None if executor is not None else precision_notice(precision, choose_device(request.options.device))
-    for sentence in (scale_notice(job.plan), slow):
-        if sentence is not None:
-            calls.notice(sentence)
+    options = request.options
+    is_slow = None if executor is not None else precision_notice(options.precision, choose_device(options.device))
+    for sentence in filter(None, (scale_notice(job.plan), is_slow)):
+        calls.notice(sentence)
 
 
 def _local_executor(request: Request) -> LocalExecutor:
@@ -168,11 +174,9 @@ def _run_tiles(
             _drop_damaged(store)
         else:
             _start(request, job, regions, clock, executor.batch)
-        start, config = read_start(store), request.model.config
-        context = SlideContext(
-            request.image, job.plan, start.limits, config.channels, request.options.tta, start.stains
-        )
-        failures = process_missing(context, regions, executor, store, clock, calls.progress)
+        (limits, stains), config = read_start(store), request.model.config
+        context = SlideContext(request.image, job.plan, limits, config.channels, request.options.tta, stains)
+        failures = process_missing(context, regions, executor, store, clock, calls)
         if failures and len(failures) == len(store.todo()):
             raise ImageFileError(
                 f"{request.image.source}: none of its {len(failures)} tiles could be made: {failures[0].cause}"
@@ -184,15 +188,47 @@ def _run_tiles(
             if store.kept() is None:
                 stitch_tiles(context, regions, store, clock)
             with clock("write"):
-                report = _write(request, job, start.stains, report, keep_alive)
+                report = _write(request, job, stains, report, keep_alive)
             if job.overwrite:
                 store.change(overwrites=False)  # from now on files beside it belong to others
     report = report._replace(seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()})
+    counts = {name: getattr(report, name) for name in ("tiles", "skipped", "input_px", "network_px")}
     with contextlib.suppress(OSError):  # not part of the result
-        write_bytes(store.path / "timings.json", _timings(report).encode())
+        write_bytes(store.path / "timings.json", f"{json.dumps({**report.seconds, **counts}, indent=2)}\n".encode())
     for sentence in _warnings(request, report, job.plan.grid.margin_px):
         calls.notice(sentence)
     return report
+
+
+def process_missing(
+    context: SlideContext, regions: Regions, executor: Executor, store: Store, clock: Clock, calls: Callbacks
+) -> tuple[Failure, ...]:
+    """Process the tiles that are not in the store yet; tiles that failed twice are returned."""
+    grid, plan = context.plan.grid, context.plan
+    todo, done = store.todo().tolist(), store.done()
+    batches = grid.batches(todo, executor.batch)  # always of all tiles: companions decide the rounding
+    batches = [batch for batch in batches if any(tile.number not in done for tile in batch)]
+    failures: dict[int, Failure] = {}
+    objects, input_px, number = 0, 0, len(done)
+    started = time.perf_counter()
+    if batches:
+        store.drop_kept()
+    for result in executor.run(context, regions, batches, clock):
+        tile = result.tile
+        if tile.number in done:  # processed again only as a companion in its batch
+            continue
+        box = plan.full_box(tile.core_yxhw)
+        if result.objects is None:
+            cause = " ".join(str(result.error).split()) or type(result.error).__name__
+            failures[tile.number] = Failure(box, cause)
+        else:
+            with clock("store"):
+                store.write(tile.number, result.objects)
+            objects += int(result.objects.is_owned.sum())
+        trim()
+        number, input_px = number + 1, input_px + box[2] * box[3]
+        calls.progress(Progress(number, len(todo), objects, input_px, time.perf_counter() - started))
+    return tuple(failures[tile] for tile in sorted(failures))
 
 
 def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: int) -> None:
@@ -258,9 +294,7 @@ def _warnings(request: Request, report: RunReport, margin_px: int) -> Iterator[s
     if report.failures:
         named = "; ".join(f"{_place(one.box_yxhw)}: {one.cause}" for one in report.failures[:_NAMED])
         more = f"; and {len(report.failures) - _NAMED} more" if len(report.failures) > _NAMED else ""
-        yield (
-            f"{len(report.failures)} tiles could not be made, and are empty ({named}{more}); --resume tries them again"
-        )
+        yield f"{len(report.failures)} tiles could not be made and are empty ({named}{more}); --resume tries them again"
     if not report.tiles:
         yield (
             "nothing was segmented: all of it was taken for background; if it is not, state --no-skip-background "
@@ -282,11 +316,6 @@ def _place(box_yxhw: Sequence[int]) -> str:
     return f"x {left} to {left + width}, y {top} to {top + height}"
 
 
-def _timings(report: RunReport) -> str:
-    counts = {name: getattr(report, name) for name in ("tiles", "skipped", "input_px", "network_px")}
-    return json.dumps({**report.seconds, **counts}, indent=2) + "\n"
-
-
 @contextlib.contextmanager
 def _full_disk_errors(store: Store) -> Iterator[None]:
     """Add the remedy to errors of a full disk."""
@@ -297,6 +326,6 @@ def _full_disk_errors(store: Store) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not says_so:
             raise
         raise OSError(
-            f"{store.path}: no room left on its disk; all tiles that are done are kept: make room, then --resume "
-            f"(existing='resume' in Python)",
+            f"{store.path}: no room left on its disk; finished tiles are kept: make room, then --resume "
+            f"(existing='resume' in Python)"
         ) from error

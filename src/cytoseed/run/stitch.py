@@ -1,4 +1,4 @@
-"""Stitching: which objects of the tiles belong to the result, without seams or duplicates. Arrays only.
+"""Stitching: which objects of the tiles belong to the result, without seams or duplicates.
 
 An object is owned by the tile whose core holds its highest seed, and that tile sees all of it; a nucleus by the owner
 of its cell. Rounding in the network can move a seed over a border, so that two tiles own an object, or none does:
@@ -14,82 +14,129 @@ that found it. Nuclei and cells are resolved separately, but so that pairs survi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.objects import Objects
-from cytoseed.run.tiles import Grid
+from cytoseed.images import Regions
+from cytoseed.results.objects import Objects, join_objects, pack_masks
+from cytoseed.results.store import StitchedObjects, Store
+from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext, measure_crop
+from cytoseed.run.tiles import Box, Grid
 
 _COVERED = 0.5  # an object without owner of which others cover this share has been found already
+
+
+_NO_OBJECTS = Objects(
+    target=np.zeros(0, np.uint8),
+    box_yxhw=np.zeros((0, 4), np.int64),
+    bits=np.zeros(0, np.uint8),
+    score=np.zeros(0, np.float32),
+    is_owned=np.zeros(0, bool),
+    numbers=np.zeros((0, 0)),
+    columns=np.zeros(0, np.str_),
+    is_count=np.zeros(0, bool),
+    left_out_yxhw=np.zeros((0, 4), np.int64),
+)
+
+
+def stitch_tiles(context: SlideContext, regions: Regions, store: Store, clock: Clock) -> StitchedObjects:
+    """Decide which objects of the tiles in a store are kept, number them, and store the decision."""
+    grid, done = context.plan.grid, store.done()
+    left_out: list[NDArray[np.int64]] = []
+
+    def load(tile: int) -> Objects:
+        objects = store.read(tile) if tile in done else _NO_OBJECTS
+        left_out.append(objects.left_out_yxhw)
+        return objects
+
+    with clock("stitch"):
+        agreement_iou = float(context.plan.record["agreement_iou"])
+        found = stitch(grid, max(WIDE_MARGIN_PX, grid.margin_px), load, agreement_iou)
+        changed, changed_at, last_read = [], [], (-1, _NO_OBJECTS)
+        for trimmed in found.trimmed:  # those of one tile come one after the other
+            if trimmed.tile != last_read[0]:
+                last_read = trimmed.tile, store.read(trimmed.tile)
+            changed.append(measure_trimmed(context, regions, last_read[1].take([trimmed.place]), trimmed))
+            first, last = found.first[trimmed.tile : trimmed.tile + 2].tolist()
+            changed_at.append(first + int(np.flatnonzero(found.place[first:last] == trimmed.place)[0]))
+        kept = StitchedObjects(
+            first=found.first,
+            place=found.place,
+            id=found.id,
+            tile_box_yxhw=found.tile_box_yxhw,
+            left_out_yxhw=_not_inside(np.concatenate(left_out), found.unowned_yxhw),
+            changed_at=np.array(changed_at, np.int64),
+            changed=join_objects(changed) if changed else _NO_OBJECTS,
+        )
+        store.write_kept(kept)
+    return kept
+
+
+def measure_trimmed(context: SlideContext, regions: Regions, before: Objects, trimmed: Trimmed) -> Objects:
+    """Measure an object that lost pixels to another; `before` is the object alone, as it was."""
+    box = trimmed.box_yxhw
+    channels = (regions.read(box, 0, [channel])[0] for channel in range(context.image.shape[0]))
+    tile, labels = context.plan.grid.tile(trimmed.tile), trimmed.mask.astype(np.int32)
+    table = measure_crop(context, tile, labels, box[:2], channels)
+    return replace(before, box_yxhw=np.array([box], np.int64), bits=pack_masks([trimmed.mask]), **table)
+
+
+def _not_inside(boxes_yxhw: NDArray[np.int64], outer_yxhw: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Boxes that lie in none of the outer ones: an object inside was followed to its end by another tile."""
+    begin, end = outer_yxhw[:, :2], outer_yxhw[:, :2] + outer_yxhw[:, 2:]
+    alone = [
+        box for box in boxes_yxhw if not ((begin <= box[:2]).all(axis=1) & (end >= box[:2] + box[2:]).all(axis=1)).any()
+    ]
+    return np.array(alone, np.int64).reshape(-1, 4)
 
 
 class Trimmed(NamedTuple):
     """An object that lost pixels to another."""
 
     tile: int
-    place: int
-    """Index among the tile's objects."""
-    box_yxhw: tuple[int, int, int, int]
-    """Box of the remaining pixels, in the image."""
-    mask: NDArray[np.bool_]
-    """(h,w) Remaining pixels: one piece."""
+    place: int  # index among the tile's objects
+    box_yxhw: Box  # of the remaining pixels, in the image
+    mask: NDArray[np.bool_]  # (h,w) remaining pixels: one piece
 
 
 class Stitched(NamedTuple):
     """Objects of the tiles that belong to the result."""
 
-    first: NDArray[np.int64]
-    """(tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1 of the K that are kept."""
+    first: NDArray[np.int64]  # these four: as in `StitchedObjects`
     place: NDArray[np.int64]
-    """(K,) Index of each among its tile's objects; tile after tile, and in each by target and id."""
-    id: NDArray[np.int64]
-    """(K,) Ids 1..K, rising from tile to tile. A nucleus has its cell's id where both are kept; within a tile, cells
-    come first, then nuclei without a cell."""
+    id: NDArray[np.int64]  # within a tile, cells come first, then nuclei without a cell
     tile_box_yxhw: NDArray[np.int64]
-    """(tiles,4) Box in the image around a tile's kept objects; of no size where it has none."""
-    unowned_yxhw: NDArray[np.int64]
-    """(N,4) Boxes of kept objects that no tile owns."""
-    trimmed: tuple[Trimmed, ...]
-    """Kept objects that lost pixels, tile after tile."""
+    unowned_yxhw: NDArray[np.int64]  # (N,4) boxes of kept objects that no tile owns
+    trimmed: tuple[Trimmed, ...]  # kept objects that lost pixels, tile after tile
 
 
 def stitch(grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement_iou: float) -> Stitched:
     """Decide, in one pass over the tiles, which objects are kept; the order in which tiles were made does not matter.
 
-    Parameters
-    ----------
-    grid : Grid
-    margin_px : int
-        Distance that an object of any tile may reach beyond its core, in px of the grid.
-    load : callable
-        Returns the objects of a tile, by number. Called once per tile; a few rows of tiles are held at a time.
-    agreement_iou : float
-        Of two objects with at least this IoU, 0 to 1, the lower-ranked one is dropped; with less overlap it loses the
-        shared pixels. A pair of nucleus and cell outranks a single object, then the higher score does, then the
-        earlier one.
+    Objects reach at most `margin_px` px of the grid beyond their core. `load` is called once per tile; a few rows of
+    tiles are held at a time. Of two objects with at least `agreement_iou` the lower-ranked one is dropped; with less
+    overlap it loses the shared pixels. A pair of nucleus and cell outranks a single object, then the higher score
+    does, then the earlier one.
     """
     work = _Work(agreement_iou)
     away = -(-2 * margin_px // grid.core_px)
     for row in range(grid.rows + 2 * away):
         if row < grid.rows:
-            for index in _row(grid, row):
+            for index in grid.row(row):
                 work.load(index, load(index))
                 for other in grid.neighbours(index, margin_px):
                     if other < index:
                         work.settle_owned(other, index)
         if away <= row < grid.rows + away:
-            for index in _row(grid, row - away):
+            for index in grid.row(row - away):
                 work.settle_unowned(index, [*grid.neighbours(index, margin_px), index])
         if row >= 2 * away:
-            for index in _row(grid, row - 2 * away):
+            for index in grid.row(row - 2 * away):
                 work.forget(index)
     return work.result(grid.tiles)
-
-
-def _row(grid: Grid, row: int) -> range:
-    return range(row * grid.columns, (row + 1) * grid.columns)
 
 
 class _Pixels(NamedTuple):
@@ -110,7 +157,7 @@ class _Work:
         self._changed: dict[tuple[int, int], _Pixels] = {}
         self._unowned: list[NDArray[np.int64]] = []
         self._boxes: dict[int, NDArray[np.int64]] = {}
-        self._numbered: dict[int, _Numbered] = {}
+        self._numbered: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def load(self, tile: int, objects: Objects) -> None:
         self._objects[tile] = objects
@@ -133,8 +180,9 @@ class _Work:
             if not common:
                 continue
             union = np.count_nonzero(first.mask) + np.count_nonzero(second.mask) - common
-            ours, theirs = (earlier, one), (later, other)
-            loser, winner = (theirs, ours) if self._rank(*ours) >= self._rank(*theirs) else (ours, theirs)
+            loser, winner = (later, other), (earlier, one)
+            if self._rank(*winner) < self._rank(*loser):
+                loser, winner = winner, loser
             if common >= self._agreement_iou * union:
                 self._kept[loser[0]][loser[1]] = False
             else:
@@ -158,9 +206,9 @@ class _Work:
                 self._trim((tile, index), stronger)
 
     def result(self, tiles: int) -> Stitched:
-        numbered = [self._numbered[tile] for tile in range(tiles)]
-        counts = [len(of_tile.place) for of_tile in numbered]
-        before = _sums([int(of_tile.id.max(initial=0)) for of_tile in numbered])  # ids of earlier tiles
+        places, ids = zip(*(self._numbered[tile] for tile in range(tiles)), strict=True)
+        counts = [len(of_tile) for of_tile in places]
+        before = _sums([int(of_tile.max(initial=0)) for of_tile in ids])  # ids of earlier tiles
         trimmed = [
             Trimmed(tile, index, (own.top, own.left, own.mask.shape[0], own.mask.shape[1]), own.mask)
             for (tile, index), own in sorted(self._changed.items(), key=lambda entry: entry[0])
@@ -168,8 +216,8 @@ class _Work:
         ]
         return Stitched(
             _sums(counts),
-            np.concatenate([of_tile.place for of_tile in numbered]),
-            np.concatenate([of_tile.id for of_tile in numbered]) + np.repeat(before[:-1], counts),
+            np.concatenate(places),
+            np.concatenate(ids) + np.repeat(before[:-1], counts),
             np.array([self._boxes.get(tile, np.zeros(4, np.int64)) for tile in range(tiles)]),
             np.array(self._unowned, np.int64).reshape(-1, 4),
             tuple(trimmed),
@@ -231,16 +279,8 @@ class _Work:
         self._changed[loser] = _Pixels(own.top + box[0].start, own.left + box[1].start, mask)
 
 
-class _Numbered(NamedTuple):
-    """The kept objects of a tile, numbered."""
-
-    place: NDArray[np.int64]
-    """(K,) Index among the tile's objects, by target and id."""
-    id: NDArray[np.int64]
-    """(K,) Ids from 1; a nucleus has its cell's."""
-
-
-def _numbered(objects: Objects, kept: NDArray[np.bool_]) -> _Numbered:
+def _numbered(objects: Objects, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of a tile's kept objects, by target and id, and their ids from 1; a nucleus has its cell's."""
     target = objects.target.astype(np.int64)
     partner = objects.partner
     follows = kept & (partner >= 0) & kept[partner] & (target < target[partner])  # a nucleus its cell
@@ -251,7 +291,7 @@ def _numbered(objects: Objects, kept: NDArray[np.bool_]) -> _Numbered:
     number[follows] = number[partner[follows]]
     place = np.flatnonzero(kept)
     place = place[np.lexsort((number[place], target[place]))]
-    return _Numbered(place, number[place])
+    return place, number[place]
 
 
 def _sums(numbers: list[int]) -> NDArray[np.int64]:

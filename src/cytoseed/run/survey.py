@@ -1,50 +1,61 @@
-"""Survey of a large image at low resolution: its normalisation, its stains, and the tiles that may hold objects."""
+"""Survey of an image at low resolution: normalisation shared by all tiles, tissue, stains, and the tiles to process."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from cytoseed.core.prepare import percentile_ranks, percentiles, percentiles_of_counts
 from cytoseed.images import Image, Regions
-from cytoseed.images.overview import Overview, overview
+from cytoseed.images.overview import Overview, area_means, bands, overview
 from cytoseed.results.measure.stains import may_be_stained, stains_of
-from cytoseed.run.normalisation import Limits, intensity_limits
-from cytoseed.run.plan import Plan
+from cytoseed.run.plan import LARGEST_COUNTED_PX, Plan, check_values, select_stain
 from cytoseed.run.tiles import Box
-from cytoseed.run.tissue import find_tissue
 
 _MARGIN_PX = 200  # of the network's input around tissue: 100 µm at its usual scale
+_STAIN_BYTES = 200  # memory per pixel of unmixing
+_SAMPLES, _SAMPLE_PX = 64, 512
+_GRAINS = 16  # px across the margin, 6 µm: a nucleus shows, dust on glass hardly does
+_WINDOW = 6  # windows of local contrast reach a sixth of the margin to each side: about two nuclei
+_DENSE = 0.1  # the background is the narrowest range of values that holds this share of the pixels
+_NOISE_WIDTHS = 5.0
+_FLAT = 2.0  # times the median contrast of windows in the background; noise alone reaches 1.5 times
+_CLEAR = 0.1  # the background must be flatter than this share of the largest contrasts
+_GLASS = 0.03  # glass is uneven and dusty: share of its brightness
+
+
+class Limits(NamedTuple):
+    """Values (C,) of each channel that the network receives as 0 and as 1."""
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
 
 
 class Survey(NamedTuple):
     """Properties that all tiles of an image share, and the tiles to process."""
 
     limits: Limits
-    todo: NDArray[np.int64]
-    """(N,) Numbers of the tiles to process, rising."""
-    stains: tuple[str, ...]
-    """Stains whose optical density is measured in the objects."""
+    todo: NDArray[np.int64]  # (N,) numbers of the tiles to process, rising
+    stains: tuple[str, ...]  # whose optical density is measured in the objects
 
 
 def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) -> Survey:
-    """Survey an image that `regions` has open; `skip_background` leaves out tiles without tissue.
-
-    Raises
-    ------
-    ImageFileError
-        The image cannot be read.
-    """
+    """Survey an image that `regions` has open; `skip_background` leaves out tiles without tissue."""
     picture = overview(regions, image, plan.channels)
-    tissue = find_tissue(picture, _grown_px(plan, picture.step))
+    tissue = find_tissue(picture, math.ceil(_MARGIN_PX * plan.full_yx[0] / plan.size_yx[0] / picture.step))
     limits = intensity_limits(regions, image, plan, tissue)
     everywhere = tissue if skip_background else np.ones_like(tissue)
     todo = []
     for index in range(plan.grid.tiles):
-        box = plan.full_box(plan.grid.tile(index).core_yxhw)
-        if plan.area.meets(_widened(box)) and _part(everywhere, box, picture.step).any():
+        top, left, height, width = plan.full_box(plan.grid.tile(index).core_yxhw)
+        widened = (top - 1, left - 1, height + 2, width + 2)  # a rescaled point can lie a little beyond its tile
+        ends = [(int(a / picture.step), math.ceil((a + n) / picture.step)) for a, n in ((top, height), (left, width))]
+        if plan.area.meets(widened) and everywhere[slice(*ends[0]), slice(*ends[1])].any():
             todo.append(index)
     return Survey(limits, np.array(todo, np.int64), _stains(image, regions, plan, picture))
 
@@ -59,19 +70,164 @@ def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tu
     return stains_of(np.rint(pixels).astype(np.uint8), image.channel_names)
 
 
-def _grown_px(plan: Plan, step: float) -> int:
-    """Pixels of the overview by which tissue grows: about 100 µm."""
-    return math.ceil(_MARGIN_PX * plan.full_yx[0] / plan.size_yx[0] / step)
+def intensity_limits(regions: Regions, image: Image, plan: Plan, tissue: NDArray[np.bool_]) -> Limits:
+    """Percentiles 0.1 and 99.9 of each channel, the same for all tiles.
+
+    Levels of up to 2 ** 26 px count with all pixels, exactly as `core.prepare.percentiles` does. Larger ones count
+    with up to 64 blocks of 512 x 512 px spread evenly over the tissue, at the resolution that is segmented: means at a
+    lower resolution have a narrower range (of an H&E section at 0.5 µm per px, means over 16 px span 78 to 88 %).
+    """
+    height, width = plan.level_yx
+    unmixes = plan.record["stain"] is not None
+    if height * width <= LARGEST_COUNTED_PX:
+        px_bytes = _STAIN_BYTES if unmixes else len(plan.channels) * image.dtype.itemsize
+        boxes = list(bands((height, width), px_bytes))
+    else:
+        boxes = _samples(tissue, (height, width))
+    if not unmixes and _is_counted(image.dtype):
+        parts = (regions.read(box, plan.level, plan.channels) for box in boxes)
+        return _limits_of_counts(parts, len(plan.channels), image.dtype)
+    ends = []
+    for channels in [plan.channels] if unmixes else [(channel,) for channel in plan.channels]:  # one held at a time
+        values = np.empty(sum(rows * columns for _, _, rows, columns in boxes), np.float32)
+        count = 0
+        for box in boxes:
+            part = regions.read(box, plan.level, channels)
+            check_values(part)
+            selected = select_stain(part, plan)
+            values[count : count + selected.size] = selected.ravel()
+            count += selected.size
+        ends.append(_limits_of_values(values))
+    low, high = np.array(ends, np.float32).T
+    return Limits(low, high)
 
 
-def _widened(box_yxhw: Box) -> Box:
-    """Box widened by a pixel: an object's point, rescaled, can lie a little beyond the pixels of its tile."""
-    top, left, height, width = box_yxhw
-    return top - 1, left - 1, height + 2, width + 2
+def pixel_limits(pixels: NDArray[Any]) -> Limits:
+    """Percentiles of an image (C,h,w) in memory: those of `core.prepare.percentiles`, in less time."""
+    if _is_counted(pixels.dtype):
+        return _limits_of_counts([pixels], len(pixels), pixels.dtype)
+    low, high = percentiles(torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)))
+    return Limits(low.numpy(), high.numpy())
 
 
-def _part(tissue: NDArray[np.bool_], box_yxhw: Box, step: float) -> NDArray[np.bool_]:
-    """Part of an overview's mask that a box at full resolution covers."""
-    top, left, height, width = box_yxhw
-    rows = slice(int(top / step), math.ceil((top + height) / step))
-    return tissue[rows, int(left / step) : math.ceil((left + width) / step)]
+def _is_counted(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biu" and dtype.itemsize <= 2
+
+
+def _limits_of_counts(parts: Iterable[NDArray[Any]], channels: int, dtype: np.dtype[Any]) -> Limits:
+    """Percentiles of integers of up to 16 bits, from their histogram."""
+    lowest = int(np.iinfo(dtype).min) if dtype.kind == "i" else 0
+    counts = torch.zeros((channels, 1 << 8 * dtype.itemsize), dtype=torch.int64)
+    for part in parts:
+        for index, channel in enumerate(part):
+            plain = channel.ravel() if dtype == np.uint8 else channel.ravel().astype(np.int32) - lowest
+            counts[index] += torch.bincount(torch.from_numpy(plain), minlength=counts.shape[1])
+    low, high = percentiles_of_counts(counts, lowest)
+    return Limits(low.numpy(), high.numpy())
+
+
+def _limits_of_values(values: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
+    """Percentiles of values; the array is reordered."""
+    lower, upper = (rank - 1 for rank in percentile_ranks(len(values)))
+    values.partition((lower, upper))
+    low, high = values[lower], values[upper]
+    return (low, high) if low < high else (values.min(), values.max())
+
+
+def _samples(tissue: NDArray[np.bool_], level_yx: tuple[int, int]) -> list[Box]:
+    """Blocks of a level spread evenly over those that are mostly tissue, or hold some where none is."""
+    corners = [np.arange(0, side, _SAMPLE_PX) for side in level_yx]
+    first = [(own * len_ // side) for own, len_, side in zip(corners, tissue.shape, level_yx, strict=True)]
+    sums = np.add.reduceat(np.add.reduceat(tissue.astype(np.int32), first[0], 0), first[1], 1)
+    px = [np.maximum(1, np.diff(own, append=len_)) for own, len_ in zip(first, tissue.shape, strict=True)]
+    share = sums / (px[0][:, None] * px[1])
+    enough = min(0.5, float(share.max()))
+    chosen = _spread(np.argwhere(share >= enough), _SAMPLES)
+    height, width = level_yx
+    places = [(int(corners[0][row]), int(corners[1][column])) for row, column in chosen]
+    return [(y, x, min(_SAMPLE_PX, height - y), min(_SAMPLE_PX, width - x)) for y, x in places]
+
+
+def _spread(places: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """Up to `most` (a power of two) of the places (N,2), by halving groups across their longer side."""
+    groups = [places]
+    while len(groups) < most and max(map(len, groups)) > 1:
+        halves = []
+        for group in groups:
+            axis = int(np.argmax(np.ptp(group, axis=0)))
+            order = np.lexsort((group[:, 1 - axis], group[:, axis]))
+            halves += [part for part in np.array_split(group[order], 2) if len(part)]
+        groups = halves
+    return [group[np.argmin(((group - group.mean(0)) ** 2).sum(1))] for group in groups]
+
+
+def find_tissue(image: Overview, margin_px: int) -> NDArray[np.bool_]:
+    """Mask (h,w) of the tissue in an overview: everything that may hold objects.
+
+    The background is the commonest brightness of a channel, glass or darkness, with the width of its noise. Tissue is
+    everything that differs from it in any channel, to either side, and everything with contrast within a few cells'
+    width, however uneven the background: a single nucleus shows there even where its brightness equals that of the
+    background elsewhere. Without a background that is flat beside the contrasts of the image, and where nothing
+    differs from it, everything is tissue. Pixels that are 0 in all channels were not scanned and are never tissue.
+    Tissue grows by `margin_px` pixels of the overview, about 100 µm, from which the scale of cells is derived.
+    """
+    import cv2
+
+    by = max(1, margin_px // _GRAINS)
+    pixels = [area_means(channel, by) for channel in image.pixels]
+    unread = area_means(image.unread, by) > 0
+    live = np.any([channel != 0 for channel in pixels], axis=0) & ~unread
+    if not live.any():
+        return np.ones(image.unread.shape, bool)
+    reach = max(1, margin_px // by // _WINDOW)
+    found = np.zeros(live.shape, bool)
+    for channel in pixels:
+        if channel[live].min() < channel[live].max():
+            found |= _stands_out(channel, live, reach)
+    if not found.any():
+        return np.ones(image.unread.shape, bool)
+    grown = -(-margin_px // by)
+    spread = cv2.dilate((found & live | unread).astype(np.uint8), np.ones((2 * grown + 1, 2 * grown + 1), np.uint8))
+    height, width = image.unread.shape
+    return spread.astype(bool).repeat(by, 0).repeat(by, 1)[:height, :width]
+
+
+def _stands_out(channel: NDArray[np.float32], live: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Pixels (h,w) of one channel that are not background; all of them where no background can be found."""
+    import cv2
+
+    values = _sorted(channel[live])
+    mode, width, is_bright = _background(values)
+    uneven = _GLASS * mode if is_bright else 0.0
+    filled = np.where(live, channel, np.float32(mode))
+    window = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    contrast: NDArray[np.float32] = cv2.dilate(filled, window) - cv2.erode(filled, window)
+    away = np.abs(filled - mode)
+    usual = float(np.median(_sorted(contrast[live & (away <= max(2 * width, uneven / 3))])))
+    contrasts = _sorted(contrast[live])
+    if _FLAT * usual >= _CLEAR * contrasts[int(0.999 * (len(contrasts) - 1))]:
+        return np.ones(channel.shape, bool)
+    result: NDArray[np.bool_] = (away > max(_NOISE_WIDTHS * width, uneven)) | (
+        contrast > max(_FLAT * usual, uneven / 2)
+    )
+    return result
+
+
+def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
+    """Commonest of sorted values, width of the noise around it, and whether objects are darker than it.
+
+    The width is measured on the side without objects: the one that reaches less far.
+    """
+    share = max(1, len(values) // round(1 / _DENSE))
+    spans = values[share:] - values[:-share]
+    narrowest = np.flatnonzero(spans <= spans.min()) if len(spans) else np.zeros(1, int)
+    mode = float(values[int(narrowest[len(narrowest) // 2]) + share // 2]) if len(spans) else float(values[0])
+    least, most = (float(values[int(rank * (len(values) - 1))]) for rank in (0.001, 0.999))
+    is_bright = most - mode < mode - least
+    clean = values[values > mode] - mode if is_bright else mode - values[values < mode]
+    return mode, 1.4826 * float(np.median(clean)) if len(clean) else 0.0, is_bright  # sigma of a normal distribution
+
+
+def _sorted(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sorted values; of many, about a million spread evenly."""
+    return np.sort(values[:: max(1, len(values) >> 20)])

@@ -20,9 +20,8 @@ from cytoseed.images import Image, Regions
 from cytoseed.results.measure.table import Frame, measure_objects
 from cytoseed.results.objects import Objects, around, join_objects, numbers_of, pack_masks
 from cytoseed.run.engine import Engine
-from cytoseed.run.normalisation import Limits, pixel_limits
 from cytoseed.run.plan import Plan, check_values, prepare_input, select_stain
-from cytoseed.run.stitch import Trimmed
+from cytoseed.run.survey import Limits, pixel_limits
 from cytoseed.run.tiles import Box, Tile
 
 WIDE_MARGIN_PX = 256
@@ -32,12 +31,9 @@ WIDE_MARGIN_PX = 256
 class TileInput(NamedTuple):
     """A tile's pixels as read, and as the network receives them."""
 
-    pixels: NDArray[Any]
-    """(C,h,w) The chosen channels at the plan's level."""
-    origin_yx: tuple[int, int]
-    """Where they begin in the level."""
-    tensor: torch.Tensor
-    """(C,h,w) float32: the network's input."""
+    pixels: NDArray[Any]  # (C,h,w) the chosen channels at the plan's level
+    origin_yx: tuple[int, int]  # where they begin in the level
+    tensor: torch.Tensor  # (C,h,w) float32: the network's input
 
 
 class TileResult(NamedTuple):
@@ -53,13 +49,10 @@ class SlideContext(NamedTuple):
 
     image: Image
     plan: Plan
-    limits: Limits | None
-    """Normalisation; None: computed from the pixels of the only tile."""
-    channels: int
-    """Channels that the model takes."""
+    limits: Limits | None  # normalisation; None: computed from the pixels of the only tile
+    channels: int  # that the model takes
     tta: bool
-    stains: tuple[str, ...] = ()
-    """Stains whose optical density is measured."""
+    stains: tuple[str, ...] = ()  # whose optical density is measured
 
 
 class Clock:
@@ -101,10 +94,7 @@ class TileProcessor:
     """Processes tiles in three stages, each of which may run in a thread of its own: `read`, `fields`, `objects`."""
 
     def __init__(self, context: SlideContext, regions: Regions, engine: Engine, clock: Clock) -> None:
-        self._context = context
-        self._regions = regions
-        self._engine = engine
-        self._clock = clock
+        self._context, self._regions, self._engine, self._clock = context, regions, engine, clock
         self._network_lock = threading.Lock()
 
     def read(self, tile: Tile) -> TileInput:
@@ -216,7 +206,7 @@ class TileProcessor:
         top, left, height, width = around(boxes)
         y, x = top - found.box_yxhw[0], left - found.box_yxhw[1]
         labels = found.labels[y : y + height, x : x + width]
-        table = _measured(context, tile, labels, (top, left), self._channels((top, left, height, width), tile_input))
+        table = measure_crop(context, tile, labels, (top, left), self._channels((top, left, height, width), tile_input))
         corners = (boxes[:, :2] - found.box_yxhw[:2]).tolist()
         masks = [
             found.labels[r : r + tall, c : c + wide] == number
@@ -247,15 +237,6 @@ class TileProcessor:
                 yield self._regions.read(box_yxhw, 0, [channel])[0]
 
 
-def measure_trimmed(context: SlideContext, regions: Regions, before: Objects, trimmed: Trimmed) -> Objects:
-    """Measure an object that lost pixels to another; `before` is the object alone, as it was."""
-    box = trimmed.box_yxhw
-    channels = (regions.read(box, 0, [channel])[0] for channel in range(context.image.shape[0]))
-    tile, labels = context.plan.grid.tile(trimmed.tile), trimmed.mask.astype(np.int32)
-    table = _measured(context, tile, labels, box[:2], channels)
-    return replace(before, box_yxhw=np.array([box], np.int64), bits=pack_masks([trimmed.mask]), **table)
-
-
 def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[np.int32]:
     """Labels (T, h, w) of a whole network input, rescaled to the size of the image, with ids 1..K."""
     shrinks = height < labels.shape[1] or width < labels.shape[2]
@@ -268,7 +249,7 @@ def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[n
     return result
 
 
-def _measured(
+def measure_crop(
     context: SlideContext,
     tile: Tile,
     labels: NDArray[np.int32],

@@ -16,29 +16,20 @@ classifier thins the seeds of large objects (`core.pixels`), so that a tile comp
 class Tile(NamedTuple):
     """One tile, in px of the image as the network receives it."""
 
-    number: int
-    """Place among all tiles, row by row from 0."""
-    core_yxhw: Box
-    """Pixels that the tile owns: the cores of all tiles cover the image, each pixel once."""
-    objects_yxhw: Box
-    """Region in which its objects are followed: the core and a margin."""
-    input_yxhw: Box
-    """Region that the network receives: everything that can change a field in `objects_yxhw`."""
+    number: int  # row by row from 0
+    core_yxhw: Box  # pixels that the tile owns: the cores of all tiles cover the image, each pixel once
+    objects_yxhw: Box  # region in which its objects are followed: the core and a margin
+    input_yxhw: Box  # region that the network receives: everything that can change a field in `objects_yxhw`
 
 
 class Grid(NamedTuple):
     """Tiles of equal cores over an image; those at the right and lower edge may be smaller."""
 
-    height: int
-    """Of the image as the network receives it, in px."""
+    height: int  # of the image as the network receives it, in px
     width: int
-    """As `height`."""
-    core_px: int
-    """Side of a core, a multiple of `GRAIN_PX`."""
-    margin_px: int
-    """Distance beyond the core in which objects are followed, a multiple of `GRAIN_PX`."""
-    reach_px: int
-    """Distance over which a pixel of the image can change a field: the network's `REACH`, rounded up to its stride."""
+    core_px: int  # side of a core, a multiple of `GRAIN_PX`
+    margin_px: int  # distance beyond the core in which objects are followed, a multiple of `GRAIN_PX`
+    reach_px: int  # distance over which a pixel can change a field: the network's `REACH`, rounded up to its stride
 
     @property
     def rows(self) -> int:
@@ -62,14 +53,17 @@ class Grid(NamedTuple):
         core = (top, left, min(self.core_px, self.height - top), min(self.core_px, self.width - left))
         return Tile(index, core, self._grow(core, self.margin_px), self._grow(core, self.margin_px + self.reach_px))
 
+    def row(self, row: int) -> range:
+        """Numbers of the tiles in a row."""
+        return range(row * self.columns, (row + 1) * self.columns)
+
     def neighbours(self, index: int, margin_px: int) -> Iterator[int]:
         """Other tiles, in order, whose objects can meet those of a tile if they reach `margin_px` beyond their core."""
         away = -(-2 * margin_px // self.core_px)
         row, column = divmod(index, self.columns)
         for other_row in range(max(0, row - away), min(self.rows, row + away + 1)):
-            for other_column in range(max(0, column - away), min(self.columns, column + away + 1)):
-                if (other_row, other_column) != (row, column):
-                    yield other_row * self.columns + other_column
+            near = self.row(other_row)[max(0, column - away) : column + away + 1]
+            yield from (other for other in near if other != index)
 
     def batches(self, numbers: Sequence[int], size: int) -> list[list[Tile]]:
         """Tiles by their numbers, in batches of at most `size` consecutive tiles of equal input size."""
