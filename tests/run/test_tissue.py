@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from cytoseed.core.prepare import percentiles
 from cytoseed.images import as_image, open_image
 from cytoseed.images.overview import Overview, overview
-from cytoseed.images.unmix import unmix
+from cytoseed.images.channels import unmix
 from cytoseed.learn.samples import find_samples
 from cytoseed.run import survey as normalisation
 from cytoseed.run.area import read_area

@@ -14,7 +14,7 @@ from cytoseed.core.network import REACH, STRIDE
 from cytoseed.core.prepare import fit_channels, scale_intensity
 from cytoseed.core.scale import full_box, rescale_part
 from cytoseed.images import Image, check_pixels, choose_channels
-from cytoseed.images.unmix import check_stain, unmix
+from cytoseed.images.channels import check_stain, unmix
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.memory import tile_side
 from cytoseed.run.tiles import Box, Grid, single_tile
