@@ -51,8 +51,8 @@ class Comparison(NamedTuple):
 
 def read_scores(path: Path, samples_csv: Path | None) -> Scores:
     if path.is_dir():
-        rows = evaluate_folders(path, path / "masks", samples_csv).to_rows()
-        return {(row.dataset, row.name): row.f1_mean for row in rows}
+        images = evaluate_folders(path, path / "masks", samples_csv).images
+        return {(image.dataset, image.name): image.score.f1_mean for image in images}
     with path.open(encoding="utf-8", newline="") as lines:
         return {(row["dataset"], row["name"]): float(row["f1_mean"]) for row in csv.DictReader(lines)}
 

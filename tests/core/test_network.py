@@ -54,10 +54,6 @@ def test_the_lite_network_is_cheap():
     assert 0.5e9 < count_flops(network, 3) <= 2.5e9
 
 
-def test_flops_of_one_convolution():
-    assert count_flops(nn.Conv2d(3, 8, 3, padding=1, bias=False), 3, 16) == 2 * 16 * 16 * 8 * 3 * 9
-
-
 def test_counting_leaves_the_network_as_it_was():
     network = build_network("lite", 3, 9).train()
     network.down[0].eval()
@@ -151,18 +147,6 @@ def test_fields_move_with_the_image(name):
     there = there[:, :, far : far + here.shape[2], far : far + here.shape[3]]
     assert here.std() > 1e-3
     torch.testing.assert_close(there, here, atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_far_away_has_no_influence(name):
-    network = thin(name)
-    image = torch.rand(1, 3, 240, 240, generator=torch.Generator().manual_seed(3))
-    other = 1 - image
-    other[:, :, 8:-8, 8:-8] = image[:, :, 8:-8, 8:-8]
-    one, two = network(image), network(other)
-    torch.testing.assert_close(two[:, :, 114:126, 114:126], one[:, :, 114:126, 114:126], atol=1e-6, rtol=0)
-    assert not torch.allclose(two[:, :, 12:-12, 12:-12], one[:, :, 12:-12, 12:-12], atol=1e-3)
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from bright import bright_segmenter
 from cytoseed.core.pair import pair_nuclei
 from cytoseed.core.pieces import whole_objects
 from cytoseed.export.graph import trace
@@ -201,14 +200,3 @@ def test_onnx_equals_eager():
     for labels in examples():
         (found,) = session.run(None, {"image": labels.numpy()})
         np.testing.assert_array_equal(found, Module()(labels))
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_segmenter_of_nuclei_and_cells_gives_pairs_scripted_too():
-    model = bright_segmenter(targets=("nuclei", "cells"))
-    image = torch.zeros(2, 1, 40, 50)  # of both targets the same objects: a nucleus fills its cell
-    image[0, 0, 5:15, 5:15] = image[0, 0, 20:35, 20:45] = image[1, 0, 3:9, 30:40] = 1
-    labels = model(image)
-    assert torch.equal(labels[:, 0], labels[:, 1])
-    assert labels.amax((1, 2, 3)).tolist() == [2, 1]
-    assert torch.equal(torch.jit.script(model)(image), labels)

@@ -61,14 +61,6 @@ def test_ranks_are_the_nearest_and_of_two_the_even(count):
     assert percentile_ranks(count) == (1 + round(0.001 * (count - 1)), 1 + round(0.999 * (count - 1)))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_percentiles_of_a_large_image_are_near_those_of_numpy(dtype):
-    image = np.random.default_rng(0).integers(0, 256, (2, 300, 311)).astype(dtype)
-    low, high = percentiles(torch.from_numpy(image))
-    expected = np.percentile(image.reshape(2, -1), [0.1, 99.9], axis=1)
-    np.testing.assert_allclose(torch.stack([low, high]).numpy(), expected, atol=1)
-
-
 @given(
     arrays(st.sampled_from([np.uint8, np.int16, np.uint16]), shapes, elements=st.integers(0, 120)), st.integers(-70, 0)
 )
@@ -115,12 +107,6 @@ def test_normalise_is_its_definition(image):
     np.testing.assert_array_equal(image, before)
 
 
-@given(images, st.integers(1, 50), st.integers(-100, 100))
-def test_normalise_does_not_see_gain_and_offset(image, gain, offset):
-    image = torch.from_numpy(image.astype(np.int16).astype(np.float64))
-    torch.testing.assert_close(normalise(gain * image + offset), normalise(image), atol=1e-4, rtol=0)
-
-
 def test_normalise_clips_what_lies_far_outside():
     image = torch.arange(10_000.0).view(1, 100, 100)
     image[0, 0, 0], image[0, 99, 99] = -1e6, 1e6
@@ -147,10 +133,6 @@ def test_where_nearly_all_pixels_are_equal_minimum_and_maximum_count():
     assert result[0, 3, 5] == 1
     assert result[0, 60, 60] == 0
     assert result[0, 0, 0] == 0.5
-
-
-def test_a_single_pixel_is_zero():
-    assert normalise(torch.full((3, 1, 1), 9.0)).tolist() == [[[0.0]]] * 3
 
 
 def test_scale_intensity_takes_a_batch():

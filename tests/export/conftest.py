@@ -1,5 +1,6 @@
 """Models for export, and their exported files: each is made once per run of the tests, because ONNX takes a minute."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def exported_once(tmp_path_factory) -> Callable[..., Path]:
     shared = folder.parent if folder.name.startswith("popen-") else folder
 
     def export(name: str, write: Callable[[Model, Path], object], model: Model) -> Path:
-        with FileLock(shared / f"{name}.lock"):
+        with FileLock(shared / f"{name}.lock"), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(logging.getLogger("torch.__trace"), "handlers", [])  # pytest's, which slow the exporter
             if not (shared / name).exists():
                 write(model, shared / name)
         return shared / name

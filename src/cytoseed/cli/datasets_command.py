@@ -41,13 +41,15 @@ def prepare(
     Existing equal files are kept: after an interruption, run the same command again.
     """
     with exit_on_mistake(MISUSED):
-        from cytoseed.learn.datasets import find_source, prepare_source
+        from cytoseed.learn import datasets
 
-        source = find_source(name)
+        source = datasets.find_source(name)
         source.find_images(downloaded)
     with exit_on_mistake(FAILED):
         with progress_bar(f"preparing {name}") as (update, _):
-            prepared = prepare_source(source, downloaded, out, lambda done, total: update(completed=done, total=total))
+            prepared = datasets.prepare(
+                source, downloaded, out, lambda done, total: update(completed=done, total=total)
+            )
         for split, images in prepared.images.items():
             typer.echo(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")
         kept = sum(prepared.images.values()) - prepared.written

@@ -26,7 +26,7 @@ from cytoseed.images import check_pixels
 from cytoseed.learn.annotations import median_diameter, seed_target
 from cytoseed.learn.pixel_store import PixelStore
 from cytoseed.learn.samples import Sample
-from cytoseed.learn.stain_augment import BatchRandom, synthetic_section, vary_stain
+from cytoseed.learn.stain_augment import BatchRandom, per_crop, synthetic_section, vary_stain
 from cytoseed.settings import ModelConfig, TrainConfig
 
 _PALETTE_PX = 2048  # pixels that represent a whole image when its percentiles are recomputed
@@ -124,7 +124,7 @@ class CropSampler:
         stained = self._stained[chosen]
         if self._config.augment == "full":
             image, palette = vary_stain(image, palette, stained, random)
-        low, high = _palette_percentiles(palette)
+        low, high = (each.view(palette.shape[:2]) for each in percentiles(palette.flatten(0, 1)[:, None]))
         image = scale_intensity(image, low, high)
         if self._config.augment == "full":
             share = self._config.synthetic_stain_share
@@ -137,7 +137,7 @@ class CropSampler:
     def _make_sections(self, image: Tensor, labels: Tensor, selected: Tensor, random: BatchRandom) -> Tensor:
         """Turn the crops in `selected` into synthetic stained sections; on a CPU only these are computed."""
         if self._device.type != "cpu":  # finding the crops would need a synchronisation
-            return torch.where(selected[:, None, None, None], synthetic_section(image, labels, random), image)
+            return torch.where(per_crop(selected), synthetic_section(image, labels, random), image)
         rows = selected.nonzero()[:, 0]
         if rows.shape[0] == 0:
             return image
@@ -276,25 +276,16 @@ def _mirror(place: Tensor, limit: Tensor) -> Tensor:
     return torch.minimum(folded, period - folded).minimum(limit.float())
 
 
-def _palette_percentiles(palette: Tensor) -> tuple[Tensor, Tensor]:
-    count, channels, pixels = palette.shape
-    low, high = percentiles(palette.reshape(count * channels, 1, pixels))
-    return low.view(count, channels), high.view(count, channels)
-
-
 def _vary_intensity(image: Tensor, stained: Tensor, random: BatchRandom) -> Tensor:
     """Vary polarity, channels, gamma, gain, offset, blur and noise."""
-    grey = ~stained
-    flip = (grey & (random.sometimes(0.1) > 0))[:, None, None, None]
-    image = torch.where(flip, 1 - image, image)
+    image = torch.where(per_crop(~stained & (random.sometimes(0.1) > 0)), 1 - image, image)
     image = _vary_channels(image, stained, random)
-    gamma = (random.sometimes(0.5) * random.between(-0.6, 0.6)).exp()[:, None, None, None]
+    gamma = per_crop((random.sometimes(0.5) * random.between(-0.6, 0.6)).exp())
     image = image.sign() * (image.abs() + 1e-6) ** gamma
-    gain = (random.sometimes(0.7) * random.between(-0.35, 0.35)).exp()[:, None, None, None]
-    offset = (random.sometimes(0.7) * random.between(-0.12, 0.12))[:, None, None, None]
-    image = image * gain + offset
-    image = _blur(image, random.sometimes(0.3) * random.between(0.3, 1.5))
-    sigma = (random.sometimes(0.4) * random.between(0.0, 0.08))[:, None, None, None]
+    gain = per_crop((random.sometimes(0.7) * random.between(-0.35, 0.35)).exp())
+    offset = per_crop(random.sometimes(0.7) * random.between(-0.12, 0.12))
+    image = _blur(image * gain + offset, random.sometimes(0.3) * random.between(0.3, 1.5))
+    sigma = per_crop(random.sometimes(0.4) * random.between(0.0, 0.08))
     noise = torch.randn(image.shape, generator=random.generator, device=random.device)
     return (image + sigma * noise).clamp(-0.5, 1.5)
 
@@ -302,7 +293,7 @@ def _vary_intensity(image: Tensor, stained: Tensor, random: BatchRandom) -> Tens
 def _vary_channels(image: Tensor, stained: Tensor, random: BatchRandom) -> Tensor:
     """Some stained crops become grey; some grey ones keep only some channels, like a blue DAPI picture."""
     mean = image.mean(1, keepdim=True).expand_as(image)
-    image = torch.where((stained & (random.sometimes(0.1) > 0))[:, None, None, None], mean, image)
+    image = torch.where(per_crop(stained & (random.sometimes(0.1) > 0)), mean, image)
     keep = (random.uniform(image.shape[1]) < 0.5).float()
     keep = torch.maximum(keep, F.one_hot(random.integer(image.shape[1]), image.shape[1]).float())
     partly = (~stained & (random.sometimes(0.15) > 0))[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cytoseed.learn.annotations import read_mask
 from cytoseed.learn.evaluate import ScoredImage
-from cytoseed.learn.metrics import THRESHOLDS, Overlaps, find_overlaps
+from cytoseed.learn.metrics import THRESHOLDS, find_overlaps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,52 +82,34 @@ def find_errors(predicted: NDArray[Any], true: NDArray[Any]) -> Errors:
     left_out = predicted_free & overlaps.excused
     predicted_free &= ~left_out
 
-    merged, merging = _merges(overlaps, true_free, predicted_free)
-    split, parts = _splits(overlaps, true_free & ~merged, predicted_free & ~merging)
-    true_ids, predicted_ids = _ids(true), _ids(predicted)
+    # A true object lies by more than half in at most one predicted object, and then matches no other.
+    covered = 2 * overlaps.intersection > overlaps.true_areas[overlaps.true]
+    hosts = np.bincount(overlaps.predicted[covered], minlength=len(predicted_free)) > 1
+    merged = np.zeros_like(true_free)
+    merged[overlaps.true[covered & hosts[overlaps.predicted]]] = True
+    merged &= true_free
+    merging = hosts & predicted_free
+    true_free &= ~merged
+    predicted_free &= ~merging
+
+    within = 2 * overlaps.intersection > overlaps.predicted_areas[overlaps.predicted]
+    within &= true_free[overlaps.true] & predicted_free[overlaps.predicted]
+    split = np.bincount(overlaps.true[within], minlength=len(true_free)) > 1
+    parts = np.zeros_like(predicted_free)
+    parts[overlaps.predicted[within & split[overlaps.true]]] = True
+
+    true_ids, predicted_ids = (np.unique(labels[labels > 0]).astype(np.int64) for labels in (true, predicted))
     found = np.stack([true_ids[overlaps.true[rows]], predicted_ids[overlaps.predicted[rows]]], axis=1)
     return Errors(
         found=found[np.argsort(found[:, 0])],
         merged=true_ids[merged],
         split=true_ids[split],
-        missed=true_ids[true_free & ~merged & ~split],
+        missed=true_ids[true_free & ~split],
         left_out=predicted_ids[left_out],
         merging=predicted_ids[merging],
         parts=predicted_ids[parts],
-        false=predicted_ids[predicted_free & ~merging & ~parts],
+        false=predicted_ids[predicted_free & ~parts],
     )
-
-
-def _merges(
-    overlaps: Overlaps, true_free: NDArray[np.bool_], predicted_free: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of the merged true objects and of the predicted objects that merge them.
-
-    A true object lies by more than half in at most one predicted object, and then matches no other.
-    """
-    covered = 2 * overlaps.intersection > overlaps.true_areas[overlaps.true]
-    counts = np.bincount(overlaps.predicted[covered], minlength=len(overlaps.predicted_areas))
-    rows = np.flatnonzero(covered)
-    merged = np.zeros_like(true_free)
-    merged[overlaps.true[rows[counts[overlaps.predicted[rows]] > 1]]] = True
-    return merged & true_free, (counts > 1) & predicted_free
-
-
-def _splits(
-    overlaps: Overlaps, true_free: NDArray[np.bool_], predicted_free: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Masks of the split true objects and of their predicted parts, among the objects without a match."""
-    within = 2 * overlaps.intersection > overlaps.predicted_areas[overlaps.predicted]
-    rows = np.flatnonzero(within & true_free[overlaps.true] & predicted_free[overlaps.predicted])
-    counts = np.bincount(overlaps.true[rows], minlength=len(true_free))
-    parts = np.zeros_like(predicted_free)
-    parts[overlaps.predicted[rows[counts[overlaps.true[rows]] > 1]]] = True
-    return counts > 1, parts
-
-
-def _ids(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Ids of the objects, in the order of `Overlaps`."""
-    return np.unique(labels[labels > 0]).astype(np.int64)
 
 
 def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) -> Figure:
@@ -141,17 +123,15 @@ def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) 
     if image.predicted_path is None or image.true_path is None:
         raise ValueError(f"{image.name} has no label images on disk to draw; give an evaluation of evaluate_folders")
     predicted, true = read_mask(image.predicted_path), read_mask(image.true_path)
-    background = _plain_background(true) if picture is None else _read_rgb(picture, true.shape)
+    background = _read_background(picture, true)
     errors = find_errors(predicted, true)
 
     height, width = true.shape
     longer = max(height, width)
     factor = min(max(_SHORTEST_PX / longer, 1.0), _LARGEST_FACTOR, _LONGEST_PX / longer)
-    drawn_y, drawn_x = height * factor, width * factor
-    full_x, full_y = max(drawn_x, _NARROWEST_PX), drawn_y + _TITLE_PX + _LEGEND_PX
+    full_x, full_y = max(width * factor, _NARROWEST_PX), height * factor + _TITLE_PX + _LEGEND_PX
     figure = Figure(figsize=(full_x / _DPI, full_y / _DPI), dpi=_DPI, facecolor=_DARK)
-    left = (full_x - drawn_x) / 2
-    axes = figure.add_axes((left / full_x, _LEGEND_PX / full_y, drawn_x / full_x, drawn_y / full_y))
+    axes = figure.add_axes((0, _LEGEND_PX / full_y, 1, height * factor / full_y))  # imshow centres the image
     axes.set_axis_off()
     axes.imshow(background, extent=(0, width, height, 0), interpolation="nearest" if factor > 1 else "antialiased")
     # errors on top of found objects
@@ -163,19 +143,14 @@ def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) 
     _outline(axes, "merged", true, errors.merged, thin=True)
     _outline(axes, "false", predicted, errors.false)
     _outline(axes, "missed", true, errors.missed)
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-
     result = image.score
     kind = " ".join(part for part in (image.dataset, image.modality) if part and part != "unknown")
     kind = f"  ({kind})" if kind else ""
     room = max(int(full_x / _LETTER_PX) - len(kind) - 5, 12)
-    lines = [
-        f"{rank}.  {shorten(image.name, room)}{kind}",
-        f"mean F1 {result.f1_mean:.3f}, F1 at 0.5 {result.f1:.3f}; objects: {result.true_objects} true, "
-        f"{result.predicted_objects} predicted{f'; {note}' if note else ''}",
-    ]
-    for text, down_px, size in zip(lines, (14, 56), (17, 14), strict=True):
+    numbers = f"mean F1 {result.f1_mean:.3f}, F1 at 0.5 {result.f1:.3f}; objects: {result.true_objects} true, "
+    numbers += f"{result.predicted_objects} predicted{f'; {note}' if note else ''}"
+    title = f"{rank}.  {shorten(image.name, room)}{kind}"
+    for text, down_px, size in ((title, 14, 17), (numbers, 56, 14)):
         figure.text(0.5, 1 - down_px / full_y, text, color=_LIGHT, fontsize=size, ha="center", va="top")
     _legend(figure, errors)
     return figure
@@ -187,36 +162,27 @@ def _outline(
     """Draw the outlines of some objects of one label image, on a slightly wider dark line."""
     from matplotlib.collections import LineCollection
 
-    rings = list(_rings(labels, ids))
-    if not rings:
-        return
     style = _STYLES[style_name]
-    width = _THIN if thin else style.width
-    dashes = "-" if thin else style.dashes
+    width, dashes = (_THIN, "-") if thin else (style.width, style.dashes)
+    rings = _rings(labels, ids)
     for colour, wide, kind, alpha in (("black", width + _RIM, "-", 0.55), (style.colour, width, dashes, 1.0)):
-        lines = LineCollection(rings, colors=colour, linewidths=wide, linestyles=[kind], alpha=alpha)
-        lines.set_capstyle("butt")
-        lines.set_joinstyle("round")
+        lines = LineCollection(rings, colors=colour, linewidths=wide, linestyles=[kind], alpha=alpha, capstyle="butt")
         axes.add_collection(lines, autolim=False)
 
 
-def _rings(labels: NDArray[np.int32], ids: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+def _rings(labels: NDArray[np.int32], ids: NDArray[np.int64]) -> list[NDArray[np.float64]]:
     """Outer and inner outlines of some objects, each (N, 2), x and y."""
     from scipy import ndimage
 
     from cytoseed.results.outline import outline
 
-    if not len(ids):
-        return
-    found, ranks = np.unique(labels.ravel(), return_inverse=True)
-    # find_objects returns one box per number up to the largest id
-    compact = np.where(labels > 0, ranks.reshape(labels.shape) + 1, 0)
-    boxes = ndimage.find_objects(compact)
-    for index in np.searchsorted(found, ids):
-        rows, columns = boxes[index]
-        mask = compact[rows, columns] == index + 1
-        for rings in outline(mask, columns.start, rows.start):
-            yield from (np.asarray(ring, np.float64) for ring in rings)
+    numbers = np.where(np.isin(labels, ids), np.searchsorted(ids, labels) + 1, 0)  # 1 to N
+    return [
+        np.asarray(ring, np.float64)
+        for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), start=1)
+        for rings in outline(numbers[rows, columns] == number, columns.start, rows.start)
+        for ring in rings
+    ]
 
 
 def _legend(figure: Figure, errors: Errors) -> None:
@@ -232,36 +198,33 @@ def _legend(figure: Figure, errors: Errors) -> None:
     }
     if len(errors.left_out):
         texts["left_out"] = f"not scored, mostly where nobody annotated: {len(errors.left_out)}"
-    handles = []
-    for name, text in texts.items():
-        colour, dashes, width = _STYLES[name]
-        handles.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=width, label=text))
-    legend = figure.legend(
-        handles=handles, loc="lower center", ncols=3, fontsize=12, labelcolor=_LIGHT, handlelength=5, columnspacing=3
-    )
-    legend.get_frame().set(facecolor="#3c3c3c", edgecolor="none", alpha=1.0)
+    handles = [
+        Line2D([], [], color=_STYLES[name].colour, linestyle=_STYLES[name].dashes, lw=_STYLES[name].width, label=text)
+        for name, text in texts.items()
+    ]
+    box: dict[str, Any] = {"facecolor": "#3c3c3c", "edgecolor": "none", "framealpha": 1.0, "labelcolor": _LIGHT}
+    figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=12, handlelength=5, columnspacing=3, **box)
 
 
-def _read_rgb(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Image as RGB (H, W, 3), or twice as large, as in the overlays of `segment`."""
+def _read_background(path: Path | None, true: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """RGB (H, W, 3) of an image, or twice as large, as in the overlays of `segment`.
+
+    Without an image grey: true objects lighter, pixels that nobody annotated darker.
+    """
     from cytoseed.images import open_image
     from cytoseed.results import Result
     from cytoseed.results.formats.overlay import draw_overlay
 
+    if path is None:
+        grey = np.select([true > 0, true < 0], [105, 40], default=70).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
     image = open_image(path)
     pixels = image.read()
-    if pixels.shape[1:] != shape:
+    if pixels.shape[1:] != true.shape:
         raise ValueError(
-            f"{path} has {pixels.shape[1:]} pixels and its labels have {shape}; give the image they are of"
+            f"{path} has {pixels.shape[1:]} pixels and its labels have {true.shape}; give the image they are of"
         )
-    no_objects = np.zeros(shape, np.int32)
-    return draw_overlay(Result.from_labels(no_objects, pixels, channel_names=image.channel_names))
-
-
-def _plain_background(true: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Grey background: true objects lighter, pixels that nobody annotated darker."""
-    grey = np.select([true > 0, true < 0], [105, 40], default=70).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return draw_overlay(Result.from_labels(np.zeros_like(true), pixels, channel_names=image.channel_names))
 
 
 def shorten(text: str, length: int) -> str:

@@ -21,7 +21,10 @@ from cytoseed.settings import SegmentOptions
 if TYPE_CHECKING:
     from cytoseed.models.weights import Model
 
-_HEADER = ("", "images", "objects", "F1@0.5", "mean F1", "AP", "PQ", "AJI", "Dice")
+_COUNTS = ("true_objects", "predicted_objects")
+_AT_HALF = ("tp", "fp", "fn")  # at IoU 0.5
+_METRICS = ("f1", "f1_mean", "ap", "precision", "recall", "pq", "sq", "aji", "dice")
+_TABLE = {"F1@0.5": "f1", "mean F1": "f1_mean", "AP": "ap", "PQ": "pq", "AJI": "aji", "Dice": "dice"}
 
 
 class ScoredImage(NamedTuple):
@@ -33,28 +36,6 @@ class ScoredImage(NamedTuple):
     score: ImageScore
     predicted_path: Path | None = None  # file of the predicted label image, if there is one
     true_path: Path | None = None  # file of the true label image, if there is one
-
-
-class Row(NamedTuple):
-    """Metrics of one image as a row of the CSV file; TP, FP and FN at IoU 0.5."""
-
-    name: str
-    dataset: str
-    modality: str
-    true_objects: int
-    predicted_objects: int
-    tp: int
-    fp: int
-    fn: int
-    f1: float
-    f1_mean: float
-    ap: float
-    precision: float
-    recall: float
-    pq: float
-    sq: float
-    aji: float
-    dice: float
 
 
 class Accuracy(NamedTuple):
@@ -102,23 +83,25 @@ class Evaluation:
             for name, group in [*groups, ("all", self.pooled)]
         )
 
-    def to_rows(self) -> tuple[Row, ...]:
-        """Metrics of each image."""
-        return tuple(_row(image) for image in self.images)
-
     def to_table(self) -> str:
         """Table for a terminal: one line per group and one for all images."""
-        lines: list[tuple[str, ...]] = [_HEADER]
-        lines += [_line(" ".join(key), group) for key, group in self.groups.items()]
-        lines.append(_line("all", self.pooled))
+        groups = [(" ".join(key), group) for key, group in self.groups.items()]
+        lines = [("", "images", "objects", *_TABLE)]
+        for name, group in [*groups, ("all", self.pooled)]:
+            metrics = (f"{getattr(group, metric):.3f}" for metric in _TABLE.values())
+            lines.append((name, str(group.images), str(group.true_objects), *metrics))
         return align(lines)
 
     def write_csv(self, path: str | Path) -> None:
-        """Write `to_rows` with a header line."""
+        """Write one row per image: counts, those at IoU 0.5, and metrics."""
         with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as lines:
             writer = csv.writer(lines)
-            writer.writerow(Row._fields)
-            writer.writerows(self.to_rows())
+            writer.writerow(("name", "dataset", "modality", *_COUNTS, *_AT_HALF, *_METRICS))
+            for image in self.images:
+                counts = [getattr(image.score, name) for name in _COUNTS]
+                at_half = [getattr(image.score, name)[0] for name in _AT_HALF]
+                metrics = [getattr(image.score, name) for name in _METRICS]
+                writer.writerow((image.name, image.dataset, image.modality, *counts, *at_half, *metrics))
 
 
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:
@@ -241,15 +224,3 @@ def _read_kinds(table: Path) -> dict[str, tuple[str, str]]:
         if kinds.setdefault(row["stem"], kind) != kind:
             raise ValueError(f"{table} lists {row['stem']!r} as {kinds[row['stem']]} and as {kind}")
     return kinds
-
-
-def _row(image: ScoredImage) -> Row:
-    counts = image.score
-    at_half = {"tp": counts.tp[0], "fp": counts.fp[0], "fn": counts.fn[0]}
-    values = (at_half[name] if name in at_half else getattr(counts, name) for name in Row._fields[3:])
-    return Row(image.name, image.dataset, image.modality, *values)
-
-
-def _line(name: str, result: ImageScore) -> tuple[str, ...]:
-    metrics = (result.f1, result.f1_mean, result.ap, result.pq, result.aji, result.dice)
-    return (name, str(result.images), str(result.true_objects), *(f"{value:.3f}" for value in metrics))

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cytoseed.learn.annotations import check_labels
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU thresholds of matching; their F1 values average to the paper's mean F1."""
@@ -107,25 +109,12 @@ class ImageScore:
 def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
     """Compare one predicted label image with the true one.
 
-    Objects are matched one to one, as many pairs as possible with an IoU of at least the threshold, as in StarDist's
-    `matching`. Pixels where `true` is -1 count in no area.
+    `predicted` and `true` are integers (H, W): ids with or without gaps, 0 for background; -1 in `true` marks pixels
+    that nobody annotated, which count in no area. Objects are matched one to one, as many pairs as possible with an
+    IoU of at least the threshold, as in StarDist's `matching`. A predicted object with more than half of its pixels on
+    -1 may match, but is never a false positive nor unused in the aggregated Jaccard index. Of equally good
+    predictions that index takes the one with the lowest id.
 
-    Parameters
-    ----------
-    predicted : ndarray of int, shape (H, W)
-        Labels; 0 is background, ids may have gaps.
-    true : ndarray of int, shape (H, W)
-        Labels; 0 is background, ids may have gaps, -1 marks pixels that nobody annotated.
-
-    Returns
-    -------
-    ImageScore
-        Counts at each of `THRESHOLDS`. A predicted object with more than half of its pixels on -1 may match, but is
-        never a false positive nor unused in the aggregated Jaccard index. Of equally good predictions that index
-        takes the one with the lowest id.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> true = np.array([[1, 1, 0, 2]])
     >>> predicted = np.array([[7, 7, 0, 0]])
@@ -133,7 +122,20 @@ def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
     >>> result.tp[0], result.fp[0], result.fn[0]
     (1, 0, 1)
     """
-    return _score_overlaps(find_overlaps(predicted, true))
+    overlaps = find_overlaps(predicted, true)
+    iou = overlaps.intersection / overlaps.union
+    matches = [overlaps.matched(threshold) for threshold in THRESHOLDS]
+    aji_intersection, aji_union = _aggregated_jaccard(overlaps, iou)
+    return ImageScore(
+        tp=tuple(len(rows) for rows in matches),
+        fp=tuple(int(np.count_nonzero(_unused(overlaps, rows))) for rows in matches),
+        fn=tuple(len(overlaps.true_areas) - len(rows) for rows in matches),
+        matched_iou=float(iou[matches[0]].sum()),
+        aji_intersection=aji_intersection,
+        aji_union=aji_union,
+        dice_intersection=2 * int(overlaps.intersection.sum()),
+        dice_total=int(overlaps.true_areas.sum() + overlaps.predicted_areas.sum()),
+    )
 
 
 def pool(scores: Iterable[ImageScore]) -> ImageScore:
@@ -144,23 +146,11 @@ def pool(scores: Iterable[ImageScore]) -> ImageScore:
     parts = tuple(scores)
     if not parts:
         raise ValueError("scores is empty; give the score of at least one image")
-    sums: dict[str, Any] = {}
-    for field in fields(ImageScore):
-        values = [getattr(part, field.name) for part in parts]
-        sums[field.name] = (
-            tuple(map(sum, zip(*values, strict=True))) if field.name in ("tp", "fp", "fn") else sum(values)
-        )
-    return ImageScore(**sums)
-
-
-def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
-    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
-        kind = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id per object")
-    if labels.ndim != 2:
-        raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
-    if labels.size and labels.min() < lowest:
-        raise ValueError(f"{name} holds {labels.min()}; its lowest value may be {lowest}")
+    columns = zip(*map(astuple, parts), strict=True)
+    sums: Iterable[Any] = (
+        tuple(map(sum, zip(*each, strict=True))) if isinstance(each[0], tuple) else sum(each) for each in columns
+    )
+    return ImageScore(*sums)
 
 
 class Overlaps(NamedTuple):
@@ -194,8 +184,8 @@ class Overlaps(NamedTuple):
 
 def find_overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> Overlaps:
     """Overlap of each predicted object with each true one; memory grows with pixels, not with objects squared."""
-    _check_labels(predicted, "predicted", lowest=0)
-    _check_labels(true, "true", lowest=-1)
+    check_labels(predicted, "predicted", lowest=0)
+    check_labels(true, "true", lowest=-1)
     if predicted.shape != true.shape:
         raise ValueError(f"predicted has shape {predicted.shape} and true has {true.shape}; they must be equal, (H, W)")
     true_pixels, predicted_pixels = _small_ids(true), _small_ids(predicted)
@@ -236,22 +226,6 @@ def _small_ids(labels: NDArray[Any]) -> NDArray[np.int64]:
 def _sum_by(rows: NDArray[np.intp], values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     # bincount adds in float64, exact up to 2^53 pixels
     return np.bincount(rows, weights=values, minlength=size).astype(np.int64)
-
-
-def _score_overlaps(overlaps: Overlaps) -> ImageScore:
-    iou = overlaps.intersection / overlaps.union
-    matches = [overlaps.matched(threshold) for threshold in THRESHOLDS]
-    aji_intersection, aji_union = _aggregated_jaccard(overlaps, iou)
-    return ImageScore(
-        tp=tuple(len(rows) for rows in matches),
-        fp=tuple(int(np.count_nonzero(_unused(overlaps, rows))) for rows in matches),
-        fn=tuple(len(overlaps.true_areas) - len(rows) for rows in matches),
-        matched_iou=float(iou[matches[0]].sum()),
-        aji_intersection=aji_intersection,
-        aji_union=aji_union,
-        dice_intersection=2 * int(overlaps.intersection.sum()),
-        dice_total=int(overlaps.true_areas.sum() + overlaps.predicted_areas.sum()),
-    )
 
 
 def _unused(overlaps: Overlaps, rows: NDArray[np.intp]) -> NDArray[np.bool_]:

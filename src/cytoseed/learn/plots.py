@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from cytoseed.learn.samples import IMAGE_SUFFIXES
 from cytoseed.paths import atomic_file
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette for the colour-blind
@@ -89,42 +89,21 @@ def _draw_boxes(evaluation: Evaluation) -> Figure:
     floor = max(0.0, np.floor(10 * lowest - 0.5) / 10)
     figure = Figure(figsize=(max(5.0, 1.6 + 1.5 * len(groups)), 8.5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
-    panels: tuple[tuple[Axes, str, Callable[[ImageScore], float]], ...] = (
-        (upper, "F1 at IoU 0.5", lambda result: result.f1),
-        (lower, "mean F1, IoU 0.5 to 0.9", lambda result: result.f1_mean),
-    )
-    for axes, title, metric in panels:
-        values = [[metric(result) for result in scores] for scores in groups.values()]
-        axes.boxplot(
-            values,
-            widths=0.55,
-            showfliers=False,
-            patch_artist=True,
-            boxprops={"facecolor": "#dbe9f4", "edgecolor": "#333333"},
-            medianprops={"color": _COLOURS[0], "linewidth": 2.2},
-            zorder=1,
-        )
-        for place, (scores, column) in enumerate(zip(groups.values(), values, strict=True), start=1):
+    for axes, title, metric in ((upper, "F1 at IoU 0.5", "f1"), (lower, "mean F1, IoU 0.5 to 0.9", "f1_mean")):
+        values = [[getattr(result, metric) for result in scores] for scores in groups.values()]
+        pooled = [getattr(pool(scores), metric) for scores in groups.values()]
+        axes.boxplot(values, widths=0.55, showfliers=False, medianprops={"color": _COLOURS[0], "linewidth": 2.2})
+        for place, (column, all_objects) in enumerate(zip(values, pooled, strict=True), start=1):
             spread = (np.arange(1, len(column) + 1) * 0.618034) % 1 - 0.5  # even and deterministic
-            axes.plot(place + 0.4 * spread, column, ".", color="#333333", markersize=5, alpha=0.45, zorder=2)
-            pooled = metric(pool(scores))
-            axes.plot(place, pooled, "D", color=_COLOURS[1], markeredgecolor="white", markersize=9, zorder=3)
-            axes.annotate(
-                f"{pooled:.3f}",
-                (place + 0.31, pooled),
-                color=_COLOURS[1],
-                va="center",
-                fontsize=9,
-                fontweight="bold",
-                bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8},
-                zorder=4,
-            )
+            axes.plot(place + 0.4 * spread, column, ".", color="#333333", markersize=5, alpha=0.45)
+            axes.text(place + 0.31, all_objects, f"{all_objects:.3f}", color=_COLOURS[1], va="center", weight="bold")
+        axes.plot(range(1, len(groups) + 1), pooled, "D", color=_COLOURS[1], markeredgecolor="white", markersize=9)
         axes.set_ylabel(title)
         axes.set_ylim(floor - 0.03 * (1 - floor), 1 + 0.03 * (1 - floor))
         axes.set_xlim(0.4, len(groups) + 0.75)
         axes.grid(axis="y", alpha=0.35)
-        axes.set_axisbelow(True)
-    names = [f"{_wrap(name)}\n{_images(len(scores))}" for name, scores in groups.items()]
+    words = [[shorten(word, 20) for word in name.split()] for name in groups]
+    names = ["\n".join([*name, _images(len(scores))]) for name, scores in zip(words, groups.values(), strict=True)]
     lower.set_xticks(range(1, len(groups) + 1), names, fontsize=9)
     upper.set_title("F1 of each image (dots); pooled over objects (diamonds)", fontsize=11, wrap=True)
     return figure
@@ -137,18 +116,16 @@ def _draw_f1_by_iou(evaluation: Evaluation) -> Figure:
     groups = _groups(evaluation)
     figure = Figure(figsize=(11.0, max(5.5, 1.0 + 0.45 * len(groups))), layout="constrained")
     axes = figure.subplots()
-    for index, (name, scores) in enumerate(groups.items()):
+    for (name, scores), *style in zip(groups.items(), cycle(_COLOURS), cycle(_DASHES), cycle(_MARKERS), strict=False):
         pooled = pool(scores)
-        whole = name == "all"
+        colour, dashes, marker = ("black", "-", "") if name == "all" else style
         axes.plot(
             THRESHOLDS,
             [pooled.f1_at(threshold) for threshold in THRESHOLDS],
-            color="black" if whole else _COLOURS[index % len(_COLOURS)],
-            linestyle="-" if whole else _DASHES[index % len(_DASHES)],
-            marker=None if whole else _MARKERS[index % len(_MARKERS)],
-            linewidth=3.2 if whole else 2.0,
-            markersize=7,
-            zorder=2 if whole else 3,
+            color=colour,
+            linestyle=dashes,
+            marker=marker,
+            linewidth=3.2 if name == "all" else 2.0,
             label=f"{name}: {_images(len(scores))}, mean {pooled.f1_mean:.3f}",
         )
     axes.set_xlabel("IoU from which two objects match")
@@ -188,8 +165,3 @@ def _save(figure: Figure, path: Path) -> Path:
 
 def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
-
-
-def _wrap(name: str) -> str:
-    """Name with one word per line."""
-    return "\n".join(shorten(word, 20) for word in name.split())

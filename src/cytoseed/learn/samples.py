@@ -50,9 +50,9 @@ class Sample:
             return pixels, read_annotations(self.mask_path, pixels.shape[1:])
         mask = read_mask(self.mask_path)
         if pixels.shape[1:] != mask.shape:
+            image, own = (f"{height} x {width} px" for height, width in (pixels.shape[1:], mask.shape))
             raise ValueError(
-                f"{self.image_path} is {_size(pixels.shape[1:])} and its mask {self.mask_path} is "
-                f"{_size(mask.shape)}; they must have the same size"
+                f"{self.image_path} is {image} and its mask {self.mask_path} is {own}; they must have the same size"
             )
         return pixels, mask
 
@@ -80,7 +80,8 @@ def find_samples(
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"folder {str(root)!r} does not exist; give a folder of images with masks")
-    samples = tuple(_sample(root, *found) for found in _find_pairs(root))
+    table = root / "samples.csv"
+    samples = tuple(_of_table(table) if table.is_file() else _of_folder(root))
     if not samples:
         raise FileNotFoundError(
             f"folder {str(root)!r} holds no samples; it needs a samples.csv, or folders images and masks, "
@@ -93,8 +94,14 @@ def find_samples(
         raise ValueError(
             f"splits is {splits!r} and datasets is {datasets!r}: each occurs in {str(root)!r}, but not together"
         )
-    _require_files("image", (sample.image_path for sample in kept), IMAGE_SUFFIXES)
-    _require_files("mask", (sample.mask_path for sample in kept), _MASK_OR_OUTLINE)
+    for kind, suffixes in (("image", IMAGE_SUFFIXES), ("mask", _MASK_OR_OUTLINE)):
+        missing = [path for path in (getattr(sample, f"{kind}_path") for sample in kept) if not path.is_file()]
+        if missing:
+            names = ", ".join(path.stem for path in missing[:3])
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise FileNotFoundError(
+                f"no {kind} ({', '.join(suffixes)}) in {missing[0].parent} for: {names}{more}; add or leave out"
+            )
     return kept
 
 
@@ -142,19 +149,7 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[dic
         return columns, list(reader)
 
 
-_Pair = tuple[Path, Path, dict[str, str]]  # image, mask (each where it is or should be), row of samples.csv
-
-
-def _find_pairs(root: Path) -> Iterator[_Pair]:
-    if (root / "samples.csv").is_file():
-        return _pairs_of_table(root / "samples.csv")
-    if (root / "images").is_dir() and (root / "masks").is_dir():
-        return _pairs_in_two_folders(root)
-    return _pairs_in_one_folder(root)
-
-
-def _pairs_of_table(table: Path) -> Iterator[_Pair]:
-    _, rows = read_table(table, ("dataset", "stem"))
+def _of_table(table: Path) -> Iterator[Sample]:
     folders: dict[Path, dict[str, Path]] = {}
 
     def locate(kind: str, row: dict[str, str], suffixes: tuple[str, ...]) -> Path:
@@ -163,59 +158,21 @@ def _pairs_of_table(table: Path) -> Iterator[_Pair]:
             folders[folder] = files_by_stem(folder, suffixes)
         return folders[folder].get(row["stem"], folder / f"{row['stem']}.png")
 
-    for row in rows:
-        yield locate("images", row, IMAGE_SUFFIXES), locate("masks", row, _MASK_OR_OUTLINE), row
-
-
-def _pairs_in_two_folders(root: Path) -> Iterator[_Pair]:
-    masks = files_by_stem(root / "masks", _MASK_OR_OUTLINE)
-    for stem, path in files_by_stem(root / "images", IMAGE_SUFFIXES).items():
-        if stem not in masks:
-            _refuse_pickles(path, root / "masks")
-        yield path, masks.get(stem, root / "masks" / f"{stem}.png"), {}
-
-
-def _pairs_in_one_folder(root: Path) -> Iterator[_Pair]:
-    masks, outlines = files_by_stem(root, MASK_SUFFIXES), files_by_stem(root, OUTLINE_SUFFIXES)
-    for stem, path in files_by_stem(root, IMAGE_SUFFIXES).items():
-        if stem.endswith(_NOT_IMAGES):
-            continue
-        found = [masks[stem + ending] for ending in _MASK_ENDINGS if stem + ending in masks]
-        found += [outlines[stem]] if stem in outlines else []
-        if len(found) > 1:
-            raise ValueError(f"{path} has the masks {found[0].name} and {found[1].name}; keep one of them")
-        if not found:
-            _refuse_pickles(path, root)
-        yield path, found[0] if found else root / f"{stem}_masks.png", {}
-
-
-def _refuse_pickles(image: Path, folder: Path) -> None:
-    """Raise an error with the remedy if Cellpose's `_seg.npy` is the only mask of an image."""
-    for pickle in (image.with_name(f"{image.stem}_seg.npy"), folder / f"{image.stem}_seg.npy"):
-        if pickle.is_file():
-            raise ValueError(
-                f"{pickle} is a pickle, which can run any code when it is read, so it is not; export the masks from "
-                f"Cellpose: File > Save masks as PNG/TIFF in its window, --save_png or --save_tif on its command line"
-            )
-
-
-def _sample(root: Path, image_path: Path, mask_path: Path, row: dict[str, str]) -> Sample:
-    stem = row.get("stem") or image_path.stem
-    where = f"{root / 'samples.csv'} gives {stem} the"
-    split, size = row.get("split") or "train", row.get("pixel_size_um")
-    if split not in SPLITS:
-        raise ValueError(f"{where} split {split!r}; it must be {', '.join(SPLITS)}, or left empty")
-    return Sample(
-        name=stem,
-        dataset=row["dataset"] if row else root.resolve().name,
-        modality=row.get("modality") or "unknown",
-        split=split,
-        image_path=image_path,
-        mask_path=mask_path,
-        pixel_size_um=_positive(size, where) if size else None,
-        field=row.get("field") or "",
-        licence=row.get("licence") or "",
-    )
+    for row in read_table(table, ("dataset", "stem"))[1]:
+        where, size, split = f"{table} gives {row['stem']} the", row.get("pixel_size_um"), row.get("split") or "train"
+        if split not in SPLITS:
+            raise ValueError(f"{where} split {split!r}; it must be {', '.join(SPLITS)}, or left empty")
+        yield Sample(
+            name=row["stem"],
+            dataset=row["dataset"],
+            modality=row.get("modality") or "unknown",
+            split=split,
+            image_path=locate("images", row, IMAGE_SUFFIXES),
+            mask_path=locate("masks", row, _MASK_OR_OUTLINE),
+            pixel_size_um=_positive(size, where) if size else None,
+            field=row.get("field") or "",
+            licence=row.get("licence") or "",
+        )
 
 
 def _positive(text: str, where: str) -> float:
@@ -226,6 +183,29 @@ def _positive(text: str, where: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{where} pixel_size_um {text!r}; it must be above 0, or left empty")
     return value
+
+
+def _of_folder(root: Path) -> Iterator[Sample]:
+    """Samples of folders `images` and `masks`, or of images beside their masks."""
+    apart = (root / "images").is_dir() and (root / "masks").is_dir()
+    images, folder = (root / "images", root / "masks") if apart else (root, root)
+    endings = ("",) if apart else _MASK_ENDINGS
+    masks, outlines = files_by_stem(folder, MASK_SUFFIXES), files_by_stem(folder, OUTLINE_SUFFIXES)
+    for stem, path in files_by_stem(images, IMAGE_SUFFIXES).items():
+        if not apart and stem.endswith(_NOT_IMAGES):
+            continue
+        found = [masks[stem + ending] for ending in endings if stem + ending in masks]
+        found += [outlines[stem]] if stem in outlines else []
+        if len(found) > 1:
+            raise ValueError(f"{path} has the masks {found[0].name} and {found[1].name}; keep one of them")
+        pickles = [parent / f"{stem}_seg.npy" for parent in (images, folder)]
+        for pickle in () if found else filter(Path.is_file, pickles):
+            raise ValueError(
+                f"{pickle} is a pickle, which can run any code when it is read, so it is not; export the masks from "
+                f"Cellpose: File > Save masks as PNG/TIFF in its window, --save_png or --save_tif on its command line"
+            )
+        mask = found[0] if found else folder / f"{stem}{endings[0]}.png"
+        yield Sample(stem, root.resolve().name, "unknown", "train", path, mask)
 
 
 def _known_values(name: str, wanted: Iterable[str] | None, known: set[str]) -> set[str]:
@@ -239,21 +219,7 @@ def _known_values(name: str, wanted: Iterable[str] | None, known: set[str]) -> s
     return keep
 
 
-def _require_files(kind: str, paths: Iterable[Path], suffixes: tuple[str, ...]) -> None:
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        names = ", ".join(path.stem for path in missing[:3])
-        raise FileNotFoundError(
-            f"no {kind} ({', '.join(suffixes)}) in {missing[0].parent} for: {names}{more}; add or leave out"
-        )
-
-
 def _rank(field: str, seed: int) -> float:
     """A number in [0, 1) that is evenly distributed and the same on every machine."""
     digest = hashlib.sha256(f"{seed}:{field}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]} x {shape[1]} px"

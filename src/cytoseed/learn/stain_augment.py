@@ -80,15 +80,15 @@ def synthetic_section(image: Tensor, labels: Tensor, random: BatchRandom, other_
     """
     if image.shape[1] != 3:
         return image
-    nuclei = image.mean(1, keepdim=True).clamp(0, 1) ** _each(random.between(0.4, 1.2))
+    nuclei = image.mean(1, keepdim=True).clamp(0, 1) ** per_crop(random.between(0.4, 1.2))
     inside = torch.maximum(nuclei, 0.7 * F.avg_pool2d((labels > 0).float()[:, None], 3, 1, 1))
     cells, membranes = _cells(labels, labels.roll(1, 0) if other_labels is None else other_labels, random)
     background = _texture(random, image.shape[2:])
-    around = background * _each(random.sometimes(0.8) * random.between(0.05, 1.2))
-    around = around + cells * (0.4 + background) * _each(random.sometimes(0.6) * random.between(0.1, 0.9))
-    around = around + membranes * (0.3 + background) * _each(random.sometimes(0.4) * random.between(0.3, 1.8))
-    around = around * (1 - inside * _each(random.between(0.5, 1.0)))
-    amounts = torch.cat([nuclei * _each(random.between(0.25, 1.6)), around], dim=1)  # (N, 2, H, W)
+    around = background * per_crop(random.sometimes(0.8) * random.between(0.05, 1.2))
+    around = around + cells * (0.4 + background) * per_crop(random.sometimes(0.6) * random.between(0.1, 0.9))
+    around = around + membranes * (0.3 + background) * per_crop(random.sometimes(0.4) * random.between(0.3, 1.8))
+    around = around * (1 - inside * per_crop(random.between(0.5, 1.0)))
+    amounts = torch.cat([nuclei * per_crop(random.between(0.25, 1.6)), around], dim=1)  # (N, 2, H, W)
     haematoxylin, eosin, dab = _stains(random.device)
     other = torch.where((random.sometimes(0.5) > 0)[:, None], dab, eosin)
     colours = torch.stack([haematoxylin.expand_as(other), other], 1) + 0.06 * random.normal(2, 3)
@@ -102,18 +102,18 @@ def _stains(device: torch.device) -> Tensor:
     return F.normalize(torch.tensor((_HAEMATOXYLIN, _EOSIN, _DAB), device=device), dim=1)
 
 
-def _each(values: Tensor) -> Tensor:
+def per_crop(values: Tensor) -> Tensor:
     """One value per crop, (N,) to (N, 1, 1, 1)."""
     return values[:, None, None, None]
 
 
 def _cells(labels: Tensor, other_labels: Tensor, random: BatchRandom) -> tuple[Tensor, Tensor]:
     """Nuclei grown by 2 to 12 pixels (0 or 1), and a soft line around each; both (N, 1, H, W)."""
-    grown = torch.where(_each(random.sometimes(0.3))[:, 0] > 0, other_labels, labels).clamp(min=0).float()[:, None]
+    grown = torch.where(per_crop(random.sometimes(0.3))[:, 0] > 0, other_labels, labels).clamp(min=0).float()[:, None]
     reach = random.integer(11) + 2
     for step in range(12):
         bigger = torch.where(grown > 0, grown, F.max_pool2d(grown, 3, 1, 1))
-        grown = torch.where(_each(step < reach), bigger, grown)
+        grown = torch.where(per_crop(step < reach), bigger, grown)
     lines = (F.max_pool2d(grown, 3, 1, 1) != -F.max_pool2d(-grown, 3, 1, 1)).float()
     return (grown > 0).float(), F.avg_pool2d(lines, 3, 1, 1)
 
@@ -123,7 +123,7 @@ def _texture(random: BatchRandom, size: torch.Size) -> Tensor:
     total = torch.zeros(random.count, 1, *size, device=random.device)
     for grid in ((4, 4), (16, 16), (64, 64), (128, 128), (6, 60), (60, 6)):
         coarse = random.uniform(1, *grid)
-        total = total + F.interpolate(coarse, size, mode="bilinear") * _each(random.between(0.0, 1.0))
+        total = total + F.interpolate(coarse, size, mode="bilinear") * per_crop(random.between(0.0, 1.0))
     low, high = total.amin((2, 3), keepdim=True), total.amax((2, 3), keepdim=True)
-    texture: Tensor = ((total - low) / (high - low).clamp(min=1e-6)) ** _each(random.between(0.7, 2.0))
+    texture: Tensor = ((total - low) / (high - low).clamp(min=1e-6)) ** per_crop(random.between(0.7, 2.0))
     return texture

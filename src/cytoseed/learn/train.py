@@ -95,7 +95,8 @@ def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a
     trainer = _Trainer(model, config, choose_device(device), samples, teacher)
     if resume and (folder / CHECKPOINT).exists():
         trainer.load(folder / CHECKPOINT)
-    provenance = Provenance(model, config, samples.train, None if teacher is None else teacher.config)
+    start = model.config if isinstance(model, Model) else None
+    provenance = Provenance(start, None if teacher is None else teacher.config, config, samples.train)
     folder.parent.mkdir(parents=True, exist_ok=True)
     sampler = CropSampler(samples.train, trainer.model_config, config, trainer.device, folder.parent)
     with closing(sampler):
@@ -118,27 +119,29 @@ def _run_steps(
 ) -> None:
     """Train until the last step or until patience is exhausted; log, validate and save on the way."""
     config = trainer.config
-    recent, started = _RecentLosses(), time.monotonic()
+    started = since = time.monotonic()
+    losses: list[Tensor] = []  # since the last report
     while trainer.step < config.steps and not trainer.patience_exhausted():
-        recent.add(trainer.train_step(sampler))
+        losses.append(trainer.train_step(sampler))
         if trainer.step % _LOG_EVERY == 0 or trainer.step == config.steps:
-            report = recent.report(config.batch_size)
-            recent = _RecentLosses()
+            seed, instance, loss = torch.stack(losses).mean(0).tolist()
+            speed = round(len(losses) * config.batch_size / (time.monotonic() - since), 1)
+            losses, since = [], time.monotonic()
+            report = {"seed": seed, "instance": instance, "loss": loss, "crops_per_second": speed}
             log.write({"step": trainer.step, "rate": trainer.learning_rate(), **report})
             if progress is not None:
-                speed, loss = report["crops_per_second"], report["loss"]
                 progress(TrainProgress(trainer.step, config.steps, speed, loss, trainer.best))
         if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
             accuracies = trainer.validate(val)
             plain = accuracies_to_json(accuracies)
             log.write({"step": trainer.step, **plain, "seconds": round(time.monotonic() - started, 1)})
-            saved = provenance.config(trainer.step, trainer.device.type, plain)
+            saved = provenance.describe(trainer.model_config, trainer.step, trainer.device.type, plain)
             if accuracies[-1].f1_mean > trainer.best or trainer.best_step < 0:
                 trainer.best, trainer.best_step, trainer.after = accuracies[-1].f1_mean, trainer.step, accuracies
                 save_model(trainer.average, saved, folder / BEST)
             save_model(trainer.average, saved, folder / LAST)
             trainer.save(folder / CHECKPOINT)
-            recent = _RecentLosses()
+            losses, since = [], time.monotonic()
 
 
 def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) -> None:
@@ -160,22 +163,6 @@ def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) ->
             )
 
 
-class _RecentLosses:
-    """Losses and time since the last report."""
-
-    def __init__(self) -> None:
-        self._losses: list[Tensor] = []
-        self._start = time.monotonic()
-
-    def add(self, losses: Tensor) -> None:
-        self._losses.append(losses)
-
-    def report(self, batch_size: int) -> dict[str, float]:
-        seed, instance, total = torch.stack(self._losses).mean(0).tolist()
-        speed = len(self._losses) * batch_size / (time.monotonic() - self._start)
-        return {"seed": seed, "instance": instance, "loss": total, "crops_per_second": round(speed, 1)}
-
-
 class _Trainer:
     """State of a training: everything that a step changes, and so everything in a checkpoint."""
 
@@ -184,11 +171,11 @@ class _Trainer:
         model: ModelConfig | Model,
         config: TrainConfig,
         device: torch.device,
-        samples: TrainValSplit,
+        data: TrainValSplit,
         teacher: Model | None,
     ) -> None:
-        self.val_names = [sample.name for sample in samples.val]
-        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train)
+        self.val_names = [sample.name for sample in data.val]
+        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in data.train)
         torch.manual_seed(config.seed)
         if device.type == "cpu":
             keep_freed_memory()

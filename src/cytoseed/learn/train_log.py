@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from cytoseed.learn.datasets import find_note
 from cytoseed.learn.samples import Sample
-from cytoseed.models.weights import Model
 from cytoseed.paths import write_bytes
 from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig, is_non_commercial
 
@@ -56,36 +56,47 @@ class TrainLog:
             self._board.close()
 
 
+@dataclass(frozen=True)
 class Provenance:
-    """Licence, data sets and recipe of the models that one training saves."""
+    """Origin of the models that one training saves."""
 
-    def __init__(
-        self,
-        model: ModelConfig | Model,
-        config: TrainConfig,
-        samples: Sequence[Sample],
-        teacher: ModelConfig | None = None,
-    ) -> None:
-        self._model_config = model if isinstance(model, ModelConfig) else model.config
-        self._config = config
-        self._teacher = teacher
-        self._stages = [] if isinstance(model, ModelConfig) else model.config.stages
-        self._notes = _dataset_notes(model, samples, teacher)
+    start: ModelConfig | None  # the model that the training continues
+    teacher: ModelConfig | None
+    recipe: TrainConfig
+    samples: Sequence[Sample]
 
-    def config(self, step: int, device: str, figures: Mapping[str, Any]) -> ModelConfig:
+    def describe(self, model: ModelConfig, step: int, device: str, figures: Mapping[str, Any]) -> ModelConfig:
         """Model configuration with licence, data sets, recipe and validation figures."""
-        stage = {**self._config.to_dict(), "step": step, "device": device}
-        licences = [self._model_config.licence, *(note.licence for note in self._notes)]
-        if self._teacher is not None:
-            stage["teacher"] = f"{self._teacher.name} {self._teacher.sha256 or ''}".strip()
-            licences.append(self._teacher.licence)
+        stage = {**self.recipe.to_dict(), "step": step, "device": device}
+        notes = self._dataset_notes(model)
+        licences = [model.licence, *(note.licence for note in notes)]
+        if self.teacher is not None:
+            stage["teacher"] = f"{self.teacher.name} {self.teacher.sha256 or ''}".strip()
+            licences.append(self.teacher.licence)
         return dataclasses.replace(
-            self._model_config,
+            model,
             licence=strictest_licence(licences),
-            trained_on=self._notes,
-            recipe={"stages": [*self._stages, stage]},
+            trained_on=notes,
+            recipe={"stages": [*(self.start.stages if self.start else ()), stage]},
             figures={"val": dict(figures)},
         )
+
+    def _dataset_notes(self, model: ModelConfig) -> tuple[DatasetNote, ...]:
+        """Data sets behind the weights: of the teacher, of the model that is continued, of the samples."""
+        notes = {
+            note.name: note for config in (self.teacher, self.start) if config is not None for note in config.trained_on
+        }
+        known = notes | {note.name: note for note in model.trained_on}
+        by_dataset = attrgetter("dataset")
+        for name, group in groupby(sorted(self.samples, key=by_dataset), key=by_dataset):
+            members = list(group)
+            images_before = notes[name].images if name in notes else 0
+            stated = strictest_licence([sample.licence or _NOT_STATED for sample in members])
+            note = known.get(name) or find_note(name) or DatasetNote(name, stated)
+            if is_non_commercial(stated):
+                note = dataclasses.replace(note, licence=stated)
+            notes[name] = dataclasses.replace(note, images=max(len(members), images_before))
+        return tuple(notes[name] for name in sorted(notes))
 
 
 def strictest_licence(licences: Sequence[str]) -> str:
@@ -94,25 +105,3 @@ def strictest_licence(licences: Sequence[str]) -> str:
     if non_commercial:
         return non_commercial[0]
     return _NOT_STATED if _NOT_STATED in licences else licences[0]
-
-
-def _dataset_notes(
-    model: ModelConfig | Model, samples: Sequence[Sample], teacher: ModelConfig | None
-) -> tuple[DatasetNote, ...]:
-    """Data sets behind the weights: of the samples, of the model that the training continues, of the teacher."""
-    model_config = model if isinstance(model, ModelConfig) else model.config
-    known = {note.name: note for note in model_config.trained_on}
-    notes = {} if isinstance(model, ModelConfig) else dict(known)
-    for note in () if teacher is None else teacher.trained_on:
-        known.setdefault(note.name, note)
-        notes.setdefault(note.name, note)
-    by_dataset = attrgetter("dataset")
-    for name, group in groupby(sorted(samples, key=by_dataset), key=by_dataset):
-        members = list(group)
-        images_before = notes[name].images if name in notes else 0
-        stated = strictest_licence([sample.licence or _NOT_STATED for sample in members])
-        note = known.get(name) or find_note(name) or DatasetNote(name, stated)
-        if is_non_commercial(stated):
-            note = dataclasses.replace(note, licence=stated)
-        notes[name] = dataclasses.replace(note, images=max(len(members), images_before))
-    return tuple(notes[name] for name in sorted(notes))

@@ -22,7 +22,7 @@ from cytoseed.models.weights import CONFIG_FILE, WEIGHTS_FILE, Model, keeps_half
 from cytoseed.run.api import network_image
 from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.tile import full_size_labels
-from cytoseed.settings import ModelConfig, SegmentOptions
+from cytoseed.settings import SegmentOptions
 
 LEAST_GAIN = 0.002
 """Gain of mean F1 that a change of a threshold needs; smaller gains did not transfer (docs/experiments.md)."""
@@ -97,8 +97,20 @@ def tune(
         trials.run_network(torch_device)
         least_f1 = trials.evaluate(own).pooled.f1
         best = search(own, lambda thresholds: trials.f1_mean(thresholds, least_f1))
-        before, after = trials.accuracies(own), trials.accuracies(best)
-    config = _config_of_copy(model.config, folder.resolve().name, best, samples, after)
+        before, after = (trials.evaluate(each).accuracies for each in (own, best))
+    stage = {
+        "tuned_from": f"{model.config.name} {model.config.version}",
+        "images": len(samples),
+        "datasets": sorted({sample.dataset for sample in samples}),
+        "thresholds_before": own._asdict(),
+    }
+    config = dataclasses.replace(
+        model.config,
+        **best._asdict(),
+        name=folder.resolve().name,
+        recipe={"stages": [*model.config.stages, stage]},
+        figures={"val": accuracies_to_json(after)},
+    )
     save_model(model.segmenter, config, folder, half=keeps_half(model.segmenter))
     return TuneResult(folder, before, after, best)
 
@@ -139,23 +151,16 @@ class _Trials:
     """Scores samples with any thresholds, from fields on disk."""
 
     def __init__(
-        self,
-        model: Model,
-        samples: Sequence[Sample],
-        folder: Path,
-        progress: Callable[[TuneProgress], None] | None,
+        self, model: Model, samples: Sequence[Sample], folder: Path, progress: Callable[[TuneProgress], None] | None
     ) -> None:
-        self._model = model
-        self._samples = samples
-        self._folder = folder
-        self._progress = progress
+        self._model, self._samples, self._folder, self._progress = model, samples, folder, progress
         self._images_done = 0
         self._evaluations: dict[Thresholds, Evaluation] = {}
 
     def run_network(self, device: torch.device) -> None:
         """Write the fields and the mask of each sample."""
         engine = engine_for(self._model, device)
-        objects = False
+        objects = 0
         for index, sample in enumerate(self._samples):
             pixels, mask = sample.read()
             options = SegmentOptions(pixel_size_um=sample.find_pixel_size_um())
@@ -165,7 +170,7 @@ class _Trials:
                 raise ValueError(f"{sample.name}: {error}") from error
             np.save(self._folder / f"{index}.fields.npy", engine.views(image[None])[0].cpu().numpy())
             np.save(self._folder / f"{index}.mask.npy", mask)
-            objects = objects or bool((mask > 0).any())
+            objects += int(mask.max(initial=0) > 0)
             self._images_done = index + 1
             self._report()
         if not objects:
@@ -179,18 +184,14 @@ class _Trials:
     def evaluate(self, thresholds: Thresholds) -> Evaluation:
         """Evaluation of all samples, computed once per set of thresholds."""
         if thresholds not in self._evaluations:
-            scores = [self._score(index, thresholds) for index in range(len(self._samples))]
-            images = (
-                ScoredImage(sample.name, sample.dataset, sample.modality, counts)
-                for sample, counts in zip(self._samples, scores, strict=True)
+            self._evaluations[thresholds] = Evaluation(
+                tuple(
+                    ScoredImage(sample.name, sample.dataset, sample.modality, self._score(index, thresholds))
+                    for index, sample in enumerate(self._samples)
+                )
             )
-            self._evaluations[thresholds] = Evaluation(tuple(images))
             self._report()
         return self._evaluations[thresholds]
-
-    def accuracies(self, thresholds: Thresholds) -> tuple[Accuracy, ...]:
-        """Pooled accuracies with thresholds that were tried."""
-        return self._evaluations[thresholds].accuracies
 
     @torch.inference_mode()
     def _score(self, index: int, thresholds: Thresholds) -> ImageScore:
@@ -204,22 +205,3 @@ class _Trials:
             scores = [evaluation.pooled.f1_mean for evaluation in self._evaluations.values()]
             best = max(scores, default=float("nan"))
             self._progress(TuneProgress(self._images_done, len(self._samples), len(scores), best))
-
-
-def _config_of_copy(
-    config: ModelConfig, name: str, thresholds: Thresholds, samples: Sequence[Sample], accuracies: Sequence[Accuracy]
-) -> ModelConfig:
-    """Configuration with the new thresholds, their accuracy, and a recipe stage that says how they were chosen."""
-    stage = {
-        "tuned_from": f"{config.name} {config.version}",
-        "images": len(samples),
-        "datasets": sorted({sample.dataset for sample in samples}),
-        "thresholds_before": {name: getattr(config, name) for name in Thresholds._fields},
-    }
-    return dataclasses.replace(
-        config,
-        **thresholds._asdict(),
-        name=name,
-        recipe={"stages": [*config.stages, stage]},
-        figures={"val": accuracies_to_json(accuracies)},
-    )

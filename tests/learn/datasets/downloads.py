@@ -9,8 +9,9 @@ import numpy as np
 import scipy.io
 import tifffile
 
-from cytoseed.learn.datasets.source_layouts import KUMAR_SPLITS
+from cytoseed.learn.datasets import public_sources
 
+KUMAR = [row["stem"] for row in public_sources._read_table("kumar")]
 MASK = np.zeros((6, 8), np.int32)
 MASK[1:3, 1:4] = 1
 MASK[3:5, 3:7] = 2  # the two touch
@@ -81,7 +82,7 @@ def monuseg(root: Path):
 
 
 def kumar(root: Path):
-    _contoured(root / "Tissue Images", root / "Annotations", KUMAR_SPLITS)
+    _contoured(root / "Tissue Images", root / "Annotations", KUMAR)
 
 
 def ihc_tma(root: Path):

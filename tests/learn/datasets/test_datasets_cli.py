@@ -42,7 +42,10 @@ def test_prepare_says_what_it_made(run, tmp_path):
 def test_mistakes_are_one_line_and_an_exit_code(run, tmp_path):
     for arguments, message in (
         (("mine", tmp_path, tmp_path / "out"), "name is 'mine'; it must be one of"),
-        (("consep", tmp_path, tmp_path / "out"), "is not consep as downloaded: there is no folder 'train' in it"),
+        (
+            ("consep", tmp_path, tmp_path / "out"),
+            "is not consep as downloaded: there is no 'train/Images/{stem}.png' in it",
+        ),
     ):
         done = run("prepare", *arguments)
         assert done.exit_code == 2

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cytoseed.learn.datasets import Source, SourceImage, prepare, prepare_source
+from cytoseed.learn.datasets import Source, SourceImage, prepare
 from cytoseed.learn.datasets.preparation import assign_splits
 from cytoseed.learn.samples import find_samples
 
@@ -31,7 +31,7 @@ def item(stem="a", mask=None, pixels=None, **more):
 
 
 def back(tmp_path, *items, **more):
-    prepare_source(source(items, **more), tmp_path, tmp_path / "out")
+    prepare(source(items, **more), tmp_path, tmp_path / "out")
     return find_samples(tmp_path / "out")
 
 
@@ -55,7 +55,7 @@ def test_more_than_65535_objects_are_kept_apart(tmp_path):
 
 
 def test_an_image_without_objects_is_a_sample(tmp_path):
-    prepared = prepare_source(source([item()]), tmp_path, tmp_path / "out")
+    prepared = prepare(source([item()]), tmp_path, tmp_path / "out")
     assert (prepared.images["train"], prepared.objects["train"]) == (1, 0)
     (sample,) = find_samples(tmp_path / "out")
     assert not sample.read()[1].any()
@@ -111,9 +111,9 @@ def test_published_splits_stay_and_lend_only_a_missing_val():
 
 def test_totals_are_compared(tmp_path):
     mask = np.eye(5, 7, dtype=np.int32)
-    prepared = prepare_source(source([item(mask=mask)], images=1, objects=1), tmp_path, tmp_path / "out")
+    prepared = prepare(source([item(mask=mask)], images=1, objects=1), tmp_path, tmp_path / "out")
     assert prepared.remarks == ()
-    prepared = prepare_source(source([item(mask=mask)], images=1200, objects=20), tmp_path, tmp_path / "out")
+    prepared = prepare(source([item(mask=mask)], images=1200, objects=20), tmp_path, tmp_path / "out")
     assert prepared.remarks == ("set has 1 images; its paper has 1,200", "set has 1 objects; its paper has 20")
 
 
@@ -188,8 +188,8 @@ def test_sets_share_a_folder_and_replace_their_own_rows_only(tmp_path):
 def test_an_output_that_is_something_else_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="a file; give a folder"):
-        prepare_source(source([item()]), tmp_path, tmp_path / "file")
+        prepare(source([item()]), tmp_path, tmp_path / "file")
     (tmp_path / "samples.csv").write_text("name,value\n")
     with pytest.raises(ValueError, match="no column 'dataset'"):
-        prepare_source(source([item()]), tmp_path, tmp_path)
+        prepare(source([item()]), tmp_path, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "samples.csv"]

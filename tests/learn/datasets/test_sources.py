@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from downloads import APART, BOXES, COLOURS, DOWNLOADS, MASK, array, contours, text, write
+from downloads import APART, BOXES, COLOURS, DOWNLOADS, KUMAR, MASK, array, contours, text, write
 
 from cytoseed.learn.datasets import SOURCES, find_note, find_source, prepare
-from cytoseed.learn.datasets.source_layouts import KUMAR_SPLITS
 from cytoseed.learn.samples import find_samples
 from same import assert_same_objects
 
@@ -97,7 +96,7 @@ def test_a_misnamed_folder_is_an_error(name, download):
     for path in sorted({path.parent for path in essential(folder)}):
         wrong = path.with_name("x" + path.name)
         path.rename(wrong)
-        with pytest.raises(FileNotFoundError, match=f"is not {name} as downloaded: (there is no|.* is missing)"):
+        with pytest.raises(FileNotFoundError, match=f"is not {name} as downloaded: there is no"):
             SOURCES[name].find_images(folder)
         wrong.rename(path)
 
@@ -180,7 +179,7 @@ def test_kumar_has_the_split_published_with_hover_net(download, tmp_path):
     text(folder / "Annotations" / "TCGA-surplus.xml", contours(*BOXES))
     prepared = prepare("kumar", folder, tmp_path / "out")
     assert prepared.images == {"train": 12, "val": 4, "test": 14}
-    assert {sample.name for sample in find_samples(tmp_path / "out")} == KUMAR_SPLITS.keys()
+    assert {sample.name for sample in find_samples(tmp_path / "out")} == set(KUMAR)
 
 
 def test_ihc_tma_ids_and_pieces(download):
@@ -203,14 +202,14 @@ def test_consep_files_that_are_no_label_are_named(download):
     folder = download("consep")
     path = folder / "CoNSeP" / "Test" / "Labels" / "test_1.mat"
     scipy.io.savemat(path, {"type_map": MASK})
-    with pytest.raises(ValueError, match=r"test_1\.mat holds no array 'inst_map'"):
+    with pytest.raises(ValueError, match=r"test_1\.mat cannot be read as a MATLAB file with an array 'inst_map'"):
         masks_of("consep", folder)
     scipy.io.savemat(path, {"inst_map": MASK + 0.5})
     with pytest.raises(ValueError, match=r"test_1\.mat holds values that are no ids"):
         masks_of("consep", folder)
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM" + bytes(400)
     path.write_bytes(header)
-    with pytest.raises(ValueError, match=r"test_1\.mat is a MATLAB file of version 7\.3 .*-v7"):
+    with pytest.raises(ValueError, match=r"test_1\.mat cannot be read .* v7\.3"):
         masks_of("consep", folder)
     path.write_bytes(b"cut short")
     with pytest.raises(ValueError, match=r"test_1\.mat cannot be read as a MATLAB file"):
@@ -273,5 +272,5 @@ def test_zips_unpacked_into_folders_of_their_own_names_are_found(download, name)
     (folder / "moved").rename(folder / name / name)
     assert len(SOURCES["bbbc039"].find_images(folder)) == 3
     shutil.copytree(folder / name / name, folder / "copy" / name)
-    with pytest.raises(ValueError, match=f"there are two folders '{name}'"):
+    with pytest.raises(ValueError, match=f"there are two files '{name}/"):
         SOURCES["bbbc039"].find_images(folder)

@@ -1,12 +1,14 @@
-"""Official downloads of data sets: their folders are found by name, their files read, anything missing is refused."""
+"""Official downloads of data sets: files are found by patterns of their paths and read; anything missing is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,12 +17,11 @@ from numpy.typing import NDArray
 from cytoseed.images import open_image
 from cytoseed.images.outlines import rasterise
 from cytoseed.learn.annotations import stack_objects
-from cytoseed.learn.samples import files_by_stem
 from cytoseed.settings import DatasetNote
 
 Shape = tuple[int, int]
-_Other = TypeVar("_Other")
-_DEPTH = 4  # below the given folder: the deepest layout, and one more level from unpacking
+Key = tuple[str, ...]  # values of the names in a pattern
+_DEPTH = 6  # below the given folder: the deepest layout, and two more levels from unpacking
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Source:
-    """One public data set."""
+    """One public data set: a row of sources.csv."""
 
     name: str  # short name: in commands, folders and samples.csv
     title: str  # what it shows, in a few words
@@ -48,7 +49,7 @@ class Source:
     find: Callable[[Path], list[SourceImage]]  # finds the images; an error if the folder has another layout
     images: int  # published number of images
     objects: int | None  # published number of objects, if there is an exact one
-    counted_by: str = "Table 1"  # where these numbers were published
+    counted_by: str  # where these numbers were published
     pixel_size_um: float | None = None  # side of a pixel in µm, if it is published
     val_share: float = 0.1  # fraction of the fields of `train` that becomes `val`, if no `val` is published
     test_share: float = 0.1  # fraction of all fields that becomes `test`, if no split is published
@@ -66,10 +67,8 @@ class Source:
             raise FileNotFoundError(f"downloaded is {str(folder)!r}: there is no such folder; {expected}")
         try:
             found = self.find(folder)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{folder} is not {self.name} as downloaded: {error}; {expected}") from None
-        except ValueError as error:
-            raise ValueError(f"{folder} is not {self.name} as downloaded: {error}; {expected}") from error
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{folder} is not {self.name} as downloaded: {error}; {expected}") from error
         stems = [each.stem for each in found]
         duplicates = sorted({stem for stem in stems if stems.count(stem) > 1})
         if duplicates:
@@ -77,52 +76,54 @@ class Source:
         return found
 
 
-def find_folders(root: Path, pattern: str) -> list[Path]:
-    """Visible folders by name (with `*`, in any case), the root among them; at least one, sorted."""
-    found, level = [], [root]
-    for _ in range(_DEPTH + 1):
-        found += [folder for folder in level if fnmatch(folder.name.lower(), pattern.lower())]
-        level = [child for folder in level for child in sorted(folder.iterdir()) if _is_visible_folder(child)]
+def match_files(folder: Path, pattern: str) -> list[tuple[Key, Path]]:
+    """Visible files at or below a folder, sorted, whose path ends like a pattern such as `GT_{slide}/{stem}.png`.
+
+    `*` and names in braces match within one part of the path, a repeated name what it matched before. Case does not
+    count, and `.tif` is also `.tiff`.
+    """
+    text, *rest = re.split(r"\{(\w+)\}", pattern)
+    expression = f"(?:.*/)?{_escape(text)}"
+    for name, after in zip(rest[::2], rest[1::2], strict=True):
+        expression += (f"(?P={name})" if f"<{name}>" in expression else f"(?P<{name}>[^/]+)") + _escape(after)
+    root, found = folder.resolve(), []
+    for parent, folders, names in os.walk(root, followlinks=True):
+        place = Path(parent).relative_to(root.parent)
+        visible = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        folders[:] = visible if len(place.parts) <= _DEPTH else []
+        for name in names:
+            match = re.fullmatch(expression, (place / name).as_posix(), re.IGNORECASE)
+            if match and not name.startswith("."):
+                found.append((match.groups(), Path(parent) / name))
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"\\\.tif$", r"\\.tiff?", re.escape(text).replace(r"\*", "[^/]*"))
+
+
+def find_files(folder: Path, pattern: str) -> dict[Key, Path]:
+    """Files by the values of the pattern's names; at least one, and one per value."""
+    found: dict[Key, Path] = {}
+    for key, path in match_files(folder, pattern):
+        if found.setdefault(key, path) != path:
+            raise ValueError(f"there are two files {pattern!r}: {found[key]} and {path}")
     if not found:
-        raise FileNotFoundError(f"there is no folder {pattern!r} in it")
-    return sorted(found)
-
-
-def find_folder(root: Path, name: str) -> Path:
-    """The only folder of this name; of nested ones, as unpacking into `images` makes them, the innermost."""
-    found = find_folders(root, name)
-    innermost = max(found, key=lambda folder: len(folder.parts))
-    beside = [folder for folder in found if folder != innermost and folder not in innermost.parents]
-    if beside:
-        raise ValueError(f"there are two folders {name!r}: {beside[0]} and {innermost}")
-    return innermost
-
-
-def _is_visible_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"
-
-
-def files(folder: Path, *suffixes: str) -> dict[str, Path]:
-    """Files of a folder by stem; at least one."""
-    found = files_by_stem(folder, suffixes)
-    if not found:
-        lacking = "holds no files" if folder.is_dir() else "is missing, which should hold files"
-        raise FileNotFoundError(f"{folder} {lacking} {', '.join('*' + suffix for suffix in suffixes)}")
+        raise FileNotFoundError(f"there is no {pattern!r} in it")
     return found
 
 
-def pair(
-    these: Mapping[str, Path], those: Mapping[str, _Other], this: str = "image", that: str = "mask"
-) -> list[tuple[str, Path, _Other]]:
-    """(name, image, mask) of equal names; an error if one has no counterpart."""
-    require(f"no {that} of", these.keys() - those.keys())
-    require(f"no {this} of", those.keys() - these.keys())
-    return [(name, each, those[name]) for name, each in these.items()]
+def pair_files(folder: Path, image: str, mask: str) -> list[tuple[Key, Path, Path]]:
+    """(key, image, mask) of files with equal values of two patterns' names; none may lack its counterpart."""
+    images, masks = find_files(folder, image), find_files(folder, mask)
+    require(f"no {mask!r} of", images.keys() - masks.keys())
+    require(f"no {image!r} of", masks.keys() - images.keys())
+    return [(key, path, masks[key]) for key, path in images.items()]
 
 
-def require(complaint: str, missing: Iterable[str]) -> None:
+def require(complaint: str, missing: Iterable[Key]) -> None:
     """Raise `FileNotFoundError` with up to three names if anything is missing."""
-    names = sorted(missing)
+    names = ["/".join(key) for key in sorted(missing)]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise FileNotFoundError(f"there is {complaint} {', '.join(names[:3])}{more}")
@@ -136,55 +137,43 @@ def read_picture(path: Path) -> NDArray[Any]:
 
 
 def connected_pieces(values: NDArray[Any], corners: bool = False) -> NDArray[np.int32]:
-    """Labels 1..K of the connected pieces of equal value, (H, W); 0 is background.
-
-    `corners`: pixels that meet only at a corner are connected.
-    """
+    """Labels 1..K of the connected pieces of equal value, (H, W), 0 background; `corners` connect if they are True."""
     from skimage import measure
 
     label: Callable[..., NDArray[Any]] = measure.label  # untyped
     return label(values.astype(np.int32), background=0, connectivity=2 if corners else 1).astype(np.int32)
 
 
-def as_ids(values: NDArray[Any], where: str) -> NDArray[np.int32]:
+def as_ids(values: NDArray[Any], where: Path) -> NDArray[np.int32]:
     """Numbers of any type as int32 ids; an error if they are no whole numbers from 0 to 2^31 - 1."""
-    if values.size and not (np.isfinite(values).all() and (values == np.floor(values)).all() and values.min() >= 0):
-        raise ValueError(f"{where} holds values that are no ids: they must be whole numbers, 0 or more")
-    if values.max(initial=0) > np.iinfo(np.int32).max:
-        raise ValueError(f"{where} holds the id {values.max()}; the largest possible is 2^31 - 1")
-    return values.astype(np.int32)
+    with np.errstate(invalid="ignore"):
+        ids = values.astype(np.int32)
+    if (ids != values).any() or ids.min(initial=0) < 0:
+        raise ValueError(f"{where} holds values that are no ids: they must be whole numbers from 0 to 2^31 - 1")
+    return ids
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Errors of a damaged file become a `ValueError` that names it."""
+    try:
+        yield
+    except Exception as error:  # of each reader its own
+        raise ValueError(f"{path} cannot be read as {kind} ({error}); download it again") from error
 
 
 def read_npy(path: Path) -> NDArray[Any]:
     """Array of a `.npy` file; never a pickle, which could run code."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a NumPy array without pickles ({error}); download it again"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays; it must be a single one (.npy): download it again")
-    return array
+    with _reading(path, "a NumPy array without pickles"), path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_mat(path: Path, key: str) -> NDArray[Any]:
     """One array of a MATLAB file up to version 7.2."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
-        contents = loadmat(path, variable_names=[key])
-    except NotImplementedError:
-        raise ValueError(
-            f"{path} is a MATLAB file of version 7.3 (HDF5), which is not read; download it again, or save it in "
-            f"MATLAB with save(..., '-v7')"
-        ) from None
-    except (ValueError, TypeError, OSError, MatReadError) as error:
-        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}); download it again") from error
-    if key not in contents:
-        raise ValueError(f"{path} holds no array {key!r}; it must, as the official files do")
-    return np.asarray(contents[key])
+    with _reading(path, f"a MATLAB file with an array {key!r}"):
+        return np.asarray(loadmat(path, variable_names=[key])[key])
 
 
 def read_contours(path: Path, shape: Shape) -> NDArray[np.int32]:
@@ -192,19 +181,14 @@ def read_contours(path: Path, shape: Shape) -> NDArray[np.int32]:
 
     Ids have gaps where a contour has no pixel of its own. A contour holds the pixels whose centre is inside it.
     """
-    try:
+    with _reading(path, "annotations of ImageScope"):
         root = ElementTree.parse(path).getroot()
-        rings = [_ring(region) for region in root.iter("Region")]
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as annotations of ImageScope ({error}); download it again") from error
-    if root.tag != "Annotations":
-        raise ValueError(f"{path} begins with <{root.tag}>; annotations of ImageScope begin with <Annotations>")
+        if root.tag != "Annotations":
+            raise ValueError(f"it begins with <{root.tag}>, not with <Annotations>")
+        rings = []
+        for region in root.iter("Region"):
+            corners = [(float(vertex.attrib["X"]), float(vertex.attrib["Y"])) for vertex in region.iter("Vertex")]
+            rings.append(np.array(corners, np.float64).reshape(-1, 2))
+        if not all(np.isfinite(ring).all() for ring in rings):
+            raise ValueError("a vertex is not finite")
     return stack_objects([rasterise([[ring]], shape) for ring in rings], shape)
-
-
-def _ring(region: ElementTree.Element) -> NDArray[np.float64]:
-    corners = [(float(vertex.attrib["X"]), float(vertex.attrib["Y"])) for vertex in region.iter("Vertex")]
-    ring = np.array(corners, np.float64).reshape(-1, 2)
-    if not np.isfinite(ring).all():
-        raise ValueError("a vertex is not finite")
-    return ring

@@ -37,25 +37,19 @@ class PreparedDataset:
 
 
 def prepare(
-    name: str, downloaded: str | Path, out: str | Path, progress: Callable[[int, int], None] | None = None
-) -> PreparedDataset:
-    """Prepare a public data set by name; see `prepare_source`."""
-    return prepare_source(find_source(name), downloaded, out, progress)
-
-
-def prepare_source(
-    source: Source, downloaded: str | Path, out: str | Path, progress: Callable[[int, int], None] | None = None
+    source: Source | str, downloaded: str | Path, out: str | Path, progress: Callable[[int, int], None] | None = None
 ) -> PreparedDataset:
     """Write the images of an unpacked download as samples to NAME/images, NAME/masks and samples.csv in `out`.
 
     Files that are there already with the same content are kept, so an interrupted preparation can be repeated;
     samples.csv is written last and keeps the rows of other data sets. `progress` gets images done and in all.
     """
+    source = find_source(source) if isinstance(source, str) else source
     root = Path(out)
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"out is {str(root)!r}, a file; give a folder to write to")
-    found = source.find_images(downloaded)
-    _read_rows(root / "samples.csv")
+    found, table = source.find_images(downloaded), root / "samples.csv"
+    columns, rows = read_table(table, ("dataset", "stem")) if table.is_file() else ([], [])
     samples = assign_splits(source, found)
     folder = root / source.name
     images, objects, written = Counter[str](), Counter[str](), 0
@@ -64,13 +58,18 @@ def prepare_source(
         mask = _relabel(item.mask((pixels.shape[1], pixels.shape[2])))
         if mask.shape != pixels.shape[1:]:
             raise ValueError(f"image {item.stem} has the shape {pixels.shape[1:]} and its mask {mask.shape}")
-        written += _write_image(folder, item.stem, pixels) | _write_mask(folder, item.stem, mask)
+        written += _write_pair(folder, item.stem, pixels, mask)
         images[sample.split] += 1
         objects[sample.split] += int(mask.max(initial=0))
         if progress is not None:
             progress(done, len(found))
-    _write_rows(root / "samples.csv", source.name, samples)
-    remarks = _differences(source, images.total(), objects.total())
+    _write_rows(table, columns, [row for row in rows if row["dataset"] != source.name], samples)
+    totals = (("images", images.total(), source.images), ("objects", objects.total(), source.objects))
+    remarks = tuple(
+        f"{source.name} has {found:,} {what}; {source.counted_by} has {expected:,}"
+        for what, found, expected in totals
+        if expected not in (None, found)
+    )
     by_split = [{split: counts[split] for split in SPLITS} for counts in (images, objects)]
     return PreparedDataset(source, folder, by_split[0], by_split[1], written, remarks)
 
@@ -109,54 +108,47 @@ def _relabel(mask: NDArray[np.int32]) -> NDArray[np.int32]:
     return numbers[places].reshape(mask.shape)
 
 
-def _write_image(folder: Path, stem: str, pixels: NDArray[Any]) -> bool:
-    """Write images/STEM.png if it differs; returns whether it was written."""
+def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.int32]) -> bool:
+    """Write images/STEM.png and masks/STEM.png, uint16, or with -1 or more than 65,535 ids STEM.tif, int32.
+
+    Returns whether one of them was not there already.
+    """
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[0] not in (1, 3):
         raise ValueError(
             f"image {stem} is {pixels.dtype} with {pixels.shape[0]} channels; it must be 8 or 16 bit, 1 or 3"
         )
-    planes = pixels[0] if pixels.shape[0] == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
-    return _write_if_changed(folder / "images" / f"{stem}.png", bytes(imagecodecs.png_encode(planes)))
-
-
-def _write_mask(folder: Path, stem: str, mask: NDArray[np.int32]) -> bool:
-    """Write masks/STEM.png, uint16, or with -1 or more than 65,535 ids STEM.tif, int32, if it differs."""
     if mask.min(initial=0) >= 0 and mask.max(initial=0) <= _LARGEST_PNG_ID:
         suffix, other, data = ".png", ".tif", bytes(imagecodecs.png_encode(mask.astype(np.uint16)))
     else:
         file = io.BytesIO()
-        tifffile.imwrite(file, mask.astype(np.int32), photometric="minisblack", compression="zlib")
+        tifffile.imwrite(file, mask, photometric="minisblack", compression="zlib")
         suffix, other, data = ".tif", ".png", file.getvalue()
-    written = _write_if_changed(folder / "masks" / f"{stem}{suffix}", data)
+    planes = pixels[0] if pixels.shape[0] == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
+    written = _write_if_changed(folder / "images" / f"{stem}.png", bytes(imagecodecs.png_encode(planes)))
+    written |= _write_if_changed(folder / "masks" / f"{stem}{suffix}", data)
     (folder / "masks" / f"{stem}{other}").unlink(missing_ok=True)  # of an earlier preparation
     return written
 
 
-def _write_rows(table: Path, dataset: str, samples: Sequence[Sample]) -> None:
-    """Replace the rows of a data set in samples.csv."""
-    columns, old = _read_rows(table)
+def _write_rows(table: Path, columns: list[str], rows: list[dict[str, str]], samples: Sequence[Sample]) -> None:
+    """Write samples.csv: rows of other data sets, in the columns that it has, then those of the samples."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [*columns, *(name for name in _COLUMNS if name not in columns)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row for row in old if row["dataset"] != dataset)
-    writer.writerows(_row(sample) for sample in samples)
+    writer.writerows(rows)
+    for sample in samples:
+        size = "" if sample.pixel_size_um is None else f"{sample.pixel_size_um:g}"
+        values = (
+            sample.dataset,
+            sample.name,
+            sample.field or sample.name,
+            sample.split,
+            sample.modality,
+            size,
+            sample.licence,
+        )
+        writer.writerow(dict(zip(_COLUMNS, values, strict=True)))
     _write_if_changed(table, text.getvalue().encode())
-
-
-def _read_rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
-    return read_table(table, ("dataset", "stem")) if table.is_file() else ([], [])
-
-
-def _row(sample: Sample) -> dict[str, str]:
-    return {
-        "dataset": sample.dataset,
-        "stem": sample.name,
-        "field": sample.field or sample.name,
-        "split": sample.split,
-        "modality": sample.modality,
-        "pixel_size_um": "" if sample.pixel_size_um is None else f"{sample.pixel_size_um:g}",
-        "licence": sample.licence,
-    }
 
 
 def _write_if_changed(path: Path, data: bytes) -> bool:
@@ -165,12 +157,3 @@ def _write_if_changed(path: Path, data: bytes) -> bool:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data)
     return True
-
-
-def _differences(source: Source, images: int, objects: int) -> tuple[str, ...]:
-    counts = (("images", images, source.images), ("objects", objects, source.objects))
-    return tuple(
-        f"{source.name} has {found:,} {what}; {source.counted_by} has {expected:,}"
-        for what, found, expected in counts
-        if expected is not None and found != expected
-    )

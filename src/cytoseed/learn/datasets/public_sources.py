@@ -1,141 +1,263 @@
-"""The public data sets that can be prepared, and where they are published."""
+"""The public data sets that can be prepared: rows of sources.csv, and how the files of each are laid out and read.
+
+Layouts follow the publications and public code that reads the same downloads (docs/data.md).
+"""
 
 from __future__ import annotations
 
-from cytoseed.learn.datasets import source_layouts
-from cytoseed.learn.datasets.downloads import Source
+import csv
+from collections import defaultdict
+from fractions import Fraction
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoseed.images.outlines import Patch
+from cytoseed.learn.annotations import read_mask, stack_objects
+from cytoseed.learn.datasets.downloads import (
+    Shape,
+    Source,
+    SourceImage,
+    as_ids,
+    connected_pieces,
+    find_files,
+    match_files,
+    pair_files,
+    read_contours,
+    read_mat,
+    read_npy,
+    read_picture,
+    require,
+)
 from cytoseed.settings import DatasetNote
 
-SOURCES: dict[str, Source] = {
-    source.name: source
-    for source in (
-        Source(
-            name="tnbc2018",
-            title="H&E, breast cancer and brain, 40x",
-            licence="CC-BY-4.0",
-            url="https://zenodo.org/records/3552674",
-            download="TNBC_and_Brain_dataset.zip, unpacked",
-            layout="folders Slide_01, Slide_02, ... of *.png, and GT_01, GT_02, ... with masks of the same names",
-            find=source_layouts.find_tnbc2018,
-            images=68,
-            objects=5181,
-            pixel_size_um=0.25,
-        ),
-        Source(
-            name="nuinsseg",
-            title="H&E, 31 human and mouse organs, 40x",
-            licence="CC-BY-4.0",
-            url="https://zenodo.org/records/10518968",
-            download="NuInsSeg.zip, unpacked",
-            layout="a folder for each organ, such as 'human bladder', with folders 'tissue images' (*.png), 'label "
-            "masks modify' (*.tif) and 'vague areas/mask binary' (*.png) of the same names",
-            find=source_layouts.find_nuinsseg,
-            images=665,
-            objects=30698,
-            pixel_size_um=0.25,
-        ),
-        Source(
-            name="monuseg",
-            title="H&E, nine organs of TCGA, 40x",
-            licence="CC-BY-NC-SA-4.0",
-            url="https://monuseg.grand-challenge.org/Data/",
-            download="'MoNuSeg 2018 Training Data.zip' and 'MoNuSegTestData.zip', both unpacked into one folder",
-            layout="'MoNuSeg 2018 Training Data' with folders 'Tissue Images' (*.tif) and 'Annotations' (*.xml), and "
-            "'MoNuSegTestData' with *.tif and *.xml, of the same names",
-            find=source_layouts.find_monuseg,
-            images=51,
-            objects=30872,
-            pixel_size_um=0.25,
-            val_share=8 / 37,
-        ),
-        Source(
-            name="kumar",
-            title="H&E, seven organs of TCGA, 40x; HoVer-Net's split",
-            licence="CC-BY-NC-SA-4.0",
-            url="https://monuseg.grand-challenge.org/Data/",
-            download="'MoNuSeg 2018 Training Data.zip', unpacked",
-            layout="folders 'Tissue Images' (*.tif) and 'Annotations' (*.xml) with the 30 images of Kumar et al.",
-            find=source_layouts.find_kumar,
-            images=30,
-            objects=21623,
-            counted_by="Kumar et al. 2017",
-            pixel_size_um=0.25,
-        ),
-        Source(
-            name="ihc_tma",
-            title="immunohistochemistry, lung cancer, 40x",
-            licence="CC-BY-4.0",
-            url="https://zenodo.org/records/7647846",
-            download="IHC_TMA_dataset.zip, unpacked",
-            layout="folders images (*.png) and masks (*.npy, channels x height x width) of the same names",
-            find=source_layouts.find_ihc_tma,
-            images=266,
-            objects=9161,
-            pixel_size_um=0.25,
-        ),
-        Source(
-            name="consep",
-            title="H&E, colorectal cancer, 40x",
-            licence="Apache-2.0",
-            url="https://warwick.ac.uk/fac/cross_fac/tia/data/hovernet/",
-            download="consep_dataset.zip, unpacked",
-            layout="folders Train and Test, each with Images (*.png) and Labels (*.mat) of the same names",
-            find=source_layouts.find_consep,
-            images=41,
-            objects=24332,
-            pixel_size_um=0.275,
-            val_share=6 / 27,
-        ),
-        Source(
-            name="lynsec",
-            title="lymphoma, immunohistochemistry and H&E, 40x",
-            licence="CC-BY-4.0",
-            url="https://zenodo.org/records/8065174",
-            download="lynsec.zip, unpacked",
-            layout="folders 'lynsec 1' and 'lynsec 3' of *.npy, each an array of height x width x 5",
-            find=source_layouts.find_lynsec,
-            images=699,
-            objects=151779,
-            pixel_size_um=0.25,
-        ),
-        Source(
-            name="dsb2018",
-            title="fluorescence and brightfield of many kinds",
-            licence="CC0-1.0",
-            url="https://bbbc.broadinstitute.org/BBBC038",
-            download="stage1_train.zip, unpacked into a folder of its own",
-            layout="a folder for each image, <id>, with images/<id>.png and masks/*.png, one mask for each nucleus",
-            find=source_layouts.find_dsb2018,
-            images=670,
-            objects=29461,
-            counted_by="the masks of stage1_train.zip",
-        ),
-        Source(
-            name="bbbc039",
-            title="fluorescence, U2OS cells, 20x",
-            licence="CC0-1.0",
-            url="https://bbbc.broadinstitute.org/BBBC039",
-            download="images.zip, masks.zip and metadata.zip, unpacked into one folder",
-            layout="folders images (*.tif), masks (*.png) of the same names, and metadata with training.txt, "
-            "validation.txt, test.txt",
-            find=source_layouts.find_bbbc039,
-            images=200,
-            objects=None,
-            counted_by="its publication",
-        ),
-    )
-}
+
+def _read_table(name: str) -> list[dict[str, str]]:
+    text = (resources.files(__package__) / f"{name}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _image(stem: str, path: Path, read: Any, mask: Any, **known: str) -> SourceImage:
+    """Image of one picture file, whose mask is `read(mask, shape)`."""
+    return SourceImage(stem, partial(read_picture, path), partial(read, mask), **known)
+
+
+def find_tnbc2018(folder: Path) -> list[SourceImage]:
+    """TNBC 2018 (Naylor et al. 2019; Jack et al. 2021): 68 crops of 14 slides, 1 to 11 breast cancer, 12 to 14 brain.
+
+    Masks are black and white; pixels that meet only at a corner belong to different objects.
+    """
+    pairs = pair_files(folder, "Slide_{slide}/{stem}.png", "GT_{slide}/{stem}.png")
+    return [_image(stem, image, _read_foreground, mask, field=image.parent.name) for (_, stem), image, mask in pairs]
+
+
+def _read_foreground(path: Path, _: Shape) -> NDArray[np.int32]:
+    return connected_pieces(read_picture(path)[0] > 0)
+
+
+def find_nuinsseg(folder: Path) -> list[SourceImage]:
+    """NuInsSeg (Mahbod et al. 2024): 665 crops of one slide per organ.
+
+    `label masks modify` has one id per nucleus, with gaps. Pixels in `vague areas` that belong to no nucleus become -1.
+    """
+    pairs = pair_files(folder, "{organ}/tissue images/{stem}.png", "{organ}/label masks modify/{stem}.tif")
+    vague = dict(match_files(folder, "{organ}/vague areas/mask binary*/{stem}.png"))
+    if vague:  # of one image, then of all
+        keys = {key for key, *_ in pairs}
+        require("no mask in 'vague areas' of", keys - vague.keys())
+        require("no 'tissue images/*.png' of", vague.keys() - keys)
+    return [
+        _image(stem, image, _read_nuinsseg, (mask, vague.get((organ, stem))), field=organ)
+        for (organ, stem), image, mask in pairs
+    ]
+
+
+def _read_nuinsseg(paths: tuple[Path, Path | None], _: Shape) -> NDArray[np.int32]:
+    mask, vague = read_mask(paths[0]), paths[1]
+    if vague is not None:
+        mask[(read_picture(vague)[0] > 0) & (mask == 0)] = -1
+    return mask
+
+
+def find_monuseg(folder: Path) -> list[SourceImage]:
+    """MoNuSeg 2018 (Kumar et al. 2017, 2020): 37 images, one per patient, to train, and 14 to test; XML."""
+    places = (("train", "Tissue Images", "Annotations"), ("test", "MoNuSegTestData", "MoNuSegTestData"))
+    return [
+        _image(stem, image, read_contours, xml, split=split)
+        for split, images, annotations in places
+        for (stem,), image, xml in pair_files(folder, f"{images}/{{stem}}.tif", f"{annotations}/{{stem}}.xml")
+    ]
+
+
+def find_kumar(folder: Path) -> list[SourceImage]:
+    """Kumar et al. 2017: 30 images of MoNuSeg's training data, in the split of HoVer-Net (Graham et al. 2019).
+
+    HoVer-Net trains on 16 images of four organs and tests on 14 of these and three other organs. Four of the 16, one
+    per organ, are `val` in kumar.csv.
+    """
+    splits = {row["stem"]: row["split"] for row in _read_table("kumar")}
+    pairs = pair_files(folder, "Tissue Images/{stem}.tif", "Annotations/{stem}.xml")  # 7 more than Kumar's
+    require("no image", {(stem,) for stem in splits} - {key for key, *_ in pairs})
+    return [
+        _image(stem, image, read_contours, xml, split=splits[stem]) for (stem,), image, xml in pairs if stem in splits
+    ]
+
+
+def find_ihc_tma(folder: Path) -> list[SourceImage]:
+    """IHC TMA (Wang et al. 2024): 266 images; masks are channels x height x width, the first two of nuclei.
+
+    A channel with several values has one id per nucleus, else its connected pieces are the nuclei.
+    """
+    pairs = pair_files(folder, "images/{stem}.png", "masks/{stem}.npy")
+    return [_image(stem, image, _read_ihc_tma, mask, modality="brightfield-ihc") for (stem,), image, mask in pairs]
+
+
+def _read_ihc_tma(path: Path, shape: Shape) -> NDArray[np.int32]:
+    channels = read_npy(path)
+    if channels.ndim != 3 or channels.shape[0] < 2 or channels.shape[1:] != shape:
+        raise ValueError(f"{path} has the shape {channels.shape}; it must be channels, 2 or more, x {shape}")
+    mask = np.zeros(shape, np.int32)
+    for values in channels[:2]:
+        ids = as_ids(values, path)
+        if len(np.unique(ids[ids > 0])) <= 1:
+            ids = connected_pieces(ids)
+        mask = np.where((ids > 0) & (mask == 0), ids + mask.max(initial=0), mask)
+    return mask
+
+
+def find_consep(folder: Path) -> list[SourceImage]:
+    """CoNSeP (Graham et al. 2019): 41 images of 16 slides, 27 to train and 14 to test; masks are MATLAB files.
+
+    Which image is of which slide is not published. The pixel size is that of the scanner (Omnyx VL120, 40x).
+    """
+    return [
+        _image(stem, image, _read_consep, mat, split=split)
+        for split in ("train", "test")
+        for (stem,), image, mat in pair_files(folder, f"{split}/Images/{{stem}}.png", f"{split}/Labels/{{stem}}.mat")
+    ]
+
+
+def _read_consep(path: Path, _: Shape) -> NDArray[np.int32]:
+    return as_ids(read_mat(path, "inst_map"), path)
+
+
+def find_lynsec(folder: Path) -> list[SourceImage]:
+    """LyNSeC (Hussein et al. 2023): arrays of height x width x (red, green, blue, id of the nucleus, class).
+
+    `lynsec 1` is immunohistochemistry, `lynsec 3` H&E; the annotations of `lynsec 2` do not match its images. Patients
+    are not published.
+    """
+    return [
+        SourceImage(
+            f"{part}-{stem}", partial(_read_lynsec_image, path), partial(_read_lynsec_mask, path), modality=modality
+        )
+        for part, modality in ((1, "brightfield-ihc"), (3, "brightfield"))
+        for (stem,), path in find_files(folder, f"lynsec {part}/{{stem}}.npy").items()
+    ]
+
+
+def _read_lynsec(path: Path) -> NDArray[Any]:
+    array = read_npy(path)
+    if array.ndim != 3 or array.shape[2] != 5:
+        raise ValueError(f"{path} has the shape {array.shape}; it must be height x width x 5")
+    return array
+
+
+def _read_lynsec_image(path: Path) -> NDArray[np.uint8]:
+    return np.moveaxis(_read_lynsec(path)[:, :, :3], 2, 0).clip(0, 255).astype(np.uint8)
+
+
+def _read_lynsec_mask(path: Path, _: Shape) -> NDArray[np.int32]:
+    return as_ids(_read_lynsec(path)[:, :, 3], path)
+
+
+_DSB_KEY_LENGTH = 12  # characters of a stem, of 64, in dsb2018.csv
+
+
+def find_dsb2018(folder: Path) -> list[SourceImage]:
+    """DSB 2018, stage 1 (Caicedo et al. 2019, BBBC038): 670 images with one mask file per nucleus.
+
+    Splits, kinds and fields are not published; dsb2018.csv has them for the 664 images that cytoseed's models were made
+    with (images of one field were found by edges that continue each other).
+    """
+    images = find_files(folder, "{id}/images/{id}.png")
+    nuclei = defaultdict(list)
+    for key, path in match_files(folder, "{id}/masks/*.png"):
+        nuclei[key].append(path)
+    require("no masks/*.png of", images.keys() - nuclei.keys())
+    require("no images/<id>.png of", nuclei.keys() - images.keys())
+    known = {row.pop("stem"): row for row in _read_table("dsb2018")}
+    unknown = {"field": "", "split": "", "modality": "unknown"}
+    return [
+        _image(stem, path, _read_nucleus_files, nuclei[stem,], **known.get(stem[:_DSB_KEY_LENGTH], unknown))
+        for (stem,), path in images.items()
+    ]
+
+
+def _read_nucleus_files(nuclei: list[Path], shape: Shape) -> NDArray[np.int32]:
+    """Mask of one file per nucleus; where two overlap, the smaller is on top."""
+    patches = []
+    for path in nuclei:
+        inside = read_picture(path)[0] > 0
+        if inside.shape != shape:
+            raise ValueError(f"{path} has the shape {inside.shape} and its image {shape}; they must be the same")
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        if rows.size:
+            top, left = int(rows[0]), int(columns[0])
+            patches.append(Patch(top, left, inside[top : rows[-1] + 1, left : columns[-1] + 1]))
+    return stack_objects(patches, shape)
+
+
+def find_bbbc039(folder: Path) -> list[SourceImage]:
+    """BBBC039 (Caicedo et al. 2019): 200 fields of 16 bit with a published split.
+
+    Objects are pieces of equal value in the first channel of a mask, corners connected, as the authors read them.
+    """
+    pairs = pair_files(folder, "images/{stem}.tif", "masks/{stem}.png")
+    splits: dict[tuple[str, ...], str] = {}
+    for name, split in (("training", "train"), ("validation", "val"), ("test", "test")):
+        for path in find_files(folder, f"metadata/{name}.txt").values():
+            splits |= {(Path(line).stem,): split for line in path.read_text(encoding="utf-8").split()}
+    require("no line in metadata/*.txt of", {key for key, *_ in pairs} - splits.keys())
+    return [
+        _image(key[0], image, _read_bbbc039, mask, split=splits[key], modality="fluorescence")
+        for key, image, mask in pairs
+    ]
+
+
+def _read_bbbc039(path: Path, _: Shape) -> NDArray[np.int32]:
+    return connected_pieces(read_picture(path)[0], corners=True)
+
+
+_FIND = {
+    find.__name__.removeprefix("find_"): find
+    for find in (find_tnbc2018, find_nuinsseg, find_monuseg, find_kumar, find_ihc_tma, find_consep, find_lynsec)
+} | {"dsb2018": find_dsb2018, "bbbc039": find_bbbc039}
+
+
+def _source(row: dict[str, Any]) -> Source:
+    numbers = {
+        "images": int(row["images"]),
+        "objects": int(row["objects"]) if row["objects"] else None,
+        "pixel_size_um": float(row["pixel_size_um"]) if row["pixel_size_um"] else None,
+        "val_share": float(Fraction(row["val_share"])),
+    }
+    return Source(**row | numbers, find=_FIND[row["name"]])
+
+
+SOURCES: dict[str, Source] = {row["name"]: _source(row) for row in _read_table("sources")}
 """The data sets that can be prepared, by name."""
 
-_OTHER_NOTES = {
-    note.name: note
-    for note in (
-        DatasetNote("bitdepth_nucseg", "Apache-2.0", "https://github.com/masih4/BitDepth_NucSeg @ a2636522"),
-        DatasetNote(
-            "kumar_train16", "CC-BY-NC-SA-4.0", "https://github.com/bruceyang2012/Miccai_challenge_MONUSEG @ 50be9414"
-        ),
-    )
-}  # prepared by other means
+_OTHER_NOTES = (  # prepared by other means
+    DatasetNote("bitdepth_nucseg", "Apache-2.0", "https://github.com/masih4/BitDepth_NucSeg @ a2636522"),
+    DatasetNote(
+        "kumar_train16", "CC-BY-NC-SA-4.0", "https://github.com/bruceyang2012/Miccai_challenge_MONUSEG @ 50be9414"
+    ),
+)
 
 
 def find_source(name: str) -> Source:
@@ -150,4 +272,4 @@ def find_source(name: str) -> Source:
 
 def find_note(name: str) -> DatasetNote | None:
     """Licence and source of a data set; None if it is unknown, such as a user's own."""
-    return SOURCES[name].note if name in SOURCES else _OTHER_NOTES.get(name)
+    return SOURCES[name].note if name in SOURCES else {note.name: note for note in _OTHER_NOTES}.get(name)
