@@ -24,19 +24,10 @@ _BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # of a tile's network 
 def tile_side(config: ModelConfig, halo_px: int, bytes_per_px: float, tta: bool) -> int:
     """Side of a tile's core, 256 to 2048 px: the largest for which half of the free memory, or 3 GB, suffices.
 
-    Parameters
-    ----------
-    config : ModelConfig
-        Its network decides how much memory a pixel takes.
-    halo_px : int
-        Width of a tile's input beyond its core on each side.
-    bytes_per_px : float
-        Bytes read from the image per pixel of the network's input.
-    tta : bool
-        Test-time augmentation holds the fields of eight views.
+    A tile's input is `halo_px` wider on each side; `bytes_per_px` are read from the image per pixel of the input.
     """
     fields = config.positional_dims + config.conditional_dims + 1
-    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # three tiles, eight views, four bytes
+    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # of three tiles, eight views, four bytes
     per_px = _BYTES_PER_PX[config.network] + bytes_per_px + of_views
     room = min(_SHARE * free_bytes(), _MOST_BYTES) - _FIXED_BYTES
     fitting = [side for side in _SIDES_PX if (side + 2 * halo_px) ** 2 * per_px <= room]
