@@ -1,22 +1,21 @@
-"""The paper's Table 3, dimensions of the embeddings: trains four models with equal settings and scores them.
+"""The paper's Table 3, dimensions of the embeddings: trains four models alike, and scores them.
 
 python benchmarks/ablation.py --steps 1500 --output runs/ablation --write
 
-Each model is trained from scratch on the open data with the same seed and scored on val; differences are to the first
-row. An interrupted run continues from its checkpoints.
+Each model is trained from scratch on the open data with equal seeds, and scored on val; the table has the differences
+from the first row. An interrupted training continues.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from pathlib import Path
 
-from accuracy import DATA, OPEN_DATA, write_page
 from cytoseed.learn.samples import TrainValSplit, find_samples
-from cytoseed.learn.train import TrainResult, train
+from cytoseed.learn.train import train
 from cytoseed.settings import RECIPES, ModelConfig
+from places import DATA, OPEN_DATA, write_page
 
 DIMENSIONS = ((4, 4), (2, 4), (2, 2), (2, 0))
 """Dp and De of each row."""
@@ -40,24 +39,17 @@ def main() -> None:
         batch_size=arguments.batch,
         validate_every=max(1, arguments.steps // 4),
     )
-    rows: list[TrainResult] = []
+    lines, first = ["| Dp | De | F1@0.5 | mean F1 |", "|---|---|---|---|"], None
     for positional, conditional in DIMENSIONS:
         name = f"dp{positional}-de{conditional}"
         model = ModelConfig(name, network=arguments.network, positional_dims=positional, conditional_dims=conditional)
-        started = time.monotonic()
-        rows.append(train(samples, model, config, arguments.output / name, arguments.device, resume=True))
-        print(name, rows[-1].after[-1], f"{time.monotonic() - started:.0f} s", flush=True)
-    lines = ["| Dp | De | F1@0.5 | mean F1 |", "|---|---|---|---|"]
-    first = rows[0].after[-1]
-    for (positional, conditional), trained in zip(DIMENSIONS, rows, strict=True):
-        own = trained.after[-1]
-        f1, f1_mean = (
-            f"{own.f1:.3f}, {own.f1_mean:.3f}".split(", ")
-            if trained is rows[0]
-            else (f"{own.f1 - first.f1:+.3f}", f"{own.f1_mean - first.f1_mean:+.3f}")
-        )
+        own = train(samples, model, config, arguments.output / name, arguments.device, resume=True).after[-1]
+        f1, f1_mean = f"{own.f1:.3f}", f"{own.f1_mean:.3f}"
+        if first is not None:
+            f1, f1_mean = f"{own.f1 - first.f1:+.3f}", f"{own.f1_mean - first.f1_mean:+.3f}"
+        first = first or own
         lines.append(f"| {positional} | {conditional} | {f1} | {f1_mean} |")
-    print("\n".join(lines))
+        print(lines[-1], flush=True)
     if arguments.write:
         write_page("ablation", "\n".join(lines))
 

@@ -1,18 +1,17 @@
-"""Accuracy of models and other methods on samples, by data set and modality; writes tables of docs/benchmarks.md.
+"""Accuracy of models and peers on samples, by data set and modality; writes docs/benchmarks.md's tables.
 
 python benchmarks/accuracy.py --models nuclei nuclei-paper --splits test val --write
 python benchmarks/accuracy.py --models nuclei --splits test --tta --write
 python benchmarks/accuracy.py --predictions cellpose=runs/peers/cellpose/test --splits test --write
 
-The table of methods (the paper's Table 2) has one row per method; rows that are not measured again stay. `--csv` writes
-the scores of each image for benchmarks/compare.py (the paper's Fig. 3); `--record` writes pooled ones to config.json.
+A table of methods (the paper's Table 2) has a row per method; rows that are not measured anew stay. `--csv` keeps the
+figures of each image for benchmarks/compare.py; `--record` writes the totals into a bundled model's config.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,17 @@ from cytoseed.learn.evaluate import Evaluation, accuracies_to_json, evaluate_mod
 from cytoseed.learn.metrics import ImageScore
 from cytoseed.learn.samples import Sample, find_samples
 from cytoseed.models.weights import CONFIG_FILE, load_model
-from cytoseed.settings import SegmentOptions
+from cytoseed.settings import PRECISIONS, SegmentOptions
+from places import DATA, OPEN_DATA, ROOT, read_page, write_page
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "benchmarks.md"
 MODELS = ROOT / "src" / "cytoseed" / "models"
-DATA = Path(os.environ.get("CYTOSEED_DATA", ROOT.parent / "shared" / "data"))
-OPEN_DATA = ["dsb2018", "bbbc039", "bitdepth_nucseg"]
 HEADER = (
     "| data set | modality | images | objects | F1@0.5 | mean F1 | AP@0.5 | PQ | AJI | Dice |\n" + "|---" * 10 + "|"
 )
 
 
 def evaluate_folder(folder: Path, samples: tuple[Sample, ...]) -> Evaluation:
-    """Score the label images STEM.labels.tif of another method."""
+    """Score the label images STEM.labels.tif of a peer."""
 
     def read(_pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
         return read_mask(folder / f"{sample.name}.labels.tif")
@@ -46,19 +42,13 @@ def evaluate_folder(folder: Path, samples: tuple[Sample, ...]) -> Evaluation:
 
 
 def details(result: Evaluation) -> str:
-    """Table with one row per kind of image."""
+    """Table with a row per data set and modality."""
     rows = [_row(dataset, modality, group) for (dataset, modality), group in result.groups.items()]
     return "\n".join([HEADER, *rows, _row("all", "", result.pooled)])
 
 
-def _row(dataset: str, modality: str, result: ImageScore) -> str:
-    figures = (result.f1, result.f1_mean, result.ap, result.pq, result.aji, result.dice)
-    cells = [dataset, modality, str(result.images), str(result.true_objects), *(f"{value:.3f}" for value in figures)]
-    return f"| {' | '.join(cells)} |"
-
-
 def methods(old: str, method: str, result: Evaluation) -> str:
-    """Table of methods with the row of one method replaced: F1@0.5 / mean F1 of each kind of image."""
+    """Table of methods with this method's row, F1@0.5 / mean F1 per data set and modality, replaced or added."""
     kinds = [" ".join(key) for key in result.groups]
     header = f"| method | {' | '.join([*kinds, 'all'])} |\n" + "|---" * (len(kinds) + 2) + "|"
     known = old.removeprefix(header) if old.startswith(header) else ""
@@ -68,22 +58,8 @@ def methods(old: str, method: str, result: Evaluation) -> str:
     return "\n".join([header, *(name + cells for name, cells in rows.items())])
 
 
-def read_page(key: str) -> str:
-    """Text between the marks of `key` on the page."""
-    found = re.search(f"<!-- {key} -->\n(.*?)\n?<!-- /{key} -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    return found[1] if found else ""
-
-
-def write_page(key: str, text: str) -> None:
-    """Replace the text between the marks of `key`; a page without them stays as it is."""
-    start, end = f"<!-- {key} -->", f"<!-- /{key} -->"
-    page = PAGE.read_text(encoding="utf-8")
-    page = re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}\n{end}", page, flags=re.DOTALL)
-    PAGE.write_text(page, encoding="utf-8")
-
-
 def record(name: str, split: str, result: Evaluation) -> None:
-    """Write a bundled model's scores into its config.json."""
+    """Write a bundled model's figures into its configuration."""
     path = MODELS / name / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
     config["figures"][split] = accuracies_to_json(result.accuracies)
@@ -107,25 +83,33 @@ def report(method: str, split: str, result: Evaluation, arguments: argparse.Name
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=[], help="names or folders")
-    parser.add_argument("--predictions", nargs="+", default=[], metavar="NAME=FOLDER", help="label images")
+    parser.add_argument("--predictions", nargs="+", default=[], metavar="NAME=FOLDER", help="label images of peers")
     parser.add_argument("--splits", nargs="+", default=["test"])
     parser.add_argument("--datasets", nargs="+", default=OPEN_DATA)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--tta", action="store_true", help="with test-time augmentation")
+    parser.add_argument("--tta", action="store_true", help="use test-time augmentation")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/benchmarks.md")
-    parser.add_argument("--csv", type=Path, help="folder for CSV files with the scores of each image")
-    parser.add_argument("--record", action="store_true", help="write the scores into the bundled models' config.json")
+    parser.add_argument("--csv", type=Path, help="folder for a file with the figures of each image")
+    parser.add_argument("--record", action="store_true", help="write the figures into the bundled models' config.json")
     arguments = parser.parse_args()
-    options = SegmentOptions(tta=arguments.tta, device=arguments.device)
+    options = SegmentOptions(tta=arguments.tta, device=arguments.device, precision=arguments.precision)
+    notes = ["TTA"] * arguments.tta + [arguments.precision] * (arguments.precision != "float32")
+    suffix = f" ({', '.join(notes)})" if notes else ""
     for split in arguments.splits:
         samples = find_samples(arguments.data, splits=[split], datasets=arguments.datasets)
         for name in arguments.models:
-            result = evaluate_model(load_model(name), samples, options)
-            report(f"{name} (TTA)" if arguments.tta else name, split, result, arguments)
+            report(name + suffix, split, evaluate_model(load_model(name), samples, options), arguments)
         for pair in arguments.predictions:
             name, _, folder = pair.partition("=")
             report(name, split, evaluate_folder(Path(folder), samples), arguments)
+
+
+def _row(dataset: str, modality: str, result: ImageScore) -> str:
+    figures = (result.f1, result.f1_mean, result.ap, result.pq, result.aji, result.dice)
+    cells = [dataset, modality, str(result.images), str(result.true_objects), *(f"{value:.3f}" for value in figures)]
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Figure 3 of the paper: mean F1 per image of our method against others, with a paired t-test.
+"""Figure 3 of the paper: mean F1 per image, ours against each other method, by a paired t-test.
 
 python benchmarks/compare.py nuclei=runs/nuclei-test.csv cellpose=runs/peers/cellpose/test --plot runs/figure3.png
 
-Each argument is NAME=PATH, ours first. PATH is a file of `cytoseed evaluate --csv`, or a folder of label images, with
-the true masks in its folder `masks`, as the adapters in `peers/` write them; --samples names the data sets.
+Each argument is NAME=PATH, ours first. PATH is a file of `cytoseed evaluate --csv` or `accuracy.py --csv`, or a folder
+of label images with the true masks in its folder `masks`, as `peers/` writes; --samples then names the data sets.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cytoseed.learn.evaluate import evaluate_folders
 Scores = dict[tuple[str, str], float]
 """Mean F1 by (data set, name of the image)."""
 LEVELS = ((1e-4, "****"), (1e-3, "***"), (1e-2, "**"), (0.05, "*"))
-"""Significance levels and their stars; a p-value above them all is `ns`."""
+"""Significance levels and their stars; a p-value above all is `ns`."""
 
 
 class Comparison(NamedTuple):
-    """Our method against another one on the same images."""
+    """Ours against one other method on the same images."""
 
     dataset: str
     """`all` for all data sets together."""
@@ -34,16 +34,11 @@ class Comparison(NamedTuple):
     ours_mean: float
     other_mean: float
     p_value: float
-    """Two-sided, not corrected for the number of comparisons; NaN if there is nothing to test."""
-
-    @property
-    def difference(self) -> float:
-        """Difference of the means, ours minus the other."""
-        return self.ours_mean - self.other_mean
+    """Two-sided, not corrected for the number of comparisons; NaN where nothing can be tested."""
 
     @property
     def stars(self) -> str:
-        """Level of significance as in the paper; empty if there was nothing to test."""
+        """Level of significance; empty where nothing could be tested."""
         if np.isnan(self.p_value):
             return ""
         return next((stars for level, stars in LEVELS if self.p_value < level), "ns")
@@ -58,7 +53,7 @@ def read_scores(path: Path, samples_csv: Path | None) -> Scores:
 
 
 def compare(dataset: str, other: str, ours: Scores, others: Scores) -> Comparison:
-    """Paired comparison on one data set, or on `all`."""
+    """Compare the images of one data set, or of `all`."""
     keys = [key for key in ours if dataset in ("all", key[0])]
     a, b = (np.array([scores[key] for key in keys]) for scores in (ours, others))
     testable = len(keys) > 1 and np.any(a != b)
@@ -73,21 +68,19 @@ def table(ours: str, comparisons: list[Comparison]) -> str:
     ]
     for c in comparisons:
         p_value = "" if np.isnan(c.p_value) else f"{c.p_value:.2g}"
-        figures = f"{c.ours_mean:.3f} | {c.other_mean:.3f} | {c.difference:+.3f} | {p_value} | {c.stars}"
+        figures = f"{c.ours_mean:.3f} | {c.other_mean:.3f} | {c.ours_mean - c.other_mean:+.3f} | {p_value} | {c.stars}"
         lines.append(f"| {c.dataset} | {c.other} | {c.images} | {figures} |")
     return "\n".join(lines)
 
 
 def plot(path: Path, methods: dict[str, Scores], comparisons: list[Comparison]) -> None:
-    """Draw one box per method, grouped by data set, with the level of significance above it."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
+    """Draw a box per method, grouped by data set, with the level of significance above each other method's."""
+    from matplotlib.figure import Figure
 
     datasets = list(dict.fromkeys(c.dataset for c in comparisons))
     stars = {(c.dataset, c.other): c.stars for c in comparisons}
-    figure, axes = plt.subplots(figsize=(1.5 + 0.6 * len(datasets) * (len(methods) + 1), 4), layout="constrained")
+    figure = Figure((1.5 + 0.6 * len(datasets) * (len(methods) + 1), 4), layout="constrained")
+    axes = figure.subplots()
     for i, (name, scores) in enumerate(methods.items()):
         columns = [[score for key, score in scores.items() if d in ("all", key[0])] for d in datasets]
         positions = [d * (len(methods) + 1) + i for d in range(len(datasets))]
@@ -100,10 +93,9 @@ def plot(path: Path, methods: dict[str, Scores], comparisons: list[Comparison]) 
             axes.text(position, 1.03, stars.get((dataset, name), ""), ha="center", fontsize=8)
     axes.set_xticks([d * (len(methods) + 1) + (len(methods) - 1) / 2 for d in range(len(datasets))], datasets)
     axes.set_ylim(-0.02, 1.1)
-    axes.set_ylabel("mean F1 of an image")
+    axes.set_ylabel("mean F1 per image")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(methods), frameon=False)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -1,13 +1,12 @@
-"""Hashes of everything that cytoseed writes for eight images: a change of the code that should change no result.
+"""Hashes of everything that cytoseed writes for eight images: shows that a change of the code changes no result.
 
 python benchmarks/frozen.py record before          # with the code before the change
 python benchmarks/frozen.py record after           # with the code after it
-python benchmarks/frozen.py compare before after   # what is equal; exits with 1 where anything is not
+python benchmarks/frozen.py compare before after   # prints what differs; exits with 1 if anything does
 
 Files are read as a user reads them, and their content is hashed in parts: each column of a table, each level of a
-pyramid, outlines and ids apart. Versions, paths, times and the bytes of containers do not count. The code that runs is
-the cytoseed that Python imports; `PYTHONPATH=other/src` puts another copy first. Images come from the data folder
-(`CYTOSEED_DATA`, else ../shared/data). One thread on the CPU, so that sums have one order.
+pyramid, outlines and ids separately. Versions, paths, times, the identity of the image file and the bytes of containers
+are ignored. `PYTHONPATH=other/src` runs another copy of cytoseed. One thread on the CPU, so that sums have one order.
 """
 
 from __future__ import annotations
@@ -36,20 +35,22 @@ from pyarrow import parquet
 from safetensors.numpy import load_file, save_file
 
 import cytoseed
+from places import DATA
 
 PACKAGE = Path(cytoseed.__file__).parent
-DATA = Path(os.environ.get("CYTOSEED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 MORE_FORMATS = "rois,parquet,ngff,anndata"
 CONVERTED = "labels,geojson,table,rois,parquet,ngff"
 UNSTABLE = {"version", "sha256", "files", "fingerprint"}
-"""Keys of a record that say who made it, or how the image was identified, and not what was found."""
+"""Keys of a record that do not depend on the objects: who made it, and the image file's checksum."""
+IGNORED = {"input.bytes"}
+"""Parts that are not compared: size of the image file, which earlier versions recorded only for large images."""
 
 Parts = dict[str, str]
-"""Parts of a file, by name: a hash of each, or its value where that is short."""
+"""Hash of each part of a file, by name, or its value if short."""
 
 
 class Case(NamedTuple):
-    """An image, and the options it is segmented with."""
+    """An image and its options."""
 
     image: Path
     options: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ class Case(NamedTuple):
 
 
 def make_cases(folder: Path) -> dict[str, Case]:
-    """Write the images, and a model of nuclei and cells, into a folder."""
+    """Write the images, and a model of nuclei and cells."""
     folder.mkdir(parents=True)
     plex = np.moveaxis(_pixels("vectra_cells", 1)[200:520, 300:600], -1, 0)  # composite colours, DAPI in blue
     four = np.concatenate([plex, plex.mean(0, keepdims=True).astype(np.uint8)])
@@ -100,7 +101,7 @@ def _size(pixel_size_um: float) -> dict[str, Any]:
 
 
 def _pyramid(path: Path, slide: Path) -> Path:
-    """Write a part of a slide as a tiled OME-TIFF of three levels."""
+    """Part of a slide as a tiled OME-TIFF of three levels."""
     level = tifffile.imread(slide)[600:1500, 400:1400]
     with tifffile.TiffWriter(path, ome=True) as file:
         options = {"tile": (256, 256), "photometric": "rgb"}
@@ -113,7 +114,7 @@ def _pyramid(path: Path, slide: Path) -> Path:
 
 
 def _model_of_pairs(folder: Path) -> Path:
-    """Make a model of nuclei and cells from the bundled `nuclei`: its cells are wider, and a third are missed."""
+    """Model of nuclei and cells, made of the bundled `nuclei`: cells are wider, and a third are missed."""
     bundled = next(PACKAGE.rglob("nuclei/model.safetensors"))
     weights = load_file(bundled)
     for name in ("network.head.weight", "network.head.bias"):
@@ -135,7 +136,7 @@ def _model_of_pairs(folder: Path) -> Path:
 
 
 def _hash(values: Any) -> str:
-    """Hash an array with its type and shape in clear, or anything else that JSON can hold."""
+    """Hash of an array after its dtype and shape, or of anything that JSON can hold."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         kind = "x".join(map(str, values.shape))
         return f"{values.dtype.name} {kind} {hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()[:24]}"
@@ -144,7 +145,7 @@ def _hash(values: Any) -> str:
 
 
 def _leaves(values: Any, key: str = "") -> Parts:
-    """Flatten a tree of mappings, without what does not count."""
+    """Flat form of nested mappings, without UNSTABLE keys."""
     if not isinstance(values, Mapping):
         return {key: _hash(values)}
     kept = {name: value for name, value in values.items() if name not in UNSTABLE}
@@ -225,7 +226,7 @@ READERS: dict[str, Callable[[Path], Parts]] = {
 
 
 def parts_of(path: Path) -> Parts:
-    """Read one file of a result; of a kind that is not known, its bytes are hashed."""
+    """Hashes of one file of a result; the bytes of a file of unknown kind."""
     for ending, read in READERS.items():
         if path.name.endswith(ending):
             return read(path)
@@ -236,7 +237,7 @@ def parts_of(path: Path) -> Parts:
 
 
 def record(folder: Path) -> bool:
-    """Segment the images and write `hashes.json`; true where every command succeeded."""
+    """Segment the images and write `hashes.json`; true if every command succeeded."""
     print(f"cytoseed of {PACKAGE}", flush=True)
     for old in ("inputs", "results"):
         shutil.rmtree(folder / old, ignore_errors=True)
@@ -254,7 +255,7 @@ def record(folder: Path) -> bool:
 
 
 def _run(name: str, output: Path, *arguments: str) -> dict[str, Parts]:
-    """Run the command line, and hash every file that it writes."""
+    """Run the command line and hash every file that it writes."""
     command = [sys.executable, "-m", "cytoseed", *arguments, "--output", str(output)]
     began = time.perf_counter()
     with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
@@ -268,17 +269,20 @@ def _run(name: str, output: Path, *arguments: str) -> dict[str, Parts]:
 
 
 def compare(one: Path, other: Path) -> bool:
-    """Print which files have equal parts in two records; true where all have."""
+    """Print the files that differ between two records; true if none does."""
     first, second = (json.loads((folder / "hashes.json").read_text(encoding="utf-8")) for folder in (one, other))
     is_equal = True
     for name in first | second:
         before, after = first.get(name, {}), second.get(name, {})
         for file in before | after:
-            old, new = before.get(file, {}), after.get(file, {})
+            old, new = (
+                {part: value for part, value in files.get(file, {}).items() if part not in IGNORED}
+                for files in (before, after)
+            )
             changed = [part for part in old | new if old.get(part) != new.get(part)]
             is_equal &= not changed
-            verdict = "DIFFERENT" if changed else "equal"
-            print(f"{name:18} {file:45} {verdict:10} {len((old | new).keys()) - len(changed)} parts equal")
+            if changed:
+                print(f"{name}, {file}: {len(changed)} of {len(old | new)} parts differ")
             for part in changed:
                 print(f"    {part}: {old.get(part, 'absent')} -> {new.get(part, 'absent')}")
     print("all equal" if is_equal else "NOT all equal")

@@ -1,11 +1,11 @@
-"""A slide of any size, composed of annotated fields at known places: a pyramid in tiles, and where everything lies.
+"""A slide of any size, made of annotated fields at known places: a pyramid in tiles, and its layout.
 
 python benchmarks/make_slide.py runs/slides/he.tif --side 30000
 python benchmarks/make_slide.py runs/slides/glow.ome.tif --side 12000 --kind fluorescence
 
-Beside OUT.tif stands OUT.truth.json, of which `truth` in slide_plan.py makes the annotated objects of any region. The
-same seed and the same libraries give the same bytes. Memory grows with the slide's width only, and is below 500 MB at
-30,000 px. H&E is made of Kumar's images, whose licence (CC BY-NC-SA 4.0, non-commercial) the slide inherits.
+From OUT.truth.json, beside OUT.tif, `truth` in slide_plan.py makes the annotated objects of any region. The same seed
+and libraries give the same bytes. Memory grows with the slide's width only, and is below 500 MB at 30,000 px. H&E is
+made of Kumar's images, whose licence (CC BY-NC-SA 4.0, non-commercial) the slide inherits.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from cytoseed.learn.annotations import median_diameter
 from cytoseed.learn.samples import find_samples
 from cytoseed.results import stem_of
-from slide_plan import DATA, FACTOR, GRAIN_PX, Field, Plan, make_plan, tissue, truth, turned
-
-__all__ = ["KINDS", "make_plan", "make_slide", "read_fields", "truth"]
+from places import DATA
+from slide_plan import FACTOR, GRAIN_PX, Field, Plan, make_plan, tissue, turned
 
 TILE_PX = 256
 JPEG_QUALITY = 90
@@ -41,7 +40,7 @@ _CLASSIC_TIFF_BYTES = 2**32 - 2**27
 
 
 class Kind(NamedTuple):
-    """What a kind of slide is made of."""
+    """Ingredients of a kind of slide."""
 
     datasets: tuple[str, ...]
     splits: tuple[str, ...] | None
@@ -49,7 +48,7 @@ class Kind(NamedTuple):
     channels: int
     dtype: type[np.generic]
     background: tuple[float, float]
-    """Mean and standard deviation where there is no tissue."""
+    """Mean and standard deviation outside the tissue."""
 
 
 KINDS = {
@@ -81,44 +80,38 @@ def _is_usable(mask: NDArray[np.int32]) -> bool:
 
 
 def _to_common_range(pixels: NDArray[Any], mask: NDArray[np.int32]) -> NDArray[np.uint16]:
-    """Bring fields of different cameras to one background and one brightness."""
+    """Fields of different cameras scaled to one background and one brightness."""
     dark, bright = np.median(pixels[0][mask == 0]), np.percentile(pixels[0][mask > 0], 99)
     scaled = _DARK + (pixels - dark) * ((_BRIGHT - _DARK) / max(float(bright - dark), 1.0))
     return np.asarray(np.clip(np.rint(scaled), 0, 65_535).astype(np.uint16))
 
 
 class Painter(NamedTuple):
-    """Makes the pixels of a slide, band by band, and keeps the smaller levels of the pyramid in files."""
+    """Paints a slide band by band, and keeps the smaller levels of the pyramid in files."""
 
     plan: Plan
     fields: dict[tuple[str, str], NDArray[Any]]
     background: NDArray[Any]
-    """A square (N,N,C) that is repeated where there is no tissue."""
+    """A square (N,N,C) that is repeated outside the tissue."""
     folder: Path
-    """For the smaller levels, `level1` and `level2`: pixels row by row."""
+    """Folder of the smaller levels, `level1` and `level2`: pixels row by row."""
 
     def side(self, level: int) -> int:
-        """Give height and width of a level in px."""
+        """Height and width of a level in px."""
         return int(self.plan.side // FACTOR**level)
 
-    def shape(self, level: int) -> tuple[int, ...]:
-        """Give height, width and channels of a level."""
-        return (self.side(level), self.side(level), *self.background.shape[2:])
-
     def bands(self, level: int) -> Iterator[NDArray[Any]]:
-        """Give a level in bands (h,W,C) of `TILE_PX` rows or, the last, fewer; level 0 makes the others."""
+        """Bands (h,W,C) of a level, of `TILE_PX` rows or, the last, fewer; level 0 makes the others."""
         if level == 0:
             yield from self._painted_bands()
             return
-        shape = self.shape(level)
-        with (self.folder / f"level{level}").open("rb") as file:
-            for top in range(0, shape[0], TILE_PX):
-                height = min(TILE_PX, shape[0] - top)
-                flat = np.fromfile(file, self.background.dtype, height * shape[1] * shape[2])
-                yield flat.reshape(height, *shape[1:])
+        side, channels = self.side(level), self.background.shape[2]
+        file = self.folder / f"level{level}"
+        pixels = np.memmap(file, self.background.dtype, mode="r", shape=(side, side, channels))
+        yield from (np.array(pixels[top : top + TILE_PX]) for top in range(0, side, TILE_PX))
 
     def tiles(self, level: int) -> Iterator[NDArray[Any]]:
-        """Give a level in square tiles, row by row; what lies beyond the edge repeats it."""
+        """Square tiles of a level, row by row, extended by repeating the edge."""
         for band in self.bands(level):
             for left in range(0, band.shape[1], TILE_PX):
                 tile = band[:, left : left + TILE_PX]
@@ -150,7 +143,7 @@ class Painter(NamedTuple):
 
 
 def _reduced(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Take the mean of squares of `FACTOR` px, rounded."""
+    """Rounded means of squares of `FACTOR` px."""
     height, width, channels = pixels.shape
     squares = pixels.reshape(height // FACTOR, FACTOR, width // FACTOR, FACTOR, channels)
     sums = squares.sum(axis=1, dtype=np.uint32).sum(axis=2)
@@ -158,7 +151,7 @@ def _reduced(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def write_rgb(tif: Any, painter: Painter, pixel_size_um: float, is_svs: bool) -> None:
-    """Write a pyramid in JPEG tiles, like Aperio's SVS (with a thumbnail) or without any such marks."""
+    """Write a pyramid in JPEG tiles, as an Aperio SVS with a thumbnail or as a generic TIFF."""
     side = painter.plan.side
     common: dict[str, Any] = {
         "photometric": "rgb",
@@ -211,9 +204,9 @@ def write_ome(tif: Any, painter: Painter, pixel_size_um: float) -> None:
 
 
 def _tiling(painter: Painter, level: int) -> dict[str, Any]:
-    height, width, channels = painter.shape(level)
+    side, channels = painter.side(level), painter.background.shape[2]
     return {
-        "shape": (height, width, channels) if channels > 1 else (height, width),
+        "shape": (side, side, channels) if channels > 1 else (side, side),
         "dtype": painter.background.dtype,
         "tile": (TILE_PX, TILE_PX),
         "maxworkers": 2,
@@ -222,13 +215,7 @@ def _tiling(painter: Painter, level: int) -> dict[str, Any]:
 
 
 def make_slide(path: Path, plan: Plan, fields: Sequence[Field], is_svs: bool = True) -> Path:
-    """Write the slide and, beside it, its plan; both under hidden names until they are whole.
-
-    Returns
-    -------
-    Path
-        Of the plan, for `truth`.
-    """
+    """Write the slide and, beside it, its plan for `truth`, whose path is returned; both appear when complete."""
     import tifffile
 
     kind = KINDS[plan.kind]
@@ -257,7 +244,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="the slide's file")
     parser.add_argument("--side", type=int, default=30_000, help=f"in px, a multiple of {GRAIN_PX}")
     parser.add_argument("--kind", choices=sorted(KINDS), default="he")
-    parser.add_argument("--like", choices=("svs", "generic"), default="svs", help="which TIFF holds H&E")
+    parser.add_argument("--like", choices=("svs", "generic"), default="svs", help="kind of TIFF for H&E")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tissue", type=float, default=0.5, help="share of the area, 0 to 1")
     parser.add_argument("--data", type=Path, default=DATA)

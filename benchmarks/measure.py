@@ -1,15 +1,13 @@
-"""Seconds to measure many nuclei, beside scikit-image's `regionprops_table`, and how far apart the numbers are.
+"""Seconds to measure many nuclei, beside scikit-image's `regionprops_table`, and the differences between both.
 
-python benchmarks/measure.py --objects 10000
+python benchmarks/measure.py --side 4096 --objects 10000
 
-The nuclei are those of DSB 2018's masks, laid side by side; three channels of 8 bits hold the images. The optical
-densities of the stains are measured of all of them, whatever they show: it is their time that counts.
+The nuclei are those of DSB 2018's masks in a mosaic; three equal channels of 8 bits hold the images.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 import tracemalloc
@@ -22,11 +20,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from skimage.measure import regionprops_table
 
-from cytoseed.learn.samples import find_samples
 from cytoseed.results.measure.table import measure_objects
 from cytoseed.settings import STAINS
+from places import DATA
+from speed_images import draw, find_parts
 
-DATA = Path(os.environ.get("CYTOSEED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 CHANNELS = ("red", "green", "blue")
 STATISTICS = ("mean", "sd", "p05", "p25", "p50", "p75", "p95")
 SHAPE = {
@@ -44,37 +42,14 @@ SHAPE = {
 """Columns by their names in scikit-image."""
 
 
-def mosaic(data: Path, objects: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Lay real images of 8 bits side by side, row by row, until there are enough objects."""
-    rows: list[tuple[NDArray[np.int32], NDArray[np.uint8]]] = []
-    labels, image = np.zeros((0, width), np.int32), np.zeros((3, 0, width), np.uint8)
-    count, filled = 0, width
-    read = (sample.read() for sample in find_samples(data, datasets=["dsb2018"]))
-    for pixels, mask in sorted(read, key=lambda pair: pair[1].shape):  # equal heights leave no gaps
-        height, wide = mask.shape
-        if count >= objects:
-            break
-        if filled + wide > width or height > labels.shape[0]:
-            labels, image = np.zeros((height, width), np.int32), np.zeros((3, height, width), np.uint8)
-            rows.append((labels, image))
-            filled = 0
-        ids, place = np.unique(np.maximum(mask, 0), return_inverse=True)
-        numbers = np.cumsum(ids > 0) * (ids > 0)
-        own = numbers[place].reshape(mask.shape)
-        labels[:height, filled : filled + wide] = np.where(own > 0, own + count, 0)
-        image[:, :height, filled : filled + wide] = pixels[:3]
-        count, filled = count + int(numbers.max()), filled + wide
-    return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows], axis=1)
-
-
 def statistics_of(mask: NDArray[np.bool_], channel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give `STATISTICS` of one object in one channel."""
+    """`STATISTICS` of one object in one channel."""
     inside = channel[mask]
     return np.array([inside.mean(), inside.std(), *np.percentile(inside, [5, 25, 50, 75, 95])])
 
 
 def by_scikit_image(labels: NDArray[np.int32], image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """Measure one object after the other."""
+    """Table of scikit-image, with our names for the statistics."""
     properties = ("label", "bbox", *(name for name in SHAPE if "-" not in name), "centroid")
     pixels = np.moveaxis(image, 0, -1).astype(np.float64)
     table = regionprops_table(labels, pixels, properties, extra_properties=(statistics_of,))
@@ -86,13 +61,13 @@ def by_scikit_image(labels: NDArray[np.int32], image: NDArray[np.uint8]) -> dict
 
 
 def differences(table: pd.DataFrame, known: dict[str, NDArray[Any]]) -> dict[str, float]:
-    """Give the largest relative difference of each column; of a minor axis, relative to the major one."""
+    """Largest relative difference of each column; of a minor axis, relative to the major one."""
     found = {}
     of_values = {name: name for name in known if name.partition("_")[0] in STATISTICS}
     for theirs, ours in (SHAPE | of_values).items():
-        wanted = known[theirs] + (0.5 if theirs.startswith("centroid") else 0)
-        apart = np.abs(table[ours].to_numpy() - wanted)
-        scale = known["axis_major_length"] if ours == "axis_minor_px" else np.abs(wanted)
+        expected = known[theirs] + (0.5 if theirs.startswith("centroid") else 0)
+        apart = np.abs(table[ours].to_numpy() - expected)
+        scale = known["axis_major_length"] if ours == "axis_minor_px" else np.abs(expected)
         found[ours] = float((apart / np.where(scale != 0, scale, 1)).max())
     return found
 
@@ -109,31 +84,35 @@ def median_seconds(action: Callable[[], object], times: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=10_000)
-    parser.add_argument("--width", type=int, default=4096, help="of the mosaic, px")
+    parser.add_argument("--side", type=int, default=4096, help="of the mosaic, px, a multiple of 256")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--data", type=Path, default=DATA)
     arguments = parser.parse_args()
-    labels, image = mosaic(arguments.data, arguments.objects, arguments.width)
-    table = measure_objects(labels, image, CHANNELS, 0.5, STAINS)
-    print(f"{len(table)} nuclei on {labels.shape[0]} x {labels.shape[1]} px, {np.mean(labels > 0):.0%} of them covered")
-    seconds = {
-        "shape alone": median_seconds(lambda: measure_objects(labels, (), (), 0.5), arguments.times),
-        "and three channels": median_seconds(lambda: measure_objects(labels, image, CHANNELS, 0.5), arguments.times),
-        "and three stains": median_seconds(
-            lambda: measure_objects(labels, image, CHANNELS, 0.5, STAINS), arguments.times
-        ),
+    grey, labels = draw(find_parts(arguments.data), arguments.side, arguments.objects)
+    image = np.stack([grey] * 3)
+
+    def measure(channels: tuple[str, ...] = CHANNELS, stains: tuple[str, ...] = ()) -> pd.DataFrame:
+        return measure_objects(labels, image if channels else (), channels, 0.5, stains)
+
+    table = measure()
+    print(f"{len(table)} nuclei on {arguments.side} x {arguments.side} px, {np.mean(labels > 0):.0%} of them covered")
+    kinds: dict[str, tuple[tuple[str, ...], ...]] = {
+        "shape alone": ((),),
+        "and three channels": (CHANNELS,),
+        "and three stains": (CHANNELS, STAINS),
     }
+    for what, given in kinds.items():
+        own = median_seconds(lambda given=given: measure(*given), arguments.times)  # type: ignore[misc]
+        print(f"measure_objects, {what}: {own:.3f} s, {1e6 * own / len(table):.1f} µs per nucleus")
     tracemalloc.start()
-    measure_objects(labels, image, CHANNELS, 0.5, STAINS)
+    measure(CHANNELS, STAINS)
     peak = tracemalloc.get_traced_memory()[1] / labels.size
+    print(f"measure_objects: at most {peak:.1f} bytes per pixel of the image, beside labels and image")
     tracemalloc.stop()
     start = time.perf_counter()
     known = by_scikit_image(labels, image)
     theirs = time.perf_counter() - start
-    for what, own in seconds.items():
-        print(f"measure_objects, {what}: {own:.3f} s, {1e6 * own / len(table):.1f} µs a nucleus")
-    print(f"measure_objects: {peak:.1f} bytes a pixel of the image at most, beside labels and image")
-    print(f"regionprops_table, without stains: {theirs:.2f} s, {1e6 * theirs / len(table):.1f} µs a nucleus")
+    print(f"regionprops_table, without stains: {theirs:.2f} s, {1e6 * theirs / len(table):.1f} µs per nucleus")
     for name, apart in differences(table, known).items():
         print(f"{name}: largest relative difference {apart:.1e}")
 

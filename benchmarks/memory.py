@@ -1,9 +1,9 @@
-"""Peak memory of a training whose images take more than it may hold; the rest stays on a disk.
+"""Peak memory of a training whose images take more than it may hold; the rest stays on disk.
 
 python benchmarks/memory.py --images 150 --side 2048 --memory-gb 1
 
-Makes the images (discs on noise, 12 bytes a pixel once unpacked) in a temporary folder, trains `lite` on them for a few
-steps and prints the resident memory at its highest. The pages of the file that a crop touches are handed back at once.
+Makes images (discs on noise, 12 bytes per pixel once unpacked) in a temporary folder, trains `lite` on them for a few
+steps and prints the peak resident memory.
 """
 
 from __future__ import annotations

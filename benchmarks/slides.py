@@ -1,11 +1,11 @@
-"""Whole slides by `cytoseed segment`: speed, where the time goes, accuracy in some regions, peak memory.
+"""Whole slides by `cytoseed segment`: speed, stages, accuracy in some regions, peak memory.
 
 python benchmarks/make_slide.py runs/slides/he.tif
 python benchmarks/slides.py runs/slides/he.tif --model nuclei --tile-size 2048
 
-Prints the tables of docs/slides.md. Each slide is segmented in a process of its own, whose memory is that of all its
-processes together. The parts of the time are those that the run notes itself; where it reads ahead they overlap and
-their sum is more than the wall time. Accuracy needs the truth that make_slide.py writes beside a slide.
+Prints the tables of docs/slides.md. Each slide is segmented in a process of its own, and the memory is that of all its
+processes together. Stages run side by side: their sum is more than the wall time. Accuracy needs the truth that
+make_slide.py writes beside a slide.
 """
 
 from __future__ import annotations
@@ -14,91 +14,55 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cytoseed.images import open_image
-from cytoseed.learn.metrics import ImageScore, pool, score
+from cytoseed.learn.metrics import pool, score
 from cytoseed.results import stem_of
-from slide_plan import DATA, Plan, read_plan, truth
-from watched import Run, add_flags, command, run_folder, watch
+from places import DATA
+from slide_plan import Plan, read_plan, truth
+from watched import add_flags, command, run_folder, watch
 
-COUNTS = ("tiles", "skipped", "input_px", "network_px")
-"""What a run notes in `timings.json` beside seconds."""
-
-
-class Timings(NamedTuple):
-    """What a run notes of itself in `timings.json`."""
-
-    seconds: dict[str, float]
-    """Of each part of the work."""
-    wall: float
-    """Of the run, without what Python takes to start."""
-    tiles: int
-    """Those that were looked at."""
-    skipped: int
-    """Tiles in which there is nothing but glass or darkness."""
-    input_px: int
-    """Of the slide, in the tiles that were looked at."""
-    network_px: int
-    """As `input_px`, at the model's pixel size."""
+COUNTS = ("tiles", "skipped", "input_px", "network_px", "wall")
+HEADER = "| slide | Mpx | of it tissue | tiles | skipped | wall, s | Mpx/s | of tissue | objects | F1@0.5 | peak, MB |"
 
 
-class Measured(NamedTuple):
-    """One slide, segmented."""
-
-    name: str
-    slide_px: int
-    tissue_px: int
-    """As the truth says; without it, that of the tiles that were looked at."""
-    run: Run
-    timings: Timings
-    objects: int
-    accuracy: ImageScore | None
-
-
-def read_timings(path: Path) -> Timings:
-    values = json.loads(path.read_text(encoding="utf-8"))
-    counts = [int(values.pop(name)) for name in COUNTS]
-    wall = float(values.pop("wall"))
-    return Timings({part: float(seconds) for part, seconds in values.items()}, wall, *counts)
-
-
-def measure(slide: Path, output: Path, arguments: argparse.Namespace) -> Measured:
+def measure(slide: Path, output: Path, arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Table row of one slide, and the `timings.json` of its run."""
     run = watch(command(slide, output, arguments), slide, output)
     if run.exit_code:
         raise SystemExit(f"{slide}: cytoseed segment ended with {run.exit_code}:\n{run.stderr}")
-    timings = read_timings(run_folder(slide, output) / "timings.json")
+    timings = json.loads((run_folder(slide, output) / "timings.json").read_text(encoding="utf-8"))
     _, height, width = open_image(slide).shape
-    json_path = slide.with_name(f"{stem_of(slide)}.truth.json")
-    plan = read_plan(json_path) if json_path.exists() else None
-    return Measured(
+    with (output / f"{stem_of(slide)}.csv").open("rb") as lines:
+        objects = sum(1 for _ in lines) - 1
+    truth_json, f1, tissue_px = slide.with_name(f"{stem_of(slide)}.truth.json"), "", timings["input_px"]
+    if truth_json.exists():
+        plan = read_plan(truth_json)
+        labels, tissue_px = open_image(output / f"{stem_of(slide)}.labels.tif"), plan.tissue_px
+        boxes = choose_regions(plan, arguments.regions, min(arguments.region, plan.side))
+        found = pool(score(labels.read(box)[0], truth(truth_json, box, arguments.data)) for box in boxes)
+        f1 = f"{found.f1:.3f} ({found.true_objects:,} objects)"
+    cells = (
         slide.name,
-        height * width,
-        plan.tissue_px if plan is not None else timings.input_px,
-        run,
-        timings,
-        count_rows(output / f"{stem_of(slide)}.csv"),
-        accuracy_of(json_path, plan, output / f"{stem_of(slide)}.labels.tif", arguments) if plan is not None else None,
+        f"{height * width / 1e6:.0f}",
+        f"{tissue_px / 1e6:.0f}",
+        str(timings["tiles"]),
+        str(timings["skipped"]),
+        f"{run.seconds:.0f}",
+        f"{height * width / 1e6 / run.seconds:.2f}",
+        f"{tissue_px / 1e6 / run.seconds:.2f}",
+        f"{objects:,}",
+        f1,
+        f"{run.peak_bytes / 1e6:.0f}",
     )
-
-
-def count_rows(path: Path) -> int:
-    """Count the objects of a table, which has a line of names."""
-    with path.open("rb") as lines:
-        return sum(1 for _ in lines) - 1
-
-
-def accuracy_of(json_path: Path, plan: Plan, labels_path: Path, arguments: argparse.Namespace) -> ImageScore:
-    """Score some regions; objects are cut alike at their edges in both labellings."""
-    labels = open_image(labels_path)
-    boxes = choose_regions(plan, arguments.regions, min(arguments.region, plan.side))
-    return pool(score(labels.read(box)[0], truth(json_path, box, arguments.data)) for box in boxes)
+    return f"| {' | '.join(cells)} |", timings
 
 
 def choose_regions(plan: Plan, count: int, side: int) -> list[tuple[int, int, int, int]]:
-    """Choose squares (y, x, height, width) around fields drawn at random; none meets another."""
+    """Disjoint squares (y, x, height, width) around fields drawn at random."""
     filled = [place for place in plan.places if place.objects]
     boxes: list[tuple[int, int, int, int]] = []
     for index in np.random.default_rng(0).permutation(len(filled)).tolist():
@@ -112,56 +76,30 @@ def choose_regions(plan: Plan, count: int, side: int) -> list[tuple[int, int, in
     return boxes
 
 
-def tables(rows: list[Measured], arguments: argparse.Namespace) -> str:
-    lines = [
-        "| slide | Mpx | of it tissue | tiles | skipped | wall, s | Mpx/s | of tissue | objects | F1@0.5 | peak, MB |",
-        "|" + "---|" * 11,
-    ]
-    for row in rows:
-        wall = row.run.seconds
-        f1 = "" if row.accuracy is None else f"{row.accuracy.f1:.3f} ({row.accuracy.true_objects:,} objects)"
-        cells = (
-            f"{row.slide_px / 1e6:.0f}",
-            f"{row.tissue_px / 1e6:.0f}",
-            str(row.timings.tiles),
-            str(row.timings.skipped),
-            f"{wall:.0f}",
-            f"{row.slide_px / 1e6 / wall:.2f}",
-            f"{row.tissue_px / 1e6 / wall:.2f}",
-            f"{row.objects:,}",
-            f1,
-            f"{row.run.peak_bytes / 1e6:.0f}",
-        )
-        lines.append(f"| {row.name} | {' | '.join(cells)} |")
-    parts = list(dict.fromkeys(part for row in rows for part in row.timings.seconds))
-    lines += ["", f"| seconds | {' | '.join(parts)} | their sum | wall, in the run |", "|" + "---|" * (len(parts) + 3)]
-    for row in rows:
-        seconds = row.timings.seconds
-        own = " | ".join(f"{seconds.get(part, 0.0):.1f}" for part in parts)
-        lines.append(f"| {row.name} | {own} | {sum(seconds.values()):.1f} | {row.timings.wall:.1f} |")
-    lines += ["", "| share of the parts' sum | reading | network | the rest |", "|---|---|---|---|"]
-    for row in rows:
-        seconds = row.timings.seconds
-        whole = max(sum(seconds.values()), 1e-9)
-        read, network = (seconds.get(part, 0.0) / whole for part in ("read", "network"))
-        lines.append(f"| {row.name} | {read:.0%} | {network:.0%} | {1 - read - network:.0%} |")
-    tile = "" if arguments.tile_size is None else f", --tile-size {arguments.tile_size}"
-    return "\n".join([f"Model {arguments.model}{tile} {arguments.flags}".rstrip() + ":", "", *lines])
+def table_stages(names: list[str], timings: list[dict[str, Any]]) -> str:
+    """Seconds per stage."""
+    stages = [stage for stage in dict.fromkeys(stage for one in timings for stage in one) if stage not in COUNTS]
+    lines = [f"| seconds | {' | '.join(stages)} | sum | wall, in the run |", "|" + "---|" * (len(stages) + 3)]
+    for name, one in zip(names, timings, strict=True):
+        own = [one.get(stage, 0.0) for stage in stages]
+        lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in (*own, sum(own), one['wall']))} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slides", nargs="+", type=Path)
     add_flags(parser)
-    parser.add_argument("--output", type=Path, help="folder for the results; else they are thrown away")
-    parser.add_argument("--regions", type=int, default=6, help="how many regions are scored")
+    parser.add_argument("--output", type=Path, help="folder for the results; without it they are discarded")
+    parser.add_argument("--regions", type=int, default=6, help="number of regions to score")
     parser.add_argument("--region", type=int, default=2000, help="side of a region, in px")
     parser.add_argument("--data", type=Path, default=DATA)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.output or Path(name)
         rows = [measure(slide, folder / stem_of(slide), arguments) for slide in arguments.slides]
-    print(tables(rows, arguments))
+    print("\n".join([HEADER, "|" + "---|" * 11, *(row for row, _ in rows)]))
+    print(f"\n{table_stages([slide.name for slide in arguments.slides], [timings for _, timings in rows])}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tiles against one pass: number of objects of an image that are equal in every pixel, for several tile sizes.
+"""Tiles against one pass: number of objects that are equal in every pixel, for several tile sizes.
 
 python benchmarks/tiles.py IMAGE [--model nuclei] [--sizes 256 512 1024] [--crop Y X HEIGHT WIDTH]
 """
@@ -16,8 +16,8 @@ from cytoseed.run import plan
 from cytoseed.run.api import segment
 
 
-def agreeing(one: NDArray[np.int32], other: NDArray[np.int32]) -> int:
-    """Count the objects of two labellings (H,W) that are the same in every pixel."""
+def equal_objects(one: NDArray[np.int32], other: NDArray[np.int32]) -> int:
+    """Number of objects of two label images (H,W) that are equal in every pixel."""
     both = (one > 0) & (other > 0)
     pairs, common = np.unique(np.stack([one[both], other[both]]), axis=1, return_counts=True)
     sizes, others = np.bincount(one.ravel()), np.bincount(other.ravel())
@@ -40,8 +40,8 @@ def main() -> None:
         tiles = segment(pixels, model, pixel_size_um=size, tile_size_px=side, skip_background=False).labels
         differ = int(np.count_nonzero((whole > 0) != (tiles > 0)))
         print(
-            f"tiles of {side} px: {tiles.max()} objects, {whole.max()} in one pass, {agreeing(whole, tiles)} the same; "
-            f"{differ} px differ"
+            f"tiles of {side} px: {tiles.max()} objects, {whole.max()} in one pass, "
+            f"{equal_objects(whole, tiles)} equal; {differ} px differ"
         )
 
 

@@ -1,4 +1,4 @@
-"""What every peer's adapter shares: the prepared folder read, labels written, and one command line.
+"""Shared by the adapters that train peers: reading of the data folder, writing of labels, the command line.
 
 Imports neither cytoseed nor a peer, so that it runs in each peer's own environment: numpy, imageio and tifffile only.
 """
@@ -31,16 +31,16 @@ class Sample(NamedTuple):
     dataset: str
     modality: str
     pixels: NDArray[Any]
-    """(H, W, 3), in the type it is stored in; a grey image thrice."""
+    """(H, W, 3), dtype as stored; a grey image three times."""
     mask: NDArray[np.int32]
-    """(H, W); 0 is background. Pixels that nobody annotated (-1) count as background: peers know no such thing."""
+    """(H, W); 0 is background, as are pixels that nobody annotated (-1): peers cannot ignore pixels."""
 
 
 class Run(NamedTuple):
-    """What the command line asked for."""
+    """A training."""
 
     folder: Path
-    """Where the trained peer lies."""
+    """Folder of the trained peer."""
     minutes: float
     seed: int
     deadline: float
@@ -64,13 +64,13 @@ def read_samples(data: Path, split: str, datasets: Iterable[str] | None) -> list
 
 
 def padded(pixels: NDArray[Any], mask: NDArray[Any], least: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mirror an image (H, W, C) that is smaller than `least` px, below and to the right; the mask gets background."""
+    """An image (H, W, C) mirrored below and to the right to at least `least` px; the mask gets background."""
     pads = [(0, max(least - side, 0)) for side in mask.shape]
     return np.pad(pixels, [*pads, (0, 0)], mode="reflect"), np.pad(mask, pads)
 
 
 def write_labels(folder: Path, stem: str, labels: NDArray[Any], shape: tuple[int, int]) -> None:
-    """Write one label image as int32, under the name that `cytoseed evaluate` looks for."""
+    """Write one label image as int32, under the name that `cytoseed evaluate` expects."""
     labels = np.asarray(labels).squeeze()
     if labels.shape != shape:
         raise SystemExit(f"{stem}: labels are {labels.shape}, the image is {shape}")
@@ -83,12 +83,12 @@ def main(
     load: Callable[[Path], Callable[[Sample], NDArray[Any]]],
     extras: Callable[[argparse.ArgumentParser], None] = lambda _: None,
 ) -> None:
-    """Run `train` or `predict`; `load` gives the function from a sample to its labels."""
+    """Run `train` or `predict`; `load` returns the function from a sample to its labels."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("action", choices=["train", "predict"])
     parser.add_argument("--data", type=Path, required=True, help="folder with samples.csv, DATASET/images and /masks")
     parser.add_argument("--dataset", action="append", help="only this data set; may be repeated")
-    parser.add_argument("--split", default="test", help="predict: which images")
+    parser.add_argument("--split", default="test", help="predict: split of the images")
     parser.add_argument("--run", type=Path, help="predict: folder that train wrote")
     parser.add_argument("--output", type=Path, required=True, help="train: the run's folder; predict: for labels")
     parser.add_argument("--minutes", type=float, default=60.0, help="train: stop after this long, validation aside")
@@ -112,7 +112,7 @@ def main(
         write_labels(arguments.output, sample.stem, segment(sample), sample.mask.shape)
     _link_masks(arguments.data, arguments.output / "masks", samples)
     seconds = (time.monotonic() - start) / len(samples)
-    print(f"{len(samples)} label images in {arguments.output}, {seconds:.2f} s an image", flush=True)
+    print(f"{len(samples)} label images in {arguments.output}, {seconds:.2f} s per image", flush=True)
 
 
 def _read(data: Path, row: dict[str, str]) -> Sample:
@@ -124,7 +124,7 @@ def _read(data: Path, row: dict[str, str]) -> Sample:
 
 
 def _link_masks(data: Path, folder: Path, samples: list[Sample]) -> None:
-    """Lay the true masks of just these images beside the labels: `cytoseed evaluate` wants every mask predicted."""
+    """Link the true masks of these images beside the labels, for `cytoseed evaluate`."""
     folder.mkdir(exist_ok=True)
     for sample in samples:
         source = _locate(data, sample.dataset, "masks", sample.stem).resolve()

@@ -1,4 +1,4 @@
-"""What every method's adapter of benchmarks/speed.py shares: one process that answers lines of JSON.
+"""Shared by the adapters of benchmarks/speed.py: one process per method that answers lines of JSON.
 
 The driver writes a request to standard input, `{"image": "a.npy", "truth": "a.truth.npy", ...}`, and reads one line
 from standard output: seconds, peak memory, number of objects. Imports neither cytoseed nor a peer: numpy only.
@@ -26,16 +26,14 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__fi
 
 
 class Settings(NamedTuple):
-    """How a method is to run; the script's only argument, as JSON."""
+    """Settings of a method; the script's only argument, as JSON."""
 
     threads: int = 2
     device: str = "cpu"
     model: str = ""
     """Ours only: name or folder of the model."""
-    runtime: str = "auto"
-    """Of ours, what the network runs in; of instanseg-torch, `python` or else the exported file."""
     precision: str = "float32"
-    """Ours only: of the network."""
+    """Ours only: precision of the network."""
     phi: str = ""
     """instanseg-torch only: file with the weights of the pixel classifier."""
 
@@ -44,24 +42,17 @@ class Request(NamedTuple):
     """One image to segment."""
 
     image: Path
-    """(H, W) or (H, W, 3) uint8; with `batch`, (N, H, W) or (N, H, W, 3)."""
+    """(H, W) or (H, W, 3) uint8."""
     truth: Path
-    """(H, W) int32: what a perfect network would see; 0 is background."""
-    fields: Path
+    """(H, W) int32, for the output of a perfect network; 0 is background."""
+    fields: Path | None = None
     """(9, H, W) float32: raw output of the network of `nuclei-paper`, for instanseg-torch."""
     labels: Path | None = None
-    """Where to write the labels; None: nowhere."""
-    batch: bool = False
+    """File to write the labels to, if any."""
 
 
 class Stopwatch:
-    """Notes when the network begins and ends, and how long any other stage took that a method tells of.
-
-    Parameters
-    ----------
-    wait : callable
-        Called before the clock is read: waits for the device.
-    """
+    """Times of the network and of other stages; `wait` waits for the device before the clock is read."""
 
     def __init__(self, wait: Callable[[], object] = lambda: None) -> None:
         self.wait = wait
@@ -86,7 +77,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time of what is done within to a stage."""
+        """Add the time spent within to a stage."""
         self.wait()
         start = time.perf_counter()
         yield
@@ -101,32 +92,21 @@ class Method(Protocol):
     watch: Stopwatch
 
     def prepare(self, request: Request) -> None:
-        """Do what is not part of a method's time: put down what a perfect network would give for this image."""
+        """Set the output of a perfect network for this image; not timed."""
 
     def segment(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Do all that a user waits for: from the raw image to its labels, both (H, W, ...)."""
-
-    def segment_batch(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Do the same for a batch of images of one size."""
+        """Labels (H, W) of a raw image; timed."""
 
 
 def serve(build: Callable[[Settings], Method]) -> None:
-    """Answer requests until standard input ends.
-
-    Parameters
-    ----------
-    build : callable
-        Makes the method ready; not timed.
-    """
+    """Answer requests until standard input ends; `build` makes the method and is not timed."""
     answers = _take_standard_output()
     settings = Settings(**json.loads(sys.argv[1]))
     sys.argv[1:] = []  # a peer that parses the command line itself must not see ours
     method = build(settings)
     _answer(answers, {"versions": method.versions})
     for line in sys.stdin:
-        asked = json.loads(line)
-        paths = {key: Path(asked[key]) if asked.get(key) else None for key in ("image", "truth", "fields", "labels")}
-        request = Request(**(asked | paths))
+        request = Request(**{key: Path(path) for key, path in json.loads(line).items()})
         try:
             _answer(answers, _run(method, request))
         except Exception as error:
@@ -141,7 +121,7 @@ def _run(method: Method, request: Request) -> dict[str, Any]:
     gc.collect()
     _reset_peak()
     start = time.perf_counter()
-    labels = method.segment_batch(image) if request.batch else method.segment(image)
+    labels = method.segment(image)
     method.watch.wait()
     total = time.perf_counter() - start
     peak = _peak_bytes()
@@ -149,15 +129,13 @@ def _run(method: Method, request: Request) -> dict[str, Any]:
     if method.watch.calls == 1:  # in tiles, stages run side by side
         before = method.watch.first_begin - start
         reply |= {"prepare_s": before, "post_s": total - before - method.watch.network_s}
-    reply["objects"] = sum(len(np.unique(one[one > 0])) for one in (labels if request.batch else [labels]))
     if request.labels:
         np.save(request.labels, np.asarray(labels).astype(np.int32))
-        reply["labels"] = str(request.labels)
-    return reply | {"stages": method.watch.stages}
+    return reply | {"objects": len(np.unique(labels[labels > 0])), "stages": method.watch.stages}
 
 
 def _take_standard_output() -> TextIO:
-    """Keep standard output for answers: whatever else a peer prints goes to standard error."""
+    """Keep standard output for answers; what a peer prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
@@ -174,7 +152,7 @@ def _reset_peak() -> None:
 
 
 def _peak_bytes() -> int:
-    """Resident memory at its highest since `_reset_peak`."""
+    """Peak resident memory since `_reset_peak`."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

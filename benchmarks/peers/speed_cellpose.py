@@ -1,9 +1,9 @@
 """Cellpose 3 as its users run it, for benchmarks/speed.py: `CellposeModel.eval` with its defaults.
 
-The network is that of `cyto3` and `nuclei`, with random weights, on which its time does not depend. What follows it
-gets what a perfect network gives for the image's true nuclei: the flows that Cellpose makes of masks for its training.
-The diameter is taken as that of the training, so that no image is resized: at 17 px, which is what these nuclei have,
-`cyto3` would enlarge the image to three times its pixels, and an estimated diameter takes one more pass.
+The network is that of `cyto3` and `nuclei`, with random weights, on which its time does not depend. Its output is
+replaced by that of a perfect network, the flows that Cellpose makes of the true masks for its training. The diameter is
+that of the training, so that no image is resized: at the 17 px of these nuclei `cyto3` would enlarge the image to three
+times its pixels, and an estimated diameter takes one more pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INSIDE_LOGIT = 6.0  # of the probability that a pixel is in a cell
 
 
 class Cellpose:
-    """Cellpose's model, watched where it runs its network."""
+    """Cellpose's model with its network timed."""
 
     def __init__(self, settings: Settings) -> None:
         import torch
@@ -54,12 +54,9 @@ class Cellpose:
         labels: NDArray[Any] = self._model.eval(image, channels=[0, 0])[0]
         return labels
 
-    def segment_batch(self, images: NDArray[Any]) -> NDArray[Any]:
-        raise NotImplementedError("Cellpose is not part of the comparison on a GPU")
-
 
 def _ideal(truth: NDArray[Any], device: Any) -> NDArray[np.float32]:
-    """Make what the network is trained towards, (H, W, 3): flow down, flow right, logit of being inside."""
+    """Training targets of the network, (H, W, 3): flow down, flow right, logit of being inside."""
     from cellpose import dynamics
 
     if truth.max() > 0:

@@ -1,10 +1,8 @@
 """The published InstanSeg as its users run it, for benchmarks/speed.py: `eval_small_image` of instanseg-torch.
 
-That runs the exported TorchScript with its defaults. Runtime `python` is the other way, of the package's own test
-script: the network in eager mode and `postprocessing`, with its defaults. The network has the published widths and
-random weights, on which its time does not depend; as many channels in as the image has, and the paper's best embedding
-out, 4 + 4 dimensions. What follows it gets what the network of `nuclei-paper` gives for the image, in this package's
-terms, and the weights of its pixel classifier: so that it has the same nuclei to find.
+That runs the exported TorchScript with its defaults. The network has the published widths, the image's number of
+channels, the paper's best embedding (4 + 4 dimensions) and random weights, on which its time does not depend. Its
+output is replaced by that of `nuclei-paper`, whose pixel classifier it gets too: it has the same nuclei to find.
 """
 
 from importlib.metadata import version
@@ -35,7 +33,7 @@ def _end() -> None:
 
 
 class Watched(nn.Module):
-    """A network that runs, is timed, and then gives the fields it was told."""
+    """A network that runs, is timed, and then returns the given fields."""
 
     fields: Tensor
 
@@ -71,53 +69,17 @@ class InstanSeg:
     def prepare(self, request: Request) -> None:
         from instanseg.utils.tiling import _instanseg_padding
 
-        fields = torch.from_numpy(np.load(request.fields))
-        fields = fields[None] if fields.dim() == 3 else fields
+        assert request.fields is not None
+        fields = torch.from_numpy(np.load(request.fields))[None]
         fields[:, :POSITIONAL] *= 2  # 4 tanh(p) is 8 (sigmoid(2 p) - 0.5)
-        least = 32 if self._settings.runtime == "python" else 16
-        self._fields = _instanseg_padding(fields.to(self._device), extra_pad=0, min_dim=least)[0]
-        image = np.load(request.image, mmap_mode="r")
-        is_grey = image.ndim == (3 if request.batch else 2)
-        self._model(1 if is_grey else 3)
+        self._fields = _instanseg_padding(fields.to(self._device), extra_pad=0, min_dim=16)[0]
+        self._model(1 if np.load(request.image, mmap_mode="r").ndim == 2 else 3)
 
     def segment(self, image: NDArray[Any]) -> NDArray[Any]:
-        model = self._ready(1 if image.ndim == 2 else 3)
-        if self._settings.runtime == "python":
-            return self._by_test_script(model, image)
+        model = self._model(1 if image.ndim == 2 else 3)
+        model.instanseg.fcn.fields = self._fields
         labels = model.eval_small_image(image, return_image_tensor=False)
         return np.asarray(labels[0, 0].cpu().numpy(), dtype=np.int32)
-
-    def segment_batch(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Segment a batch on the device, as `eval_medium_image` does with its tiles, without stitching them."""
-        from instanseg.utils.utils import percentile_normalize
-
-        planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-        batch = torch.from_numpy(planes.astype(np.float32)).to(self._device)
-        batch = torch.stack([percentile_normalize(image) for image in batch])
-        with torch.amp.autocast("cuda", enabled=self._device.type == "cuda"):
-            labels = self._ready(batch.shape[1]).instanseg(batch)
-        return np.asarray(labels[:, 0].cpu().numpy(), dtype=np.int32)
-
-    def _by_test_script(self, model: Any, image: NDArray[Any]) -> NDArray[Any]:
-        from instanseg.utils.augmentations import Augmentations
-        from instanseg.utils.tiling import _instanseg_padding, _recover_padding
-
-        network, method = model
-        planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-        prepared, _ = Augmentations(dim_in=planes.shape[0], shape=None).to_tensor(planes.copy(), normalize=True)
-        padded, pad = _instanseg_padding(prepared, extra_pad=0, min_dim=32, ensure_square=False)
-        with torch.no_grad():
-            fields = _recover_padding(network(padded[None]), pad).squeeze(0)
-            # its limit of 2000 seeds would give an empty map of a crowded image; its test script raises it as well
-            labels = method.postprocessing(fields, window_size=128, max_seeds=10000, device=self._device)
-        return np.asarray(labels[0].cpu().numpy(), dtype=np.int32)
-
-    def _ready(self, channels: int) -> Any:
-        """Give the model of so many channels, whose network gives this image's fields."""
-        model = self._model(channels)
-        watched = model[0] if isinstance(model, tuple) else model.instanseg.fcn
-        watched.fields = self._fields
-        return model
 
     def _model(self, channels: int) -> Any:
         if channels not in self._models:
@@ -137,8 +99,6 @@ class InstanSeg:
         network = method.initialize_pixel_classifier(network, MLP_width=PHI_WIDTH)
         with np.load(self._settings.phi) as weights:
             network.pixel_classifier.load_state_dict({key: torch.from_numpy(weights[key]) for key in weights.files})
-        if self._settings.runtime == "python":
-            return Watched(network.to(self._device)), method
         whole = InstanSeg_Torchscript(network, backbone_dim_in=channels, **dims)
         whole.fcn = Watched(whole.fcn)
         example = torch.rand(1, channels, 256, 256)

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from speed_adapter import Request, Settings, Stopwatch, serve
@@ -14,9 +13,8 @@ from speed_adapter import Request, Settings, Stopwatch, serve
 import cytoseed
 import cytoseed.core.model
 from cytoseed.core.pixels import PixelClassifier
-from cytoseed.core.prepare import fit_channels, normalise
 from cytoseed.models.weights import load_model
-from cytoseed.run.engine import Engine, choose_device
+from cytoseed.run.engine import Engine
 from cytoseed.settings import SegmentOptions
 
 STAGES = {
@@ -26,7 +24,7 @@ STAGES = {
     "paint": "merge",
     "whole_objects": "pieces",
 }
-"""Functions after the network, and the stage that each belongs to."""
+"""Functions after the network, and their stages."""
 
 
 class Ours:
@@ -38,27 +36,13 @@ class Ours:
         self.watch = Stopwatch(torch.cuda.synchronize if settings.device == "cuda" else lambda: None)
         self._model = load_model(settings.model)
         self._options = SegmentOptions(device=settings.device, precision=settings.precision)
-        self._engine: Engine | None = None
         self._watch_stages()
 
     def prepare(self, request: Request) -> None:
-        """Nothing: our networks are trained."""
+        """Does nothing: our networks are trained."""
 
     def segment(self, image: NDArray[Any]) -> NDArray[Any]:
         return cytoseed.segment(image, self._model, self._options).labels
-
-    def segment_batch(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Segment a batch on the device, as `segment` does with its tiles, without stitching them."""
-        if self._engine is None:
-            device = choose_device(self._options.device)
-            self._engine = Engine(self._model.segmenter, device, self._options.precision)
-        planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-        batch = torch.from_numpy(np.ascontiguousarray(planes)).to(self._engine.device)
-        channels = self._model.config.channels
-        views = self._engine.views(torch.stack([fit_channels(normalise(image), channels) for image in batch]))
-        thresholds = self._model.segmenter.thresholds
-        labels = [self._engine.labels_of_views(views[:, i : i + 1], thresholds)[0] for i in range(len(batch))]
-        return torch.stack(labels).numpy()
 
     def _watch_stages(self) -> None:
         views = Engine.views

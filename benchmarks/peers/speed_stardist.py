@@ -1,8 +1,8 @@
 """StarDist 2D as its users run it, for benchmarks/speed.py: grid (2, 2), 32 rays, as both published 2D models have.
 
-The network has random weights, on which its time does not depend. What follows it gets what a perfect network gives for
-the image's true nuclei: StarDist's own training targets. Grey images meet a network of one channel and the threshold of
-`2D_versatile_fluo`, RGB ones a network of three and that of `2D_versatile_he`.
+The network has random weights, on which its time does not depend. Its output is replaced by that of a perfect network,
+StarDist's own training targets of the image's true nuclei. Grey images get a network of one channel and the thresholds
+of `2D_versatile_fluo`, RGB images a network of three channels and those of `2D_versatile_he`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ THRESHOLDS = {1: {"prob": 0.479071, "nms": 0.3}, 3: {"prob": 0.692478, "nms": 0.
 
 
 class _Ideal(NamedTuple):
-    probability: NDArray[np.float32]
-    """(h, w, 1), at the grid."""
-    distance: NDArray[np.float32]
-    """(h, w, 32), at the grid."""
+    probability: NDArray[np.float32]  # (h, w, 1), at the grid
+    distance: NDArray[np.float32]  # (h, w, 32), at the grid
 
 
 class _Watched:
-    """A Keras model that runs, is timed, and then gives the ideal output."""
+    """A Keras model that runs, is timed, and then returns the ideal output."""
 
     def __init__(self, model: Any, watch: Stopwatch) -> None:
         self._model, self._watch = model, watch
@@ -42,7 +40,7 @@ class _Watched:
         if self.ideal is None:
             return outputs
         for output, ideal in zip(outputs, self.ideal, strict=True):
-            output[:] = 0  # what was padded has no nuclei
+            output[:] = 0  # the padding has no nuclei
             output[0, : ideal.shape[0], : ideal.shape[1]] = ideal
         return outputs
 
@@ -80,9 +78,6 @@ class StarDist:
         labels: NDArray[Any] = model.predict_instances(normalize(image, 1, 99.8, axis=(0, 1)))[0]
         return labels
 
-    def segment_batch(self, images: NDArray[Any]) -> NDArray[Any]:
-        raise NotImplementedError("StarDist takes one image at a time")
-
     def _model(self, channels: int) -> Any:
         if channels not in self._models:
             from stardist.models import Config2D, StarDist2D
@@ -96,7 +91,7 @@ class StarDist:
 
 
 def _ideal(truth: NDArray[Any]) -> _Ideal:
-    """Make the targets that StarDist trains its network towards."""
+    """StarDist's own training targets."""
     from stardist.geometry import star_dist
     from stardist.utils import edt_prob
 

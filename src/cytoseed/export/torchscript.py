@@ -67,10 +67,10 @@ class ExportedSegmenter(nn.Module):
         resolve_cell_and_nucleus: bool | None = None,
         precomputed_seeds: Tensor = _FIND_SEEDS,
     ) -> Tensor:
-        """Segment a batch of images.
+        """Segment a batch of images; docs/qupath.md lists the meaning and the range of each option.
 
-        An option may also be in `args`, as a one-element tensor of any type, which takes precedence over the keyword.
-        None is the model's own value.
+        None is the model's own value. An option may also be in `args`, as a one-element tensor of any type, which takes
+        precedence over the keyword.
 
         Parameters
         ----------
@@ -81,24 +81,6 @@ class ExportedSegmenter(nn.Module):
             Options by name.
         target_segmentation : Tensor, shape (2,) or (1, 2)
             Nonzero for each of nuclei and cells that is wanted; ignored by a model with one target.
-        min_size : int
-            Smallest object in pixels; 0 or more.
-        mask_threshold : float
-            Lowest probability, between 0 and 1, of an object's pixels.
-        peak_distance : int
-            A seed is the maximum of the seed map within this many pixels; 1 or more.
-        seed_threshold, fg_threshold : float
-            Lowest value of the seed map at a seed, 0 to 1; the higher of the two counts.
-        overlap_threshold : float
-            Seeds whose maps overlap with at least this IoU, above 0 and at most 1, are one object.
-        mean_threshold : float
-            Lowest mean of the seed map over an object, 0 to 1.
-        window_size : int
-            Half the side of an object's first window, 4 to 1024 px.
-        cleanup_fragments : bool
-            Keep the largest piece of each object and fill its holes.
-        resolve_cell_and_nucleus : bool
-            Give a nucleus the id of its cell; otherwise each target is numbered separately.
         precomputed_seeds : Tensor, shape (S, 2) or (1, S, 2), or their 2 * S numbers in one row
             Row and column of seeds to use in each image and for each target, rounded down. Empty: seeds are found.
 

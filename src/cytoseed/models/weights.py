@@ -112,9 +112,9 @@ def save_model(segmenter: Segmenter, config: ModelConfig, folder: str | os.PathL
     return place
 
 
-def checksum(module: torch.nn.Module, about: str = "") -> str:
-    """SHA-256 in hexadecimal of a module's weights in memory, and of the text `about`."""
-    digest = hashlib.sha256(about.encode())
+def checksum(module: torch.nn.Module) -> str:
+    """SHA-256 in hexadecimal of a module's weights in memory."""
+    digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
