@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 
 from cytoseed.core.prepare import percentiles
 from cytoseed.images import as_image, open_image
-from cytoseed.images.overview import Overview, overview
 from cytoseed.images.channels import unmix
+from cytoseed.images.overview import Overview, overview
 from cytoseed.learn.samples import find_samples
 from cytoseed.run import survey as normalisation
 from cytoseed.run.area import read_area
