@@ -36,3 +36,20 @@ def contents(folder):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def discs(height=500, width=420, seed=0, side=24):
+    """Bright discs on a background of 10, some across borders of tiles, and their number."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    image = np.full((height, width), 10, np.uint8)
+    count = 0
+    for top in range(0, height - side, side):
+        for left in range(0, width - side, side):
+            if rng.random() < 0.5:
+                radius = rng.uniform(2, side / 2 - 2)
+                y, x = top + side / 2 + rng.uniform(-0.5, 0.5), left + side / 2 + rng.uniform(-0.5, 0.5)
+                image[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = rng.integers(150, 220)
+                count += 1
+    image[0, 0], image[-1, -1] = 0, 255
+    return image, count

@@ -14,7 +14,7 @@ from cytoseed.core.prepare import normalise
 from cytoseed.core.views import turn, turn_back
 from cytoseed.export.onnx import to_onnx
 from cytoseed.export.torchscript import to_torchscript
-from cytoseed.images.unmix import unmix
+from cytoseed.images.channels import unmix
 from cytoseed.learn.metrics import THRESHOLDS, score
 from cytoseed.models.weights import Model, load_model
 from cytoseed.run.api import segment

@@ -50,14 +50,10 @@ def left(cache: Path) -> list[str]:
 # Names
 
 
-@pytest.mark.parametrize("text", ["s3://b/x.tif", "https://h/x", "memory://x", "simplecache::s3://b/x"])
-def test_urls(text: str) -> None:
-    assert is_url(text)
-
-
-@pytest.mark.parametrize("text", ["x.tif", "C://x.tif", "C:\\x", "a/b::c.tif", "s3:/b/x", "", "://", Path("s3://b/x")])
-def test_local_paths(text: Any) -> None:
-    assert not is_url(text)
+def test_which_texts_are_urls() -> None:
+    assert all(map(is_url, ["s3://b/x.tif", "https://h/x", "memory://x", "simplecache::s3://b/x"]))
+    local = ["x.tif", "C://x.tif", "C:\\x", "a/b::c.tif", "s3:/b/x", "", "://", Path("s3://b/x")]
+    assert not any(map(is_url, local))
 
 
 @pytest.mark.parametrize(
@@ -122,9 +118,9 @@ def test_a_copy_is_made_once_and_again_when_the_file_changed(url: str, cache: Pa
 
 def test_without_a_version_a_copy_is_made_anew(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "_VERSIONS", ())
-    assert local_copy(url).read_bytes() == DATA
-    store(url, DATA[::-1])
-    assert local_copy(url).read_bytes() == DATA[::-1]
+    for data in (DATA, DATA[::-1]):
+        store(url, data)
+        assert local_copy(url).read_bytes() == data
 
 
 @pytest.mark.parametrize(
@@ -155,14 +151,13 @@ def test_a_copy_that_is_cut_off_is_never_taken_for_whole(
     assert local_copy(url).read_bytes() == DATA
 
 
-def test_room_is_looked_for_first(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=(1 << 26) + 99_999))
-    monkeypatch.setattr(MemoryFileSystem, "get_file", lambda *_: pytest.fail("it was fetched"))
-    with pytest.raises(OSError, match=rf"memory://copies/.*/file: .*needs 0 MB in {cache}.*67 MB are free.*CYTOSEED"):
-        local_copy(url)
-
-
-def test_a_cache_folder_that_cannot_be_made(url: str, cache: Path) -> None:
+def test_a_cache_without_room_or_that_cannot_be_made(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=(1 << 26) + 99_999))
+        patch.setattr(MemoryFileSystem, "get_file", lambda *_: pytest.fail("it was fetched"))
+        with pytest.raises(OSError, match=rf"memory://.*/file: .*needs 0 MB in {cache}.*67 MB are free.*CYTOSEED"):
+            local_copy(url)
+    shutil.rmtree(cache)
     cache.write_text("a file")
     with pytest.raises(OSError, match=rf"file: has to be copied to this machine, and {cache}/slides cannot be made"):
         local_copy(url)
@@ -174,10 +169,7 @@ def test_files_of_another_folder_are_not_copied(url: str, cache: Path) -> None:
     assert left(cache) == []
 
 
-def test_a_process_that_is_killed_leaves_no_copy_and_the_next_makes_it(
-    tmp_path: Path,
-    web: Web,  # noqa: F811
-) -> None:
+def test_a_process_that_is_killed_leaves_no_copy_and_the_next_makes_it(web: Web) -> None:  # noqa: F811
     (web.folder / "file").write_bytes(DATA)
     code = (
         "import os, sys; from pathlib import Path; from cytoseed import paths\n"
@@ -186,7 +178,7 @@ def test_a_process_that_is_killed_leaves_no_copy_and_the_next_makes_it(
         "HTTPFileSystem.get_file = get_file\n"
         "paths.local_copy(sys.argv[1])"
     )
-    run = subprocess.run([sys.executable, "-c", code, f"{web.address}/file"], check=False, cwd=tmp_path)
+    run = subprocess.run([sys.executable, "-c", code, f"{web.address}/file"], check=False)
     assert run.returncode == 9
     assert local_copy(f"{web.address}/file").read_bytes() == DATA
 
@@ -217,12 +209,9 @@ def test_where_copies_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 # Errors of stores
 
 
-def test_an_unknown_protocol() -> None:
+def test_unknown_protocols_and_those_without_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"foo://b/x\.tif: .*foo.*s3://bucket/folder"):
         as_path("foo://b/x.tif")
-
-
-def test_without_the_package_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"class": "no_such_package.FileSystem", "err": "Please install no_such_package"}
     monkeypatch.setitem(known_implementations, "afar", known)
     with pytest.raises(ModuleNotFoundError, match=r"afar://b/x\.tif: .*Please install no_such_package.*pip install"):

@@ -50,12 +50,7 @@ def is_url(path: object) -> bool:
 def as_path(path: str | os.PathLike[str]) -> Path:
     """Path of a file or folder: a `Path`, or for a URL a `UPath`, which has the same interface.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        A URL whose package is not installed.
-    ValueError
-        A URL whose protocol is unknown.
+    Raises `ModuleNotFoundError` without the URL's package, `ValueError` for an unknown protocol.
     """
     text = str(path)
     if not is_url(text):
@@ -122,13 +117,7 @@ def same_file(path: Path, other: Path) -> bool:
 
 
 def require_writable(folder: Path) -> None:
-    """Write and remove a small file in a remote folder; a local folder is not checked.
-
-    Raises
-    ------
-    OSError
-        The folder cannot be written to.
-    """
+    """Raise `OSError` if a remote folder cannot be written to; a local folder is not checked."""
     if is_remote(folder):
         probe = folder / f".cytoseed-{uuid.uuid4().hex}"
         write_bytes(probe, b"")
@@ -142,8 +131,7 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     far = cast(Any, path)
     with storage_errors(path):
-        data: bytes = far.fs.cat_file(far.path)
-    return data
+        return cast(bytes, far.fs.cat_file(far.path))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -173,19 +161,14 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, place)
-        _flush_folder(place.parent)
+        if os.name != "nt":  # the folder's names too; Windows does so by itself
+            handle = os.open(place.parent, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush a folder's names to disk; Windows does so by itself."""
-    if os.name != "nt":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def list_names(folder: Path) -> list[str]:
@@ -211,10 +194,7 @@ def remove(path: Path) -> None:
 
 
 def replace(staged: Path, place: Path) -> None:
-    """Move a local file or folder to its place, or upload it, in place of what is there.
-
-    A folder that is replaced is moved beside `staged`, into a folder that the caller removes.
-    """
+    """Move a local file or folder to its place, or upload it; a folder that was there is moved beside `staged`."""
     if is_remote(place):
         _upload(staged, cast(Any, place))
         return
@@ -234,14 +214,11 @@ def set_aside(path: Path, folder: Path) -> None:
 
 def _upload(staged: Path, far: Any) -> None:
     """Copy a local file or folder to a store; of a folder that fails, a part may be there."""
-    if not staged.is_dir():
-        with storage_errors(far.parent, writing=True):
-            _make_parents(far)
-            far.fs.put_file(str(staged), far.path)
-        return
-    remove(far)
-    files = sorted(file for file in staged.rglob("*") if file.is_file())
-    places = [far / file.relative_to(staged).as_posix() for file in files]
+    files, places = [staged], [far]
+    if staged.is_dir():
+        remove(far)
+        files = sorted(file for file in staged.rglob("*") if file.is_file())
+        places = [far / file.relative_to(staged).as_posix() for file in files]
     with storage_errors(far.parent, writing=True):
         for one in {one.parent: one for one in places}.values():
             _make_parents(one)
@@ -259,14 +236,8 @@ def lock(folder: Path, *, begun: str = "run.json") -> Iterator[None]:
     """Keep other runs out of a folder, which is made; a remote folder is not locked.
 
     Where this thread holds the lock already nothing is done, so that a run may lock its output before it saves. At the
-    end the folder is removed if it holds no file of the name `begun`.
-
-    Raises
-    ------
-    BlockingIOError
-        Another process holds the lock.
-    OSError
-        The folder cannot be made or written to, or its file system has no locks.
+    end the folder is removed if it holds no file of the name `begun`. Raises `BlockingIOError` if another process holds
+    the lock, another `OSError` if the folder cannot be made, written to or locked.
     """
     held = _HELD.get()
     if is_remote(folder) or folder.resolve() in held:
@@ -297,10 +268,7 @@ def lock(folder: Path, *, begun: str = "run.json") -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Folder of local copies of remote files: $CYTOSEED_CACHE, else `cytoseed` in the system's cache folder.
-
-    It need not exist. Its content may be deleted while no image is in use; it is made again.
-    """
+    """Folder of local copies of remote files, which may be deleted at any time: $CYTOSEED_CACHE, else the system's."""
     from platformdirs import user_cache_path
 
     given = os.environ.get(CACHE_VARIABLE)
@@ -308,23 +276,10 @@ def cache_folder() -> Path:
 
 
 def local_copy(url: str | os.PathLike[str], beside: Sequence[str] = ()) -> Path:
-    """Copy of a remote file in the cache folder, made now unless there is one of the same version.
+    """Copy of a remote file in the cache folder, under its own name, made now unless there is one of the same version.
 
-    Parameters
-    ----------
-    url : str or path
-    beside : sequence of str
-        Names of files and folders beside it that belong to it; those that do not exist are left out.
-
-    Returns
-    -------
-    Path
-        The copy, under the file's own name. It appears whole or not at all.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read, changed meanwhile, or the disk has no room.
+    `beside` names files and folders beside it that belong to it; those that do not exist are left out. The copy
+    appears whole or not at all. Raises `OSError` if the file cannot be read or changes meanwhile, or there is no room.
     """
     from filelock import FileLock
 
@@ -332,13 +287,18 @@ def local_copy(url: str | os.PathLike[str], beside: Sequence[str] = ()) -> Path:
     files = _remote_files(far, beside)
     folder = cache_folder() / "slides" / _cache_key(far, files)
     copy = folder / file_name(far)
-    has_version = all(map(_version, files.values()))
-    _make_cache(far, folder.parent)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"{display(far)}: has to be copied to this machine, and {folder.parent} cannot be made ({error.strerror}); "
+            f"set {CACHE_VARIABLE} to another folder"
+        ) from error
     lock_file = FileLock(folder.with_name(f"{folder.name}.lock"))
     with suppress(NotImplementedError, OSError):  # on a disk without locks each process makes its own copy
         lock_file.acquire()
     try:
-        if not (has_version and copy.is_file()):
+        if not (copy.is_file() and all(map(_version, files.values()))):
             with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as made:
                 _download(far, files, beside, Path(made) / folder.name)
                 replace(Path(made) / folder.name, folder)
@@ -356,20 +316,17 @@ def _remote_files(far: Any, beside: Sequence[str]) -> dict[Any, dict[str, Any]]:
         if ".." in name.split("/") or name.startswith("/"):
             raise OSError(f"{display(far)}: refers to {name!r}, which is in another folder; copy all to this machine")
         with suppress(FileNotFoundError), storage_errors(other):
-            inside = far.fs.find(other.path, detail=True)
-            for path, info in inside.items():
-                rest = path[path.index(other.path.strip("/")) + len(other.path.strip("/")) :].strip("/")
+            for path, info in far.fs.find(other.path, detail=True).items():
+                rest = path.partition(other.path.strip("/"))[2].strip("/")
                 found[other / rest if rest else other] = info
     return found
 
 
 def _cache_key(far: Any, files: dict[Any, dict[str, Any]]) -> str:
     """Name of the folder for one version of a file."""
-    digest = hashlib.sha256(display(far).encode("utf-8", "surrogateescape"))
-    for path, info in files.items():
-        known = f"\n{file_name(path)}\0{info.get('size')}\0{_version(info)}"
-        digest.update(known.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]
+    facts = [f"{file_name(path)}\0{info.get('size')}\0{_version(info)}" for path, info in files.items()]
+    known = "\n".join([display(far), *facts]).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(known).hexdigest()[:32]
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -399,16 +356,6 @@ def _download(far: Any, files: dict[Any, dict[str, Any]], beside: Sequence[str],
         raise OSError(f"{display(far)}: changed while it was copied; open it again")
 
 
-def _make_cache(far: Any, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(
-            f"{display(far)}: has to be copied to this machine, and {folder} cannot be made ({error.strerror}); set "
-            f"{CACHE_VARIABLE} to another folder"
-        ) from error
-
-
 def _no_room(far: Any, size: int, folder: Path) -> OSError:
     free = shutil.disk_usage(folder).free
     return OSError(
@@ -419,16 +366,12 @@ def _no_room(far: Any, size: int, folder: Path) -> OSError:
 
 @contextmanager
 def storage_errors(path: Path, writing: bool = False) -> Iterator[None]:
-    """Map errors of fsspec and the libraries behind it to OSError subclasses that name the URL and the remedy.
-
-    Errors of local paths, and errors mapped already, pass through.
-    """
+    """Map errors of stores to OSError subclasses that name URL and remedy; those of local paths pass through."""
     try:
         yield
-    except (MemoryError, ModuleNotFoundError):
-        raise
     except Exception as error:
-        if not is_remote(path) or str(error).startswith(f"{display(path)}: "):
+        is_ours = isinstance(error, (MemoryError, ModuleNotFoundError)) or not is_remote(path)
+        if is_ours or str(error).startswith(f"{display(path)}: "):
             raise
         raise _mapped(display(path), error, writing) from error
 

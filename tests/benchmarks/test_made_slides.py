@@ -54,9 +54,8 @@ def test_pixels_and_truth_agree(data, tmp_path, side, seed, share):
     np.testing.assert_array_equal(pixels > 6000, labels != 0)
     assert plans.read_plan(json_path) == plan
     top, left = side // 3, side // 2
-    np.testing.assert_array_equal(
-        plans.truth(json_path, (top, left, 9, 7), data), labels[top : top + 9, left : left + 7]
-    )
+    region = plans.truth(json_path, (top, left, 9, 7), data)
+    np.testing.assert_array_equal(region, labels[top : top + 9, left : left + 7])
     with pytest.raises(ValueError, match=f"{side} x {side}"):
         plans.truth(json_path, (side - 20, 0, 21, 5), data)
     ids, areas = np.unique(labels[labels > 0], return_counts=True)

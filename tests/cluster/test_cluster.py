@@ -1,4 +1,4 @@
-"""Workers, shards and one process: the same objects, ids and files, whatever dies on the way."""
+"""Dask workers: the objects, ids and files of one process, also when workers die."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a model and an image of some hundred bright discs, some across the borders of tiles."""
+    """Folder of a model and an image of some hundred bright discs, some across borders of tiles."""
     folder = tmp_path_factory.mktemp("cluster")
     save_model(bright_segmenter(), bright_config(), folder / "bright")
     write_discs(folder / "scene.tif", 700, 640)
@@ -45,7 +45,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(place):
-    """What one process writes."""
+    """Files that one process writes."""
     run(place / "scene.tif", place / "one", place / "bright", formats=FORMATS, **TILES)
     return contents(place / "one")
 
@@ -62,23 +62,23 @@ def nannies(cluster):
 
 
 def test_two_workers_write_the_files_of_one_process(place, expected, cluster, tmp_path):
-    told = []
+    progress = []
     report = run(
         place / "scene.tif",
         tmp_path,
         place / "bright",
         formats=FORMATS,
-        callbacks=Callbacks(progress=told.append),
+        callbacks=Callbacks(progress=progress.append),
         cluster=cluster,
         **TILES,
     )
     assert contents(tmp_path) == expected
     assert report.result.count > 300
-    assert told[-1].done == told[-1].total == report.tiles == 30
+    assert progress[-1].done == progress[-1].total == report.tiles == 30
     assert {"network", "objects", "measure", "read"} <= set(report.seconds)
 
 
-def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_path):
+def test_killed_workers_change_nothing(place, expected, cluster, tmp_path):
     killed, stop = [], threading.Event()
     rng = np.random.default_rng(1)
 
@@ -100,7 +100,7 @@ def test_workers_killed_at_random_change_nothing(place, expected, cluster, tmp_p
     assert contents(tmp_path) == expected
 
 
-def test_a_worker_that_joins_midway_takes_its_share(place, expected, tmp_path):
+def test_a_worker_may_join_during_a_run(place, expected, tmp_path):
     with Cluster(workers=1) as cluster:
         joined = []
 
@@ -165,7 +165,7 @@ def test_a_scheduler_that_does_not_answer_times_out_with_its_address(place, tmp_
     assert f"no Dask scheduler answered at {address} within 2 s" in result.stderr
 
 
-def test_a_scheduler_file_that_is_not_there_or_something_else(tmp_path):
+def test_a_missing_or_invalid_scheduler_file_is_refused(tmp_path):
     with (
         pytest.raises(FileNotFoundError, match=r"no scheduler file .*nowhere\.json"),
         Cluster(scheduler="nowhere.json"),
@@ -183,7 +183,7 @@ def test_a_scheduler_file_that_is_not_there_or_something_else(tmp_path):
         ("import cytoseed\ncytoseed.__version__ = '0.0.1'\n", "has cytoseed 0.0.1, not "),
     ],
 )
-def test_workers_that_are_not_fit_are_refused(place, tmp_path, preload, message):
+def test_workers_without_this_version_of_cytoseed_are_refused(place, tmp_path, preload, message):
     (tmp_path / "odd.py").write_text(preload)
     with Cluster(workers=1) as cluster:
         other = start_worker(cluster._address, tmp_path, "--preload", tmp_path / "odd.py", *keys_of(cluster, tmp_path))
@@ -233,8 +233,8 @@ print("once")
 import cytoseed
 from cytoseed.run.cluster import Cluster
 with Cluster(workers=2) as cluster:
-    cytoseed.segment({str(place / "scene.tif")!r}, {str(place / "bright")!r}, output={str(tmp_path / "out")!r}, cluster=cluster,
-                          formats=["table"], tile_size_px=256)
+    cytoseed.segment({str(place / "scene.tif")!r}, {str(place / "bright")!r}, output={str(tmp_path / "out")!r},
+                     cluster=cluster, formats=["table"], tile_size_px=256)
 """
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=200, check=False)
@@ -244,7 +244,7 @@ with Cluster(workers=2) as cluster:
 
 
 @pytest.mark.parametrize("values", [{}, {"workers": 2, "scheduler": "tcp://x:1"}, {"workers": 0}])
-def test_what_no_cluster_can_be(values):
+def test_impossible_clusters_are_refused(values):
     with pytest.raises(ValueError, match="workers"):
         Cluster(**values)
     with pytest.raises(ValueError, match="patience_s is 0"):

@@ -1,4 +1,4 @@
-"""The scripts for Slurm: what they would have Slurm run does run, and gives the files of one process."""
+"""The example scripts for Slurm run, and write the files of one process."""
 
 import importlib.util
 import os
@@ -14,6 +14,7 @@ import tifffile
 from bright import bright_config, bright_segmenter
 from cytoseed.models.weights import save_model
 from cytoseed.run.cluster import Cluster
+from runs import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "slurm"
 
@@ -29,7 +30,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_the_job_that_dask_jobqueue_submits(place):
+def test_the_job_script_of_dask_jobqueue(place):
     spec = importlib.util.spec_from_file_location("segment_on_slurm", EXAMPLES / "segment_on_slurm.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
@@ -45,7 +46,8 @@ def test_the_job_that_dask_jobqueue_submits(place):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=place)
         try:
             with Cluster(scheduler=jobs.scheduler_address) as cluster:
-                cluster.run(place / "scene.tif", place / "node", place / "bright", formats=["table"], tile_size_px=128)
+                options = {"formats": ["table"], "tile_size_px": 128}
+                run(place / "scene.tif", place / "node", place / "bright", cluster=cluster, **options)
         finally:
             process.terminate()
             process.wait()

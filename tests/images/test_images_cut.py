@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from test_images_tiff_regions import write_qptiff, write_sub_ifds
-from written import attempt, halves, noise, write_slide
+from written import attempt, halves, noise, write_qptiff, write_slide, write_sub_ifds
 
 from cytoseed.images import ImageFileError, open_image
-from cytoseed.images.tiff_pages import require_all_pages
+from cytoseed.images.tiff import require_all_pages
 
 
 def assert_refused(path: Path, whole: bytes, sizes: Any) -> None:
@@ -37,36 +37,52 @@ def test_a_slide_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"bigtiff": True}, {"byteorder": ">"}, {"imagej": True}, {"ome": True}], ids=str
+    "options",
+    [
+        {},
+        {"compression": "deflate"},
+        {"compression": "lzw", "tile": (64, 64)},
+        {"compression": "jpeg"},
+        {"compression": "jpeg", "tile": (64, 64)},
+        {"bigtiff": True},
+        {"byteorder": ">", "compression": "deflate"},
+        {"imagej": True},
+        {"ome": True},
+        {"ome": True, "compression": "deflate"},
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("compression", [None, "deflate"])
-def test_channels_cut_anywhere(tmp_path: Path, options: dict[str, Any], compression: str | None) -> None:
+def test_planes_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
     path = tmp_path / "image.tif"
-    own: dict[str, Any] = {"photometric": "minisblack", "metadata": {"axes": "CYX"}, "compression": compression}
-    if options.get("imagej") and compression:
-        pytest.skip("ImageJ's own are not compressed")
-    pixels = noise(3, 90, 110)
-    tifffile.imwrite(path, pixels, **own, **options)
+    own: dict[str, Any] = {"photometric": "minisblack", "metadata": {"axes": "CYX"}, **options}
+    tifffile.imwrite(path, noise(3, 90, 110), **own)
     whole = path.read_bytes()
-    np.testing.assert_array_equal(open_image(path).read(), pixels)
+    expected = open_image(path).read()
+    assert own.get("compression") == "jpeg" or np.array_equal(expected, noise(3, 90, 110))
     for size in range(8, len(whole), len(whole) // 60):
         path.write_bytes(whole[:size])
         image, trouble = attempt(lambda: open_image(path))
         if image is None:
             assert "image.tif: " in trouble
         else:  # only what follows the pixels is lost
-            np.testing.assert_array_equal(image.read(), pixels)
+            np.testing.assert_array_equal(image.read(), expected)
 
 
-def test_lower_levels_in_sub_ifds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.005, 0.05, 0.5, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("encode", [imagecodecs.png_encode, imagecodecs.jpeg_encode], ids=["png", "jpeg"])
+def test_pictures_are_refused_and_never_half_read(tmp_path: Path, encode: Any, share: float) -> None:
+    whole = encode(noise(100, 100, 3))
+    file = tmp_path / "cut.image"
+    file.write_bytes(whole[: max(9, int(len(whole) * share))])
+    with pytest.raises(ImageFileError, match=r"cut\.image.*(cut short|damaged).*again"):
+        open_image(file).read()
+
+
+def test_lower_levels_in_sub_ifds_and_pages_of_a_qptiff(tmp_path: Path) -> None:
     path = write_sub_ifds(tmp_path / "image.tif", halves(noise(2, 150, 201, dtype=np.uint16), 3))
-    whole = path.read_bytes()
     with tifffile.TiffFile(path) as tif:
         offsets = [offset for page in tif.pages for offset in page.subifds]
-    assert_refused(path, whole, [offset + more for offset in offsets for more in (0, 1, 60)])
-
-
-def test_pages_of_a_qptiff(tmp_path: Path) -> None:
+    assert_refused(path, path.read_bytes(), [offset + more for offset in offsets for more in (0, 1, 60)])
     path = write_qptiff(tmp_path / "image.qptiff", halves(noise(3, 150, 201), 2), ["a", "b", "c"], compression=None)
     with tifffile.TiffFile(path) as tif:
         offsets = [page.offset for page in tif.pages]

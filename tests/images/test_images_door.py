@@ -1,4 +1,4 @@
-"""The doors of images: files of any kind, arrays, pixel values, channels."""
+"""Arrays as lazy images, the check of pixels, files by their content, channels by name and number, stains."""
 
 from __future__ import annotations
 
@@ -7,23 +7,147 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import zarr
+from numpy.typing import NDArray
+from written import assert_regions, noise
 
-from cytoseed.images import (
-    ImageFileError,
-    as_image,
-    check_pixels,
-    choose_channels,
-    open_image,
+from cytoseed.images import ImageFileError, as_image, check_pixels, choose_channels, open_image
+from cytoseed.images.channels import unmix
+
+SHAPES = [(40, 50), (40, 50, 3), (40, 50, 4), (2, 40, 50), (3, 40, 50), (30, 17, 20), (5, 2, 2), (1, 1), (1, 1, 3)]
+
+
+def chw(array: NDArray[Any]) -> NDArray[Any]:
+    """The array with its axes in the order (C,H,W), without alpha, in native byte order."""
+    moved = array[None] if array.ndim == 2 else array
+    moved = np.moveaxis(array[..., :3], 2, 0) if array.ndim == 3 and array.shape[2] in (3, 4) else moved
+    return np.ascontiguousarray(moved, array.dtype.newbyteorder("="))
+
+
+def as_numpy(array: NDArray[Any]) -> Any:
+    return array
+
+
+def as_dask(array: NDArray[Any]) -> Any:
+    return da.from_array(array, chunks=13)
+
+
+def as_zarr(array: NDArray[Any]) -> Any:
+    stored = zarr.create_array({}, shape=array.shape, dtype=array.dtype, chunks=tuple(min(13, n) for n in array.shape))
+    stored[:] = array
+    return stored
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("make", [as_numpy, as_dask, as_zarr])
+def test_regions_of_arrays_are_those_of_the_array_as_image(make: Any, shape: tuple[int, ...]) -> None:
+    array = noise(*shape, dtype=np.uint16)
+    before = array.copy()
+    image = as_image(make(array))
+    assert (image.path, image.pixel_size_um, image.pixel_size_source) == (None, None, "not stated")
+    numbered = tuple(f"channel {index}" for index in range(image.shape[0]))
+    assert image.channel_names == (("red", "green", "blue") if shape[2:] in [(3,), (4,)] else numbered)
+    assert_regions(image, [chw(array)], examples=15)
+    np.testing.assert_array_equal(array, before)  # though the regions' pixels were overwritten
+
+
+@pytest.mark.parametrize("dtype", [bool, ">u2", np.float16, np.int64])
+def test_types_and_byte_orders(dtype: Any) -> None:
+    array = noise(2, 10, 12).astype(dtype)
+    for make in (as_numpy, as_dask):
+        image = as_image(make(array))
+        assert image.dtype.isnative
+        assert_regions(image, [chw(array)], examples=5)
+
+
+def test_nothing_is_computed_before_it_is_read_and_then_only_the_chunks_that_are_touched() -> None:
+    computed: list[Any] = []
+
+    def load(block_id: Any = None) -> NDArray[Any]:
+        computed.append(block_id)
+        return np.full((1, 10, 10), block_id[0] * 100 + block_id[1] * 10 + block_id[2], np.int32)
+
+    array = da.map_blocks(
+        load, chunks=((1,) * 4, (10,) * 5, (10,) * 6), dtype=np.int32, meta=np.empty((0, 0, 0), np.int32)
+    )
+    computed.clear()  # Dask may have tried the function
+    image = as_image(array)
+    assert image.shape == (4, 50, 60)
+    assert computed == []
+    found = image.read((12, 25, 5, 10), channels=[3, 1])
+    assert sorted(computed) == [(1, 1, 2), (1, 1, 3), (3, 1, 2), (3, 1, 3)]
+    assert found[:, 0, ::5].tolist() == [[312, 313], [112, 113]]
+
+
+def test_numpy_arrays_are_not_copied_and_others_become_such() -> None:
+    import torch
+
+    array = noise(6, 7)
+    image = as_image(array)
+    array[3, 4] = 9
+    for one in (image, as_image(array.tolist()), as_image(torch.from_numpy(array))):  # type: ignore[arg-type]
+        np.testing.assert_array_equal(one.read()[0], array)
+    assert as_image(np.zeros((0, 30))).read().shape == (1, 0, 30)
+
+
+@pytest.mark.parametrize("make", [as_numpy, as_dask])
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((3, 20, 3), "as .C,H,W. and as .H,W,C."),
+        ((4, 20, 3), "as .C,H,W. and as .H,W,C."),
+        ((100, 100, 2), "moveaxis"),
+        ((100, 100, 5), "moveaxis"),
+        ((2, 3, 20, 30), "one 2-D plane"),
+        ((30,), r"allowed are \(H,W\)"),
+        ((), r"allowed are \(H,W\)"),
+    ],
 )
+def test_ambiguous_axes_are_refused(make: Any, shape: tuple[int, ...], says: str) -> None:
+    with pytest.raises(ValueError, match=f"image has shape.*{says}"):
+        as_image(make(np.zeros(shape)))
 
-GREY = np.arange(600, dtype=np.uint8).reshape(20, 30)
+
+@pytest.mark.parametrize("array", [da.zeros((4, 5), dtype=complex), np.full((4, 5), None), np.full((4, 5), "a")])
+def test_values_that_are_no_numbers_are_refused_before_they_are_computed(array: Any) -> None:
+    with pytest.raises(TypeError, match="allowed are booleans, integers and real numbers"):
+        as_image(array)
+
+
+def test_an_array_of_unknown_size_is_refused() -> None:
+    array = da.from_array(np.arange(20.0).reshape(4, 5), chunks=2)
+    with pytest.raises(ValueError, match="its size must be known"):
+        as_image(array[array[:, 0] > 3])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float16, np.float64])
+def test_constant_images_pass(dtype: Any) -> None:
+    check_pixels(np.zeros((1, 1, 1), dtype))
+    check_pixels(np.ones((2, 3, 4), dtype))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_counted_and_located(bad: float) -> None:
+    pixels = np.zeros((2, 5, 6), np.float32)
+    pixels[1, 2, 4] = pixels[1, 3, 0] = bad
+    with pytest.raises(ValueError, match=r"2 values that are NaN.*channel 1, row 2, column 4.*nan_to_num"):
+        check_pixels(pixels)
+    pixels[1, 3, 0] = 0
+    with pytest.raises(ValueError, match="1 value that is NaN"):
+        check_pixels(pixels)
+    for shape in ((0, 5, 5), (1, 0, 5), (1, 5, 0)):
+        with pytest.raises(ValueError, match="no pixels"):
+            check_pixels(np.zeros(shape))
 
 
 # Files
+
+GREY = np.arange(600, dtype=np.uint8).reshape(20, 30)
 
 
 def test_the_first_bytes_choose_the_reader_not_the_name(tmp_path: Path) -> None:
@@ -35,32 +159,20 @@ def test_the_first_bytes_choose_the_reader_not_the_name(tmp_path: Path) -> None:
         np.testing.assert_array_equal(open_image(str(tmp_path / name)).read()[0], GREY)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.tif: there is no such file"):
-        open_image(tmp_path / "nowhere.tif")
-
-
-def test_a_broken_link(tmp_path: Path) -> None:
-    (tmp_path / "link.tif").symlink_to("gone.tif")
-    with pytest.raises(FileNotFoundError, match=r"link\.tif: is a link to 'gone\.tif', which is not there"):
-        open_image(tmp_path / "link.tif")
-
-
-def test_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ImageFileError, match="is a folder; give the path of one image file"):
-        open_image(tmp_path)
-
-
-def test_an_empty_file(tmp_path: Path) -> None:
+def test_what_is_no_image_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty.tif").touch()
-    with pytest.raises(ImageFileError, match=r"empty\.tif: is empty"):
-        open_image(tmp_path / "empty.tif")
-
-
-def test_a_text_named_png_shows_its_bytes_and_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("hello, this is text")
-    with pytest.raises(ImageFileError, match=r"notes\.png: begins with b'hello, t'.*TIFF.*PNG.*JPEG.*OME-Zarr"):
-        open_image(tmp_path / "notes.png")
+    (tmp_path / "link.tif").symlink_to("gone.tif")
+    for path, kind, says in [
+        (tmp_path / "nowhere.tif", FileNotFoundError, r"nowhere\.tif: there is no such file"),
+        (Path("s3://bucket/slide.tif"), FileNotFoundError, "give a URL as a str, not as a Path"),
+        (tmp_path / "link.tif", FileNotFoundError, r"link\.tif: is a link to 'gone\.tif', which is not there"),
+        (tmp_path, ImageFileError, "is a folder; give the path of one image file"),
+        (tmp_path / "empty.tif", ImageFileError, r"empty\.tif: is empty"),
+        (tmp_path / "notes.png", ImageFileError, r"notes\.png: begins with b'hello, t'.*TIFF.*PNG.*JPEG.*OME-Zarr"),
+    ]:
+        with pytest.raises(kind, match=says):
+            open_image(path)
 
 
 @pytest.mark.parametrize("beginning", [b"II*\0", b"MM\0+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
@@ -81,104 +193,6 @@ def test_importing_the_door_is_light() -> None:
     assert run.stdout.strip() == "set()"
 
 
-# Arrays
-
-
-@pytest.mark.parametrize(
-    ("shape", "becomes"),
-    [
-        ((20, 30), (1, 20, 30)),
-        ((20, 30, 3), (3, 20, 30)),
-        ((20, 30, 4), (3, 20, 30)),
-        ((2, 20, 30), (2, 20, 30)),
-        ((3, 20, 30), (3, 20, 30)),
-        ((40, 20, 30), (40, 20, 30)),
-        ((1, 1), (1, 1, 1)),
-        ((1, 1, 3), (3, 1, 1)),
-        ((5, 2, 2), (5, 2, 2)),
-        ((0, 30), (1, 0, 30)),
-    ],
-)
-def test_axes_of_arrays(shape: tuple[int, ...], becomes: tuple[int, ...]) -> None:
-    array = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
-    before = array.copy()
-    image = as_image(array).read()
-    assert image.shape == becomes
-    assert image.flags.c_contiguous
-    expected = np.moveaxis(array, 2, 0)[:3] if array.ndim == 3 and shape[2] in (3, 4) else array.reshape(becomes)
-    np.testing.assert_array_equal(image, expected)
-    np.testing.assert_array_equal(array, before)
-
-
-@pytest.mark.parametrize(
-    ("shape", "names"),
-    [
-        ((20, 30), ("channel 0",)),
-        ((20, 30, 4), ("red", "green", "blue")),
-        ((2, 20, 30), ("channel 0", "channel 1")),
-        ((3, 20, 30), ("channel 0", "channel 1", "channel 2")),
-    ],
-)
-def test_names_of_the_channels_of_arrays(shape: tuple[int, ...], names: tuple[str, ...]) -> None:
-    array = np.zeros(shape)
-    assert as_image(array).channel_names == names
-
-
-@pytest.mark.parametrize(
-    ("shape", "says"),
-    [
-        ((3, 20, 3), "as .C,H,W. and as .H,W,C."),
-        ((4, 20, 3), "as .C,H,W. and as .H,W,C."),
-        ((100, 100, 2), "moveaxis"),
-        ((100, 100, 5), "moveaxis"),
-        ((2, 3, 20, 30), "one 2-D plane"),
-        ((30,), r"allowed are \(H,W\)"),
-        ((), r"allowed are \(H,W\)"),
-    ],
-)
-def test_axes_that_cannot_be_told(shape: tuple[int, ...], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        as_image(np.zeros(shape))
-
-
-@pytest.mark.parametrize("array", [np.zeros((4, 5), complex), np.full((4, 5), None), np.full((4, 5), "a")])
-def test_values_that_are_no_numbers(array: Any) -> None:
-    with pytest.raises(TypeError, match="allowed are booleans, integers and real numbers"):
-        as_image(array)
-
-
-def test_foreign_byte_order_becomes_native() -> None:
-    image = as_image(GREY.astype(">u2")).read()
-    assert image.dtype.isnative
-    np.testing.assert_array_equal(image[0], GREY)
-
-
-# Values
-
-
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float16, np.float64])
-def test_constant_images_pass(dtype: Any) -> None:
-    check_pixels(np.zeros((1, 1, 1), dtype))
-    check_pixels(np.ones((2, 3, 4), dtype))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_counted_and_located(bad: float) -> None:
-    pixels = np.zeros((2, 5, 6), np.float32)
-    pixels[1, 2, 4] = pixels[1, 3, 0] = bad
-    with pytest.raises(ValueError, match=r"2 values that are NaN.*channel 1, row 2, column 4.*nan_to_num"):
-        check_pixels(pixels)
-    pixels[1, 3, 0] = 0
-    with pytest.raises(ValueError, match="1 value that is NaN"):
-        check_pixels(pixels)
-
-
-@pytest.mark.parametrize("shape", [(0, 5, 5), (1, 0, 5), (1, 5, 0)])
-def test_empty_images_are_refused(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="no pixels"):
-        check_pixels(np.zeros(shape))
-
-
 # Channels
 
 STAINS = ("DAPI", "CD3", "488", "CD3")
@@ -186,28 +200,27 @@ STAINS = ("DAPI", "CD3", "488", "CD3")
 
 @pytest.mark.parametrize(
     ("wished", "chosen"),
-    [((), (0, 1, 2, 3)), (("2", "0"), (2, 0)), (("dapi",), (0,)), ((" Dapi", "488"), (0, 2)), (("3", "1"), (3, 1))],
+    [
+        ((), (0, 1, 2, 3)),
+        (("2", "0"), (2, 0)),
+        (("dapi",), (0,)),
+        ((" Dapi", "488"), (0, 2)),
+        (("3", "1"), (3, 1)),
+        *((one, (2,)) for one in (2, "2", "488", [2], (np.int64(2),), np.array([2]))),
+    ],
 )
-def test_channels_by_name_and_number(wished: tuple[str, ...], chosen: tuple[int, ...]) -> None:
+def test_channels_by_name_and_number(wished: Any, chosen: tuple[int, ...]) -> None:
     assert choose_channels(wished, STAINS) == chosen
 
 
-@pytest.mark.parametrize("wished", [2, "2", "488", [2], (np.int64(2),), np.array([2])])
-def test_one_channel_can_be_given_as_it_is_and_numbers_as_integers(wished: Any) -> None:
-    assert choose_channels(wished, STAINS) == (2,)
-
-
-def test_an_integer_is_always_a_number() -> None:
+def test_an_integer_is_always_a_number_and_a_name_counts_before_a_number() -> None:
     assert choose_channels(0, ["1", "0"]) == (0,)
+    assert choose_channels(["1"], ["0", "b", "1"]) == (2,)
 
 
 def test_a_channel_that_is_neither_name_nor_number() -> None:
     with pytest.raises(TypeError, match=r"channel 1\.0 is neither a name nor a number"):
         choose_channels([1.0], STAINS)  # type: ignore[list-item]
-
-
-def test_a_name_counts_before_a_number() -> None:
-    assert choose_channels(["1"], ["0", "b", "1"]) == (2,)
 
 
 @pytest.mark.parametrize(
@@ -227,3 +240,47 @@ def test_a_name_counts_before_a_number() -> None:
 def test_channels_that_cannot_be_chosen(wished: tuple[str | int, ...], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         choose_channels(wished, STAINS)
+
+
+# Stains
+
+HAEMATOXYLIN, DAB = (0.65, 0.70, 0.29), (0.27, 0.57, 0.78)
+
+
+def stained(haematoxylin: float, dab: float) -> Any:
+    """Pixels (3, 4, 5) of a section with these amounts in optical density."""
+    density = haematoxylin * np.array(HAEMATOXYLIN) + dab * np.array(DAB)
+    return np.broadcast_to((255 * 10**-density).round().astype(np.uint8)[:, None, None], (3, 4, 5)).copy()
+
+
+def test_haematoxylin_is_told_from_dab() -> None:
+    blue, brown, both, white = (
+        float(unmix(stained(*amounts), "haematoxylin").mean()) for amounts in [(0.8, 0), (0, 0.8), (0.8, 0.8), (0, 0)]
+    )
+    assert blue == pytest.approx(both, rel=0.1)
+    assert abs(brown) < 0.1 * abs(blue)
+    assert abs(white) < 0.02 * abs(blue)
+    assert blue < 0  # dark where there is much
+
+
+def test_images_of_every_type_give_the_same_and_are_not_changed() -> None:
+    pixels = stained(0.6, 0.2)
+    before = pixels.copy()
+    expected = unmix(pixels, "haematoxylin")
+    assert (expected.shape, expected.dtype) == ((1, 4, 5), np.float32)
+    np.testing.assert_array_equal(pixels, before)
+    for other in (pixels.astype(np.uint16) * 257, pixels / 255):
+        np.testing.assert_allclose(unmix(other, "haematoxylin"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "stain", "message"),
+    [
+        (np.zeros((1, 4, 4), np.uint8), "haematoxylin", "1 channels"),
+        (np.zeros((3, 4, 4), np.uint8), "giemsa", "one of haematoxylin, eosin, dab"),
+        (np.full((3, 4, 4), 255.0), "dab", "white must be 1"),
+    ],
+)
+def test_what_cannot_be_unmixed_is_refused(pixels: Any, stain: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        unmix(pixels, stain)

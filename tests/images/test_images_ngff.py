@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
-from written import assert_regions, attempt, halves, noise
+from written import assert_regions, halves, noise
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from cytoseed.images import ImageFileError, is_image_folder, open_image
@@ -78,31 +78,13 @@ def test_levels_and_regions(tmp_path: Path, version: str, names: str, dtype: Any
     assert_regions(image, [level.astype(level.dtype.newbyteorder("=")) for level in levels], examples=12)
 
 
-@VERSIONS
-def test_in_shards_and_compressed(tmp_path: Path, version: str) -> None:
-    options: dict[str, Any] = {"shards": (1, 64, 64)} if version == "0.5" else {"compressors": None}
+@pytest.mark.parametrize(
+    ("version", "options"),
+    [("0.5", {"shards": (2, 64, 64), "compressors": BloscCodec()}), ("0.4", {"compressors": None})],
+)
+def test_in_shards_and_uncompressed(tmp_path: Path, version: str, options: dict[str, Any]) -> None:
     levels = [noise(2, 90, 110)]
-    if version == "0.5":
-        group = zarr.open_group(tmp_path / "image", mode="w", zarr_format=3)
-        group.create_array("0", shape=(2, 90, 110), dtype="u1", chunks=(1, 32, 32), **options)[:] = levels[0]
-        described = {"axes": axes_of("cyx"), "datasets": [{"path": "0"}]}
-        group.attrs["ome"] = {"version": "0.5", "multiscales": [described]}
-    else:
-        write(tmp_path / "image", levels, version, **options)
-    assert_regions(open_image(tmp_path / "image"), levels, examples=12)
-
-
-def test_a_damaged_shard_is_an_error(tmp_path: Path) -> None:
-    pixels = noise(1, 64, 128)
-    folder = write(tmp_path / "image", [pixels], "0.5", shards=(1, 64, 64), compressors=BloscCodec())
-    (shard,) = (file for file in folder.rglob("*") if file.is_file() and is_chunk(file, "0", "0", "1"))
-    whole = shard.read_bytes()
-    for left in (0, 10, len(whole) // 2, len(whole) - 1):
-        shard.write_bytes(whole[:left])
-        image = open_image(folder)
-        np.testing.assert_array_equal(image.read((0, 0, 64, 64)), pixels[:, :, :64])
-        with pytest.raises(ImageFileError, match="copy or export it again"):
-            image.read()
+    assert_regions(open_image(write(tmp_path / "image", levels, version, **options)), levels, examples=12)
 
 
 @VERSIONS
@@ -166,18 +148,20 @@ def test_the_layout_of_bioformats2raw(tmp_path: Path, version: str) -> None:
 def test_a_chunk_that_is_not_there_is_background(tmp_path: Path, version: str) -> None:
     pixels = noise(1, 64, 96)
     folder = write(tmp_path / "image", [pixels], version, fill_value=7)
-    (chunk,) = (file for file in (folder / "s0").rglob("*") if file.is_file() and is_chunk(file, "0", "1", "2"))
-    chunk.unlink()
+    chunk_at(folder, "0", "1", "2").unlink()
     pixels[:, 32:, 64:] = 7
     assert_regions(open_image(folder), [pixels], examples=12)
 
 
-def is_chunk(file: Path, *numbers: str) -> bool:
-    return file.name == ".".join(numbers) or file.parts[-len(numbers) :] == numbers
+def chunk_at(folder: Path, *numbers: str) -> Path:
+    """File of a chunk of the full resolution."""
+    files = (file for file in (folder / "s0").rglob("*") if file.is_file())
+    (found,) = (file for file in files if file.name == ".".join(numbers) or file.parts[-len(numbers) :] == numbers)
+    return found
 
 
 @VERSIONS
-@pytest.mark.parametrize("codec", [None, "zstd", "blosc", "gzip"])
+@pytest.mark.parametrize("codec", [None, "zstd", "blosc", "gzip", "shard"])
 @pytest.mark.parametrize("left", [0.0, 0.01, 0.5, 0.99])
 def test_a_damaged_chunk_is_an_error_where_it_is_read(
     tmp_path: Path, version: str, codec: str | None, left: float
@@ -185,35 +169,34 @@ def test_a_damaged_chunk_is_an_error_where_it_is_read(
     pixels = noise(1, 64, 96)
     old: dict[str | None, Any] = {"zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc(), "gzip": numcodecs.GZip()}
     new: dict[str | None, Any] = {"zstd": ZstdCodec(), "blosc": BloscCodec(), "gzip": GzipCodec()}
-    compressors = (old if version == "0.4" else new).get(codec)
-    folder = write(tmp_path / "image", [pixels], version, compressors=compressors)
-    (chunk,) = (file for file in (folder / "s0").rglob("*") if file.is_file() and is_chunk(file, "0", "1", "2"))
+    options = {"compressors": (old if version == "0.4" else new).get(codec)}
+    if codec == "shard":  # of 2 x 2 chunks
+        options = {"compressors": BloscCodec(), "shards": (1, 64, 64)} if version == "0.5" else {}
+    folder = write(tmp_path / "image", [pixels], version, **options)
+    chunk = chunk_at(folder, *(("0", "0", "1") if "shards" in options else ("0", "1", "2")))
     chunk.write_bytes(chunk.read_bytes()[: int(left * chunk.stat().st_size)])
-    image = open_image(folder)
-    np.testing.assert_array_equal(image.read((0, 0, 64, 64)), pixels[:, :, :64])
-    np.testing.assert_array_equal(image.read((0, 0, 32, 96)), pixels[:, :32])
-    with pytest.raises(ImageFileError, match=r"image.*(cannot be read|is cut short).*copy or export it again"):
-        image.read((0, 0, 64, 96))
+    for place in (folder, put(folder, f"memory://{tmp_path.name}/image.zarr")):
+        image = open_image(place)
+        np.testing.assert_array_equal(image.read((0, 0, 64, 64)), pixels[:, :, :64])
+        if "shards" not in options:
+            np.testing.assert_array_equal(image.read((0, 0, 32, 96)), pixels[:, :32])
+        with pytest.raises(ImageFileError, match=r"image.*(cannot be read|is cut short).*copy or export it again"):
+            image.read((0, 0, 64, 96))
 
 
 @VERSIONS
 def test_a_lost_level(tmp_path: Path, version: str) -> None:
     levels = halves(noise(2, 90, 110), 3)
     folder = write(tmp_path / "image", levels, version)
-    shutil.rmtree(folder / "s1")
-    with pytest.raises(ImageFileError, match=r"image: is cut short or damaged .level 1 .s1. is not there"):
-        open_image(folder)
-    shutil.rmtree(folder / "s0")
-    with pytest.raises(ImageFileError, match=r"image: is cut short or damaged .level 0 .s0. is not there"):
-        open_image(folder)
+    for level in (1, 0):
+        shutil.rmtree(folder / f"s{level}")
+        with pytest.raises(ImageFileError, match=rf"image: is cut short or damaged .level {level} .s{level}. is not"):
+            open_image(folder)
 
 
 @VERSIONS
-def test_a_folder_that_changed_since_it_was_opened_is_refused(tmp_path: Path, version: str) -> None:
+def test_a_folder_that_is_gone_since_it_was_opened_is_refused(tmp_path: Path, version: str) -> None:
     image = open_image(write(tmp_path / "image", [noise(1, 20, 30)], version))
-    write(tmp_path / "image", [noise(1, 20, 31)], version)
-    with pytest.raises(ImageFileError, match=r"\(1, 20, 30\).*\(1, 20, 31\).*open it again"):
-        image.read((0, 0, 5, 5))
     shutil.rmtree(tmp_path / "image")
     with pytest.raises(ImageFileError, match="no longer describes an image"):
         image.read()
@@ -243,23 +226,17 @@ def test_stacks_and_unclear_axes_are_refused(tmp_path: Path, names: str, shape: 
 def test_complex_values_and_levels_that_differ_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageFileError, match="complex64"):
         open_image(write(tmp_path / "image", [noise(1, 20, 30).astype(np.complex64)], "0.4"))
-    with pytest.raises(ImageFileError, match="levels differ in channels or type"):
-        open_image(write(tmp_path / "image", [noise(2, 20, 30), noise(1, 10, 15)], "0.4"))
-    with pytest.raises(ImageFileError, match="levels differ in channels or type"):
-        open_image(write(tmp_path / "image", [noise(2, 20, 30), noise(2, 10, 15, dtype=np.uint16)], "0.4"))
+    for other in (noise(1, 10, 15), noise(2, 10, 15, dtype=np.uint16)):
+        with pytest.raises(ImageFileError, match="levels differ in channels or type"):
+            open_image(write(tmp_path / "image", [noise(2, 20, 30), other], "0.4"))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "7", '{"multiscales": 3}', '{"multiscales": []}', '{"multiscales": [1]}']
-)
-def test_attributes_that_describe_nothing(tmp_path: Path, text: str) -> None:
-    folder = tmp_path / "image"
-    folder.mkdir()
-    (folder / ".zattrs").write_text(text)
-    assert not is_image_folder(folder)
-    image, trouble = attempt(lambda: open_image(folder))
-    assert image is None
-    assert str(folder) in trouble
+def test_attributes_that_describe_nothing(tmp_path: Path) -> None:
+    for text in ("", "{", "[]", "7", '{"multiscales": 3}', '{"multiscales": []}', '{"multiscales": [1]}'):
+        (tmp_path / ".zattrs").write_text(text)
+        assert not is_image_folder(tmp_path)
+        with pytest.raises(ImageFileError, match=str(tmp_path)):
+            open_image(tmp_path)
 
 
 @VERSIONS
@@ -305,8 +282,7 @@ def test_a_codec_that_may_run_code_is_refused(
 ) -> None:
     monkeypatch.setattr("numcodecs.pickles.ALLOW_UNSAFE_PICKLE_DECODE", True)  # what older numcodecs did
     folder = write(tmp_path / "image.zarr", [noise(1, 20, 30)], version, chunks=32)
-    for chunk in [file for file in folder.rglob("*") if file.is_file() and is_chunk(file, "0", "0", "0")]:
-        chunk.write_bytes(pickle.dumps(_Code(tmp_path / "ran")))
+    chunk_at(folder, "0", "0", "0").write_bytes(pickle.dumps(_Code(tmp_path / "ran")))
     file = folder / "s0" / ("zarr.json" if version == "0.5" else ".zarray")
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
     place = put(folder, f"memory://{tmp_path.name}/image.zarr") if far else folder

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -15,12 +16,9 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from numpy.typing import NDArray
-from test_images_ngff import VERSIONS, is_chunk, write
-from test_images_tiff_regions import write_sub_ifds
+from test_images_ngff import VERSIONS, chunk_at, write
 from upath import UPath
-from written import assert_regions, halves, noise, write_slide
-from zarr.codecs import BloscCodec
+from written import assert_regions, halves, noise, write_parts, write_slide, write_sub_ifds
 
 from cytoseed.images import Image, ImageFileError, as_image, is_image_folder, list_images, open_image
 from cytoseed.paths import as_path
@@ -52,6 +50,16 @@ def assert_same(far: Image, near: Image) -> None:
     assert_regions(far, [near.read(level=level) for level in range(len(near.level_shapes))], examples=10)
 
 
+@contextmanager
+def other_sessions() -> Iterator[None]:
+    """Sessions made anew, in the environment as it is now."""
+    forget_sessions()
+    try:
+        yield
+    finally:
+        forget_sessions()
+
+
 def gone(url: str) -> None:
     fs, path = fsspec.url_to_fs(url)
     fs.rm(path, recursive=True)
@@ -60,21 +68,17 @@ def gone(url: str) -> None:
 # Files
 
 
-def picture(path: Path) -> Path:
-    path.write_bytes(imagecodecs.png_encode(noise(40, 50, 3)))
-    return path
-
-
-KINDS: dict[str, Callable[[Path], Path]] = {
+KINDS: dict[str, Callable[[Path], Any]] = {
     "slide.svs": lambda path: write_slide(path, halves(noise(3, 256, 384), 3), compression="jpeg"),
     "image.ome.tif": lambda path: write_sub_ifds(path, halves(noise(3, 128, 160, dtype=np.uint16), 3)),
-    "picture": picture,
+    "picture": lambda path: path.write_bytes(imagecodecs.png_encode(noise(40, 50, 3))),
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_in_a_bucket_is_the_one_on_a_disk(tmp_path: Path, bucket: str, cache: Path, name: str) -> None:
-    file = KINDS[name](tmp_path / name)
+    file = tmp_path / name
+    KINDS[name](file)
     image = open_image(put(file, f"{bucket}/folder/{name}"))
     assert image.source == f"{bucket}/folder/{name}"
     assert_same(image, open_image(file))
@@ -84,26 +88,12 @@ def test_a_file_in_a_bucket_is_the_one_on_a_disk(tmp_path: Path, bucket: str, ca
 
 
 def test_an_image_in_several_files(tmp_path: Path, bucket: str) -> None:
-    pixels = noise(2, 50, 60, dtype=np.uint16)
-    ids = [f"urn:uuid:0000000{index}-0000-0000-0000-000000000000" for index in range(2)]
-    planes = "".join(
-        f'<TiffData FirstC="{c}" IFD="0" PlaneCount="1"><UUID FileName="part{c}.ome.tif">{ids[c]}</UUID></TiffData>'
-        for c in range(2)
-    )
-    for c in range(2):
-        xml = (
-            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{ids[c]}"><Image ID="Image:0">'
-            '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="60" SizeY="50" SizeC="2" SizeZ="1" '
-            f'SizeT="1"><Channel ID="Channel:0:0"/><Channel ID="Channel:0:1"/>{planes}</Pixels></Image></OME>'
-        )
-        tifffile.imwrite(tmp_path / f"part{c}.ome.tif", pixels[c], description=xml, metadata=None)
-    first = put(tmp_path / "part0.ome.tif", f"{bucket}/part0.ome.tif")
+    file = write_parts(tmp_path, noise(2, 50, 60, dtype=np.uint16))
+    first = put(file, f"{bucket}/part0.ome.tif")
     with pytest.raises(ImageFileError, match=r"s3://.*part0\.ome\.tif: its metadata name planes that it does not hold"):
         open_image(first)
     put(tmp_path / "part1.ome.tif", f"{bucket}/part1.ome.tif")
-    image = open_image(first)
-    np.testing.assert_array_equal(image.read(), pixels)
-    assert image.identity() == open_image(tmp_path / "part0.ome.tif").identity()
+    assert_same(open_image(first), open_image(file))
 
 
 def test_of_a_mirax_its_folder_is_copied_too(bucket: str, cache: Path) -> None:
@@ -145,17 +135,8 @@ def test_the_options_of_a_upath_are_taken(
 ) -> None:
     url = put(grey, f"{bucket}/grey.tif")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    forget_sessions()
-    try:
-        image = open_image(UPath(url, endpoint_url=s3_server))
-        np.testing.assert_array_equal(image.read()[0], GREY)
-    finally:
-        forget_sessions()
-
-
-def test_a_path_made_of_a_url_tells_what_to_give_instead() -> None:
-    with pytest.raises(FileNotFoundError, match="give a URL as a str, not as a Path"):
-        open_image(Path("s3://bucket/slide.tif"))
+    with other_sessions():
+        np.testing.assert_array_equal(open_image(UPath(url, endpoint_url=s3_server)).read()[0], GREY)
 
 
 def test_a_file_inside_an_archive(tmp_path: Path, grey: Path) -> None:
@@ -175,17 +156,14 @@ def test_a_file_inside_an_archive(tmp_path: Path, grey: Path) -> None:
         (bytes(128) + b"DICM" + bytes(9), "may be a slide in several files.*copy its folder"),
         (b"[Virtual Microscope Specimen]", "may be a slide in several files.*copy its folder"),
         (b"II*\0", "is cut short"),
+        (b"vsi", "is a slide of Olympus.*_file_"),
     ],
 )
 def test_files_that_are_no_image(data: bytes, says: str) -> None:
-    fsspec.filesystem("memory").pipe_file("/wrong/file.tif", data)
-    with pytest.raises(ImageFileError, match=rf"memory://wrong/file\.tif: {says}"):
-        open_image("memory://wrong/file.tif")
-
-
-def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(grey: Path) -> None:
-    with pytest.raises(ImageFileError, match=r"memory://vsi/slide\.vsi: is a slide of Olympus.*_slide_"):
-        open_image(put(grey, "memory://vsi/slide.vsi"))
+    name = "file.vsi" if data == b"vsi" else "file.tif"
+    fsspec.filesystem("memory").pipe_file(f"/wrong/{name}", data)
+    with pytest.raises(ImageFileError, match=rf"memory://wrong/{name}: {says}"):
+        open_image(f"memory://wrong/{name}")
 
 
 # OME-Zarr
@@ -216,48 +194,21 @@ def test_an_ome_zarr_on_the_web_where_no_folder_is_listed(web: Web, version: str
     assert open_image(f"{web.address}/other").identity()["sha256"] != far.identity()["sha256"]
 
 
-@pytest.fixture(params=["0.4", "0.5"])
-def stored(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> tuple[str, Image, NDArray[Any], str]:
-    """URL of an image in a bucket, it itself, its pixels, and the URL of a chunk that begins at row and column 32."""
+@VERSIONS
+def test_a_missing_chunk_is_background_and_a_missing_image_is_not(tmp_path: Path, bucket: str, version: str) -> None:
     pixels = noise(1, 90, 110) + 1
-    folder = write(tmp_path / "image.zarr", [pixels], request.param)
+    folder = write(tmp_path / "image.zarr", [pixels], version)
     url = put(folder, f"{bucket}/image.zarr")
-    chunk = next(file for file in folder.rglob("*") if is_chunk(file, "0", "1", "1"))
-    return url, open_image(url), pixels, f"{url}/{chunk.relative_to(folder).as_posix()}"
-
-
-def test_a_missing_chunk_is_background_and_a_missing_image_is_not(
-    stored: tuple[str, Image, NDArray[Any], str],
-) -> None:
-    url, image, pixels, chunk = stored
-    gone(chunk)
+    image = open_image(url)
+    gone(f"{url}/{chunk_at(folder, '0', '1', '1').relative_to(folder).as_posix()}")
     pixels[:, 32:64, 32:64] = 0
     np.testing.assert_array_equal(image.read(), pixels)
-    gone(url)
-    with pytest.raises(OSError, match=r"s3://.*image\.zarr"):
-        image.read()
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5])
-@pytest.mark.parametrize("compressor", ["default", "blosc", "none"])
-def test_a_cut_chunk_is_an_error_where_it_is_read(tmp_path: Path, share: float, compressor: str) -> None:
-    pixels = noise(1, 90, 110)
-    options: dict[str, Any] = {"default": {}, "blosc": {"compressors": BloscCodec()}, "none": {"compressors": None}}
-    folder = write(tmp_path / "image.zarr", [pixels], "0.5", **options[compressor])
-    for chunk in folder.rglob("*"):
-        if is_chunk(chunk, "0", "1", "1"):
-            chunk.write_bytes(chunk.read_bytes()[: int(share * chunk.stat().st_size)])
-    image = open_image(put(folder, f"memory://damaged-{share}-{compressor}/image.zarr"))
-    np.testing.assert_array_equal(image.read((0, 0, 32, 110)), pixels[:, :32])
-    with pytest.raises(ImageFileError, match=r"memory://damaged.*image\.zarr.*(cut short|damaged)"):
-        image.read((30, 30, 3, 3))
-
-
-def test_an_image_that_changed_since_it_was_opened_is_refused(stored: tuple[str, Image, NDArray[Any], str]) -> None:
-    url, image, _, _ = stored
     fs, path = fsspec.url_to_fs(url)
     fs.pipe_file(f"{path}/zarr.json", b'{"attributes": {"ome": {}}}')
     with pytest.raises(ImageFileError, match=r"s3://.*image\.zarr: no longer describes an image"):
+        image.read()
+    gone(url)
+    with pytest.raises(OSError, match=r"s3://.*image\.zarr"):
         image.read()
 
 
@@ -272,29 +223,20 @@ def test_images_that_do_not_exist(bucket: str, web: Web) -> None:
 
 
 @pytest.mark.usefixtures("s3_server")
-@pytest.mark.parametrize("name", ["x.tif", "x.zarr"])
-def test_a_bucket_without_rights(web: Web, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_bucket_without_rights_or_credentials(web: Web, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     web.status = 403
-    monkeypatch.setenv("AWS_ENDPOINT_URL", web.address)
-    forget_sessions()
-    try:
-        with pytest.raises(PermissionError, match=rf"s3://bucket/a/{name}: may not be read .*AWS_PROFILE.*anon"):
-            open_image(f"s3://bucket/a/{name}")
+    with monkeypatch.context() as patch, other_sessions():
+        patch.setenv("AWS_ENDPOINT_URL", web.address)
+        for name in ("x.tif", "x.zarr"):
+            with pytest.raises(PermissionError, match=rf"s3://bucket/a/{name}: may not be read .*AWS_PROFILE.*anon"):
+                open_image(f"s3://bucket/a/{name}")
         with pytest.raises(PermissionError, match=r"s3://bucket/a.* may not be read"):
             list_images("s3://bucket/a", lambda _: True)
-    finally:
-        forget_sessions()
-
-
-def test_without_credentials(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    forget_sessions()
-    try:
+    with monkeypatch.context() as patch, other_sessions():
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.delenv(name)
         with pytest.raises(PermissionError, match=r"s3://.*x\.tif: may not be read \(Unable to locate credentials"):
             open_image(f"{bucket}/x.tif")
-    finally:
-        forget_sessions()
 
 
 # Folders
@@ -331,13 +273,9 @@ def test_the_images_of_a_pattern(folder: str) -> None:
         "*.zarr": ["cells.zarr"],
         "what[1]*": ["what[1].tif"],
         "z*": [],
+        **{name: [name] for name in ("notes.txt", "cells.zarr", ".hidden.tif")},  # an image is a list of one
     }.items():
         assert list_images(f"{folder}/{pattern}", is_picture) == [f"{folder}/{name}" for name in names]
-
-
-def test_an_image_is_a_list_of_one(folder: str) -> None:
-    for name in ("notes.txt", "cells.zarr", ".hidden.tif"):
-        assert list_images(f"{folder}/{name}", is_picture) == [f"{folder}/{name}"]
 
 
 def test_an_image_that_another_program_puts_into_a_folder_is_seen(folder: str, grey: Path) -> None:

@@ -38,14 +38,64 @@ def halves(pixels: NDArray[Any], count: int, step: int = 2) -> list[NDArray[Any]
 
 def write_slide(file: Path, levels: Sequence[NDArray[Any]], aperio: bool = True, **options: Any) -> Path:
     """Write levels (3,H,W) as pages of their own, with the thumbnail that Aperio puts after the first."""
+    bigtiff = options.pop("bigtiff", False)
     settings: dict[str, Any] = {"photometric": "rgb", "tile": (64, 64), "metadata": None} | options
     text = APERIO.format(h=levels[0].shape[1], w=levels[0].shape[2]) if aperio else None
-    with tifffile.TiffWriter(file) as writer:
+    with tifffile.TiffWriter(file, bigtiff=bigtiff) as writer:
         for number, level in enumerate(levels):
             kind = 0 if aperio or number == 0 else 1
             writer.write(np.moveaxis(level, 0, 2).copy(), description=text, subfiletype=kind, **settings)
             if aperio and number == 0:
                 writer.write(noise(30, 40, 3), photometric="rgb", description=text, metadata=None, rowsperstrip=30)
+    return file
+
+
+def write_sub_ifds(file: Path, levels: Sequence[NDArray[Any]], ome: bool = False) -> Path:
+    """Write channels (C,H,W) as pages, with the lower resolutions in their sub-IFDs."""
+    with tifffile.TiffWriter(file, ome=ome, bigtiff=True) as writer:
+        own: dict[str, Any] = {"photometric": "minisblack", "tile": (32, 32), "compression": "deflate"}
+        for number, level in enumerate(levels):
+            last = {"subifds": len(levels) - 1} if number == 0 else {"subfiletype": 1}
+            writer.write(level, metadata={"axes": "CYX"}, **last, **own)
+    return file
+
+
+def write_parts(folder: Path, pixels: NDArray[Any]) -> Path:
+    """Write the two channels of an OME-TIFF of uint16 into a file each; the first is returned."""
+    height, width = pixels.shape[1:]
+    ids = [f"urn:uuid:0000000{index}-0000-0000-0000-000000000000" for index in range(2)]
+    planes = "".join(
+        f'<TiffData FirstC="{c}" IFD="0" PlaneCount="1"><UUID FileName="part{c}.ome.tif">{ids[c]}</UUID></TiffData>'
+        for c in range(2)
+    )
+    for c in range(2):
+        xml = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{ids[c]}"><Image ID="Image:0">'
+            f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="{width}" SizeY="{height}" SizeC="2" '
+            'SizeZ="1" SizeT="1"><Channel ID="Channel:0:0"/><Channel ID="Channel:0:1"/>'
+            f"{planes}</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(folder / f"part{c}.ome.tif", pixels[c], description=xml, metadata=None)
+    return folder / "part0.ome.tif"
+
+
+def write_qptiff(file: Path, levels: Sequence[NDArray[Any]], names: list[str], extra: str = "", **options: Any) -> Path:
+    """Write channels as pages, a thumbnail, and the lower resolutions, as the scanner does."""
+
+    def text(kind: str, number: int) -> str:
+        name = f"<Name>{names[number]}</Name><Biomarker>CD{number}</Biomarker>"
+        root = "PerkinElmer-QPI-ImageDescription"
+        return f'<?xml version="1.0"?>\n<{root}><ImageType>{kind}</ImageType>{name}{extra}</{root}>'
+
+    own: dict[str, Any] = {"software": "PerkinElmer-QPI", "metadata": None}
+    with tifffile.TiffWriter(file) as writer:
+        for number, level in enumerate(levels):
+            kind = "FullResolution" if number == 0 else "ReducedResolution"
+            for channel, plane in enumerate(level):
+                tags = own | {"tile": (32, 32), "compression": "lzw", "description": text(kind, channel)} | options
+                writer.write(plane, subfiletype=min(number, 1), **tags)
+            if number == 0:
+                writer.write(noise(20, 26, 3), photometric="rgb", description=text("Thumbnail", 0), **own)
     return file
 
 

@@ -166,15 +166,6 @@ def test_a_crop_has_the_brightness_that_it_has_in_the_normalised_whole_image(kin
     torch.testing.assert_close(batch.image, expected, atol=0.02, rtol=0)
 
 
-def test_a_grey_image_fills_the_channels():
-    pixels = np.random.default_rng(0).integers(0, 256, (1, 50, 60)).astype(np.uint8)
-    sample = HeldSample(pixels, np.zeros((50, 60)))
-    batch = sampler_of(sample).draw(generator())
-    assert batch.image.shape == (4, 3, SIDE, SIDE)
-    assert torch.equal(batch.image, batch.image[:, :1].expand(-1, 3, -1, -1))
-    assert sampler_of(sample, channels=1).draw(generator()).image.shape == (4, 1, SIDE, SIDE)
-
-
 pictures = st.tuples(sizes, sizes, st.sampled_from(["constant", "noise", "section", "sparse"]), st.booleans())
 
 

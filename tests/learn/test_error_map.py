@@ -67,18 +67,6 @@ def test_pixels_that_nobody_annotated_are_left_out():
     assert verdicts(strips((4, 3), (0, 3)), strips((-1, 1), (0, 5))) == {"false": [4]}
 
 
-def test_empty_images():
-    empty = np.zeros((3, 4), np.int32)
-    assert verdicts(empty, empty) == {}
-    assert verdicts(empty[:0], empty[:0]) == {}
-    assert find_errors(empty, empty).found.shape == (0, 2)
-
-
-def test_huge_ids_are_kept():
-    huge = np.array([[2**40, 0, 2**50]])
-    assert find_errors(huge, huge).found.tolist() == [[2**40, 2**40], [2**50, 2**50]]
-
-
 @st.composite
 def label_pairs(draw, lowest_true=0):
     """Label images of few, large, overlapping boxes: merges and splits are common."""

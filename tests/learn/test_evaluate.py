@@ -155,15 +155,6 @@ def test_a_function_is_run_over_samples(samples):
     assert evaluation.groups["tissue", "fluorescence"].f1 == 0
 
 
-def test_a_function_that_gives_no_labels_is_refused(samples):
-    with pytest.raises(ValueError, match=r"a: predicted has shape \(1, 6, 6\)"):
-        evaluate_samples(lambda pixels, _: pixels, samples)
-    with pytest.raises(TypeError, match="predicted is float64"):
-        evaluate_samples(lambda pixels, _: pixels[0].astype(float), samples)
-    with pytest.raises(ValueError, match="samples is empty"):
-        evaluate_samples(without_the_first, ())
-
-
 @pytest.fixture
 def evaluation():
     found, missed = score(labels(1, 2), labels(1, 2)), score(labels(0, 1), labels(1, 1))

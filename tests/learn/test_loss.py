@@ -66,17 +66,6 @@ def test_an_instance_term_is_its_definition(term, reference, case):
     np.testing.assert_allclose(result.item(), reference(*case), atol=1e-4)
 
 
-@given(arrays(np.bool_, st.integers(1, 30)), st.data())
-def test_lovasz_of_whole_errors_is_one_minus_iou(target, data):
-    wrong = data.draw(arrays(np.bool_, target.shape))
-    logits = np.where(wrong, 0, np.where(target, 1, -1)).astype(np.float32)  # an error is 1, else 0
-    found = target ^ wrong
-    union = (found | target).sum()
-    expected = 1 - (found & target).sum() / union if union else 0
-    result = lovasz_hinge(*tensors(logits[None], target[None], np.ones_like(target)[None]))
-    np.testing.assert_allclose(result.item(), expected, atol=1e-5)
-
-
 @terms
 @given(case=windows)
 def test_a_perfect_window_costs_nothing(term, reference, case):  # noqa: ARG001

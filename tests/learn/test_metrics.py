@@ -98,13 +98,6 @@ def test_an_iou_equal_to_the_threshold_matches(threshold):
     assert sum(result.tp) == THRESHOLDS.index(threshold) + 1
 
 
-def test_two_halves_of_an_object_match_it_once():
-    whole, halves = strips((1, 4)), strips((1, 2), (2, 2))
-    split, merged = score(halves, whole), score(whole, halves)
-    assert (split.tp[0], split.fp[0], split.fn[0]) == (1, 1, 0)
-    assert (merged.tp[0], merged.fp[0], merged.fn[0]) == (1, 0, 1)
-
-
 @settings(deadline=None)
 @given(label_pairs())
 def test_aggregated_jaccard_equals_plain_loops(pair):
@@ -162,20 +155,12 @@ def test_huge_ids_beside_pixels_that_nobody_annotated():
 
 @settings(deadline=None)
 @given(label_pairs(lowest_true=-1))
-def test_every_figure_is_a_share(pair):
-    result = score(*pair)
-    for name in FIGURES:
-        assert 0 <= getattr(result, name) <= 1 + 1e-12
-    assert list(result.tp) == sorted(result.tp, reverse=True)
-
-
-@settings(deadline=None)
-@given(label_pairs(lowest_true=-1))
 def test_the_truth_itself_scores_one(pair):
-    _, true = pair
-    result = score(np.maximum(true, 0), true)
+    predicted, true = pair
+    right, result = score(np.maximum(true, 0), true), score(predicted, true)
     for name in FIGURES:
-        assert getattr(result, name) == 1
+        assert getattr(right, name) == 1
+        assert 0 <= getattr(result, name) <= 1 + 1e-12
 
 
 def test_two_empty_images_score_one_and_one_empty_image_scores_nothing():
@@ -202,11 +187,6 @@ def test_an_object_half_on_unknown_pixels_is_still_a_false_positive():
     assert score(strips((1, 4)), true).fp[0] == 1
     assert score(strips((1, 3), (0, 1)), true).fp[0] == 0
     assert score(strips((1, 3), (0, 1)), true).f1 == 1
-
-
-def test_an_object_mostly_on_unknown_pixels_may_still_match():
-    result = score(strips((5, 5)), strips((-1, 3), (1, 2)))
-    assert (result.tp[-1], result.fp[-1], result.fn[-1]) == (1, 0, 0)
 
 
 def test_many_objects_need_little_memory():

@@ -65,13 +65,6 @@ def test_the_search_is_never_worse_and_always_ends(random):
     replace(bright_config(), **best._asdict())  # within the range of settings
 
 
-def test_thresholds_stay_within_their_range():
-    lowest = search(START, lambda t: 1 - sum(t) / 100)
-    replace(bright_config(), **lowest._asdict())
-    highest = search(START, lambda t: math.tanh(sum(t) / 2000))
-    replace(bright_config(), **highest._asdict())
-
-
 @pytest.fixture
 def data(tmp_path):
     """Two images of bright nuclei (the masks) and crumbs of 16 and 12 px that are none; one at 0.25 µm a pixel."""
@@ -162,15 +155,6 @@ def test_weights_stay_the_same_to_the_bit(data, tmp_path, half):
         assert torch.equal(tensor, copy.segmenter.state_dict()[name]), name
     files = [tmp_path / folder / "model.safetensors" for folder in ("start", "better")]
     assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_a_model_is_not_replaced_unless_that_is_wanted(model, data, tmp_path):
-    save_model(bright_segmenter(3), bright_config(3), tmp_path / "better")
-    with pytest.raises(FileExistsError, match="holds a model"):
-        tune(model, find_samples(data), tmp_path / "better", "cpu")
-    assert read_config(tmp_path / "better").channels == 3
-    tune(model, find_samples(data), tmp_path / "better", "cpu", overwrite=True)
-    assert read_config(tmp_path / "better").channels == 1
 
 
 def test_samples_that_say_nothing_are_refused(model, data, tmp_path):

@@ -1,4 +1,4 @@
-"""Areas: regions and masks beside pixels painted by hand, boxes beside points, and what users get wrong."""
+"""Regions and masks, compared with pixels painted by hand, and errors of users."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write_picture(path, pixels):
 # Everything, and regions
 
 
-def test_the_whole_area_is_everything():
+def test_without_region_and_mask_everything_is_inside():
     area = read_area(SHAPE)
     assert held(area).all()
     assert area.holds(np.zeros((0, 2))).shape == (0,)
@@ -114,13 +114,13 @@ def test_a_region_may_be_of_any_whole_numbers(region):
         ((10, -2, 7, 20), "what of it lies in the image is 10,0,6,12"),
     ],
 )
-def test_regions_that_the_image_does_not_hold(region, says):
+def test_regions_outside_the_image_are_refused(region, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         read_area(SHAPE, region)
 
 
 @pytest.mark.parametrize("region", [(1, 2, 3), (1.5, 2, 3, 4), "1,2,3,4", (1, 2, 3, 4, 5)])
-def test_a_region_that_is_no_four_whole_numbers(region):
+def test_a_region_of_other_than_four_whole_numbers_is_refused(region):
     with pytest.raises(TypeError, match="it must be four whole numbers in px: x, y, width, height"):
         read_area(SHAPE, region)
 
@@ -141,13 +141,13 @@ def test_the_union_of_outlines_without_their_holes(tmp_path, name, form):
     assert area.description == {"mask": name, "mask_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def test_one_feature_is_taken_and_the_whole_cell_of_a_cell_with_its_nucleus(tmp_path):
+def test_a_single_feature_counts_and_of_a_cell_its_outer_outline(tmp_path):
     cell = polygon(ring(1, 1, 4, 4)) | {"nucleusGeometry": polygon(ring(2, 2, 1, 1))["geometry"]}
     area = read_area(SHAPE, mask=str(write_geojson(tmp_path / "cell.geojson", cell)))
     np.testing.assert_array_equal(held(area), painted((1, 1, 4, 4)))
 
 
-def test_a_region_and_a_mask_give_what_both_hold(tmp_path):
+def test_region_and_mask_are_intersected(tmp_path):
     path = write_geojson(tmp_path / "a.geojson", [polygon(ring(2, 2, 8, 8)), polygon(ring(14, 0, 2, 12))])
     area = read_area(SHAPE, (0, 5, 9, 7), path)
     np.testing.assert_array_equal(held(area), painted((2, 5, 7, 5)))
@@ -187,7 +187,7 @@ def test_outlines_hold_the_centres_that_are_painted_and_meet_their_boxes(tmp_pat
 
 @pytest.mark.parametrize("name", ["mask.png", "mask.tif", "mask.geojson"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_what_is_not_0_in_a_picture_is_inside(tmp_path, name, dtype):
+def test_nonzero_pixels_of_a_mask_image_are_inside(tmp_path, name, dtype):
     labels = painted((0, 0, 3, 4)).astype(dtype) + painted((9, 5, 7, 7)) * dtype(200)
     written = write_picture(tmp_path / ("a.png" if name.endswith("png") else "a.tif"), labels).rename(tmp_path / name)
     area = read_area(SHAPE, mask=written)
@@ -253,7 +253,7 @@ def test_an_area_can_be_sent_to_another_process(tmp_path):
         np.testing.assert_array_equal(held(area), painted((1, 1, 4, 4)))
 
 
-def test_a_mask_that_is_not_there(tmp_path):
+def test_a_missing_mask_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"mask .*none\.geojson: there is no such file"):
         read_area(SHAPE, mask=tmp_path / "none.geojson")
     with pytest.raises(ValueError, match="is a folder; give a GeoJSON file, or a picture"):
@@ -283,7 +283,7 @@ def test_a_mask_that_is_not_there(tmp_path):
         ("", "is neither GeoJSON nor a picture that can be read as a mask"),
     ],
 )
-def test_outlines_that_are_no_mask_of_the_image(tmp_path, content, says):
+def test_outlines_that_do_not_suit_the_image_are_refused(tmp_path, content, says):
     path = tmp_path / "a.geojson"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=re.escape(says)) as error:
@@ -297,14 +297,14 @@ def test_a_mask_of_which_less_than_half_lies_outside_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(16, 12), (12, 8), (24, 32), (6, 11), (1, 16)])
-def test_a_picture_of_another_shape_is_refused(tmp_path, size):
+def test_a_mask_image_of_another_shape_is_refused(tmp_path, size):
     path = write_picture(tmp_path / "a.png", np.ones(size, np.uint8))
     says = f"is {size[1]} x {size[0]} px (width x height) and the image 16 x 12 px (width x height): a mask must have"
     with pytest.raises(ValueError, match=re.escape(says)):
         read_area(SHAPE, mask=path)
 
 
-def test_pictures_that_are_no_masks(tmp_path):
+def test_unusable_mask_images_are_refused(tmp_path):
     import imagecodecs
 
     with pytest.raises(ValueError, match=r"a\.png is empty: all of its pixels are 0"):

@@ -1,21 +1,25 @@
-"""The engine gives what the segmenter itself gives, on the device asked for."""
+"""The engine equals the plain segmenter; devices and precisions are chosen and checked."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
 from cytoseed.core.model import Segmenter
-from cytoseed.models.weights import Model
-from cytoseed.run.engine import Engine, _as_chosen, choose_device, engine_for
-from cytoseed.settings import ModelConfig
+from cytoseed.models.weights import Model, load_model
+from cytoseed.run.api import describe, segment
+from cytoseed.run.engine import Engine, _full_precision, bfloat16_is_fast, choose_device, engine_for, precision_notice
+from cytoseed.run.slide import Callbacks
+from cytoseed.settings import ModelConfig, SegmentOptions
+from runs import run
 
 CPU = torch.device("cpu")
 
 
 def make_segmenter(targets=("nuclei",)):
-    """Random weights, with statistics of normalisation that folding has to take into account."""
+    """Random weights, with statistics of normalisation layers that matter when they are folded."""
     torch.manual_seed(0)
     segmenter = Segmenter(ModelConfig("tiny", channels=1, targets=targets))
     with torch.no_grad():
@@ -27,7 +31,7 @@ def make_segmenter(targets=("nuclei",)):
     return segmenter.eval()
 
 
-def test_auto_is_a_device_that_is_there():
+def test_auto_is_the_fastest_device_present():
     name = choose_device("auto").type
     if torch.cuda.is_available():
         assert name == "cuda"
@@ -38,13 +42,13 @@ def test_auto_is_a_device_that_is_there():
     assert choose_device("cpu") == CPU
 
 
-def test_an_unknown_device_names_the_known():
+def test_an_unknown_device_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"device is 'tpu'.*auto, cpu, cuda, mps"):
         choose_device("tpu")
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_an_absent_device_names_those_present(name, monkeypatch):
+def test_an_absent_device_is_refused_with_those_present(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ValueError, match=f"device is '{name}'.*it finds cpu"):
@@ -61,7 +65,7 @@ def test_labels_are_int32_of_the_images_size(size, targets):
     assert labels.device == CPU
 
 
-def test_same_objects_as_the_segmenter():
+def test_labels_equal_those_of_the_segmenter():
     segmenter = make_segmenter()
     image = torch.rand(1, 80, 90)
     with torch.inference_mode():
@@ -71,7 +75,7 @@ def test_same_objects_as_the_segmenter():
     assert (found != wanted).float().mean() < 0.01  # folding rounds: a pixel at the threshold may turn
 
 
-def test_the_segmenter_and_the_image_stay_as_they_are():
+def test_segmenter_and_image_are_not_changed():
     segmenter = make_segmenter()
     before = {name: tensor.clone() for name, tensor in segmenter.state_dict().items()}
     image = torch.rand(1, 40, 40)
@@ -83,13 +87,13 @@ def test_the_segmenter_and_the_image_stay_as_they_are():
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_thresholds_decide():
+def test_thresholds_are_applied():
     segmenter = make_segmenter()
     none = segmenter.thresholds._replace(min_size_px=10**6)
     assert Engine(segmenter, CPU).labels(torch.rand(1, 40, 40), none).max() == 0
 
 
-def test_a_callers_autocast_does_not_reach_in():
+def test_a_callers_autocast_has_no_effect():
     segmenter = make_segmenter()
     engine = Engine(segmenter, CPU)
     image = torch.rand(1, 1, 80, 90)
@@ -100,12 +104,12 @@ def test_a_callers_autocast_does_not_reach_in():
         assert torch.equal(engine.labels_of_views(views, segmenter.thresholds), labels)
 
 
-def test_tf32_is_off_and_a_users_other_choices_stay():
+def test_tf32_is_off_and_other_flags_of_the_user_stay():
     cudnn = torch.backends.cudnn
     chosen = ("enabled", "benchmark", "deterministic")
     before = [getattr(cudnn, name) for name in chosen]
     with cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=True):
-        with _as_chosen(torch.device("cuda")):
+        with _full_precision(torch.device("cuda")):
             assert not cudnn.allow_tf32
             assert all(getattr(cudnn, name) for name in chosen)
         assert cudnn.allow_tf32
@@ -113,7 +117,7 @@ def test_tf32_is_off_and_a_users_other_choices_stay():
     assert [getattr(cudnn, name) for name in chosen] == before
 
 
-def test_threads_that_ask_at_once_get_one_engine():
+def test_simultaneous_threads_get_one_engine():
     model = Model(ModelConfig("tiny", channels=1), make_segmenter())
     start = threading.Barrier(4)
 
@@ -126,9 +130,77 @@ def test_threads_that_ask_at_once_get_one_engine():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
-def test_cuda_gives_the_objects_of_the_cpu():
+def test_labels_on_cuda_equal_those_on_the_cpu():
     segmenter = make_segmenter()
     image = torch.rand(1, 200, 300)
     wanted = Engine(segmenter, CPU).labels(image, segmenter.thresholds)
     found = Engine(segmenter, torch.device("cuda")).labels(image, segmenter.thresholds)
     assert (found != wanted).float().mean() < 0.01
+
+
+# bfloat16
+
+
+def test_bfloat16_rounds_only_the_network():
+    model = load_model("nuclei")
+    image = torch.rand(1, 3, 70, 100, generator=torch.Generator().manual_seed(0))
+    exact = Engine(model.segmenter, CPU).views(image)
+    half = Engine(model.segmenter, CPU, "bfloat16").views(image)
+    assert half.dtype == torch.float32
+    difference = (half - exact).abs()
+    assert difference.max() > 1e-4
+    assert difference.mean() < 0.05
+    assert model.segmenter.network.head.weight.dtype == torch.float32
+
+
+def test_each_precision_has_its_own_engine():
+    model = Model(ModelConfig("tiny", channels=1), make_segmenter())
+    assert engine_for(model, CPU) is engine_for(model, CPU, "float32")
+    assert engine_for(model, CPU) is not engine_for(model, CPU, "bfloat16")
+
+
+def test_impossible_precisions_are_refused():
+    for make in (lambda: SegmentOptions(precision="float16"), lambda: Engine(make_segmenter(), CPU, "float16")):
+        with pytest.raises(ValueError, match=r"precision is 'float16'.*float32, bfloat16"):
+            make()
+    with pytest.raises(ValueError, match="device is 'mps': give float32"):
+        Engine(make_segmenter(), torch.device("mps"), "bfloat16")
+
+
+def test_the_precision_belongs_to_the_settings_of_a_result(tmp_path):
+    image, model = np.zeros((40, 50), np.uint8), Model(ModelConfig("tiny", channels=1), make_segmenter())
+    plain = describe(image, model.config)
+    assert plain["precision"] == "float32"
+    assert describe(image, model.config, SegmentOptions(precision="bfloat16")) == {**plain, "precision": "bfloat16"}
+    run(image, tmp_path, model, formats=("table",))
+    with pytest.raises(FileExistsError, match=r'settings.precision: "float32" -> "bfloat16"'):
+        run(image, tmp_path, model, formats=("table",), precision="bfloat16")
+
+
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_a_notice_says_where_bfloat16_is_slow(monkeypatch, tmp_path, is_fast):
+    monkeypatch.setattr("cytoseed.run.engine.bfloat16_is_fast", lambda _: is_fast)
+    image, model = np.zeros((30, 30), np.uint8), Model(ModelConfig("tiny", channels=1), make_segmenter())
+    notices = []
+    calls = Callbacks(notices.append)
+    segment(image, model, precision="bfloat16", callbacks=calls)
+    run(image, tmp_path, model, precision="bfloat16", formats=("table",), callbacks=calls)
+    slow = [text for text in notices if "on CPUs with AMX or AVX-512 BF16; this CPU has no units" in text]
+    assert len(slow) == (0 if is_fast else 2)
+    assert precision_notice("float32", CPU) is None
+
+
+@pytest.mark.parametrize("units", [(), ("amx_tile",), ("avx512_bf16",)])
+def test_bfloat16_is_fast_on_cpus_with_units_for_it(monkeypatch, units):
+    for unit in ("amx_tile", "avx512_bf16"):
+        monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda present=unit in units: present)
+    assert bfloat16_is_fast(CPU) == bool(units)
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_bfloat16_is_fast_on_gpus_with_units_for_it(monkeypatch, present):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: present or including_emulation)
+    assert bfloat16_is_fast(cuda) == present
+    notice = precision_notice("bfloat16", cuda)
+    assert notice is None if present else "this GPU has no units" in str(notice)

@@ -1,4 +1,4 @@
-"""Results at a URL: the files that are made on a disk, byte for byte, whatever happened on the way."""
+"""Results at a URL: the files of a local folder, byte for byte, also after interruptions."""
 
 import botocore.exceptions
 import fsspec
@@ -41,10 +41,10 @@ def command(*parts):
     return CliRunner().invoke(app, [str(part) for part in parts])
 
 
-def test_the_files_are_those_of_a_disk(place, bucket):  # noqa: F811
+def test_files_equal_those_of_a_local_folder(place, bucket):  # noqa: F811
     there = f"{bucket}/deep/results"
     tiled(place, place / "here")
-    run = tiled(place, there)
+    report = tiled(place, there)
     assert report.result is not None
     assert str(report.files[1]) == f"{there}/scene.geojson"
     assert files(there) == files(place / "here")
@@ -54,7 +54,7 @@ def test_the_files_are_those_of_a_disk(place, bucket):  # noqa: F811
         tiled(place, there, seed_threshold=0.6)
 
 
-def test_what_is_replaced_leaves_nothing_behind(place, bucket):  # noqa: F811
+def test_overwriting_removes_the_files_of_the_earlier_run(place, bucket):  # noqa: F811
     tiled(place, bucket, formats=("ngff", "table"))
     before = set(files(bucket))
     tiled(place, bucket, "overwrite", ("ngff",), region=(0, 0, 100, 100))
@@ -64,7 +64,7 @@ def test_what_is_replaced_leaves_nothing_behind(place, bucket):  # noqa: F811
     assert "scene.csv" not in files(bucket)
 
 
-def test_a_run_that_is_stopped_goes_on_from_another_machine(place, bucket, monkeypatch):  # noqa: F811
+def test_a_stopped_run_resumes(place, bucket, monkeypatch):  # noqa: F811
     honest, written = Store.write, []
 
     def write(self, tile, objects):
@@ -89,7 +89,7 @@ def test_a_run_that_is_stopped_goes_on_from_another_machine(place, bucket, monke
     assert files(bucket) == files(place / "here")
 
 
-def test_a_kill_between_two_files_is_seen(place, bucket, monkeypatch):  # noqa: F811
+def test_a_kill_between_two_files_is_noticed(place, bucket, monkeypatch):  # noqa: F811
     tiled(place, bucket)
     with monkeypatch.context() as patch:
         from cytoseed import paths
@@ -127,7 +127,7 @@ def test_shards_in_a_bucket_are_joined(place, bucket):  # noqa: F811
     assert "already there" in command("segment", image, "--output", there, *model, *kinds).output
 
 
-def test_a_bucket_that_takes_no_files_is_told_before_any_work(place, bucket, monkeypatch):  # noqa: F811
+def test_a_read_only_bucket_is_refused_before_the_run(place, bucket, monkeypatch):  # noqa: F811
     honest = s3fs.S3FileSystem._call_s3
 
     def refused(error):
@@ -152,7 +152,7 @@ def test_a_bucket_that_takes_no_files_is_told_before_any_work(place, bucket, mon
             tiled(place, f"{bucket}/a")
 
 
-def test_rights_that_are_lost_on_the_way_leave_a_run_to_resume(place, bucket, monkeypatch):  # noqa: F811
+def test_a_run_that_loses_its_connection_resumes(place, bucket, monkeypatch):  # noqa: F811
     honest, left = s3fs.S3FileSystem._call_s3, [6]
 
     async def call(self, method, *args, **kwargs):
@@ -170,7 +170,7 @@ def test_rights_that_are_lost_on_the_way_leave_a_run_to_resume(place, bucket, mo
     assert files(bucket) == files(place / "here")
 
 
-def test_no_bucket_is_made(place, bucket):  # noqa: F811
+def test_a_missing_bucket_is_not_created(place, bucket):  # noqa: F811
     nowhere = f"{bucket}-nowhere"
     with pytest.raises(FileNotFoundError, match="make the bucket first"):
         tiled(place, nowhere)

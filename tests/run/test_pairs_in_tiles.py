@@ -1,4 +1,4 @@
-"""Nuclei and cells in tiles: the same pairs, ids and pixels as in one pass, down to the files."""
+"""Pairs of nucleus and cell in tiles: the pairs, ids, pixels and files of one pass."""
 
 import json
 
@@ -20,7 +20,7 @@ TARGETS = ("nuclei", "cells")
 
 
 def model_of_pairs():
-    """Nuclei are what is bright in the first channel, cells what is bright in the second."""
+    """Nuclei are bright in the first channel, cells in the second."""
     segmenter = bright_segmenter(2, TARGETS)
     network, fields = segmenter.network, segmenter.field_count
     with torch.no_grad():
@@ -83,7 +83,7 @@ def long_pair():
 @settings(max_examples=8)
 @given(st.integers(0, 999), st.sampled_from([None, 0.4, 0.5]))
 @example(0, None)
-def test_tiles_give_the_pairs_of_the_whole(seed, pixel_size):
+def test_tiles_give_the_pairs_of_one_pass(seed, pixel_size):
     image = scene(seed)
     whole = segment(image, MODEL, pixel_size_um=pixel_size)
     in_tiles = segment(image, MODEL, pixel_size_um=pixel_size, **TILES)
@@ -105,21 +105,21 @@ def test_a_pair_across_tiles_stays_one():
     assert_same_pairs(segment(image, MODEL).labels, labels)
 
 
-def test_of_a_pair_too_large_the_nucleus_is_kept_alone(tmp_path):
+def test_the_nucleus_of_a_cell_beyond_the_margin_is_kept_alone(tmp_path):
     image = np.full((2, 140, 900), 10, np.uint8)
     image[1, 50:60, 50:850] = np.random.default_rng(0).integers(170, 220, (10, 800))
     image[0, 52:58, 400:408] = 200
     image[:, 0, 0], image[:, -1, -1] = 0, 255
-    told = []
-    report = run(image, tmp_path, MODEL, formats=["labels"], callbacks=Callbacks(told.append), **TILES)
+    notices = []
+    report = run(image, tmp_path, MODEL, formats=["labels"], callbacks=Callbacks(notices.append), **TILES)
     labels = report.result.labels_in((0, 0, 140, 900))
     assert report.result.count == labels.max() == 1
     np.testing.assert_array_equal(labels[0] == 1, image[0] == 200)
     assert not labels[1].any()
-    assert any("left out" in text for text in told)
+    assert any("left out" in text for text in notices)
 
 
-def test_a_nucleus_is_wanted_where_its_cell_is():
+def test_a_region_takes_a_nucleus_with_its_cell():
     image = long_pair()
     left, right = segment(image, MODEL, region=(0, 0, 100, 200)), segment(image, MODEL, region=(200, 0, 100, 200))
     assert (left.count, right.count) == (1, 0)
@@ -154,8 +154,8 @@ def test_blocks_and_files_hold_pairs(tmp_path):
     assert len(features) == report.result.count
 
 
-def test_one_target_is_what_it_was():
-    """Of the cells alone nothing changes where no nucleus reaches out of them."""
+def test_cells_alone_equal_the_cells_of_pairs():
+    """Where no nucleus reaches out of its cell, nuclei do not change the cells."""
     image = scene(5)
     image[0][image[1] == 10] = 10
     alone = Model(bright_config(1, ("cells",)), bright_segmenter(1, ("cells",)))

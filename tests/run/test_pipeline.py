@@ -1,4 +1,4 @@
-"""Tiles come out in order, failures alone, and nothing waits for ever."""
+"""Tiles come out in order, failures stay alone, and nothing waits for ever."""
 
 import threading
 
@@ -13,7 +13,7 @@ GRID = Grid(height=64, width=640, core_px=64, margin_px=64, reach_px=0)
 
 
 class FakeProcessor:
-    """A processor whose stages fail where they are told to: {(step, tile): times}."""
+    """A processor whose stages fail as often as `failing` says: {(step, tile): times}."""
 
     def __init__(self, failing=(), error=RuntimeError):
         self.failing = dict(failing)
@@ -73,7 +73,7 @@ def test_no_more_tiles_are_held_than_there_are_stages():
 
 @pytest.mark.parametrize("step", ["read", "fields", "objects"])
 @pytest.mark.parametrize("times", [1, 9])
-def test_what_fails_is_tried_again_and_the_rest_goes_on(step, times):
+def test_a_failed_tile_is_tried_again_and_the_others_continue(step, times):
     processor = FakeProcessor({(step, 3): times})
     made = list(run_tiles(processor, batches(2, 2, 2)))
     assert [one.tile.number for one in made] == list(range(6))
@@ -85,15 +85,15 @@ def test_what_fails_is_tried_again_and_the_rest_goes_on(step, times):
 
 
 def threads_of_a_new_thread() -> int:
-    told = []
-    thread = threading.Thread(target=lambda: told.append(torch.get_num_threads()))
+    counts = []
+    thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
     thread.start()
     thread.join()
-    return told[0]
+    return counts[0]
 
 
-def test_threads_to_come_have_all_cores_again():
-    """What a stage chooses for itself becomes PyTorch's default for new threads."""
+def test_later_threads_have_all_cores_again():
+    """A stage's number of threads becomes PyTorch's default for new threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -103,7 +103,7 @@ def test_threads_to_come_have_all_cores_again():
         torch.set_num_threads(before)
 
 
-def test_giving_up_early_stops_the_threads():
+def test_closing_early_stops_the_threads():
     before = threading.active_count()
     tiles = run_tiles(FakeProcessor(), batches(*[1] * 10))
     next(tiles)
@@ -111,7 +111,7 @@ def test_giving_up_early_stops_the_threads():
     assert threading.active_count() == before
 
 
-def test_a_stage_that_breaks_is_heard_of():
+def test_an_interrupt_in_a_stage_is_raised():
     class Broken(FakeProcessor):
         def read(self, _):
             raise KeyboardInterrupt

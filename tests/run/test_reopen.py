@@ -1,4 +1,4 @@
-"""Stored results of images in files: every format made later is what segmenting would have written."""
+"""Formats written from a stored result equal those that segmenting writes."""
 
 import json
 import os
@@ -12,16 +12,9 @@ import cytoseed
 from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
 from cytoseed.models.weights import Model
-<<<<<<< HEAD
-from cytoseed.results import WRITERS
-from cytoseed.run.reopen import open_result
+from cytoseed.results import WRITERS, open_result
 from cytoseed.run.api import segment
 from runs import run
-=======
-from cytoseed.results import WRITERS, open_result
-from cytoseed.run.segment import segment
-from cytoseed.run.slide import segment_slide
->>>>>>> results
 
 GREY = Model(bright_config(), bright_segmenter())
 FORMATS = [name for name in WRITERS if name not in ("spatialdata", "anndata")]  # slow to import, and tested elsewhere
@@ -58,7 +51,7 @@ SAVES = {"whole": save_whole, "tiles": save_tiles}
 
 
 @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
-def test_conversion_gives_the_bytes_of_segmenting(path, tmp_path, save):
+def test_formats_written_later_have_the_same_bytes(path, tmp_path, save):
     save(path, tmp_path / "at once", FORMATS)
     save(path, tmp_path / "later", ["objects"])
     with cytoseed.open_result(tmp_path / "later" / "scene.objects.zip") as result:
@@ -70,7 +63,7 @@ def test_conversion_gives_the_bytes_of_segmenting(path, tmp_path, save):
 
 
 @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
-def test_overlays_of_large_images_are_the_same_too(tmp_path, save):
+def test_overlays_of_large_images_are_equal(tmp_path, save):
     path = tmp_path / "wide.tif"
     image = np.random.default_rng(0).integers(0, 20, (70, 4500)).astype(np.uint8)
     image[20:40, 100::60] = image[20:40, 110::60] = 200
@@ -84,7 +77,7 @@ def test_overlays_of_large_images_are_the_same_too(tmp_path, save):
 
 
 @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
-def test_the_image_is_found_again_where_it_was_or_beside_the_result(path, tmp_path, monkeypatch, save):
+def test_the_image_is_found_at_its_path_or_beside_the_result(path, tmp_path, monkeypatch, save):
     monkeypatch.chdir(tmp_path)
     save(os.path.relpath(path), tmp_path / "out", ["objects"])
     monkeypatch.chdir("/")
@@ -107,7 +100,7 @@ def test_the_image_is_found_again_where_it_was_or_beside_the_result(path, tmp_pa
 
 
 @pytest.mark.parametrize("save", SAVES.values(), ids=SAVES)
-def test_another_image_of_the_name_is_not_taken_for_it(path, tmp_path, save):
+def test_another_image_of_the_same_name_is_refused(path, tmp_path, save):
     save(path, tmp_path / "out", ["objects"])
     moved = tmp_path / "moved" / "scene.tif"
     moved.parent.mkdir()
@@ -126,7 +119,7 @@ def test_another_image_of_the_name_is_not_taken_for_it(path, tmp_path, save):
         assert result.overview(4096)[0].shape == (1, 340, 300)
 
 
-def test_objects_of_an_array_are_drawn_on_an_array(path, tmp_path):
+def test_a_result_of_an_array_needs_the_array_for_its_overlay(path, tmp_path):
     pixels = open_image(path).read()[0]
     segment(pixels, GREY).save(tmp_path, ["objects", "overlay"])
     before = (tmp_path / "array.overlay.png").read_bytes()
@@ -138,7 +131,7 @@ def test_objects_of_an_array_are_drawn_on_an_array(path, tmp_path):
     assert (tmp_path / "later" / "array.overlay.png").read_bytes() == before
 
 
-def test_a_slide_with_failed_tiles_is_converted_as_it_is(path, tmp_path, monkeypatch):
+def test_a_result_with_failed_tiles_can_be_converted(path, tmp_path, monkeypatch):
     from cytoseed.run.tile import TileProcessor
 
     read = TileProcessor.read
@@ -157,6 +150,6 @@ def test_a_slide_with_failed_tiles_is_converted_as_it_is(path, tmp_path, monkeyp
     assert record["files"] == ["scene.csv", "scene.labels.tif", "scene.objects.zip"]
     monkeypatch.undo()
     run(path, tmp_path / "out", GREY, formats=["objects"], existing="resume", tile_size_px=128)
-    assert not (tmp_path / "out" / "scene.csv").exists(), "it lacks what is there now"
+    assert not (tmp_path / "out" / "scene.csv").exists(), "it lacks the objects of the failed tile"
     with open_result(tmp_path / "out" / "scene.objects.zip") as result:
         assert not result.failed

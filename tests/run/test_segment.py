@@ -1,4 +1,4 @@
-"""From an image of any kind to its objects: what goes in, at which scale, and what is refused."""
+"""Segmentation of small images: inputs, scale, settings and errors."""
 
 import json
 from unittest.mock import Mock
@@ -11,10 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cytoseed
 from bright import bright_config, bright_segmenter
 from cytoseed.images import open_image
-from cytoseed.models.weights import Model, list_models, load_model, save_model
+from cytoseed.models.weights import Model, save_model
 from cytoseed.run.api import describe, segment
 from cytoseed.run.engine import Engine
 from cytoseed.run.slide import Callbacks
@@ -43,7 +42,7 @@ def same_objects(found, truth):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32, np.float32, np.float64, ">u2", bool])
-def test_every_type_gives_the_objects(dtype):
+def test_every_dtype_gives_the_objects(dtype):
     image, truth = scene(dtype, 1 if dtype is bool else 100)
     before = image.copy()
     result = segment(image, GREY)
@@ -53,7 +52,7 @@ def test_every_type_gives_the_objects(dtype):
 
 
 @pytest.mark.parametrize("kind", ["grey", "channels last", "alpha", "channels first"])
-def test_a_colour_model_takes_grey_and_colour(kind):
+def test_a_colour_model_takes_grey_and_colour_images(kind):
     image, truth = scene()
     given_as = {
         "grey": image,
@@ -66,7 +65,7 @@ def test_a_colour_model_takes_grey_and_colour(kind):
     assert result.shape[1:] == image.shape
 
 
-def test_a_path_an_image_and_an_array_are_alike(tmp_path):
+def test_path_image_and_array_give_one_result(tmp_path):
     image, _ = scene()
     path = tmp_path / "scene.tif"
     tifffile.imwrite(path, image)
@@ -75,7 +74,7 @@ def test_a_path_an_image_and_an_array_are_alike(tmp_path):
     assert [result.source for result in results] == [str(path)] * 3 + ["array"]
 
 
-def test_the_channel_that_is_chosen_decides():
+def test_chosen_channels_are_segmented():
     image, truth = scene()
     stack = np.stack([np.zeros_like(image), np.full_like(image, 7), image, image, image])
     assert same_objects(segment(stack, GREY, channels=("2",)).labels, truth)
@@ -93,7 +92,7 @@ def test_channels_may_be_numbers(channels):
     assert same_objects(segment(stack, GREY, channels=channels).labels, truth)
 
 
-def test_too_many_channels_name_the_way_out():
+def test_a_wrong_number_of_channels_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"has 5 channels and model .*takes 1 or 3.*--channels 0.*4 \(channel 4\)"):
         segment(np.zeros((5, 20, 30), np.uint8), RGB)
     with pytest.raises(ValueError, match=r"has 5 channels, 2 are chosen, and model .*takes 1 or 3.*4 \(channel 4\)"):
@@ -157,7 +156,7 @@ def test_objects_that_shrink_away_leave_no_gap():
     assert np.array_equal(np.unique(labels), np.arange(labels.max() + 1))
 
 
-def test_the_files_pixel_size_is_used_and_a_given_one_goes_before_it(tmp_path):
+def test_a_given_pixel_size_or_diameter_outranks_the_files(tmp_path):
     image, _ = scene()
     path = tmp_path / "scene.ome.tif"
     sizes = {"PhysicalSizeX": 1.0, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 1.0, "PhysicalSizeYUnit": "µm"}
@@ -198,19 +197,19 @@ def test_an_absurd_scale_is_refused(settings, message):
 
 @pytest.mark.parametrize("name", ["diameter_px", "pixel_size_um", "mask_threshold"])
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_settings_that_are_no_finite_numbers_are_refused(name, value):
+def test_infinite_settings_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be"):
         segment(scene()[0], GREY, **{name: value})
 
 
 @pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate", "can't allocate memory: you tried to"])
-def test_a_lack_of_memory_is_told(monkeypatch, text):
+def test_a_lack_of_memory_is_a_memory_error(monkeypatch, text):
     monkeypatch.setattr(Engine, "labels_of_views", Mock(side_effect=RuntimeError(text)))
     with pytest.raises(MemoryError, match="not enough memory to segment 120 x 160 px"):
         segment(scene()[0], GREY, pixel_size_um=1.0)
 
 
-def test_another_fault_of_pytorch_is_not_hidden(monkeypatch):
+def test_other_errors_of_pytorch_are_not_changed(monkeypatch):
     monkeypatch.setattr(Engine, "labels_of_views", Mock(side_effect=RuntimeError("mat1 and mat2 cannot be multiplied")))
     with pytest.raises(RuntimeError, match="mat1"):
         segment(scene()[0], GREY)
@@ -223,7 +222,7 @@ def test_an_image_too_large_once_rescaled_is_refused():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_no_numbers_are_refused(value):
+def test_nan_and_infinite_values_are_refused(value):
     image = np.zeros((20, 20), np.float32)
     image[3, 4] = value
     with pytest.raises(ValueError, match="NaN or infinite"):
@@ -235,7 +234,7 @@ def test_values_beyond_float32_are_refused():
         segment(np.array([[0.0, 1e300]]), GREY)
 
 
-def test_an_unknown_setting_names_the_known():
+def test_an_unknown_setting_is_refused_with_a_suggestion():
     with pytest.raises(TypeError, match=r"no setting 'diameter'.*diameter_px"):
         segment(scene()[0], GREY, diameter=17)
 
@@ -245,7 +244,7 @@ def test_an_impossible_setting_is_named():
         segment(scene()[0], GREY, pixel_size_um=-1)
 
 
-def test_settings_go_before_options():
+def test_settings_override_options():
     options = SegmentOptions(min_size_px=10**6, seed_threshold=0.4)
     result = segment(scene()[0], GREY, options, min_size_px=1)
     assert result.count == 3
@@ -274,7 +273,7 @@ def test_a_nucleus_keeps_the_id_of_its_cell_where_labels_shrink():
     assert (cells[nuclei > 0] == nuclei[nuclei > 0]).all()
 
 
-def test_the_description_is_that_of_the_run_and_plain(tmp_path):
+def test_describe_equals_the_settings_of_a_result(tmp_path):
     image, _ = scene()
     options = SegmentOptions(pixel_size_um=0.7, peak_radius_px=6)
     described = describe(image, GREY.config, options)
@@ -289,14 +288,7 @@ def test_the_description_is_that_of_the_run_and_plain(tmp_path):
     assert dict(by_folder, model_sha256="") == described
 
 
-def test_the_package_is_the_door():
-    assert cytoseed.segment is segment
-    assert cytoseed.load_model is load_model
-
-
 def test_the_bundled_model_finds_nuclei():
-    if "nuclei" not in [config.name for config in list_models()]:
-        pytest.skip("the model `nuclei` is not bundled yet")
     rows, columns = np.mgrid[:200, :200]
     image = np.zeros((200, 200))
     for centre in ((50, 50), (60, 140), (150, 90)):

@@ -1,4 +1,4 @@
-"""Shards: together the files of one run; whatever is missing, unfinished or made otherwise is refused."""
+"""Shards together write the files of one run; missing, unfinished and different ones are refused."""
 
 import shutil
 
@@ -60,7 +60,7 @@ def test_more_shards_than_tiles(place):
     assert contents(place / "parts") == contents(place / "one")
 
 
-def test_a_missing_shard_is_named(place):
+def test_missing_shards_are_named(place):
     segment(place, place / "parts", "--shard", "2/3")
     result = run("merge", place / "parts")
     assert result.exit_code == 1
@@ -68,7 +68,7 @@ def test_a_missing_shard_is_named(place):
     assert "--shard 1/3" in result.stderr
 
 
-def test_a_shard_that_was_stopped_goes_on_and_is_not_joined_before(place, monkeypatch):
+def test_a_stopped_shard_is_resumed_before_it_is_joined(place, monkeypatch):
     written = []
     honest = Store.write
 
@@ -95,7 +95,7 @@ def test_a_shard_that_was_stopped_goes_on_and_is_not_joined_before(place, monkey
     assert contents(place / "parts") == contents(place / "one")
 
 
-def test_shards_made_otherwise_are_not_joined(place):
+def test_different_shards_are_not_joined(place):
     segment(place, place / "parts", "--shard", "1/2")
     segment(place, place / "parts", "--shard", "2/2", "--seed-threshold", "0.6")
     result = run("merge", place / "parts")
@@ -107,7 +107,7 @@ def test_shards_made_otherwise_are_not_joined(place):
     assert "in 2 and in 3 parts" in run("merge", place / "parts").stderr
 
 
-def test_a_merge_that_is_stopped_is_begun_anew(place, monkeypatch):
+def test_a_stopped_merge_is_repeated(place, monkeypatch):
     for number in (1, 2):
         segment(place, place / "parts", "--shard", f"{number}/2")
     removed = []
@@ -137,7 +137,7 @@ def test_the_image_may_have_moved(place):
     assert run("merge", place / "parts", "--image", place / "elsewhere" / "scene.tif").exit_code == 0
 
 
-def test_overwriting_by_shards_replaces_what_is_there_only_when_merged(place):
+def test_overwriting_shards_replace_files_only_when_merged(place):
     segment(place, place / "parts", "--seed-threshold", "0.6")
     before = contents(place / "parts")
     assert "made otherwise" in segment(place, place / "parts", "--shard", "1/1").stderr
@@ -165,7 +165,7 @@ def test_small_images_belong_to_one_shard_each(place):
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", "1/3/5"])
-def test_no_shard(place, text):
+def test_impossible_shards_are_refused(place, text):
     result = segment(place, place / "parts", "--shard", text)
     assert result.exit_code == 2
     assert f"shard is '{text}'" in result.stderr
@@ -173,12 +173,12 @@ def test_no_shard(place, text):
 
 
 @given(st.integers(1, 40), st.integers(0, 200))
-def test_shares_are_everything_once_and_even(of, count):
+def test_shares_are_even_and_cover_everything_once(of, count):
     shares = [list(Shard(number, of).share(count)) for number in range(1, of + 1)]
     assert [place for share in shares for place in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @given(st.integers(1, 40), st.integers(1, 200))
-def test_every_small_image_has_one_shard(of, place):
+def test_every_small_image_belongs_to_one_shard(of, place):
     assert sum(Shard(number, of).takes(place) for number in range(1, of + 1)) == 1

@@ -1,4 +1,4 @@
-"""Objects that tiles found, to one labelling: worked examples, and a labelling cut into tiles comes back."""
+"""Stitching: worked examples, and a labelling cut into tiles comes back."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -55,7 +55,7 @@ def kept_of(first, second):
     return by_tile, found
 
 
-def test_what_is_owned_is_kept_and_what_its_owner_found_is_not_kept_twice():
+def test_an_owned_object_is_kept_once():
     near_border = box(10, 120, 10, 20)
     by_tile, found = kept_of(
         made((box(50, 20, 9, 9), 0.9, True), (near_border, 0.8, False)), made((near_border, 0.8, True))
@@ -66,20 +66,20 @@ def test_what_is_owned_is_kept_and_what_its_owner_found_is_not_kept_twice():
     assert found.trimmed == ()
 
 
-def test_an_object_that_two_tiles_own_is_kept_once_the_better_seen_one():
+def test_of_an_object_with_two_owners_the_higher_score_is_kept():
     one, other = box(10, 120, 10, 20), box(10, 120, 10, 19)
     assert kept_of(made((one, 0.8, True)), made((other, 0.9, True)))[0] == [[], [0]]
     assert kept_of(made((one, 0.9, True)), made((other, 0.8, True)))[0] == [[0], []]
     assert kept_of(made((one, 0.8, True)), made((other, 0.8, True)))[0] == [[0], []]
 
 
-def test_an_object_that_nobody_owns_is_kept_once():
+def test_an_object_without_owner_is_kept_once():
     orphan = box(10, 120, 10, 20)
     assert kept_of(made((orphan, 0.8, False)), made((orphan, 0.8, False)))[0] == [[0], []]
     assert kept_of(made(), made((orphan, 0.8, False)))[0] == [[], [0]]
 
 
-def test_an_orphan_mostly_covered_is_not_kept_and_one_little_covered_gives_way():
+def test_an_object_without_owner_is_dropped_or_trimmed_where_it_is_covered():
     orphan = box(10, 120, 10, 20)
     assert kept_of(made((orphan, 0.9, False)), made((box(10, 130, 10, 20), 0.7, True)))[0] == [[], [0]]
     by_tile, found = kept_of(made((orphan, 0.9, False)), made((box(10, 135, 10, 20), 0.7, True)))
@@ -89,7 +89,7 @@ def test_an_orphan_mostly_covered_is_not_kept_and_one_little_covered_gives_way()
     assert trimmed.mask.all()
 
 
-def test_of_two_that_overlap_a_little_the_lower_gives_way_and_stays_one_piece():
+def test_of_two_overlapping_objects_the_lower_score_is_trimmed_to_one_piece():
     tall = box(10, 120, 30, 10)
     across = box(30, 115, 4, 40)  # cuts the tall one in two, the upper part the larger
     by_tile, found = kept_of(made((tall, 0.6, True)), made((across, 0.9, True)))
@@ -104,7 +104,7 @@ def test_an_object_wholly_inside_a_better_one_vanishes():
     assert found.trimmed == ()
 
 
-def test_targets_do_not_meet():
+def test_targets_do_not_compete():
     first = made((box(10, 120, 10, 20), 0.8, True))
     second = made((box(10, 120, 10, 20), 0.9, True))
     second.target[:] = 1
@@ -121,7 +121,7 @@ def numbered(first, second):
     return [[(place, next(ids)) for place in of_tile] for of_tile in by_tile]
 
 
-def test_a_nucleus_has_the_id_of_its_cell_and_the_others_theirs():
+def test_a_nucleus_has_the_id_of_its_cell():
     alone, lone_cell = (box(60, 10, 5, 5), 0.9, True, -1), (box(90, 9, 9, 9), 1, True, -1)
     first = paired(alone, (NUCLEUS, 0.9, True, 2), (CELL, 0.9, True, 1), lone_cell)
     first.target[3] = 1
@@ -129,7 +129,7 @@ def test_a_nucleus_has_the_id_of_its_cell_and_the_others_theirs():
     assert numbered(first, second) == [[(1, 1), (0, 3), (2, 1), (3, 2)], [(0, 4)]]
 
 
-def test_a_pair_that_two_tiles_own_is_kept_once_as_a_pair():
+def test_a_pair_with_two_owners_is_kept_once():
     """By the score of the cell, whatever that of the nucleus is."""
     low, high = ((NUCLEUS, 0.9, True, 1), (CELL, 0.7, True, 0)), ((NUCLEUS, 0.5, True, 1), (CELL, 0.8, True, 0))
     assert numbered(paired(*low), paired(*high)) == [[], [(0, 1), (1, 1)]]
@@ -137,7 +137,7 @@ def test_a_pair_that_two_tiles_own_is_kept_once_as_a_pair():
     assert numbered(paired(*low), paired(*low)) == [[(0, 1), (1, 1)], []]
 
 
-def test_a_pair_goes_before_those_that_are_alone():
+def test_a_pair_wins_over_single_objects():
     """As where one tile sees the cell whole, and another only its nucleus."""
     pair = paired((NUCLEUS, 0.5, True, 1), (CELL, 0.5, True, 0))
     alone = made((NUCLEUS, 0.9, True))
@@ -148,13 +148,13 @@ def test_a_pair_goes_before_those_that_are_alone():
     assert numbered(lone_cell, pair) == [[], [(0, 1), (1, 1)]]
 
 
-def test_a_pair_that_nobody_owns_is_kept_once_as_a_pair():
+def test_a_pair_without_owner_is_kept_once():
     pair = paired((NUCLEUS, 0.9, False, 1), (CELL, 0.7, False, 0))
     assert numbered(pair, pair) == [[(0, 1), (1, 1)], []]
     assert numbered(paired(), pair) == [[], [(0, 1), (1, 1)]]
 
 
-def test_a_nucleus_whose_cell_is_gone_is_alone():
+def test_a_nucleus_may_lose_its_cell():
     pair = paired((NUCLEUS, 0.9, True, 1), (CELL, 0.7, True, 0))
     other = paired((box(60, 140, 6, 6), 0.9, True, 1), (box(9, 117, 16, 22), 0.8, True, 0))
     assert numbered(pair, other) == [[(0, 1)], [(0, 2), (1, 2)]]

@@ -1,4 +1,4 @@
-"""Tiles cover an image, and neighbours are all that can meet."""
+"""Tiles cover an image, and neighbours are all tiles whose objects can meet."""
 
 import numpy as np
 from hypothesis import given

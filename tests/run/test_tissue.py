@@ -1,7 +1,8 @@
-"""Where objects may be, beside where they are; and one normalisation, beside that of all pixels."""
+"""Overview, tissue and normalisation of large images, compared with those computed from all pixels."""
 
 import dataclasses
 import os
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,28 +14,29 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cytoseed.core.prepare import percentiles
-from cytoseed.images import ImageFileError, as_image, open_image
-from cytoseed.images.unmix import unmix
+from cytoseed.images import as_image, open_image
+from cytoseed.images.channels import unmix
+from cytoseed.images.overview import Overview, overview
 from cytoseed.learn.samples import find_samples
-from cytoseed.run import tissue
+from cytoseed.run import survey as normalisation
+from cytoseed.run.area import read_area
 from cytoseed.run.plan import Plan
-from cytoseed.run.tissue import Overview, find_tissue, intensity_range, overview
+from cytoseed.run.survey import find_tissue, intensity_limits
+from cytoseed.run.tiles import single_tile
 
+OVERVIEW = sys.modules["cytoseed.images.overview"]  # `cytoseed.images.overview` is the function
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
-with_data = pytest.mark.skipif(not (DATA / "samples.csv").is_file(), reason="the real images are not here")
+with_data = pytest.mark.skipif(not (DATA / "samples.csv").is_file(), reason="the real images are missing")
 
 
-class Recorded:
-    """Regions of the levels of an image; keeps what was read, and cannot read what lies in `hole_yxhw` of level 0."""
+class RecordingRegions:
+    """Regions of an image's levels; `reads` lists the level and bytes of every read."""
 
-    def __init__(self, levels, hole_yxhw=(0, 0, 0, 0)):
-        self.levels, self.hole, self.reads = levels, hole_yxhw, []
+    def __init__(self, levels):
+        self.levels, self.reads = levels, []
 
     def read(self, box_yxhw, level=0, channels=None):
         top, left, height, width = box_yxhw
-        y, x, h, w = self.hole
-        if level == 0 and top < y + h and y < top + height and left < x + w and x < left + width:
-            raise ImageFileError("slide.svs: is cut short")
         part = self.levels[level][:, top : top + height, left : left + width]
         assert part.shape[1:] == (height, width)
         part = part if channels is None else part[list(channels)]
@@ -42,8 +44,8 @@ class Recorded:
         return part.copy()
 
 
-def opened(*levels, hole_yxhw=(0, 0, 0, 0)):
-    regions = Recorded(levels, hole_yxhw)
+def opened(*levels):
+    regions = RecordingRegions(levels)
     shapes = tuple(level.shape[1:] for level in levels)
     image = dataclasses.replace(
         as_image(np.zeros((17, 17), levels[0].dtype)),
@@ -57,14 +59,15 @@ def opened(*levels, hole_yxhw=(0, 0, 0, 0)):
 def plan_of(image, channels=None, level=0, stain=None):
     chosen = tuple(range(image.shape[0])) if channels is None else channels
     size = image.level_shapes[level]
-    return Plan(chosen, level, size, (1.0, 1.0), size, image.shape[1:], None, {"stain": stain})
+    area, record = read_area(image.shape[1:]), {"stain": stain}
+    return Plan(chosen, level, size, (1.0, 1.0), image.shape[1:], None, single_tile(*size), False, area, record)
 
 
 def noise(shape, mean, width, seed=0):
     return (mean + width * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
-def seen(pixels):
+def overview_of(pixels):
     return Overview(pixels.astype(np.float32), 1.0, np.zeros(pixels.shape[1:], bool))
 
 
@@ -73,10 +76,10 @@ def seen(pixels):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64, bool])
 @pytest.mark.parametrize("room", [1 << 26, 4000])
-def test_without_levels_each_px_is_a_mean_of_the_image(dtype, room, monkeypatch):
-    monkeypatch.setattr(tissue, "_READ_BYTES", room)
-    monkeypatch.setattr(tissue, "_BAND_PX", 7)
-    monkeypatch.setattr(tissue, "_BLOCK_PX", 14)
+def test_overview_pixels_are_means_of_the_image(dtype, room, monkeypatch):
+    monkeypatch.setattr(OVERVIEW, "_READ_BYTES", room)
+    monkeypatch.setattr(OVERVIEW, "_BAND_PX", 7)
+    monkeypatch.setattr(OVERVIEW, "_BLOCK_PX", 14)
     pixels = (np.random.default_rng(0).random((2, 101, 143)) * 250).astype(dtype)
     image, regions = opened(pixels)
     result = overview(regions, image, (1, 0), 21)
@@ -99,7 +102,7 @@ def test_a_small_image_is_its_own_overview():
 
 
 @pytest.mark.parametrize(("largest_px", "level", "step"), [(60, 2, 16), (99, 2, 16), (150, 1, 8), (400, 1, 4)])
-def test_of_a_pyramid_the_coarsest_level_that_is_large_enough_is_read(largest_px, level, step):
+def test_overview_reads_the_coarsest_level_that_is_large_enough(largest_px, level, step):
     levels = [np.full((1, 640 // by, 800 // by), by, np.uint8) for by in (1, 4, 16)]
     image, regions = opened(*levels)
     result = overview(regions, image, (0,), largest_px)
@@ -109,25 +112,7 @@ def test_of_a_pyramid_the_coarsest_level_that_is_large_enough_is_read(largest_px
     assert (result.pixels == (4, 16)[level - 1]).all()
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_is_there(monkeypatch):
-    monkeypatch.setattr(tissue, "_SMALLEST_PX", 20)
-    pixels = np.full((1, 300, 400), 9, np.uint8)
-    image, regions = opened(pixels, hole_yxhw=(200, 0, 100, 400))
-    result = overview(regions, image, (0,), 100)
-    lost = np.zeros((75, 100), bool)
-    lost[50:] = True
-    assert (result.unread >= lost).all()
-    assert result.unread[:45].sum() == 0  # pieces of 20 px, which is 5 here
-    np.testing.assert_array_equal(result.pixels[0], np.where(result.unread, 0, 9))
-
-
-def test_where_nothing_can_be_read_the_reader_says_why():
-    image, regions = opened(np.zeros((1, 90, 90), np.uint8), hole_yxhw=(0, 0, 90, 90))
-    with pytest.raises(ImageFileError, match="is cut short"):
-        overview(regions, image, (0,))
-
-
-def test_values_that_are_no_numbers_are_told_like_what_cannot_be_read():
+def test_areas_with_nan_or_infinite_values_are_marked_as_unread():
     pixels = np.ones((2, 60, 80))
     pixels[0, 5, 6], pixels[1, 30, 40:42], pixels[0, 50, 60] = np.nan, (np.inf, -np.inf), 1e300
     image, regions = opened(pixels)
@@ -139,10 +124,10 @@ def test_values_that_are_no_numbers_are_told_like_what_cannot_be_read():
 # tissue
 
 
-def test_objects_are_tissue_and_what_is_far_from_them_is_not():
+def test_objects_and_their_surroundings_are_tissue():
     pixels = noise((1, 300, 300), 100, 0.5, seed=1)
     pixels[0, 100:115, 200:212] += 60
-    result = find_tissue(seen(pixels), 16)
+    result = find_tissue(overview_of(pixels), 16)
     expected = np.zeros((300, 300), bool)
     expected[84:131, 184:228] = True
     assert (result >= expected).all()
@@ -152,23 +137,23 @@ def test_objects_are_tissue_and_what_is_far_from_them_is_not():
 
 
 @pytest.mark.parametrize("brighter", [60, -60])
-def test_objects_may_be_brighter_or_darker_in_any_channel(brighter):
+def test_brighter_and_darker_objects_in_any_channel_are_tissue(brighter):
     pixels = noise((3, 200, 200), 150, 0.5)
-    pixels[2] = 7  # a channel without anything tells nothing
+    pixels[2] = 7  # an empty channel
     for channel, place in ((0, 50), (1, 140)):
         pixels[channel, place : place + 12, place : place + 12] += brighter
-    result = find_tissue(seen(pixels), 12)
+    result = find_tissue(overview_of(pixels), 12)
     assert result[50:62, 50:62].all()
     assert result[140:152, 140:152].all()
     assert result.mean() < 0.2
 
 
-def test_glass_is_allowed_to_be_uneven_and_dusty():
+def test_uneven_and_dusty_glass_is_background():
     pixels = noise((3, 300, 300), 240, 0.2)
     pixels += np.linspace(0, 4, 300, dtype=np.float32)
     pixels[:, 40, 250] -= 3
     pixels[:, 150:200, 100:150] = noise((3, 50, 50), 150, 20)
-    result = find_tissue(seen(pixels), 12)
+    result = find_tissue(overview_of(pixels), 12)
     assert result[150:200, 100:150].all()
     assert not result[30:50, 240:260].any()
     assert result.mean() < 0.15
@@ -178,7 +163,7 @@ def test_glass_is_allowed_to_be_uneven_and_dusty():
 def test_the_inside_of_large_flat_tissue_is_tissue(background, inside):
     pixels = noise((1, 300, 300), background, 0.2)
     pixels[0, 50:250, 20:220] += inside - background
-    result = find_tissue(seen(pixels), 12)
+    result = find_tissue(overview_of(pixels), 12)
     assert result[50:250, 20:220].all()
     assert result.mean() < 0.65
 
@@ -192,7 +177,7 @@ def test_on_an_uneven_background_single_faint_nuclei_are_found():
     places = [(y, x) for y in range(20, 400, 90) for x in range(20, 400, 90)]
     for y, x in places:
         pixels[0, y : y + 2, x : x + 2] += 30
-    result = find_tissue(seen(pixels), 12)
+    result = find_tissue(overview_of(pixels), 12)
     assert all(result[y : y + 2, x : x + 2].all() for y, x in places)
     assert pixels[0, :3, :3].mean() + 30 < pixels[0, 150, 150]
     assert result.mean() < 0.6
@@ -208,21 +193,21 @@ def test_without_a_discernible_background_everything_is_tissue(kind, margin_px):
         "one px": np.ones((1, 1, 1)),
         "slope": np.linspace(5, 100, 130).repeat(150).reshape(1, 130, 150),
     }[kind]
-    assert find_tissue(seen(pixels), margin_px).all()
+    assert find_tissue(overview_of(pixels), margin_px).all()
 
 
-def test_what_was_not_scanned_is_not_tissue_and_does_not_count_as_background():
+def test_unscanned_areas_are_neither_tissue_nor_background():
     pixels = np.zeros((1, 300, 300), np.float32)
     pixels[:, :200, :200] = noise((1, 200, 200), 100, 0.4)
     pixels[0, 50:65, 50:65] += 50
-    result = find_tissue(seen(pixels), 12)
+    result = find_tissue(overview_of(pixels), 12)
     assert result[50:65, 50:65].all()
     assert not result[230:].any()
     assert not result[100:150, 100:150].any()
-    assert find_tissue(seen(np.zeros((1, 50, 60))), 5).all()  # nothing to tell by
+    assert find_tissue(overview_of(np.zeros((1, 50, 60))), 5).all()
 
 
-def test_what_could_not_be_read_is_tissue():
+def test_unread_areas_are_tissue():
     pixels = noise((1, 200, 200), 100, 0.4)
     pixels[0, 50:65, 50:65] += 50
     unread = np.zeros((200, 200), bool)
@@ -240,9 +225,9 @@ def test_what_could_not_be_read_is_tissue():
     st.sampled_from([0.0, 1.0, 255.0]),
     st.integers(0, 2**16),
 )
-def test_tissue_is_a_mask_of_the_overview_whatever_its_size(height, width, margin_px, value, seed):
+def test_tissue_has_the_size_of_the_overview(height, width, margin_px, value, seed):
     pixels = noise((2, height, width), value, 1, seed)
-    result = find_tissue(seen(pixels), margin_px)
+    result = find_tissue(overview_of(pixels), margin_px)
     assert result.dtype == bool
     assert result.shape == (height, width)
     assert result.any()
@@ -252,7 +237,7 @@ def test_tissue_is_a_mask_of_the_overview_whatever_its_size(height, width, margi
 
 
 def composed(sample, canvas, place=300):
-    """A canvas with a field, one channel or three, and the places of its nuclei."""
+    """A canvas with an image of one channel or three on it, and the (y, x) of its nuclei' pixels."""
     pixels, mask = sample.read()
     height, width = mask.shape
     canvas = np.broadcast_to(canvas, (len(pixels), *canvas.shape[1:])).copy()
@@ -286,8 +271,8 @@ def test_no_annotated_nucleus_of_a_real_image_is_lost(dataset, modality, backgro
 
 @with_data
 @pytest.mark.parametrize("strength", [1.0, 0.1, 0.03])
-def test_single_nuclei_as_faint_as_the_network_sees_are_found(strength):
-    """Cut out of a real field and put on noise, beside a bright field; at 3 % of its brightness one in ten is seen."""
+def test_single_nuclei_that_the_network_barely_finds_are_tissue(strength):
+    """Copies of a real nucleus on noise; at 3 % of its brightness the network finds one in ten."""
     sample = next(one for one in find_samples(DATA, datasets=["dsb2018"]) if one.modality == "fluorescence")
     pixels, mask = sample.read()
     bright = (pixels[0] - np.median(pixels[0][mask == 0])) * (3000 / np.percentile(pixels[0][mask > 0], 95))
@@ -332,16 +317,16 @@ types = st.sampled_from([np.uint8, np.int8, np.uint16, np.int16, np.int32, np.ui
     ),
     st.booleans(),
 )
-def test_the_range_of_a_level_is_that_of_all_its_pixels(pixels, in_pieces):
+def test_limits_of_a_level_are_percentiles_of_all_its_pixels(pixels, in_pieces):
     with pytest.MonkeyPatch.context() as patch:
         if in_pieces:
-            patch.setattr(tissue, "_READ_BYTES", 200)
-            patch.setattr(tissue, "_BAND_PX", 3)
-            patch.setattr(tissue, "_BLOCK_PX", 5)
+            patch.setattr(OVERVIEW, "_READ_BYTES", 200)
+            patch.setattr(OVERVIEW, "_BAND_PX", 3)
+            patch.setattr(OVERVIEW, "_BLOCK_PX", 5)
         if pixels.dtype.kind == "i":
             pixels = pixels - pixels.dtype.type(60)
         image, regions = opened(pixels)
-        found = intensity_range(regions, image, plan_of(image), np.ones((2, 2), bool))
+        found = intensity_limits(regions, image, plan_of(image), np.ones((2, 2), bool))
     expected = percentiles(torch.from_numpy(pixels.astype(np.float32)))
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == np.float32
@@ -349,29 +334,29 @@ def test_the_range_of_a_level_is_that_of_all_its_pixels(pixels, in_pieces):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_where_nearly_all_pixels_are_equal_minimum_and_maximum_count(dtype):
+def test_limits_of_nearly_constant_pixels_are_minimum_and_maximum(dtype):
     pixels = np.full((1, 100, 100), 50, dtype)
     pixels[0, 3, 4:9], pixels[0, 60, 60] = 90, 10
     image, regions = opened(pixels)
-    low, high = intensity_range(regions, image, plan_of(image), np.ones((2, 2), bool))
+    low, high = intensity_limits(regions, image, plan_of(image), np.ones((2, 2), bool))
     assert (low.item(), high.item()) == (10, 90)
 
 
-def test_level_and_channels_are_the_plans():
+def test_limits_use_the_level_and_channels_of_the_plan():
     fine = np.random.default_rng(0).integers(0, 65535, (4, 90, 80), dtype=np.uint16)
     coarse = np.random.default_rng(1).integers(0, 65535, (4, 45, 40), dtype=np.uint16)
     image, regions = opened(fine, coarse)
-    found = intensity_range(regions, image, plan_of(image, (2, 0), level=1), np.ones((2, 2), bool))
+    found = intensity_limits(regions, image, plan_of(image, (2, 0), level=1), np.ones((2, 2), bool))
     expected = percentiles(torch.from_numpy(coarse[[2, 0]].astype(np.int32)))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other.numpy())
 
 
-def test_the_range_of_a_stain_is_that_of_what_it_shows(monkeypatch):
-    monkeypatch.setattr(tissue, "_READ_BYTES", 9000)
+def test_limits_of_a_stain_are_those_of_its_amount(monkeypatch):
+    monkeypatch.setattr(OVERVIEW, "_READ_BYTES", 9000)
     pixels = np.random.default_rng(0).integers(1, 255, (3, 90, 80), dtype=np.uint8)
     image, regions = opened(pixels)
-    low, high = intensity_range(regions, image, plan_of(image, stain="haematoxylin"), np.ones((2, 2), bool))
+    low, high = intensity_limits(regions, image, plan_of(image, stain="haematoxylin"), np.ones((2, 2), bool))
     expected = percentiles(torch.from_numpy(unmix(pixels, "haematoxylin")))
     np.testing.assert_allclose([low, high], expected, rtol=1e-6)
     assert low.shape == (1,)
@@ -379,42 +364,42 @@ def test_the_range_of_a_stain_is_that_of_what_it_shows(monkeypatch):
 
 
 def large(monkeypatch, side=16):
-    monkeypatch.setattr(tissue, "LARGEST_COUNTED_PX", 100)
-    monkeypatch.setattr(tissue, "_SAMPLE_PX", side)
+    monkeypatch.setattr(normalisation, "LARGEST_COUNTED_PX", 100)
+    monkeypatch.setattr(normalisation, "_SAMPLE_PX", side)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_the_range_of_a_large_level_is_that_of_blocks_of_tissue(dtype, monkeypatch):
+def test_limits_of_a_large_level_come_from_blocks_of_tissue(dtype, monkeypatch):
     large(monkeypatch)
     pixels = np.full((1, 1000, 900), 200, dtype)
     pixels[:, 200:600, 100:800] = np.random.default_rng(0).integers(50, 91, (1, 400, 700))
     image, regions = opened(pixels)
     mask = np.zeros((100, 90), bool)
     mask[20:60, 10:80] = True
-    low, high = intensity_range(regions, image, plan_of(image), mask)
+    low, high = intensity_limits(regions, image, plan_of(image), mask)
     assert (low.item(), high.item()) == (50, 90)  # no glass
     assert len(regions.reads) == 64
-    again = intensity_range(regions, image, plan_of(image), mask)
+    again = intensity_limits(regions, image, plan_of(image), mask)
     assert (low, high) == again
 
 
-def test_where_there_is_no_tissue_blocks_of_everything_count(monkeypatch):
+def test_without_tissue_blocks_of_the_whole_level_count(monkeypatch):
     large(monkeypatch)
     pixels = np.arange(200 * 300, dtype=np.float32).reshape(1, 200, 300)
     image, regions = opened(pixels)
-    low, high = intensity_range(regions, image, plan_of(image), np.zeros((20, 30), bool))
+    low, high = intensity_limits(regions, image, plan_of(image), np.zeros((20, 30), bool))
     assert low < 0.1 * pixels.max()
     assert high > 0.9 * pixels.max()
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**16), st.floats(0.02, 1))
 def test_blocks_are_spread_evenly(rows, columns, seed, share):
-    """Each holds about its share of the tissue: cut it by any straight line, and the blocks are cut likewise."""
+    """A line through the middle of the tissue divides the blocks alike."""
     mask = np.random.default_rng(seed).random((rows, columns)) < share
     places = np.argwhere(mask)
     if not len(places):
         return
-    chosen = np.array(tissue._spread(places, 16))
+    chosen = np.array(normalisation._spread(places, 16))
     assert len({tuple(one) for one in chosen.tolist()}) == len(chosen) == min(16, len(places))
     assert mask[tuple(chosen.T)].all()
     for axis in (0, 1):
@@ -426,7 +411,7 @@ def test_blocks_are_spread_evenly(rows, columns, seed, share):
 def test_blocks_lie_in_separate_pieces_of_tissue_by_their_size():
     mask = np.zeros((200, 300), bool)
     mask[10:50, 10:90], mask[150:190, 200:240] = True, True
-    boxes = np.array(tissue._samples(mask, (200 * 512, 300 * 512)))
+    boxes = np.array(normalisation._samples(mask, (200 * 512, 300 * 512)))
     rows, columns = boxes[:, 0] // 512, boxes[:, 1] // 512
     assert mask[rows, columns].all()
     assert len(boxes) == 64
@@ -438,41 +423,28 @@ def test_blocks_lie_in_separate_pieces_of_tissue_by_their_size():
 def test_blocks_at_the_edge_stay_inside():
     for level_yx in ((1300, 700), (100, 513), (512, 512)):
         for shape in ((1, 1), (3, 2), (400, 300)):
-            for y, x, height, width in tissue._samples(np.ones(shape, bool), level_yx):
+            for y, x, height, width in normalisation._samples(np.ones(shape, bool), level_yx):
                 assert y + height <= level_yx[0]
                 assert x + width <= level_yx[1]
                 assert min(height, width) > 0
 
 
-def test_what_cannot_be_read_does_not_count(monkeypatch):
-    monkeypatch.setattr(tissue, "_SMALLEST_PX", 8)
-    pixels = np.random.default_rng(0).integers(0, 100, (2, 200, 200), dtype=np.uint8)
-    pixels[:, 100:] = 255
-    image, regions = opened(pixels, hole_yxhw=(96, 0, 104, 200))
-    for kept in (image, dataclasses.replace(image, dtype=np.dtype(np.uint32))):  # counted, and by value
-        _, high = intensity_range(regions, kept, plan_of(kept), np.ones((2, 2), bool))
-        assert (high == 99).all()
-    nothing, regions = opened(pixels, hole_yxhw=(0, 0, 200, 200))
-    with pytest.raises(ImageFileError, match="is cut short"):
-        intensity_range(regions, nothing, plan_of(nothing), np.ones((2, 2), bool))
-
-
-@pytest.mark.parametrize(("value", "told"), [(np.nan, "NaN or infinite"), (1e300, "values beyond")])
-def test_values_that_cannot_be_computed_with_are_refused(value, told):
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN or infinite"), (1e300, "values beyond")])
+def test_invalid_values_are_refused(value, message):
     pixels = np.zeros((1, 30, 30))
     pixels[0, 5, 6] = value
     image, regions = opened(pixels)
-    with pytest.raises(ValueError, match=told):
-        intensity_range(regions, image, plan_of(image), np.ones((2, 2), bool))
+    with pytest.raises(ValueError, match=message):
+        intensity_limits(regions, image, plan_of(image), np.ones((2, 2), bool))
 
 
 @with_data
-def test_the_range_of_a_real_slide_by_blocks_is_near_that_of_all_pixels(monkeypatch):
+def test_limits_of_a_real_slide_from_blocks_are_close_to_those_of_all_pixels(monkeypatch):
     image = open_image(DATA / "slides" / "CMU-1-Small-Region.svs")
     with image.regions() as regions:
         picture = overview(regions, image, (0, 1, 2))
         mask = find_tissue(picture, 100)
-        exact = intensity_range(regions, image, plan_of(image), mask)
+        exact = intensity_limits(regions, image, plan_of(image), mask)
         large(monkeypatch, side=128)
-        by_blocks = intensity_range(regions, image, plan_of(image), mask)
+        by_blocks = intensity_limits(regions, image, plan_of(image), mask)
     np.testing.assert_allclose(by_blocks, exact, atol=6)

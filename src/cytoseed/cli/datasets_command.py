@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_entry, print_note, progress_bar
 from cytoseed.settings import is_non_commercial
-
-if TYPE_CHECKING:
-    from cytoseed.learn.datasets import PreparedDataset
 
 datasets_app = typer.Typer(
     name="datasets", help="List public data sets, and prepare their downloads for training.", no_args_is_help=True
@@ -53,17 +50,12 @@ def prepare(
             prepared = datasets.prepare(
                 source, downloaded, out, lambda done, total: update(completed=done, total=total)
             )
-        _show(prepared)
-
-
-def _show(prepared: PreparedDataset) -> None:
-    source = prepared.source
-    for split, images in prepared.images.items():
-        typer.echo(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")
-    kept = sum(prepared.images.values()) - prepared.written
-    typer.echo(f"{prepared.written} images written, {kept} there already -> {prepared.folder}")
-    typer.echo(f"licence {source.licence}, from {source.url}")
-    for text in prepared.remarks:
-        print_note(text)
-    if is_non_commercial(source.licence):
-        print_note(f"{source.name} is for non-commercial use, and so are weights that are trained on it")
+        for split, images in prepared.images.items():
+            typer.echo(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")
+        kept = sum(prepared.images.values()) - prepared.written
+        typer.echo(f"{prepared.written} images written, {kept} there already -> {prepared.folder}")
+        typer.echo(f"licence {source.licence}, from {source.url}")
+        for text in prepared.remarks:
+            print_note(text)
+        if is_non_commercial(source.licence):
+            print_note(f"{source.name} is for non-commercial use, and so are weights that are trained on it")

@@ -30,8 +30,14 @@ def evaluate(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.learn.evaluate import evaluate_folders
+        from cytoseed.learn.plots import require_matplotlib
 
-        _check_plots(plot, images)
+        if plot is None and images is not None:
+            raise ValueError(f"images is {str(images)!r}, which is only for the pictures of --plot; give --plot too")
+        if images is not None and not images.is_dir():
+            raise FileNotFoundError(f"images is {str(images)!r}, which is not a folder; give the folder of the images")
+        if plot is not None:
+            require_matplotlib()
         evaluation = evaluate_folders(predicted, true, samples)
     with exit_on_mistake(FAILED):
         typer.echo(evaluation.to_table())
@@ -44,15 +50,3 @@ def evaluate(
 
             for path in write_plots(evaluation, plot, images, worst):
                 typer.echo(path)
-
-
-def _check_plots(folder: Path | None, images: Path | None) -> None:
-    """Refuse plots that cannot be drawn, before scoring."""
-    if folder is None and images is not None:
-        raise ValueError(f"images is {str(images)!r}, which is only for the pictures of --plot; give --plot too")
-    if images is not None and not images.is_dir():
-        raise FileNotFoundError(f"images is {str(images)!r}, which is not a folder; give the folder of the images")
-    if folder is not None:
-        from cytoseed.learn.plots import require_matplotlib
-
-        require_matplotlib()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cytoseed.cli.console import FAILED, exit_on_mistake, print_entry, run_each
-
-if TYPE_CHECKING:
-    from cytoseed.images import Image
 
 
 def models() -> None:
@@ -33,18 +30,12 @@ def _show(path: str) -> bool:
 
     image = open_image(path)
     channels, height, width = image.shape
+    size = image.pixel_size_source
+    if image.pixel_size_yx_um is not None:
+        y, x = image.pixel_size_yx_um
+        size = f"{x:g} µm ({size})" if x == y else f"{x:g} x {y:g} µm, width x height ({size})"
     names = (f"{index} ({name})" for index, name in enumerate(image.channel_names))
-    typer.echo(f"{image.path}")
-    typer.echo(f"  size        {width} x {height} px (width x height)")
-    typer.echo(f"  channels    {channels}: {', '.join(names)}")
-    typer.echo(f"  type        {image.dtype}")
-    typer.echo(f"  pixel size  {_pixel_size(image)}")
+    typer.echo(f"{image.path}\n  size        {width} x {height} px (width x height)")
+    typer.echo(f"  channels    {channels}: {', '.join(names)}\n  type        {image.dtype}")
+    typer.echo(f"  pixel size  {size}")
     return True
-
-
-def _pixel_size(image: Image) -> str:
-    if image.pixel_size_yx_um is None:
-        return image.pixel_size_source
-    height, width = image.pixel_size_yx_um
-    sides = f"{width:g} µm" if height == width else f"{width:g} x {height:g} µm, width x height"
-    return f"{sides} ({image.pixel_size_source})"

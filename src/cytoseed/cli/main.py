@@ -13,10 +13,8 @@ from cytoseed.cli.datasets_command import datasets_app
 from cytoseed.cli.evaluate_command import evaluate
 from cytoseed.cli.export_command import export
 from cytoseed.cli.info_command import info, models
-from cytoseed.cli.merge_command import merge
-from cytoseed.cli.segment_command import demo, segment
-from cytoseed.cli.train_command import train
-from cytoseed.cli.tune_command import tune
+from cytoseed.cli.segment_command import demo, merge, segment
+from cytoseed.cli.train_command import train, tune
 
 app = typer.Typer(
     name="cytoseed",

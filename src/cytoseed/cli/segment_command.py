@@ -1,14 +1,15 @@
-"""`cytoseed segment` and `cytoseed demo`."""
+"""`cytoseed segment`, `cytoseed merge` and `cytoseed demo`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake
+from cytoseed.cli.console import FAILED, MISUSED, Notes, exit_on_mistake, plain_console, run_each
 from cytoseed.cli.flags import FormatsOption, ModelOption, settings_flags
 from cytoseed.settings import SegmentOptions
 
@@ -72,13 +73,11 @@ def segment(
         options = SegmentOptions(**given)
         requests = prepare_requests(model, options, output, formats.split(","), existing, shard)
     with exit_on_mistake(FAILED):
-        if workers is None and not scheduler:
-            segment_images(requests, paths)
-        else:
-            from cytoseed.run.cluster import Cluster
+        from cytoseed.run.cluster import Cluster
 
-            with Cluster(workers, scheduler or None, patience) as cluster:
-                segment_images(requests, paths, cluster)
+        runs_here = workers is None and not scheduler
+        with nullcontext() if runs_here else Cluster(workers, scheduler or None, patience) as cluster:
+            segment_images(requests, paths, cluster)
 
 
 def demo(
@@ -93,3 +92,31 @@ def demo(
         requests = prepare_requests(model, options, output, _FORMATS.split(","), "overwrite")
     with exit_on_mistake(FAILED):
         segment_images(requests, [write_example(output)])
+
+
+def merge(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Output folder of all shards.")],
+    image: Annotated[
+        str | None, typer.Option(help="Location of the image if it has moved; for shards of one image.")
+    ] = None,
+) -> None:
+    """Join the parts made by `cytoseed segment --shard`, and write the files that one run would have written."""
+    with exit_on_mistake(FAILED):
+        from cytoseed.run.shards import find_shards
+        from cytoseed.run.shards import merge as merge_shards
+        from cytoseed.run.slide import Callbacks
+
+        stems = sorted(find_shards(output))
+        if not stems:
+            raise FileNotFoundError(f"no shards in {output!r}; cytoseed segment --shard 1/8 makes one")
+        if image is not None and len(stems) > 1:
+            raise ValueError(f"{output} holds shards of {len(stems)} images; --image is for those of one")
+        console, notes = plain_console(), Notes()
+
+        def work(stem: str) -> bool:
+            run = merge_shards(output, stem, image, Callbacks(lambda text: notes.add(stem, text)))
+            counted = "already there" if run.result is None else f"{run.result.count} {run.result.targets[-1]}"
+            console.print(f"{stem}: {counted} -> {output}")
+            return not run.failures
+
+        run_each(stems, str, work, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -171,8 +172,8 @@ def _require_writable(folder: Path) -> None:
         return require_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(f"output folder {str(folder)!r} cannot be made ({error.strerror}); give another") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"output folder {str(folder)!r} cannot be written to; give another")
-    return None
+        raise OSError(
+            f"output folder {str(folder)!r} cannot be made or written to ({error.strerror}); give another"
+        ) from error

@@ -33,7 +33,7 @@ def make_sample(config: ModelConfig, segment: Segment) -> Sample:
     """Segment the sample image with an exported model."""
     from skimage import data
 
-    from cytoseed.images.unmix import unmix
+    from cytoseed.images.channels import unmix
 
     section = data.immunohistochemistry()
     picture = np.ascontiguousarray(section[_ROWS, _COLUMNS].transpose(2, 0, 1))

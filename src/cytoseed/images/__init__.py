@@ -1,12 +1,10 @@
 """Images: a path, URL or array is opened by `open_image` or `as_image`; pixels are read region by region."""
 
-from cytoseed.images.arrays import check_pixels
 from cytoseed.images.channels import choose_channels
-from cytoseed.images.file_errors import ImageFileError
 from cytoseed.images.image import Image, address
 from cytoseed.images.overview import Overview, overview, thumbnail
-from cytoseed.images.readers import ImageLike, as_image, list_images, open_image
-from cytoseed.images.regions import Box, Regions
+from cytoseed.images.readers import ImageLike, as_image, check_pixels, list_images, open_image
+from cytoseed.images.regions import Box, ImageFileError, Regions
 from cytoseed.images.zarr_reader import is_image_folder
 from cytoseed.paths import cache_folder, is_url
 

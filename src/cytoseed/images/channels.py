@@ -1,68 +1,77 @@
-"""Channels of an image by name or number."""
+"""Channels of an image by name or number, and stains by colour deconvolution (Ruifrok and Johnston 2001)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from operator import index as as_int
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoseed.settings import STAINS
 
 
 def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
     """Indices of channels, in the order given; all for nothing.
 
-    Parameters
-    ----------
-    wanted : str, int, or several of them
-        Each a name, in any case, or a number from 0; a text that is both counts as the name (channels
-        are called "488"), an int is always a number.
-    available : sequence of str
-        Names of the image's channels, in order.
-
-    Raises
-    ------
-    TypeError
-        A channel is neither a text nor an integer.
-    ValueError
-        A channel does not exist, is given twice, or several channels have the name.
+    A channel is a name, in any case, or a number from 0; a text that is both counts as the name (channels are called
+    "488"), an int is always a number. Raises `TypeError` for what is neither, `ValueError` for a channel that does not
+    exist, is given twice, or whose name several have.
     """
     given = (wanted,) if isinstance(wanted, str) or not isinstance(wanted, Iterable) else tuple(wanted)
     if not given:
         return tuple(range(len(available)))
+    names = ", ".join(f"{index} ({name})" for index, name in enumerate(available))
     chosen: list[int] = []
     for one in given:
-        index = _find(one, available)
+        index = _find(one, available, names)
         if index in chosen:
-            raise ValueError(
-                f"channels name {one!r} twice, as {', '.join(map(str, given))}; name each once of {_list(available)}"
-            )
+            raise ValueError(f"channels name {one!r} twice, as {', '.join(map(str, given))}; name each once of {names}")
         chosen.append(index)
     return tuple(chosen)
 
 
-def _find(wanted: str | int, available: Sequence[str]) -> int:
-    if not isinstance(wanted, str):
-        return _number(wanted, available)
-    text = wanted.strip()
-    named = [index for index, name in enumerate(available) if name.casefold() == text.casefold()]
-    if len(named) > 1:
-        raise ValueError(
-            f"channel {wanted!r} is the name of {len(named)} channels; give a number of {_list(available)}"
-        )
-    if named:
-        return named[0]
-    if text.isdecimal() and int(text) < len(available):
-        return int(text)
-    raise ValueError(f"channel {wanted!r} is not in this image; it has {_list(available)}")
-
-
-def _number(wanted: int, available: Sequence[str]) -> int:
-    try:
-        number = as_int(wanted)
-    except TypeError:
-        raise TypeError(f"channel {wanted!r} is neither a name nor a number; give one of {_list(available)}") from None
+def _find(wanted: str | int, available: Sequence[str], names: str) -> int:
+    if isinstance(wanted, str):
+        text = wanted.strip()
+        named = [index for index, name in enumerate(available) if name.casefold() == text.casefold()]
+        if len(named) > 1:
+            raise ValueError(f"channel {wanted!r} is the name of {len(named)} channels; give a number of {names}")
+        if named:
+            return named[0]
+        number = int(text) if text.isdecimal() else -1
+    else:
+        try:
+            number = as_int(wanted)
+        except TypeError:
+            raise TypeError(f"channel {wanted!r} is neither a name nor a number; give one of {names}") from None
     if not 0 <= number < len(available):
-        raise ValueError(f"channel {wanted!r} is not in this image; it has {_list(available)}")
+        raise ValueError(f"channel {wanted!r} is not in this image; it has {names}")
     return number
 
 
-def _list(available: Sequence[str]) -> str:
-    return ", ".join(f"{index} ({name})" for index, name in enumerate(available))
+def check_stain(channels: int, stain: str) -> None:
+    """Raise `ValueError` for an unknown stain, or an image without three channels."""
+    if stain not in STAINS:
+        raise ValueError(f"stain is {stain!r}; it must be one of {', '.join(STAINS)}")
+    if channels != 3:
+        raise ValueError(
+            f"stain is {stain!r} and the image has {channels} channels; stains are told apart by colour, in images "
+            f"with red, green and blue: leave the stain out"
+        )
+
+
+def unmix(pixels: NDArray[Any], stain: str) -> NDArray[np.float32]:
+    """One stain alone, (1,H,W): minus its optical density, so that it is dark where there is much of it.
+
+    `pixels` (3,H,W) are red, green and blue of a brightfield image; integers reach up to their type's range, floats
+    to 1. Stains are those of `settings.STAINS`.
+    """
+    from skimage.color import hed_from_rgb, separate_stains
+
+    check_stain(pixels.shape[0], stain)
+    if pixels.dtype.kind == "f" and float(pixels.max(initial=0)) > 1:
+        raise ValueError(f"the image has floats up to {pixels.max():g}; to tell stains apart, white must be 1")
+    amounts = separate_stains(np.moveaxis(pixels, 0, -1), hed_from_rgb)[..., STAINS.index(stain)]
+    return np.asarray(-amounts[None], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Hashes of well-spread parts of an image, which tell two images apart without reading all of them."""
+"""What a path is and holds: whether it is a Zarr folder, and hashes that tell two images apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
-from cytoseed.images.zarr_store import is_zarr_folder
 from cytoseed.paths import file_name, is_remote, is_web, local_copy, read_bytes, storage_errors
 
 if TYPE_CHECKING:
@@ -18,7 +17,33 @@ _END_BYTES = 1 << 20
 _BLOCK_BYTES = 64 << 10
 _BLOCKS = 256
 _BLOCK_PX = 64
-_METADATA_NAMES = (".zattrs", ".zgroup", ".zarray", ".zmetadata", "zarr.json", "Slidedat.ini")
+ZARR_MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+"""A folder with one of these files is Zarr's."""
+_METADATA_NAMES = (*ZARR_MARKS, ".zmetadata", "Slidedat.ini")
+
+
+def is_zarr_folder(path: Path) -> bool:
+    """Whether a folder is Zarr's; of a bucket that may not be listed, whether it has metadata that can be read."""
+    if is_web(path) and "?" in str(path):  # a signed URL names one file
+        return False
+    for mark in ZARR_MARKS:
+        try:
+            if read_text(path / mark) is not None:
+                return True
+        except PermissionError:
+            if not is_remote(path):
+                raise
+    return False
+
+
+def read_text(path: Path) -> str | None:
+    """Content of a file; None where there is none."""
+    if not is_remote(path) and not path.is_file():
+        return None
+    try:
+        return read_bytes(path).decode()
+    except (FileNotFoundError, IsADirectoryError):
+        return None
 
 
 def path_digest(path: Path) -> tuple[int, str] | None:
@@ -31,11 +56,9 @@ def path_digest(path: Path) -> tuple[int, str] | None:
             except PermissionError:  # a bucket may be read and not be listed
                 return None
         path = local_copy(path, parts_of(path))
-    if path.is_dir():
-        return _add_folder(digest, path), digest.hexdigest()
-    size = _add_file(digest, path)
-    folder = path.with_suffix("")  # MRXS: the file is a picture, the slide is in the folder of its name
-    if (folder / "Slidedat.ini").is_file():
+    size = 0 if path.is_dir() else _add_file(digest, path)
+    folder = path if path.is_dir() else path.with_suffix("")  # MRXS: the slide is in the folder of its name
+    if path.is_dir() or (folder / "Slidedat.ini").is_file():
         size += _add_folder(digest, folder)
     return size, digest.hexdigest()
 
@@ -58,11 +81,9 @@ def _add_file(digest: hashlib._Hash, path: Path) -> int:
     """Add a file's bytes, or a choice of them; return its size."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        if size <= _WHOLE_BYTES:
-            while block := file.read(_END_BYTES):
-                digest.update(block)
-            return size
-        for start, count in _spread_bytes(size):
+        while size <= _WHOLE_BYTES and (block := file.read(_END_BYTES)):
+            digest.update(block)
+        for start, count in _spread_bytes(size) if size > _WHOLE_BYTES else ():
             file.seek(start)
             digest.update(file.read(count))
     return size
@@ -70,8 +91,8 @@ def _add_file(digest: hashlib._Hash, path: Path) -> int:
 
 def _add_folder(digest: hashlib._Hash, folder: Path) -> int:
     """Add names and sizes of all files of a folder, and the content of metadata; return the sum of sizes."""
-    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    return _add_files(digest, folder, {name: file.stat().st_size for name, file in files.items()})
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return _add_files(digest, folder, {file.relative_to(folder).as_posix(): file.stat().st_size for file in files})
 
 
 def _add_remote_folder(digest: hashlib._Hash, folder: Path) -> int:
@@ -91,12 +112,10 @@ def _add_files(digest: hashlib._Hash, folder: Path, sizes: dict[str, int]) -> in
     return sum(sizes.values())
 
 
-def _spread_bytes(size: int) -> Iterator[tuple[int, int]]:
+def _spread_bytes(size: int) -> list[tuple[int, int]]:
     """Start and length of the parts of a large file that count."""
-    yield 0, _END_BYTES
-    yield size - _END_BYTES, _END_BYTES
-    for index in range(_BLOCKS):
-        yield (size - _BLOCK_BYTES) * index // (_BLOCKS - 1), _BLOCK_BYTES
+    blocks = [((size - _BLOCK_BYTES) * index // (_BLOCKS - 1), _BLOCK_BYTES) for index in range(_BLOCKS)]
+    return [(0, _END_BYTES), (size - _END_BYTES, _END_BYTES), *blocks]
 
 
 def _spread_boxes(height: int, width: int) -> Iterator[Box]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.file_errors import ImageFileError, foreign_errors
 from cytoseed.images.identity import path_digest, pixels_digest
-from cytoseed.images.regions import Box, Checked, InMemory, Layout, Regions
+from cytoseed.images.pixel_size import UNKNOWN, PixelSize
+from cytoseed.images.regions import Box, Checked, ImageFileError, Layout, Reader, Regions, Slices, foreign_errors
 from cytoseed.paths import display, file_name, is_remote
 
 RGB_NAMES = ("red", "green", "blue")
@@ -25,10 +25,7 @@ _LARGEST_RATIO = 1.01  # pixels whose sides differ by more than this are not tak
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A 2-D image in a file or an array: its metadata, and access to its pixels.
-
-    Opening reads metadata only; no file stays open.
-    """
+    """A 2-D image in a file or an array: its metadata, and access to its pixels; no file stays open."""
 
     path: Path | None
     """The file, or the folder of an OME-Zarr; a `UPath` for a URL, None for an array given in Python."""
@@ -56,10 +53,7 @@ class Image:
     def pixel_size_um(self) -> float | None:
         """Side of a pixel in µm, the mean of height and width; None where the file states none.
 
-        Raises
-        ------
-        ImageFileError
-            Height and width differ by more than 1 %.
+        Raises `ImageFileError` if height and width differ by more than 1 %.
         """
         if self.pixel_size_yx_um is None:
             return None
@@ -74,17 +68,9 @@ class Image:
 
     @contextmanager
     def regions(self) -> Iterator[Regions]:
-        """Open the image for many reads; it is closed at the end of the `with` block.
+        """Open the image for many reads, also from several threads; it is closed at the end of the `with` block.
 
-        Yields
-        ------
-        Regions
-            Reads regions, also from several threads, until the block ends.
-
-        Raises
-        ------
-        ImageFileError
-            The file cannot be opened, or changed since `open_image`.
+        Raises `ImageFileError` for a file that cannot be opened, or changed since `open_image`.
         """
         with ExitStack() as stack:
             with foreign_errors(self.path):
@@ -98,28 +84,8 @@ class Image:
     def read(self, box_yxhw: Box | None = None, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """Open the image, read a level or a part of it, and close it.
 
-        Parameters
-        ----------
-        box_yxhw : Box, optional
-            Row and column of the first pixel, height and width, in px of the level; by default all of it.
-        level : int, default 0
-            Number of the resolution; 0 is the full one.
-        channels : sequence of int, optional
-            Numbers of the channels, in the order of the result; all by default.
-
-        Returns
-        -------
-        ndarray, shape (C,h,w), of the image's `dtype`
-            Values as stored, C-contiguous, writable.
-
-        Raises
-        ------
-        ImageFileError
-            The file is damaged.
-        ValueError
-            A box outside the level, or a level or channel that does not exist.
-        MemoryError
-            There is not enough memory for the result.
+        The box is all of the level by default. Parameters, result and errors are those of `Regions.read`; without
+        memory for the result, a `MemoryError`.
         """
         if not 0 <= level < len(self.level_shapes):
             raise ValueError(f"level is {level}; the image has {len(self.level_shapes)}, counted from 0")
@@ -128,36 +94,18 @@ class Image:
             return regions.read(box, level, channels)
 
     def in_memory(self) -> Image:
-        """Copy with the pixels of the full resolution in memory, and without other levels.
-
-        Raises
-        ------
-        ImageFileError, MemoryError
-            As `read`.
-        """
-        return replace(self, level_shapes=self.level_shapes[:1], connect=partial(_in_memory, self.read()))
+        """Copy with the pixels of the full resolution in memory, and without other levels; raises what `read` does."""
+        return replace(self, level_shapes=self.level_shapes[:1], connect=Slices((self.read(),), "cyx").opened)
 
     def identity(self) -> Mapping[str, Any]:
-        """Facts that tell whether two inputs are the same image, found without reading a whole slide.
+        """Facts that tell whether two inputs are the same image, found without reading a whole slide, as JSON values.
 
-        Every byte of a file up to 64 MiB counts. Of larger ones the size, the first and last MiB, and 256 blocks of
-        64 KiB spread evenly: a change of single pixels in between is not noticed, unless it changes the size. Of
-        an OME-Zarr the metadata and the names and sizes of all files count: a chunk rewritten at its old size is
-        not noticed. Of a slide in several files only the one given counts, of MRXS also its folder, as for
-        OME-Zarr. A file has the same identity here and at a URL; but of an OME-Zarr whose store cannot be listed,
-        such as a web server, the pixels count, as of an array: up to 256 blocks of 64 x 64 px spread evenly, which
-        are all pixels up to 1024 x 1024. Folders above and times never count.
-
-        Returns
-        -------
-        Mapping
-            JSON values: `name` (`array` for an array), `shape` (C,H,W), `dtype`, `bytes` (of the file; of all files
-            of a folder; of an array's pixels) and `sha256`.
-
-        Raises
-        ------
-        OSError
-            The file no longer exists.
+        `name`, `shape` (C,H,W), `dtype`, `bytes` (of the file, of all files of a folder, of an array) and `sha256`. To
+        this every byte of a file up to 64 MiB counts; of larger ones the size, the first and last MiB, and 256 blocks
+        of 64 KiB spread evenly; of an OME-Zarr the metadata and the names and sizes of all files; of an MRXS also its
+        folder so. A file has the same identity here and at a URL. Of an array, and of an OME-Zarr on a store that
+        lists no files, such as a web server, 256 blocks of 64 x 64 px count: all pixels up to 1024 x 1024. Folders
+        above and times never count.
         """
         return dict(self._identity)
 
@@ -184,10 +132,34 @@ def address(image: Image) -> str:
     return str(image.path) if is_remote(image.path) else os.path.abspath(image.path)
 
 
-def numbered_names(count: int) -> tuple[str, ...]:
-    """Names for channels without names: `channel 0`, `channel 1`, ..."""
-    return tuple(f"channel {index}" for index in range(count))
+def make_image(
+    path: Path | None,
+    layout: Layout,
+    connect: Callable[[], AbstractContextManager[Reader]],
+    names: Sequence[str | None] | None = None,
+    size: PixelSize = UNKNOWN,
+) -> Image:
+    """`Image` of a reader; its channels are numbered where they have no names, or not as many."""
+    numbered = [f"channel {index}" for index in range(layout.shape[0])]
+    if names is None or len(names) != len(numbered):
+        names = numbered
+    return Image(
+        path=path,
+        shape=layout.shape,
+        dtype=layout.dtype,
+        channel_names=tuple(str(own or "").strip() or name for own, name in zip(names, numbered, strict=True)),
+        pixel_size_yx_um=size.yx_um,
+        pixel_size_source=size.source,
+        level_shapes=layout.level_shapes,
+        connect=partial(_unchanged, path, layout, connect),
+    )
 
 
-def _in_memory(pixels: NDArray[Any]) -> AbstractContextManager[Regions]:
-    return nullcontext(InMemory(pixels))
+@contextmanager
+def _unchanged(
+    path: Path | None, layout: Layout, connect: Callable[[], AbstractContextManager[Reader]]
+) -> Iterator[Regions]:
+    """Open a file for reads; refuse it if it changed."""
+    with connect() as reader:
+        layout.require_same(path, reader.layout)
+        yield reader

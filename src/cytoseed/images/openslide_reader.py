@@ -7,7 +7,7 @@ Zeiss, DICOM, ...) go the same way, untested here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.file_errors import foreign_errors
-from cytoseed.images.image import RGB_NAMES, Image
-from cytoseed.images.pixel_size import first_credible
-from cytoseed.images.regions import Box, Layout, Regions
+from cytoseed.images.image import RGB_NAMES, Image, make_image
+from cytoseed.images.pixel_size import first_credible, length_um
+from cytoseed.images.regions import Box, Layout, foreign_errors, paste
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
@@ -27,7 +26,6 @@ GENERIC_TIFF = "generic-tiff"
 """OpenSlide's name for a tiled TIFF of no scanner."""
 
 _BLOCK_PX = 1024
-_WHITE = "FFFFFF"
 
 
 def slide_family(path: Path) -> str | None:
@@ -40,54 +38,37 @@ def slide_family(path: Path) -> str | None:
 
 
 def open_slide(path: Path) -> Image:
-    """Open a slide, with its lower resolutions.
-
-    Areas that were not scanned have the slide's background colour, white where it states none.
-    """
-    import openslide
-
-    with foreign_errors(path), openslide.OpenSlide(path) as slide:
-        layout = _layout(slide)
-        family = slide.properties[openslide.PROPERTY_NAME_VENDOR]
-        sides = [_number(slide.properties.get(f"openslide.mpp-{axis}")) for axis in "yx"]
-    size = first_credible([(f"{family.capitalize()} metadata", (sides[0], sides[1]))])
-    return Image(
-        path=path,
-        shape=layout.shape,
-        dtype=layout.dtype,
-        channel_names=RGB_NAMES,
-        pixel_size_yx_um=size.yx_um,
-        pixel_size_source=size.source,
-        level_shapes=layout.level_shapes,
-        connect=partial(_connect, path, layout),
-    )
+    """Open a slide, with its lower resolutions; areas that were not scanned have its background colour, or white."""
+    with foreign_errors(path), _Slide(path) as slide:
+        found = slide.properties
+    height, width = (length_um(found.get(f"openslide.mpp-{axis}")) for axis in "yx")
+    size = first_credible([(f"{found['openslide.vendor'].capitalize()} metadata", (height, width))])
+    return make_image(path, slide.layout, partial(_Slide, path), RGB_NAMES, size)
 
 
-@contextmanager
-def _connect(path: Path, layout: Layout) -> Iterator[Regions]:
-    """Open the slide for reads; refuse it if it changed."""
-    with closing(_Handles(path)) as handles:
-        with handles.lent() as slide:
-            layout.require_same(path, _layout(slide))
-            downsamples = tuple(slide.level_downsamples)
-            background = slide.properties.get("openslide.background-color", _WHITE)
-        colour = np.frombuffer(bytes.fromhex(background), np.uint8)
-        yield _SlideRegions(handles, layout, downsamples, colour)
+class _Slide(AbstractContextManager["_Slide"]):
+    """An open slide, by one handle per thread that reads at once.
 
-
-class _Handles:
-    """Open handles of one slide, one per thread that reads at once.
-
-    A handle on which one read has failed fails for ever after, so each is used by one thread at a time, and thrown
-    away when a read fails.
+    A handle on which one read has failed fails for ever after: it is thrown away.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._idle: list[OpenSlide] = []
+        with self._lent() as slide:
+            levels = tuple((height, width) for width, height in slide.level_dimensions)
+            self.layout = Layout((3, *levels[0]), np.dtype(np.uint8), levels)
+            self.properties = dict(slide.properties)
+            self._downsamples = tuple(slide.level_downsamples)
+            colour = self.properties.get("openslide.background-color", "FFFFFF")
+            self._background = np.frombuffer(bytes.fromhex(colour), np.uint8)
+
+    def __exit__(self, *_: object) -> None:
+        for slide in self._idle:
+            slide.close()
 
     @contextmanager
-    def lent(self) -> Iterator[OpenSlide]:
+    def _lent(self) -> Iterator[OpenSlide]:
         import openslide
 
         try:
@@ -101,28 +82,12 @@ class _Handles:
             raise
         self._idle.append(slide)
 
-    def close(self) -> None:
-        for slide in self._idle:
-            slide.close()
-
-
-class _SlideRegions:
-    """Regions of an open slide."""
-
-    def __init__(
-        self, handles: _Handles, layout: Layout, downsamples: tuple[float, ...], background: NDArray[np.uint8]
-    ) -> None:
-        self._handles, self._layout, self._downsamples, self._background = handles, layout, downsamples, background
-
     def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
         top, left, height, width = box_yxhw
         result = np.empty((3, height, width), np.uint8)
-        with self._handles.lent() as slide:
+        with self._lent() as slide:
             for block in self._blocks(box_yxhw, level):
-                pixels = np.moveaxis(self._block(slide, block, level), 2, 0)  # (3, h, w)
-                to_rows, from_rows = _overlap(top, height, block[0], block[2])
-                to_columns, from_columns = _overlap(left, width, block[1], block[3])
-                result[:, to_rows, to_columns] = pixels[:, from_rows, from_columns]
+                paste(np.moveaxis(result, 0, 2), self._block(slide, block, level), block[0] - top, block[1] - left)
         return result if channels is None else result[list(channels)]
 
     def _blocks(self, box_yxhw: Box, level: int) -> Iterator[Box]:
@@ -136,7 +101,7 @@ class _SlideRegions:
         first_row, first_column, last_row, last_column = top, left, top + height, left + width
         if not float(self._downsamples[level]).is_integer():
             first_row, first_column = top - top % _BLOCK_PX, left - left % _BLOCK_PX
-            last_row, last_column = self._layout.level_shapes[level]
+            last_row, last_column = self.layout.level_shapes[level]
         for row in range(first_row, top + height, _BLOCK_PX):
             for column in range(first_column, left + width, _BLOCK_PX):
                 yield row, column, min(_BLOCK_PX, last_row - row), min(_BLOCK_PX, last_column - column)
@@ -152,21 +117,3 @@ class _SlideRegions:
         share = alpha.astype(np.uint16)
         blended = rgba[..., :3] * share + self._background * (255 - share)
         return ((blended + 127) // 255).astype(np.uint8)
-
-
-def _layout(slide: OpenSlide) -> Layout:
-    levels = tuple((height, width) for width, height in slide.level_dimensions)
-    return Layout((3, *levels[0]), np.dtype(np.uint8), levels)
-
-
-def _overlap(first: int, length: int, other_first: int, other_length: int) -> tuple[slice, slice]:
-    """Where two stretches of an axis meet, counted in the one and in the other."""
-    start, stop = max(first, other_first), min(first + length, other_first + other_length)
-    return slice(start - first, stop - first), slice(start - other_first, stop - other_first)
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return float("nan")

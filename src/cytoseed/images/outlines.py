@@ -22,14 +22,11 @@ _NUDGE_YX_PX = [[1e-9], [1e-6]]  # moves points off the sides of polygons, also 
 
 
 class Patch(NamedTuple):
-    """Pixels of one object, in a box."""
+    """Pixels of one object: `inside` (h, w) of a box, and row and column of the box's first pixel."""
 
     top: int
-    """Row of the box's first pixel."""
     left: int
-    """Column of the box's first pixel."""
     inside: NDArray[np.bool_]
-    """(h, w) Pixels of the object."""
 
 
 def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Patch:
@@ -49,18 +46,12 @@ def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Pat
     patch = Patch(top, left, np.zeros((bottom - top, right - left), bool))
     if patch.inside.size:
         for rings in polygons:
-            patch.inside[:] |= _crossed_oddly(_sides(rings), patch)
+            patch.inside[:] |= _crossed_oddly(rings, patch)
     return patch
 
 
 class Outlines:
-    """Area in any of many polygons, for points anywhere: the same that `rasterise` draws.
-
-    Parameters
-    ----------
-    polygons : sequence of polygons
-        Each a sequence of rings: `Ring`. Rings within rings are holes.
-    """
+    """Area in any of many polygons, for points anywhere: the same that `rasterise` draws."""
 
     def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
         import shapely
@@ -114,10 +105,7 @@ def is_geojson(path: Path) -> bool:
 def read_features(path: Path) -> list[dict[str, Any]]:
     """Features of a GeoJSON file, plain or compressed by gzip; each has a `geometry` of any kind.
 
-    Raises
-    ------
-    ValueError
-        The file is damaged, no JSON, or holds no features.
+    Raises `ValueError` for a file that is damaged, no JSON, or without features.
     """
     try:
         content = path.read_bytes()
@@ -138,12 +126,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
 def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
     """Polygons of a feature's geometry, each a list of rings: the outer one, then holes.
 
-    `where` names the feature in errors, such as `a.geojson: feature 3`.
-
-    Raises
-    ------
-    ValueError
-        It is no Polygon or MultiPolygon, or its coordinates are no finite numbers in rings.
+    Raises `ValueError`, with `where` as the feature's name, if it is no Polygon or MultiPolygon of finite numbers.
     """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
@@ -161,42 +144,22 @@ def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
     return rings
 
 
-class _Sides(NamedTuple):
-    """Sides of a polygon's rings that are not horizontal."""
-
-    upper: NDArray[np.float64]  # (n, 2): x and y of the end of smaller y
-    lower: NDArray[np.float64]  # (n, 2): of the other end
-    left: NDArray[np.float64]  # (n,): the smaller x
-    right: NDArray[np.float64]  # (n,): the larger x
-
-    def crossing(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """X (n,) where each side crosses its y, which is between its ends: so is x, despite rounding."""
-        run, fall = (self.lower - self.upper).T
-        x: NDArray[np.float64] = self.upper[:, 0] + (y - self.upper[:, 1]) * run / fall
-        return np.clip(x, self.left, self.right)
-
-    def take(self, which: NDArray[Any]) -> _Sides:
-        """Sides chosen by an index or a mask."""
-        return _Sides(self.upper[which], self.lower[which], self.left[which], self.right[which])
-
-
-def _sides(rings: Sequence[Ring]) -> _Sides:
+def _crossed_oddly(rings: Sequence[Ring], patch: Patch) -> NDArray[np.bool_]:
+    """Pixels of a patch to the right of an odd number of crossings of the rings with their row's middle."""
+    height, width = patch.inside.shape
     rings = [ring for ring in rings if len(ring)] or [np.zeros((0, 2))]
     start = np.concatenate(rings)
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     start, end = (ends[start[:, 1] != end[:, 1]] for ends in (start, end))
     upper, lower = np.where((start[:, 1] < end[:, 1])[:, None], [start, end], [end, start])
-    return _Sides(upper, lower, np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0]))
-
-
-def _crossed_oddly(sides: _Sides, patch: Patch) -> NDArray[np.bool_]:
-    """Pixels of a patch to the right of an odd number of crossings of the sides with their row's middle."""
-    height, width = patch.inside.shape
     # x is in px of the image, not of the patch, so that rounding does not depend on the patch
-    first = np.clip(np.ceil(sides.upper[:, 1] - 0.5) - patch.top, 0, height).astype(np.int64)
-    end = np.clip(np.ceil(sides.lower[:, 1] - 0.5) - patch.top, 0, height).astype(np.int64)
-    side, row = _pairs(first, end)
-    x = sides.take(side).crossing((row + patch.top).astype(np.float64) + 0.5)
+    first, last = (
+        np.clip(np.ceil(ends[:, 1] - 0.5) - patch.top, 0, height).astype(np.int64) for ends in (upper, lower)
+    )
+    side, row = _pairs(first, last)
+    (x0, y0), (x1, y1) = upper[side].T, lower[side].T
+    x = x0 + ((row + patch.top).astype(np.float64) + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+    x = np.clip(x, np.minimum(x0, x1), np.maximum(x0, x1))  # despite rounding
     column = np.clip(np.ceil(x - 0.5) - patch.left, 0, width).astype(np.int64)
     crossings = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
     odd: NDArray[np.bool_] = np.cumsum(crossings.reshape(height, width + 1), axis=1)[:, :width] % 2 == 1

@@ -30,9 +30,8 @@ class Overview(NamedTuple):
 def overview(regions: Regions, image: Image, channels: Sequence[int], largest_px: int = 4096) -> Overview:
     """Channels of an open image at low resolution.
 
-    The longer side is at most `largest_px`, and at least half of it where the image is so large: at 4096 px, a slide
-    of 25 mm has pixels of 6 to 12 µm, at which a single nucleus still shows. The coarsest level that is large enough
-    is read; without levels the whole image is, piece by piece.
+    The longer side is at most `largest_px`, and at least half of it where the image is so large (at 4096 px, a slide
+    of 25 mm has pixels of 6 to 12 µm). The coarsest level that is large enough is read, piece by piece.
     """
     shapes = image.level_shapes
     level = _coarsest(shapes, -(-largest_px // 2))

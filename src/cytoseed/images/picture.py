@@ -8,19 +8,17 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.file_errors import ImageFileError, cut_short
-from cytoseed.images.image import RGB_NAMES, Image, numbered_names
-from cytoseed.images.pixel_size import NOT_STATED
-from cytoseed.images.regions import Box, InMemory, Layout, Regions
+from cytoseed.images.image import RGB_NAMES, Image, make_image
+from cytoseed.images.regions import Box, ImageFileError, Layout, Slices, cut_short
 
 # the signature's 8 bytes and the first chunk's length are skipped
 _PNG_HEADER = struct.Struct(">12x4sIIBB")
@@ -40,125 +38,84 @@ def open_png(path: Path) -> Image:
     chunk, width, height, bits, colour = _PNG_HEADER.unpack(header)
     if chunk != b"IHDR" or colour not in _PNG_CHANNELS:
         raise cut_short(path, "it does not begin with a PNG header")
-    return _image(path, _Header(_PNG_CHANNELS[colour], height, width, bits), _decode_png)
+    return _image(path, (_PNG_CHANNELS[colour], height, width), bits, _decode_png)
 
 
 def open_jpeg(path: Path) -> Image:
     """Open a JPEG: grey or RGB. A rotation in its EXIF data is not applied."""
-    data = path.read_bytes()
-    _require_whole_jpeg(path, data)
-    header = _jpeg_header(path, data)
-    if header.channels not in (1, 3):
+    bits, height, width, channels = _jpeg_header(path, path.read_bytes())
+    if channels not in (1, 3):
         raise ImageFileError(
-            f"{path}: is a JPEG of {header.channels} components (CMYK?); cytoseed reads grey and RGB: convert it to RGB"
+            f"{path}: is a JPEG of {channels} components (CMYK?); cytoseed reads grey and RGB: convert it to RGB"
         )
-    return _image(path, header, _decode_jpeg)
+    return _image(path, (channels, height, width), bits, _decode_jpeg)
 
 
-class _Header(NamedTuple):
-    channels: int
-    height: int
-    width: int
-    bits: int
-
-
-def _image(path: Path, header: _Header, decode: Callable[[Path, _Header], NDArray[Any]]) -> Image:
+def _image(path: Path, shape: tuple[int, int, int], bits: int, decode: Callable[[Path], NDArray[Any]]) -> Image:
     """`Image` of a picture. A resolution in it is a printer's: not a pixel size."""
-    if header.height * header.width > _MOST_PX:
+    if shape[1] * shape[2] > _MOST_PX:
         raise ImageFileError(
-            f"{path}: announces {header.height} x {header.width} px (height x width); of PNG and JPEG, which are only "
+            f"{path}: announces {shape[1]} x {shape[2]} px (height x width); of PNG and JPEG, which are only "
             f"read as a whole, at most {_MOST_PX} px are taken: save it as a tiled TIFF or as OME-Zarr"
         )
-    layout = Layout(
-        (header.channels, header.height, header.width),
-        np.dtype(np.uint16 if header.bits > 8 else np.uint8),
-        ((header.height, header.width),),
-    )
-    return Image(
-        path=path,
-        shape=layout.shape,
-        dtype=layout.dtype,
-        channel_names=RGB_NAMES if header.channels == 3 else numbered_names(header.channels),
-        pixel_size_yx_um=None,
-        pixel_size_source=NOT_STATED,
-        level_shapes=layout.level_shapes,
-        connect=partial(_connect, path, layout, partial(decode, path, header)),
-    )
+    layout = Layout(shape, np.dtype(np.uint16 if bits > 8 else np.uint8), (shape[1:],))
+    opened = partial(_Picture, path, layout, decode)
+    return make_image(path, layout, opened, RGB_NAMES if shape[0] == 3 else None)
 
 
-def _connect(path: Path, layout: Layout, decode: Callable[[], NDArray[Any]]) -> AbstractContextManager[Regions]:
-    return nullcontext(_Decoded(path, layout, decode))
-
-
-class _Decoded:
+class _Picture(AbstractContextManager["_Picture"]):
     """Regions of a picture, decoded when the first is read."""
 
-    def __init__(self, path: Path, layout: Layout, decode: Callable[[], NDArray[Any]]) -> None:
-        self._path, self._layout, self._decode = path, layout, decode
-        self._lock = Lock()
+    def __init__(self, path: Path, layout: Layout, decode: Callable[[Path], NDArray[Any]]) -> None:
+        self.layout = layout
+        self._path, self._decode, self._lock = path, decode, Lock()
+        self._whole: Slices | None = None
+
+    def __exit__(self, *_: object) -> None:
+        self._whole = None
 
     def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
         with self._lock:  # two threads must not decode twice
-            whole = self._whole
-        return whole.read(box_yxhw, level, channels)
+            if self._whole is None:
+                decoded = self._decode(self._path)
+                planes = decoded[:, :, None] if decoded.ndim == 2 else decoded
+                whole = Slices((planes[:, :, : self.layout.shape[0]],), "yxc")  # without alpha
+                self.layout.require_same(self._path, whole.layout)
+                self._whole = whole
+        return self._whole.read(box_yxhw, level, channels)
 
-    @cached_property
-    def _whole(self) -> InMemory:
-        pixels = self._decode()
-        self._layout.require_same(self._path, Layout(pixels.shape, pixels.dtype, (pixels.shape[1:],)))
-        return InMemory(pixels)
+
+def _decode_png(path: Path) -> NDArray[Any]:
+    import imagecodecs
+
+    return imagecodecs.png_decode(path.read_bytes())
 
 
-def _jpeg_header(path: Path, data: bytes) -> _Header:
-    """Frame header of a JPEG."""
+def _decode_jpeg(path: Path) -> NDArray[Any]:
+    import imagecodecs
+
+    data = path.read_bytes()
+    _jpeg_header(path, data)  # it may have changed since it was opened
+    return imagecodecs.jpeg_decode(data)
+
+
+def _jpeg_header(path: Path, data: bytes) -> tuple[int, int, int, int]:
+    """Bits, height, width and channels of a JPEG; refuse one that ends before the marker that ends its pixels."""
+    frame: tuple[int, int, int, int] | None = None
     position = 2
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker, length = struct.unpack_from(">xBH", data, position)
-        if marker == 0xFF:
-            position += 1
-        elif marker in _JPEG_FRAMES:
-            bits, height, width, channels = struct.unpack_from(">BHHB", data, position + 4)
-            return _Header(channels, height, width, bits)
-        else:
-            position += 2 + length
-    raise cut_short(path, "it has no frame header")
-
-
-def _require_whole_jpeg(path: Path, data: bytes) -> None:
-    """Refuse a JPEG that ends before the marker that ends its pixels."""
-    position = 2
-    while position + 4 <= len(data):
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _END_OF_IMAGE:
         marker = data[position + 1]
-        if data[position] != 0xFF:
-            break
-        if marker == _END_OF_IMAGE:
-            return
         if marker == 0xFF:  # a marker may be preceded by fill bytes
             position += 1
             continue
+        if marker in _JPEG_FRAMES and position + 10 <= len(data):
+            frame = frame or struct.unpack_from(">BHHB", data, position + 4)
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == _START_OF_SCAN:
             found = _MARKER_AFTER_SCAN.search(data, position)
             position = found.start() if found else len(data)
     if data[position : position + 2] != bytes((0xFF, _END_OF_IMAGE)):
         raise cut_short(path, "its end of image is missing")
-
-
-def _decode_png(path: Path, header: _Header) -> NDArray[Any]:
-    import imagecodecs
-
-    return _channels_first(imagecodecs.png_decode(path.read_bytes()), header)
-
-
-def _decode_jpeg(path: Path, header: _Header) -> NDArray[Any]:
-    import imagecodecs
-
-    data = path.read_bytes()
-    _require_whole_jpeg(path, data)  # it may have changed since it was opened
-    return _channels_first(imagecodecs.jpeg_decode(data), header)
-
-
-def _channels_first(decoded: NDArray[Any], header: _Header) -> NDArray[Any]:
-    """Bring (H,W) or (H,W,S) to (C,H,W) without alpha."""
-    planes = decoded[:, :, None] if decoded.ndim == 2 else decoded
-    return np.moveaxis(planes[:, :, : header.channels], 2, 0)
+    if frame is None:
+        raise cut_short(path, "it has no frame header")
+    return frame

@@ -8,19 +8,20 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-NOT_STATED = "not stated"
-
 _FINEST_UM, _COARSEST_UM = 0.001, 10.0  # 2540 dpi: what is coarser is the resolution of a print, or a wrong unit
-_UM = {
-    **dict.fromkeys(("µm", "μm", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
-    **dict.fromkeys(("m", "meter", "metre"), 1e6),
-    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
-    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
-    **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e4),
-    **dict.fromkeys(("in", "inch", "inches"), 25_400.0),
-    **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),
-    **dict.fromkeys(("Å", "angstrom"), 1e-4),
+_UNITS = {
+    "µm μm um micron microns micrometer micrometre": 1.0,
+    "m meter metre": 1e6,
+    "mm millimeter millimetre": 1e3,
+    "nm nanometer nanometre": 1e-3,
+    "cm centimeter centimetre": 1e4,
+    "in inch inches": 25_400.0,
+    "pm picometer picometre": 1e-6,
+    "Å angstrom": 1e-4,
 }
+_UM = {name: factor for names, factor in _UNITS.items() for name in names.split()}
+_OME_SIDES = ("PhysicalSizeY", "PhysicalSizeX")
+_TAG_SIDES = ("YResolution", "XResolution")
 _TAG_UNITS = {2: "inch", 3: "cm"}
 _APERIO_MPP = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
 
@@ -32,16 +33,19 @@ class PixelSize(NamedTuple):
     source: str
 
 
-def first_credible(statements: Iterable[tuple[str, tuple[float, float] | None]]) -> PixelSize:
-    """First statement (source, (height, width) in µm or None), in order of trust, that a microscope's pixels can have.
+UNKNOWN = PixelSize(None, "not stated")
+
+
+def first_credible(statements: Iterable[tuple[str, tuple[float, float]]]) -> PixelSize:
+    """First statement (source, (height, width) in µm, NaN if unknown), in order of trust, that a microscope can make.
 
     Both sides are believed from 0.001 µm to 10 µm: beyond is a wrong unit, a placeholder, or the 72 to 300 dpi that
     programs write for printers.
     """
     for source, found in statements:
-        if found is not None and all(_FINEST_UM <= side <= _COARSEST_UM for side in found):
+        if all(_FINEST_UM <= side <= _COARSEST_UM for side in found):
             return PixelSize(found, source)
-    return PixelSize(None, NOT_STATED)
+    return UNKNOWN
 
 
 def tiff_pixel_size(tif: Any) -> PixelSize:
@@ -49,85 +53,52 @@ def tiff_pixel_size(tif: Any) -> PixelSize:
     return first_credible(_statements(tif))
 
 
-def in_um(length: float, unit: str) -> float | None:
-    """A length in µm; None where the unit is unknown."""
-    factor = _UM.get(unit)
-    return None if factor is None else length * factor
+def length_um(length: float | str | None, unit: str = "µm") -> float:
+    """A length in µm; NaN where it is no number or the unit is unknown."""
+    try:
+        return float(length or 0) * _UM.get(unit, math.nan)
+    except ValueError:
+        return math.nan
 
 
 def ome_pixels(tif: Any) -> ElementTree.Element | None:
     """Element of OME-XML that describes the first image; None without one that can be read."""
-    if not tif.is_ome:
-        return None
-    try:
-        root = ElementTree.fromstring(tif.ome_metadata)
-    except ElementTree.ParseError:
-        return None
-    return root.find(".//{*}Image/{*}Pixels")
+    root = _xml(tif.ome_metadata) if tif.is_ome else None
+    return None if root is None else root.find(".//{*}Image/{*}Pixels")
 
 
 def perkinelmer_text(page: Any, path: str) -> str:
     """Text in the XML that describes a page of a QPTIFF; empty where there is none."""
+    root = _xml(page.description.lstrip("\ufeff"))
+    return "" if root is None else (root.findtext(path) or "").strip()
+
+
+def _xml(text: str) -> ElementTree.Element | None:
     try:
-        return (ElementTree.fromstring(page.description.lstrip("\ufeff")).findtext(path) or "").strip()
+        return ElementTree.fromstring(text)
     except ElementTree.ParseError:
-        return ""
+        return None
 
 
-def _statements(tif: Any) -> Iterator[tuple[str, tuple[float, float] | None]]:
+def _statements(tif: Any) -> Iterator[tuple[str, tuple[float, float]]]:
     """Every statement of a pixel size in the file, in order of trust."""
-    yield "OME metadata", _of_ome(tif)
-    yield "Aperio metadata", _of_aperio(tif)
-    unit = (tif.imagej_metadata or {}).get("unit", "") if tif.is_imagej else ""
-    yield "ImageJ metadata", _of_resolution(tif, str(unit).replace("\\u00B5", "µ"))
-    tag = tif.pages[0].tags.get("ResolutionUnit")
-    yield "TIFF resolution tags", _of_resolution(tif, _TAG_UNITS.get(int(tag.value), "") if tag else "")
-    yield "PerkinElmer metadata", _of_perkinelmer(tif)
+    page, pixels = tif.pages[0], ome_pixels(tif)
+    if pixels is not None:
+        y, x = (length_um(pixels.get(name), pixels.get(f"{name}Unit", "µm")) for name in _OME_SIDES)
+        yield "OME metadata", (y if pixels.get(_OME_SIDES[0]) else x, x if pixels.get(_OME_SIDES[1]) else y)
+    if tif.is_svs and (found := _APERIO_MPP.search(page.description)):
+        yield "Aperio metadata", (length_um(found[1]),) * 2
+    if tif.is_imagej:
+        unit = str((tif.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
+        yield "ImageJ metadata", _of_resolution(page, unit)
+    tag = page.tags.get("ResolutionUnit")
+    yield "TIFF resolution tags", _of_resolution(page, _TAG_UNITS.get(int(tag.value), "") if tag else "")
+    if tif.is_qpi:
+        yield "PerkinElmer metadata", (length_um(perkinelmer_text(page, "ScanProfile/root/PixelSizeMicrons")),) * 2
 
 
-def _of_ome(tif: Any) -> tuple[float, float] | None:
-    pixels = ome_pixels(tif)
-    if pixels is None:
-        return None
-    x = _ome_length(pixels, "PhysicalSizeX")
-    y = _ome_length(pixels, "PhysicalSizeY")
-    if x is None and y is None:
-        return None
-    return (y if y is not None else x or 0.0, x if x is not None else y or 0.0)
-
-
-def _ome_length(pixels: ElementTree.Element, name: str) -> float | None:
-    """A length in µm; None where it is missing, no number, or in an unknown unit."""
-    try:
-        return in_um(float(pixels.get(name, "")), pixels.get(f"{name}Unit", "µm"))
-    except ValueError:
-        return None
-
-
-def _of_aperio(tif: Any) -> tuple[float, float] | None:
-    found = _APERIO_MPP.search(tif.pages[0].description) if tif.is_svs else None
-    try:
-        return (float(found[1]), float(found[1])) if found else None
-    except ValueError:
-        return None
-
-
-def _of_resolution(tif: Any, unit: str) -> tuple[float, float] | None:
+def _of_resolution(page: Any, unit: str) -> tuple[float, float]:
     """Pixel size by the resolution tags, which count pixels per `unit`."""
-    factor = _UM.get(unit)
-    tags = tif.pages[0].tags
-    if factor is None or "XResolution" not in tags or "YResolution" not in tags:
-        return None
-    height, width = (tags[name].value for name in ("YResolution", "XResolution"))  # numbers of pixels and of units
-    return (
-        factor * height[1] / height[0] if height[0] else math.inf,
-        factor * width[1] / width[0] if width[0] else math.inf,
-    )
-
-
-def _of_perkinelmer(tif: Any) -> tuple[float, float] | None:
-    found = perkinelmer_text(tif.pages[0], "ScanProfile/root/PixelSizeMicrons") if tif.is_qpi else ""
-    try:
-        return (float(found), float(found)) if found else None
-    except ValueError:
-        return None
+    ratios = [page.tags[name].value for name in _TAG_SIDES if name in page.tags]  # numbers of pixels and of units
+    sides = [length_um(units / px if px else math.inf, unit) for px, units in ratios]
+    return (sides[0], sides[1]) if len(sides) == 2 else (math.nan, math.nan)

@@ -10,21 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from cytoseed.images.arrays import image_of
-from cytoseed.images.file_errors import CutFileError, ImageFileError
-from cytoseed.images.identity import parts_of
-from cytoseed.images.image import Image
+from cytoseed.images.identity import is_zarr_folder, parts_of
+from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.openslide_reader import GENERIC_TIFF, open_slide, slide_family
 from cytoseed.images.picture import open_jpeg, open_png
-from cytoseed.images.regions import Layout, Regions
+from cytoseed.images.regions import CutFileError, ImageFileError, Layout, Regions, Slices
 from cytoseed.images.tiff import open_tiff, other_files, suits_openslide
 from cytoseed.images.zarr_reader import is_image_folder, open_zarr
-from cytoseed.images.zarr_store import is_zarr_folder
 from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, storage_errors
 
 ImageLike = str | os.PathLike[str] | Image | ArrayLike
@@ -37,6 +36,8 @@ _COLLAPSED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 _REQUESTS = 16
 _DICOM, _DICOM_AT = b"DICM", 128
 _VMS = b"[Virtual"
+_COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
+_MANY = 16  # more channels than this, over a last axis of no more than this: the axes are in another order
 
 
 def as_image(image: ImageLike) -> Image:
@@ -44,7 +45,80 @@ def as_image(image: ImageLike) -> Image:
     if isinstance(image, Image):
         return image
     is_path = isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options")  # a UPath is no PathLike
-    return open_image(cast(Any, image)) if is_path else image_of(cast(Any, image))
+    return open_image(cast(Any, image)) if is_path else _image_of(cast(Any, image))
+
+
+def _image_of(array: ArrayLike) -> Image:
+    """Array as an `Image`; its pixels are neither read nor copied, and must not change while the image is in use.
+
+    Taken are, for any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB and RGBA, whose
+    alpha is dropped; (C,H,W), everything else of three axes. An array of Dask or Zarr, or a memory map, is read region
+    by region. Raises `TypeError` for other types and `ValueError` for other or ambiguous axes.
+    """
+    source: Any = array if _is_lazy(array) else np.asarray(array)
+    axes = _axes(tuple(source.shape), source.dtype)
+    is_rgb = axes == "yxc"
+    reader = Slices((source,), axes, 3 if is_rgb else None)
+    return make_image(None, reader.layout, reader.opened, RGB_NAMES if is_rgb else None)
+
+
+def check_pixels(pixels: NDArray[Any]) -> None:
+    """Raise `ValueError` for pixels (C,H,W) without any px, or with values that are NaN or infinite."""
+    if 0 in pixels.shape:
+        raise ValueError(f"image has shape {pixels.shape} (C,H,W), so no pixels; every axis must be 1 or more")
+    if pixels.dtype.kind != "f":
+        return
+    finite = np.isfinite(pixels)
+    bad = finite.size - int(np.count_nonzero(finite))
+    if bad:
+        channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
+        raise ValueError(
+            f"image has {bad} value{'s' * (bad > 1)} that {'are' if bad > 1 else 'is'} NaN or infinite, the "
+            f"first in channel {channel}, row {row}, column {column}; every value must be "
+            f"a finite number: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
+        )
+
+
+def _axes(shape: tuple[int, ...], dtype: Any) -> str:
+    """Axes by the shape: `yx`, `yxc` or `cyx`; refuse shapes that are ambiguous."""
+    if np.dtype(dtype).kind not in "buif":
+        raise TypeError(
+            f"image has values of type {dtype}; allowed are booleans, integers and real numbers: "
+            f"convert it first, for example with image.astype('float32')"
+        )
+    if not all(isinstance(size, Integral) for size in shape):
+        raise ValueError(f"image has shape {shape}; its size must be known: in Dask, array.compute_chunk_sizes()")
+    if len(shape) == 2:
+        return "yx"
+    if len(shape) != 3:
+        raise ValueError(
+            f"image has shape {shape}; allowed are (H,W), (H,W,3), (H,W,4) and (C,H,W): "
+            f"give one 2-D plane, or a projection such as stack.max(axis=0)"
+        )
+    if shape[2] in _COLOURS:
+        if shape[0] in _COLOURS:
+            raise ValueError(
+                f"image has shape {shape}, which can be read as (C,H,W) and as (H,W,C); "
+                f"save it as a TIFF whose axes are named and give its path, or pad it by a pixel"
+            )
+        return "yxc"
+    if min(shape[:2]) > _MANY >= shape[2]:
+        raise ValueError(
+            f"image has shape {shape}, where the channels seem to come last; "
+            f"they go first, (C,H,W): np.moveaxis(image, -1, 0)"
+        )
+    return "cyx"
+
+
+def _is_lazy(array: Any) -> bool:
+    """Whether an object can be read slice by slice like a NumPy array."""
+    if not all(hasattr(array, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
+        return False
+    try:
+        np.dtype(array.dtype)
+    except TypeError:  # a type that NumPy does not know, as PyTorch's
+        return False
+    return True
 
 
 def open_image(path: str | os.PathLike[str]) -> Image:
@@ -59,60 +133,30 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     lookup tables, which only colour a grey image, do not), and values are as stored: neither rotated by EXIF nor
     inverted where white is 0.
 
-    A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path. Of an
-    OME-Zarr only what is read is fetched; any other file is copied to this machine first: see `cache_folder`.
-    Credentials and options are those of fsspec, from its environment and configuration.
+    A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path, as a
+    str or a `UPath` of universal-pathlib. Of an OME-Zarr only what is read is fetched; any other file is copied to
+    this machine first: see `cache_folder`. Credentials and options are those of fsspec.
 
-    Parameters
-    ----------
-    path : str or path
-        The file or folder; a URL as a str, or a `UPath` of universal-pathlib.
-
-    Returns
-    -------
-    Image
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    OSError
-        Of a URL: a `PermissionError`, `TimeoutError` or `ConnectionError`, or no room for a copy.
-    ModuleNotFoundError
-        A package is not installed that the URL needs.
-    ImageFileError
-        A `ValueError`: a folder that is no OME-Zarr, an empty, cut or damaged file, a format that is not read, a
-        picture that is too large, or a stack of planes.
+    Raises `FileNotFoundError`; of a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
+    the package that it needs; and `ImageFileError`, a `ValueError`, for a folder that is no OME-Zarr, an empty, cut or
+    damaged file, a format that is not read, a picture that is too large, or a stack of planes.
     """
     place = as_path(path)
-    if is_remote(place):
-        return _open_remote_folder(place) if _is_remote_folder(place) else _open_copy(place)
-    return _open_local(place)
+    if not is_remote(place):
+        return _open_local(place)
+    if not _is_remote_folder(place):
+        return _open_copy(place)
+    if is_zarr_folder(place):
+        return open_zarr(place)
+    raise ImageFileError(f"{display(place)}: is a folder; give the URL of one image")
 
 
 def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
-    """URLs of the images that a URL names: itself, or those directly in the folder that it names.
+    """URLs of the images that a URL names, by name.
 
-    Parameters
-    ----------
-    url : str
-        Of an image, of a folder, or with `*` in its last part, such as `s3://bucket/folder/*.svs`. By HTTP, a folder is
-        what its server's page about it links to.
-    is_picture : callable
-        Decides by the name of a file in a folder.
-
-    Returns
-    -------
-    list of str
-        By name: files for which `is_picture` is true, and OME-Zarr folders; no hidden ones. The given URL, where it
-        names a file or an OME-Zarr.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is neither a file nor a folder.
-    OSError
-        The store does not answer, or does not allow it.
+    The URL is of an image, of a folder, or has `*` in its last part, such as `s3://bucket/folder/*.svs`. Of a folder
+    (by HTTP: of what its server's page about it links to) all OME-Zarr are taken, and files whose name `is_picture`
+    accepts; no hidden ones. Raises `OSError` if there is nothing, or the store does not answer or allow it.
     """
     path: Any = as_path(url)
     name = file_name(path)
@@ -130,15 +174,10 @@ def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
 
 def _listed(folder: Any, matches: Callable[[str], bool], is_picture: Callable[[str], bool]) -> list[str]:
     with storage_errors(folder):
-        entries = folder.fs.ls(folder.path, detail=True)
-    root = folder.path.strip("/")
-    kinds: dict[str, str] = {}
-    for entry in entries:
-        path = entry["name"].strip("/")
-        name = path.rpartition("/")[2]
-        if path != root and name and not name.startswith(".") and matches(name):
-            kinds[name] = entry["type"]
-    names = sorted(kinds)
+        entries = {entry["name"].strip("/"): entry["type"] for entry in folder.fs.ls(folder.path, detail=True)}
+    entries.pop(folder.path.strip("/"), None)
+    kinds = {path.rpartition("/")[2]: kind for path, kind in sorted(entries.items())}
+    names = [name for name in sorted(kinds) if name and not name.startswith(".") and matches(name)]
 
     def is_wanted(name: str) -> bool:
         return is_image_folder(folder / name) if kinds[name] == "directory" else is_picture(name)
@@ -164,12 +203,6 @@ def _is_remote_folder(path: Path) -> bool:
     return info["type"] == "directory" or (is_page and is_zarr_folder(path))
 
 
-def _open_remote_folder(path: Path) -> Image:
-    if is_zarr_folder(path):
-        return open_zarr(path)
-    raise ImageFileError(f"{display(path)}: is a folder; give the URL of one image")
-
-
 def _open_copy(path: Path) -> Image:
     """Open the local copy of a remote file, with the files beside it that belong to it."""
     parts = parts_of(path)
@@ -189,8 +222,7 @@ def _open_copy(path: Path) -> Image:
             parts = (*parts, *others)
             copy = local_copy(path, parts)
         image = _open_local(copy)
-    layout = Layout(image.shape, image.dtype, image.level_shapes)
-    return replace(image, path=path, connect=partial(_connect_copy, path, parts, copy, layout))
+    return replace(image, path=path, connect=partial(_connect_copy, path, parts, copy, _layout(image)))
 
 
 @contextmanager
@@ -200,9 +232,13 @@ def _connect_copy(path: Path, parts: tuple[str, ...], copy: Path, layout: Layout
         copy = local_copy(path, parts)
     with _named(copy, path):
         image = _open_local(copy)
-        layout.require_same(path, Layout(image.shape, image.dtype, image.level_shapes))
+        layout.require_same(path, _layout(image))
         with image.connect() as regions:
             yield regions
+
+
+def _layout(image: Image) -> Layout:
+    return Layout(image.shape, image.dtype, image.level_shapes)
 
 
 @contextmanager
@@ -244,16 +280,13 @@ def _open_local(path: Path) -> Image:
 
 
 def _open_any_tiff(path: Path) -> Image:
-    """Choose between OpenSlide and tifffile.
-
-    OpenSlide goes first where it knows the scanner, for it knows how its tiles lie; but it takes every image for 8-bit
-    RGB, and believes printers' resolutions.
-    """
+    """Open with OpenSlide if it knows the scanner, and the image is 8-bit RGB, which it takes all for."""
     family = slide_family(path)
     if family == _NDPI:
         return open_slide(path)
-    if not family:
-        _refuse_vsi(path)
+    inside = path.parent / f"_{path.stem}_"
+    if not family and inside.is_dir() and next(inside.rglob("*.ets"), None) is not None:
+        raise _only_overview(path)
     try:
         image = open_tiff(path)
     except CutFileError:
@@ -288,13 +321,6 @@ def _open_any_jpeg(path: Path) -> Image:
     return open_slide(path)
 
 
-def _refuse_vsi(path: Path) -> None:
-    """Refuse a TIFF that is only the overview of a slide of Olympus."""
-    name = f"_{path.stem}_"
-    if (path.parent / name).is_dir() and next((path.parent / name).rglob("*.ets"), None) is not None:
-        raise _only_overview(path)
-
-
 def _only_overview(path: Path) -> ImageFileError:
     name = f"_{PurePosixPath(file_name(path)).stem}_"
     return ImageFileError(
@@ -303,9 +329,8 @@ def _only_overview(path: Path) -> ImageFileError:
     )
 
 
-_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[Path], Image]], ...] = (
+_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[Path], Image]], ...] = (  # name, first bytes, function
     ("TIFF (plain, ImageJ, OME, QPTIFF, Aperio SVS)", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _open_any_tiff),
     ("PNG", (b"\x89PNG\r\n\x1a\n",), open_png),
     ("JPEG", (b"\xff\xd8\xff",), _open_any_jpeg),
 )
-"""Formats: their name, the first bytes of their files, and the function that opens them."""

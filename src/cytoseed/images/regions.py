@@ -1,8 +1,9 @@
-"""Regions of an opened image: the interface of every reader, and the checks in front of it."""
+"""Regions of an opened image: the interface of every reader, the checks in front of it, and errors of files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import index as as_int
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,38 +11,58 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.file_errors import ImageFileError, foreign_errors, name_of
+from cytoseed.paths import display
 
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
+
+
+class ImageFileError(ValueError):
+    """A file that cannot be taken as an image; the message names the file, the cause and what to do."""
+
+
+class CutFileError(ImageFileError):
+    """A file that lacks a part."""
+
+
+def cut_short(path: Path | None, what: str) -> CutFileError:
+    """Error for a file that lacks a part; `what` says in words which."""
+    return CutFileError(f"{name_of(path)}: is cut short or damaged ({what}); copy or export it again")
+
+
+def name_of(path: Path | None) -> str:
+    """Name of an image in messages."""
+    return "image" if path is None else display(path)
+
+
+@contextmanager
+def foreign_errors(path: Path | None) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged file into an `ImageFileError` that names the file.
+
+    Memory errors, errors of the file system, and errors of a Python array (`path` is None) pass through.
+    """
+    try:
+        yield
+    except (ImageFileError, MemoryError, OSError):
+        raise
+    except Exception as error:  # decoders raise RuntimeError, struct.error, KeyError, ... on damaged files
+        if path is None:
+            raise
+        raise ImageFileError(
+            f"{name_of(path)}: cannot be read ({type(error).__name__}: {error}); "
+            f"the file is damaged, cut short or of an unusual kind: copy or export it again"
+        ) from error
 
 
 class Regions(Protocol):
     """Access to any part of an image, open for many reads."""
 
     def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Read a region of one level; may be called from several threads.
+        """Read a region (C,h,w) of one level: values as stored, C-contiguous, writable. May be called from any thread.
 
-        Parameters
-        ----------
-        box_yxhw : Box
-            In px of the level; it must lie inside it.
-        level : int, default 0
-            Number of the resolution; 0 is the full one.
-        channels : sequence of int, optional
-            Numbers of the channels, in the order of the result; all by default.
-
-        Returns
-        -------
-        ndarray, shape (C,h,w), of the image's `dtype`
-            Values as stored, C-contiguous, writable.
-
-        Raises
-        ------
-        ValueError
-            A box outside the level, or a level or channel that does not exist.
-        ImageFileError
-            A `ValueError`: the file lacks the bytes, or they are damaged. Other regions can still be read.
+        `box_yxhw` is in px of the level, inside it; `channels` are numbers, in the order of the result, all by default.
+        Raises `ValueError` for a box outside, or a level or channel that does not exist; `ImageFileError` where the
+        file lacks the bytes, or they are damaged. Other regions can still be read.
         """
         ...
 
@@ -49,14 +70,11 @@ class Regions(Protocol):
 class Layout(NamedTuple):
     """Shape and type of an image's pixels."""
 
-    shape: tuple[int, int, int]
-    """Channels, height, width (C,H,W)."""
-    dtype: np.dtype[Any]
-    """Type of the pixels, in the machine's byte order."""
-    level_shapes: tuple[tuple[int, int], ...]
-    """Height and width of each resolution, full resolution first."""
+    shape: tuple[int, int, int]  # (C,H,W)
+    dtype: np.dtype[Any]  # in the machine's byte order
+    level_shapes: tuple[tuple[int, int], ...]  # height and width of each resolution, full resolution first
 
-    def require_same(self, path: Path, found: Layout) -> None:
+    def require_same(self, path: Path | None, found: Layout) -> None:
         """Refuse a file that changed since it was opened."""
         if found != self:
             raise ImageFileError(
@@ -66,12 +84,17 @@ class Layout(NamedTuple):
             )
 
 
+class Reader(Regions, Protocol):
+    """An open file or array; `read` is only called with boxes, levels and channels that exist."""
+
+    layout: Layout
+
+
 class Checked:
     """A reader's regions behind the checks that all readers share."""
 
     def __init__(self, path: Path | None, layout: Layout, reader: Regions) -> None:
-        self._path = path
-        self._layout = layout
+        self._path, self._layout = path, layout
         self._reader: Regions | None = reader
 
     def close(self) -> None:
@@ -82,7 +105,10 @@ class Checked:
         """Read a region of one level; see `Regions.read`."""
         if self._reader is None:
             raise ValueError(f"{name_of(self._path)}: a region is read after `regions` ended; read it inside")
-        chosen = self._channels(channels)
+        count = self._layout.shape[0]
+        chosen = tuple(range(count)) if channels is None else tuple(as_int(channel) for channel in channels)
+        if not all(0 <= channel < count for channel in chosen) or (channels is not None and not chosen):
+            raise ValueError(f"channels is {chosen}; each must be from 0 to {count - 1}, and there must be one")
         box = self._box(box_yxhw, level)
         shape = (len(chosen), *box[2:])
         if 0 in shape:
@@ -95,15 +121,6 @@ class Checked:
                 f"gives {pixels.shape} and {pixels.dtype}; it is damaged or was changed: open or export it again"
             )
         return np.require(pixels, requirements=["C", "W"])
-
-    def _channels(self, channels: Sequence[int] | None) -> tuple[int, ...]:
-        available = self._layout.shape[0]
-        if channels is None:
-            return tuple(range(available))
-        chosen = tuple(as_int(channel) for channel in channels)
-        if not chosen or not all(0 <= channel < available for channel in chosen):
-            raise ValueError(f"channels is {chosen}; each must be from 0 to {available - 1}, and there must be one")
-        return chosen
 
     def _box(self, box_yxhw: Box, level: int) -> Box:
         levels = self._layout.level_shapes
@@ -118,8 +135,40 @@ class Checked:
         return top, left, height, width
 
 
-def channel_runs(channels: Sequence[int]) -> Iterator[slice]:
-    """Consecutive channels as slices, in order: each can be read at once."""
+class Slices:
+    """Regions of arrays that have slices, one array per level; axes other than `c`, `y` and `x` are 1 long."""
+
+    def __init__(self, arrays: Sequence[Any], axes: Sequence[str], channels: int | None = None) -> None:
+        self._arrays, self._axes = arrays, axes
+        shapes = [dict(zip(axes, map(int, array.shape), strict=True)) for array in arrays]
+        levels = tuple((shape["y"], shape["x"]) for shape in shapes)
+        dtype = np.dtype(arrays[0].dtype).newbyteorder("=")
+        self.layout = Layout((channels or shapes[0].get("c", 1), *levels[0]), dtype, levels)
+
+    def opened(self) -> AbstractContextManager[Slices]:
+        """Itself; there is nothing to close."""
+        return nullcontext(self)
+
+    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        """Copy a region; see `Regions.read`. Neighbouring channels are read at once."""
+        top, left, height, width = box_yxhw
+        chosen = range(self.layout.shape[0]) if channels is None else channels
+        place: dict[str, int | slice] = dict.fromkeys(self._axes, 0)
+        place |= {"y": slice(top, top + height), "x": slice(left, left + width)}
+        kept = [axis for axis in self._axes if axis in ("c", "y", "x")]
+        result = np.empty((len(chosen), height, width), self.layout.dtype)
+        first = 0
+        for run in _runs(chosen) if "c" in kept else [slice(0, len(chosen))]:
+            place |= {"c": run} if "c" in kept else {}
+            part = np.asarray(self._arrays[level][tuple(place[axis] for axis in self._axes)])
+            count = run.stop - run.start
+            result[first : first + count] = part.transpose([kept.index(axis) for axis in "cyx" if axis in kept])
+            first += count
+        return result
+
+
+def _runs(channels: Sequence[int]) -> Iterator[slice]:
+    """Consecutive channels as slices, in order."""
     first = 0
     for place in range(1, len(channels) + 1):
         if place == len(channels) or channels[place] != channels[place - 1] + 1:
@@ -127,14 +176,8 @@ def channel_runs(channels: Sequence[int]) -> Iterator[slice]:
             first = place
 
 
-class InMemory:
-    """Regions of pixels (C,H,W) in memory; they are not copied."""
-
-    def __init__(self, pixels: NDArray[Any]) -> None:
-        self._pixels = pixels
-
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:  # noqa: ARG002
-        """Copy a region; see `Regions.read`. There is one level."""
-        top, left, height, width = box_yxhw
-        part = self._pixels[:, top : top + height, left : left + width]
-        return np.array(part) if channels is None else part[list(channels)]
+def paste(result: NDArray[Any], block: NDArray[Any], top: int, left: int) -> None:
+    """Copy a block (rows, columns, samples) to its place in another, which may be partly outside."""
+    rows = slice(max(top, 0), min(top + block.shape[0], result.shape[0]))
+    columns = slice(max(left, 0), min(left + block.shape[1], result.shape[1]))
+    result[rows, columns] = block[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.file_errors import ImageFileError, cut_short, foreign_errors
-from cytoseed.images.image import RGB_NAMES, Image, numbered_names
+from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_pixel_size
-from cytoseed.images.regions import Box, Layout, Regions
-from cytoseed.images.tiff_pages import require_all_pages
+from cytoseed.images.regions import Box, ImageFileError, Layout, cut_short, foreign_errors
 from cytoseed.images.tiff_segments import Plane, Store, planes_of
 
 _REMEDY_STACK = "give one plane, or a projection (in Fiji Image > Stacks > Z Project; in Python stack.max(axis=0))"
@@ -33,40 +32,27 @@ _UNCONVERTED = (1, 5, 8, 32773, 32946)  # compressions under which YCbCr stays Y
 _LONGEST_PX = 1 << 31
 _LEAST_TILE_BYTES, _LARGEST_TILE_BYTES = 1 << 10, 1 << 28
 
+_FIRST_PRIVATE_TAG = 32768
+_SUB_IFDS = 330
+_POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of a tag that can hold offsets: LONG, IFD, LONG8, IFD8
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
 
 def open_tiff(path: Path) -> Image:
-    """Open the first image of a TIFF, with its lower resolutions.
-
-    Raises
-    ------
-    ImageFileError
-        The file is cut short or damaged, or its first image lacks planes, is a stack in z, in time or along an axis of
-        unknown meaning, or has colours that are neither grey, RGB nor a palette.
-    """
+    """Open the first image of a TIFF, with its lower resolutions; refuse cut files and what is no 2-D image."""
     with foreign_errors(path), _opened(path) as tiff:
-        names, size = _names(tiff), tiff_pixel_size(tiff.tif)
-        return Image(
-            path=path,
-            shape=tiff.layout.shape,
-            dtype=tiff.layout.dtype,
-            channel_names=names,
-            pixel_size_yx_um=size.yx_um,
-            pixel_size_source=size.source,
-            level_shapes=tiff.layout.level_shapes,
-            connect=partial(_connect, path, tiff.layout),
-        )
+        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), tiff_pixel_size(tiff.tif))
 
 
 def suits_openslide(path: Path) -> bool:
     """Whether OpenSlide reads a TIFF without loss and without harm.
 
     It takes everything for RGB of 8 bits, the right way up, and does not look at what OME-TIFF and ImageJ's say. It
-    fails on tiles below 1 KiB, and ends the whole program where a damaged file states absurd sizes.
+    fails on tiles below 1 KiB and on uncompressed ones that are no multiple of it, and ends the whole program where a
+    damaged file states absurd sizes.
     """
-    import tifffile
-
     try:
-        with foreign_errors(path), _quiet(), tifffile.TiffFile(path) as tif:
+        with foreign_errors(path), _tifffile(path) as tif:
             page = tif.pages.first
             colours = page.photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3 and page.dtype == np.uint8
             upright = page.tags.valueof("Orientation", 1) == 1
@@ -76,12 +62,24 @@ def suits_openslide(path: Path) -> bool:
         return False
 
 
+def _is_sound(page: Any) -> bool:
+    """Whether a page and its tiles are of a possible size."""
+    if not all(isinstance(side, int) and 0 < side < _LONGEST_PX for side in (page.imagewidth, page.imagelength)):
+        return False
+    tile = (page.tags.valueof("TileWidth"), page.tags.valueof("TileLength"))
+    if tile == (None, None):
+        return True
+    if not all(isinstance(side, int) and side > 0 for side in tile):
+        return False
+    count = tile[0] * tile[1]
+    fits: bool = page.compression != 1 or count * (3 if page.planarconfig == 1 else 1) % _LEAST_TILE_BYTES == 0
+    return fits and _LEAST_TILE_BYTES <= 3 * count <= _LARGEST_TILE_BYTES
+
+
 def other_files(path: Path) -> tuple[str, ...]:
     """Names of further files beside an OME-TIFF with planes of its first image; none for other files."""
-    import tifffile
-
     try:
-        with foreign_errors(path), _quiet(), tifffile.TiffFile(path) as tif:
+        with foreign_errors(path), _tifffile(path) as tif:
             pixels = ome_pixels(tif)
             if pixels is None:
                 return ()
@@ -94,33 +92,24 @@ def other_files(path: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def _connect(path: Path, layout: Layout) -> Iterator[Regions]:
-    """Open the file for reads; refuse it if it changed."""
-    with _opened(path) as tiff:
-        layout.require_same(path, tiff.layout)
-        yield tiff
+def _tifffile(path: Path) -> Iterator[Any]:
+    """Open `TiffFile`, whose remarks on unusual files would be printed where its logger has no handler."""
+    import tifffile
+
+    logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        with tifffile.TiffFile(path) as tif:
+            yield tif
+    finally:
+        logger.removeHandler(handler)
 
 
-def _is_sound(page: Any) -> bool:
-    """Whether a page and its tiles are of a possible size."""
-    if not all(isinstance(side, int) and 0 < side < _LONGEST_PX for side in (page.imagewidth, page.imagelength)):
-        return False
-    tile = (page.tags.valueof("TileWidth"), page.tags.valueof("TileLength"))
-    if tile == (None, None):
-        return True
-    return all(isinstance(side, int) and side > 0 for side in tile) and (
-        _LEAST_TILE_BYTES <= 3 * tile[0] * tile[1] <= _LARGEST_TILE_BYTES
-    )
-
-
-class _Axes(NamedTuple):
-    """Meaning of the stored axes."""
-
-    channels: int  # those kept: alpha comes last and is left out
-    height: int
-    width: int
-    is_rgb: bool
-    palette: bool
+@contextmanager
+def _opened(path: Path) -> Iterator[_Tiff]:
+    require_all_pages(path)
+    with _tifffile(path) as tif, closing(Store(path)) as store:
+        yield _Tiff(path, tif, store)
 
 
 class _Tiff:
@@ -134,15 +123,25 @@ class _Tiff:
             )
         series = tif.series[0]
         _require_all_planes(path, tif, series)
+        page = series.keyframe
+        _require_known_values(path, series, page)
+        samples = _channel_count(path, series)
+        # ImageJ writes its lookup tables as a palette: they colour a grey image and are no part of it
+        palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome)
+        has_alpha = samples > 1 and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA  # comes last
         self.tif, self.series = tif, series
-        self.axes = _find_axes(path, series, tif)
-        levels = [series, *(level for level in series.levels[1:] if _fits(level, series))]
+        self.is_rgb = palette or (page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
+        colours = page.colormap if palette else None  # (3, values) of 16 bits; some programs write 8
+        self._colours = None if colours is None else (colours >> (8 * (colours.max() > 255))).astype(np.uint8)
+        kind = (series.axes, series.dtype)  # a lower resolution of another, or without all its pages, is left out
+        lower = [level for level in series.levels[1:] if (level.axes, level.dtype) == kind and _has_all_pages(level)]
+        levels = [series, *lower]
         self._levels: list[tuple[Plane, ...]] = [planes_of(level, store) for level in levels]
-        self._colours = _palette(series.keyframe) if self.axes.palette else None
+        shapes = [dict(zip(level.axes, map(int, level.shape), strict=True)) for level in levels]
         self.layout = Layout(
-            (self.axes.channels, self.axes.height, self.axes.width),
-            np.dtype(np.uint8) if self.axes.palette else series.dtype.newbyteorder("="),
-            tuple((_length(level, "Y"), _length(level, "X")) for level in levels),
+            (3 if self.is_rgb else samples - has_alpha, shapes[0]["Y"], shapes[0]["X"]),
+            np.dtype(np.uint8) if palette else series.dtype.newbyteorder("="),
+            tuple((shape["Y"], shape["X"]) for shape in shapes),
         )
         for number, planes in enumerate(self._levels):
             if not all(plane.is_whole for plane in planes):
@@ -150,7 +149,7 @@ class _Tiff:
 
     def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """Read a region; see `Regions.read`. Only planes with a chosen channel are read."""
-        chosen = range(self.axes.channels) if channels is None else channels
+        chosen = range(self.layout.shape[0]) if channels is None else channels
         planes = self._levels[level]
         if self._colours is not None:
             shown: NDArray[Any] = np.take(self._colours[list(chosen)], planes[0].read(box_yxhw)[0], axis=1)
@@ -165,26 +164,6 @@ class _Tiff:
                     result[place] = pixels[chosen[place] - first]
             first += plane.samples
         return result
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[_Tiff]:
-    import tifffile
-
-    require_all_pages(path)
-    with _quiet(), tifffile.TiffFile(path) as tif, closing(Store(path)) as store:
-        yield _Tiff(path, tif, store)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep tifffile's remarks on unusual files from being printed where its logger has no handler."""
-    logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def _require_all_planes(path: Path, tif: Any, series: Any) -> None:
@@ -204,30 +183,20 @@ def _has_all_pages(series: Any) -> bool:
         return False
 
 
-def _find_axes(path: Path, series: Any, tif: Any) -> _Axes:
-    """Meaning of the axes; refuse what is no 2-D image."""
-    page = series.keyframe
-    _require_known_values(path, series, page)
-    long = [(axis, size) for axis, size in zip(series.axes, series.shape, strict=True) if size > 1]
-    others = [(axis, size) for axis, size in long if axis not in "YX"]
-    for axis, size in others:
-        if axis not in "CS":
-            what = _STACKS.get(axis, f"images along an axis of unknown meaning ({axis})")
-            remedy = _REMEDY_STACK if axis in _STACKS else _REMEDY_AXIS
-            raise _not_flat(path, series, f"{size} {what}", remedy)
-    if len(others) > 1:
-        raise _not_flat(path, series, "two axes of channels", "save the channels along one axis, CYX")
-    samples = others[0][1] if others else 1
-    # ImageJ writes its lookup tables as a palette: they colour a grey image and are no part of it
-    palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome)
-    is_rgb = palette or (page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
-    return _Axes(
-        channels=3 if is_rgb else _without_alpha(page, samples),
-        height=_length(series, "Y"),
-        width=_length(series, "X"),
-        is_rgb=is_rgb,
-        palette=palette,
-    )
+def _channel_count(path: Path, series: Any) -> int:
+    """Number of channels with alpha; refuse what is no 2-D image."""
+    sizes = list(zip(series.axes, series.shape, strict=True))
+    others = [(axis, size) for axis, size in sizes if size > 1 and axis not in "YX"]
+    strange = [(axis, size) for axis, size in others if axis not in "CS"]
+    if not strange and len(others) < 2:
+        return int(others[0][1]) if others else 1
+    what, remedy = "two axes of channels", "save the channels along one axis, CYX"
+    if strange:
+        axis, size = strange[0]
+        what = f"{size} {_STACKS.get(axis, f'images along an axis of unknown meaning ({axis})')}"
+        remedy = _REMEDY_STACK if axis in _STACKS else _REMEDY_AXIS
+    text = ", ".join(f"{axis} {size}" for axis, size in sizes)
+    raise ImageFileError(f"{path}: holds {what} ({text}); cytoseed takes 2-D images: {remedy}")
 
 
 def _require_known_values(path: Path, series: Any, page: Any) -> None:
@@ -242,48 +211,67 @@ def _require_known_values(path: Path, series: Any, page: Any) -> None:
         raise ImageFileError(f"{path}: its colours are {name}; cytoseed takes grey and RGB: convert it to RGB")
 
 
-def _without_alpha(page: Any, samples: int) -> int:
-    has_alpha = samples > 1 and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA
-    return samples - has_alpha
-
-
-def _not_flat(path: Path, series: Any, what: str, remedy: str) -> ImageFileError:
-    sizes = ", ".join(f"{axis} {size}" for axis, size in zip(series.axes, series.shape, strict=True))
-    return ImageFileError(f"{path}: holds {what} ({sizes}); cytoseed takes 2-D images: {remedy}")
-
-
-def _fits(level: Any, series: Any) -> bool:
-    """Whether a lower resolution has all its pages, of the same kind as the full one's."""
-    return bool(level.axes == series.axes and level.dtype == series.dtype and _has_all_pages(level))
-
-
-def _length(series: Any, axis: str) -> int:
-    return int(series.shape[series.axes.index(axis)])
-
-
-def _palette(page: Any) -> NDArray[np.uint8]:
-    """Colours (3, values) of a palette. TIFF has 16 bits per colour; some programs write 8."""
-    colours = page.colormap
-    table: NDArray[np.uint8] = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
-    return table
-
-
-def _names(tiff: _Tiff) -> tuple[str, ...]:
-    """Channel names from OME-XML, ImageJ's labels or PerkinElmer's XML; numbers for those that have none."""
-    tif, channels = tiff.tif, tiff.axes.channels
-    if tiff.axes.is_rgb:
+def _names(tiff: _Tiff) -> Sequence[str | None]:
+    """Channel names from OME-XML, ImageJ's labels or PerkinElmer's XML."""
+    tif, pixels = tiff.tif, ome_pixels(tiff.tif)
+    if tiff.is_rgb:
         return RGB_NAMES
-    given: list[Any] = []
-    pixels = ome_pixels(tif)
     if pixels is not None:
-        given = [channel.get("Name") for channel in pixels.findall("{*}Channel")]
-    elif tif.is_imagej:
-        given = list((tif.imagej_metadata or {}).get("Labels", ()))
-    elif tif.is_qpi:
-        given = [perkinelmer_text(page, "Name") for page in tiff.series]
-        if len(set(given)) < len(given):  # the same dye in several rounds
-            given = [perkinelmer_text(page, "Biomarker") or own for page, own in zip(tiff.series, given, strict=True)]
-    names = numbered_names(channels)
-    if len(given) != channels:
-        return names
-    return tuple(str(own or "").strip() or name for own, name in zip(given, names, strict=True))
+        return [channel.get("Name") for channel in pixels.findall("{*}Channel")]
+    if tif.is_imagej:
+        return list((tif.imagej_metadata or {}).get("Labels", ()))
+    given = [perkinelmer_text(page, "Name") for page in tiff.series] if tif.is_qpi else []
+    if len(set(given)) < len(given):  # the same dye in several rounds
+        given = [perkinelmer_text(page, "Biomarker") or own for page, own in zip(tiff.series, given, strict=True)]
+    return given
+
+
+def require_all_pages(path: Path) -> None:
+    """Follow a TIFF's chain of pages, and each page's pointers to lower resolutions, to the end.
+
+    Decoders take a cut file for one that ends with its last complete page. Refused is one of which a page, or a value
+    of one of its public tags, lies beyond the end; private tags may hold anything.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(16)
+        order = "<" if header[:2] == b"II" else ">"
+        big = header[2:4] in (b"+\0", b"\0+")
+        # number of tags, one tag, offset of the next page: of BigTIFF or classic TIFF
+        structs = [struct.Struct(order + part) for part in (("Q", "HHQQ", "Q") if big else ("H", "HHII", "I"))]
+        where = 8 if big else 4
+        if len(header) < where + structs[2].size:
+            raise cut_short(path, "its header is incomplete")
+        offset = int(structs[2].unpack_from(header, where)[0])
+        seen: set[int] = set()
+        while offset and offset not in seen:  # some writers close the chain into a ring
+            seen.add(offset)
+            offset, children = _page(path, file, structs, offset, size)
+            for child in children:  # of a lower resolution only itself counts
+                _page(path, file, structs, child, size)
+
+
+def _page(
+    path: Path, file: BinaryIO, structs: Sequence[struct.Struct], offset: int, size: int
+) -> tuple[int, list[int]]:
+    """Offset of the page after the one at `offset`, and offsets of its lower resolutions."""
+    number, tag, pointer = structs
+    first = offset + number.size
+    if first > size:
+        raise cut_short(path, f"a page should begin at byte {offset} of {size}")
+    file.seek(offset)
+    tag_bytes = number.unpack(file.read(number.size))[0] * tag.size
+    if first + tag_bytes + pointer.size > size:
+        raise cut_short(path, f"the page at byte {offset} reaches beyond the file's {size} bytes")
+    tags, rest = file.read(tag_bytes), file.read(pointer.size)
+    children: list[int] = []
+    for index, (code, kind, count, value) in enumerate(tag.iter_unpack(tags)):
+        value_bytes = _TYPE_BYTES.get(kind, 0) * count
+        inside = value_bytes <= pointer.size
+        if not inside and value + value_bytes > size and code < _FIRST_PRIVATE_TAG:
+            raise cut_short(path, f"the value of tag {code} reaches beyond the file's {size} bytes")
+        if code == _SUB_IFDS and kind in _POINTERS:
+            file.seek(first + (index + 1) * tag.size - pointer.size if inside else value)
+            pointers = struct.iter_unpack(pointer.format[0] + _POINTERS[kind], file.read(value_bytes))
+            children = [int(to) for (to,) in pointers if to >= 8]  # others point to nothing
+    return int(pointer.unpack(rest)[0]), children

@@ -1,8 +1,8 @@
 """Regions of a TIFF's planes: only the tiles and strips that a region touches are read and decoded.
 
-An uncompressed run of rows is read where it lies; tiles and strips are decoded one by one, in the calling thread; axes
-in an unusual order are read as a whole. A segment of 0 bytes stands for background: white in slides (tiles of 8-bit
-RGB, as OpenSlide has it), else what the file says, else 0.
+An uncompressed run of rows is read where it lies; tiles and strips are decoded in the calling thread; axes in an
+unusual order are read as a whole. A segment of 0 bytes stands for background: white in slides (tiles of 8-bit RGB, as
+OpenSlide has it), else what the file says, else 0.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.file_errors import CutFileError, ImageFileError, cut_short
-from cytoseed.images.regions import Box
+from cytoseed.images.regions import Box, CutFileError, ImageFileError, cut_short, paste
 
 _KEPT_BYTES = 1 << 30  # of decoded segments, while the file is open
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
@@ -28,10 +27,7 @@ _RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 t
 
 
 def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
-    """Planes of one level (a `tifffile.TiffPageSeries`); their channels, one after the other, are those of the level.
-
-    All axes but Y, X and one of C or S are 1 long.
-    """
+    """Planes of one level, a `tifffile.TiffPageSeries`, in the order of its channels (C or S)."""
     long = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
     channels = math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YX")
     height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
@@ -68,9 +64,8 @@ def _file_of(page: Any) -> Path:
 def _is_one_run(page: Any) -> bool:
     """Whether a page's segments follow each other in the file; tifffile only looks at the first page's."""
     offsets, counts = page.dataoffsets, page.databytecounts
-    if page.keyframe is page:
-        return bool(counts[0])
-    return bool(counts[0]) and all(offsets[i] + counts[i] == offsets[i + 1] for i in range(len(offsets) - 1))
+    ends_meet = (at + count == after for at, count, after in zip(offsets, counts, offsets[1:], strict=False))
+    return bool(counts[0]) and (page.keyframe is page or all(ends_meet))
 
 
 class Store:
@@ -91,25 +86,16 @@ class Store:
             file.close()
         self._kept.clear()
 
-    def holds(self, path: Path, end: int) -> bool:
-        """Whether a file reaches as far as this byte."""
-        return end <= path.stat().st_size
-
     def read(self, path: Path, offset: int, count: int) -> bytes:
         """Read bytes of a file; raise `ImageFileError` if they are not all there."""
         with self._lock:
-            file = self._files.get(path)
-            if file is None:
-                file = self._files[path] = path.open("rb")
-            file.seek(offset)
-            data = file.read(count)
+            if path not in self._files:
+                self._files[path] = path.open("rb")
+            self._files[path].seek(offset)
+            data = self._files[path].read(count)
         if len(data) < count:
-            raise self.cut(path)
+            raise _cut(path)
         return data
-
-    def cut(self, path: Path) -> CutFileError:
-        """Error for pixels that lie beyond a file's end."""
-        return cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
 
     def kept(self, key: Any, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """A decoded segment, made once while there is room for it."""
@@ -137,6 +123,14 @@ class Store:
             )
 
 
+def _holds(path: Path, end: int) -> bool:
+    return end <= path.stat().st_size
+
+
+def _cut(path: Path) -> CutFileError:
+    return cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
+
+
 class _Run(NamedTuple):
     """Uncompressed rows, one after the other."""
 
@@ -154,7 +148,7 @@ class _Run(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        return self.store.holds(self.path, self.offset + self.height * self._row_bytes)
+        return _holds(self.path, self.offset + self.height * self._row_bytes)
 
     def repeated(self, count: int) -> tuple[_Run, ...]:
         """`count` such runs, one after the other."""
@@ -187,35 +181,34 @@ class _Segments(NamedTuple):
     @property
     def _size(self) -> tuple[int, int]:
         """Height and width of a segment."""
-        if self.keyframe.is_tiled:
-            return self.keyframe.tilelength, self.keyframe.tilewidth
-        return self.keyframe.rowsperstrip, self.keyframe.imagewidth
+        key = self.keyframe
+        return (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
 
     @property
-    def _columns(self) -> int:
-        """Number of segments side by side."""
-        count: int = -(-self.keyframe.imagewidth // self._size[1])
-        return count
+    def _grid(self) -> tuple[int, int]:
+        """Number of segments down and across."""
+        rows, columns = self._size
+        return -(-self.keyframe.imagelength // rows), -(-self.keyframe.imagewidth // columns)
 
     @property
     def is_whole(self) -> bool:
-        count = -(-self.keyframe.imagelength // self._size[0]) * self._columns
+        count = math.prod(self._grid)
         own = slice(self.first, self.first + count)
         offsets = np.asarray(self.page.dataoffsets[own], dtype=np.uint64)
         counts = np.asarray(self.page.databytecounts[own], dtype=np.uint64)
         all_named = len(offsets) == len(counts) == count
-        return all_named and self.store.holds(self.path, int((offsets + counts)[counts > 0].max(initial=0)))
+        return all_named and _holds(self.path, int((offsets + counts)[counts > 0].max(initial=0)))
 
     def read(self, box_yxhw: Box) -> NDArray[Any]:
         top, left, height, width = box_yxhw
-        rows, columns = self._size
+        (rows, columns), across = self._size, self._grid[1]
         whole = (height, width) == (self.keyframe.imagelength, self.keyframe.imagewidth)
         result = np.full((height, width, self.samples), _background(self.keyframe), self.keyframe.dtype)
         for row in range(top // rows, -(-(top + height) // rows)):
             for column in range(left // columns, -(-(left + width) // columns)):
-                segment = self._segment(self.first + row * self._columns + column, whole)
+                segment = self._segment(self.first + row * across + column, whole)
                 if segment is not None:
-                    _paste(result, segment, row * rows - top, column * columns - left)
+                    paste(result, segment, row * rows - top, column * columns - left)
         return np.moveaxis(result, 2, 0)
 
     def _segment(self, index: int, whole: bool) -> NDArray[Any] | None:
@@ -251,9 +244,9 @@ class _Whole(NamedTuple):
     @property
     def is_whole(self) -> bool:
         if self.series.dataoffset is not None:
-            return self.store.holds(_file_of(self.series[0]), self.series.dataoffset + self.series.nbytes)
+            return _holds(_file_of(self.series[0]), self.series.dataoffset + self.series.nbytes)
         return all(
-            self.store.holds(_file_of(page), offset + count)
+            _holds(_file_of(page), offset + count)
             for page in self.series
             for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
         )
@@ -269,7 +262,7 @@ class _Whole(NamedTuple):
 
     def _decoded(self) -> NDArray[Any]:
         if not self.is_whole:
-            raise self.store.cut(_file_of(self.series[0]))
+            raise _cut(_file_of(self.series[0]))
         with self.store.alone:
             pixels: NDArray[Any] = self.series.asarray()
         others = [index for index, axis in enumerate(self.series.axes) if axis not in "YX"]
@@ -282,13 +275,5 @@ Plane = _Run | _Segments | _Whole
 
 
 def _background(keyframe: Any) -> Any:
-    """Value of pixels that are not stored."""
     is_slide = keyframe.is_tiled and keyframe.photometric in _COLOUR and keyframe.dtype == np.uint8
     return 255 if is_slide else keyframe.nodata
-
-
-def _paste(result: NDArray[Any], segment: NDArray[Any], top: int, left: int) -> None:
-    """Copy a segment (rows, columns, samples) to its place, which may be partly outside."""
-    rows = slice(max(top, 0), min(top + segment.shape[0], result.shape[0]))
-    columns = slice(max(left, 0), min(left + segment.shape[1], result.shape[1]))
-    result[rows, columns] = segment[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

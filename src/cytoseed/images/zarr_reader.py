@@ -1,40 +1,44 @@
-"""Reader of OME-Zarr (OME-NGFF) 0.4 and 0.5, local or at a URL, by zarr.
+"""Reader of OME-Zarr (OME-NGFF) 0.4 and 0.5, local or at a URL, by zarr, with its codecs and chunks checked.
 
-A missing chunk stands for the array's fill value, as OME-Zarr leaves background out; a chunk that is cut short is an
-error.
+Only listed codecs are opened: some, such as `pickle`, run code that is in the file. A missing chunk stands for the
+array's fill value, as OME-Zarr leaves background out; a chunk that is cut short is refused: the decoder of Blosc does
+not notice, and reads on beyond the end.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
-from numpy.typing import NDArray
+from cytoseed.images.identity import ZARR_MARKS, is_zarr_folder, read_text
+from cytoseed.images.image import Image, make_image
+from cytoseed.images.pixel_size import PixelSize, first_credible, length_um
+from cytoseed.images.regions import ImageFileError, Slices, cut_short, foreign_errors
+from cytoseed.paths import display, is_remote, storage_errors
 
-from cytoseed.images.file_errors import ImageFileError, cut_short, foreign_errors
-from cytoseed.images.image import Image, numbered_names
-from cytoseed.images.pixel_size import PixelSize, first_credible, in_um
-from cytoseed.images.regions import Box, Layout, Regions, channel_runs
-from cytoseed.images.zarr_store import is_zarr_folder, open_array, read_text
-from cytoseed.paths import display, is_remote
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
 
 _BEFORE_AXES = ("t", "c", "z", "y", "x")  # of versions that do not name them
 _STACKS = {"z": "planes in z", "t": "points in time"}
+_BLOSC_HEADER = struct.Struct("<12xI")  # its last field is the chunk's length
+_NUMCODECS = {
+    *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
+    *("astype", "bitround", "delta", "fixedscaleoffset", "packbits", "quantize", "shuffle"),
+    *("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"),
+}
+_V3 = {"blosc", "bytes", "crc32c", "endian", "gzip", "sharding_indexed", "transpose", "zstd"}
+_V3 |= {f"numcodecs.{name}" for name in _NUMCODECS}
 
 
 def is_image_folder(path: Path) -> bool:
-    """Whether a folder is an image by its metadata: an OME-Zarr, or what bioformats2raw makes.
-
-    Raises
-    ------
-    OSError
-        A remote store does not answer.
-    """
+    """Whether a folder is an image by its metadata; raises `OSError` for a remote store that does not answer."""
     try:
         return _find(path) is not None
     except ValueError:
@@ -46,14 +50,7 @@ def is_image_folder(path: Path) -> bool:
 
 
 def open_zarr(path: Path) -> Image:
-    """Open the first image of an OME-Zarr, with its lower resolutions.
-
-    Raises
-    ------
-    ImageFileError
-        The metadata describe no image, a level is missing, the image is a stack in z, in time or along an axis of
-        unknown meaning, or its values are no real numbers.
-    """
+    """Open the first image of an OME-Zarr, with its lower resolutions; refuse what is no 2-D image of real numbers."""
     with foreign_errors(path):
         found = _find(path)
         if found is None:
@@ -61,65 +58,30 @@ def open_zarr(path: Path) -> Image:
                 f"{display(path)}: is a Zarr folder that does not describe an image (`multiscales`); give the folder "
                 f"of one OME-Zarr image: of a plate that of one field, of a plain array make one, or open it in Python"
             )
-        axes = _axes(found.multiscale)
-        layout = _layout(_open_levels(path, found, axes), axes)
-        size = _pixel_size(found.multiscale, axes)
-        return Image(
-            path=path,
-            shape=layout.shape,
-            dtype=layout.dtype,
-            channel_names=_names(found.attributes, layout.shape[0]),
-            pixel_size_yx_um=size.yx_um,
-            pixel_size_source=size.source,
-            level_shapes=layout.level_shapes,
-            connect=partial(_connect, path, layout),
-        )
+        layout = Slices(_open_levels(path, found), found.names).layout
+        channels = (found.attributes.get("omero") or {}).get("channels") or ()  # of the viewer's settings
+        names = [channel.get("label") for channel in channels]
+        return make_image(path, layout, partial(_connect, path), names, _pixel_size(found))
 
 
-class _Found(NamedTuple):
-    folder: Path
-    attributes: Mapping[str, Any]
-    multiscale: Mapping[str, Any]
-
-
-class _Axis(NamedTuple):
-    name: str
-    unit: str
-
-
-def _connect(path: Path, layout: Layout) -> AbstractContextManager[Regions]:
-    """Open the levels again; refuse them if they changed."""
+def _connect(path: Path) -> AbstractContextManager[Slices]:
+    """Open the levels again."""
     found = _find(path)
     if found is None:
         if is_remote(path) and not is_zarr_folder(path):
             raise FileNotFoundError(f"{display(path)}: no longer exists; check the address and its store")
         raise ImageFileError(f"{display(path)}: no longer describes an image; it was changed meanwhile: open it again")
-    axes = _axes(found.multiscale)
-    levels = _open_levels(path, found, axes)
-    layout.require_same(path, _layout(levels, axes))
-    return nullcontext(_Levels(levels, "".join(axis.name for axis in axes), layout.dtype))
+    return nullcontext(Slices(_open_levels(path, found), found.names))
 
 
-class _Levels(NamedTuple):
-    """Regions of open arrays; zarr opens a chunk's file when it reads it."""
+class _Found(NamedTuple):
+    """Description of an image."""
 
-    arrays: tuple[Any, ...]
-    axes: str  # one letter per axis
-    dtype: np.dtype[Any]
-
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        top, left, height, width = box_yxhw
-        place: dict[str, int | slice] = dict.fromkeys(self.axes, 0)
-        place |= {"y": slice(top, top + height), "x": slice(left, left + width)}
-        kept = "".join(axis for axis in self.axes if axis in "cyx")
-        parts = []
-        for run in channel_runs(channels or (0,)):
-            place |= {"c": run} if "c" in kept else {}
-            part = np.asarray(self.arrays[level][tuple(place[axis] for axis in self.axes)])
-            parts.append(part.transpose([kept.index(axis) for axis in "cyx" if axis in kept]))
-        if "c" not in kept:
-            return np.array(np.broadcast_to(parts[0], (len(channels or (0,)), height, width)), self.dtype)
-        return np.concatenate(parts, dtype=self.dtype)
+    folder: Path
+    attributes: Mapping[str, Any]
+    multiscale: Mapping[str, Any]
+    names: Sequence[str]  # of the axes in order; channels are `c`
+    units: Sequence[str]  # of the axes, or empty
 
 
 def _find(path: Path) -> _Found | None:
@@ -131,7 +93,9 @@ def _find(path: Path) -> _Found | None:
     multiscales = attributes.get("multiscales")
     if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
         return None
-    return _Found(path, attributes, multiscales[0])
+    axes = [{"name": axis} if isinstance(axis, str) else axis for axis in multiscales[0].get("axes") or _BEFORE_AXES]
+    names = ["c" if axis.get("type") == "channel" else str(axis["name"]).lower() for axis in axes]
+    return _Found(path, attributes, multiscales[0], names, [str(axis.get("unit") or "") for axis in axes])
 
 
 def _attributes(path: Path) -> Mapping[str, Any]:
@@ -156,26 +120,15 @@ def _attributes(path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _axes(multiscale: Mapping[str, Any]) -> tuple[_Axis, ...]:
-    """Axes in order, each with a letter; channels are `c`."""
-    axes = []
-    for axis in multiscale.get("axes") or _BEFORE_AXES:
-        known = {"name": axis} if isinstance(axis, str) else axis
-        name = "c" if known.get("type") == "channel" else str(known["name"]).lower()
-        axes.append(_Axis(name, str(known.get("unit") or "")))
-    return tuple(axes)
-
-
-def _open_levels(path: Path, found: _Found, axes: tuple[_Axis, ...]) -> tuple[Any, ...]:
+def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
     """Open the array of each level; refuse what is no 2-D image with channels."""
     levels = []
     for number, dataset in enumerate(found.multiscale["datasets"]):
-        level = open_array(found.folder / str(dataset["path"]))
+        level = _open_array(found.folder / str(dataset["path"]))
         if level is None:
             raise cut_short(path, f"level {number} ({dataset['path']}) is not there")
         levels.append(level)
-    names = [axis.name for axis in axes]
-    first, source = levels[0], display(path)
+    names, first, source = found.names, levels[0], display(path)
     sizes = ", ".join(f"{name} {size}" for name, size in zip(names, first.shape, strict=False))
     if any(len(level.shape) != len(names) for level in levels) or not {"y", "x"} <= set(names):
         raise ImageFileError(f"{source}: names the axes {', '.join(names)} and has arrays of {len(first.shape)} axes")
@@ -190,46 +143,110 @@ def _open_levels(path: Path, found: _Found, axes: tuple[_Axis, ...]) -> tuple[An
         raise ImageFileError(
             f"{source}: holds values of type {first.dtype}; cytoseed takes booleans, integers and real numbers"
         )
-    if any(_count(level, names) != _count(first, names) or level.dtype != first.dtype for level in levels):
+    kinds = {(level.dtype, level.shape[names.index("c")] if "c" in names else 1) for level in levels}
+    if len(kinds) > 1:
         raise ImageFileError(f"{source}: its levels differ in channels or type; the file is damaged: export it again")
     return tuple(levels)
 
 
-def _count(level: Any, names: Sequence[str]) -> int:
-    """Number of channels."""
-    return int(level.shape[names.index("c")]) if "c" in names else 1
-
-
-def _layout(levels: Sequence[Any], axes: tuple[_Axis, ...]) -> Layout:
-    names = [axis.name for axis in axes]
-    shapes = tuple((int(a.shape[names.index("y")]), int(a.shape[names.index("x")])) for a in levels)
-    return Layout((_count(levels[0], names), *shapes[0]), levels[0].dtype.newbyteorder("="), shapes)
-
-
-def _pixel_size(multiscale: Mapping[str, Any], axes: tuple[_Axis, ...]) -> PixelSize:
+def _pixel_size(found: _Found) -> PixelSize:
     """Product of the scales of the image and of its full resolution; without a unit they are no pixel size."""
     sides = []
-    for name in ("y", "x"):
-        index = next(index for index, axis in enumerate(axes) if axis.name == name)
-        length = _scale(multiscale, index) * _scale(multiscale["datasets"][0], index)
-        sides.append(in_um(length, axes[index].unit))
+    for index in (found.names.index("y"), found.names.index("x")):
+        length = 1.0
+        for owner in (found.multiscale, found.multiscale["datasets"][0]):
+            scales = [one for one in owner.get("coordinateTransformations") or () if one.get("type") == "scale"]
+            length *= float(scales[0]["scale"][index]) if scales else 1.0
+        sides.append(length_um(length, found.units[index]))
     height, width = sides
-    stated = None if height is None or width is None else (height, width)
-    return first_credible([("OME-Zarr metadata", stated)])
+    return first_credible([("OME-Zarr metadata", (height, width))])
 
 
-def _scale(owner: Mapping[str, Any], index: int) -> float:
-    """Scale along an axis; 1 where none is stated."""
-    for transformation in owner.get("coordinateTransformations") or ():
-        if transformation.get("type") == "scale":
-            return float(transformation["scale"][index])
-    return 1.0
+def _open_array(folder: Path) -> Any | None:
+    """Open an array to read; None where there is none. Its reads raise `ImageFileError` and `OSError`."""
+    import zarr
+
+    store = _store_class()(_plain_store(folder), folder)
+    try:
+        array = zarr.open_array(store, mode="r")
+    except FileNotFoundError:
+        return None
+    store.is_blosc = not array.shards and "blosc" in "".join(type(c).__name__.lower() for c in array.compressors[-1:])
+    return array
 
 
-def _names(attributes: Mapping[str, Any], channels: int) -> tuple[str, ...]:
-    """Channel names of the viewer's settings (`omero`); numbers for channels without one."""
-    names = numbered_names(channels)
-    given = (attributes.get("omero") or {}).get("channels") or ()
-    if len(given) != channels:
-        return names
-    return tuple(str(own.get("label") or "").strip() or name for own, name in zip(given, names, strict=True))
+def _plain_store(folder: Path) -> Any:
+    from zarr.storage import FsspecStore, LocalStore
+
+    if not is_remote(folder):
+        return LocalStore(folder, read_only=True)
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    far = cast(Any, folder)
+    # through fsspec's own thread and session: that of zarr's thread would not be closed in the end
+    return FsspecStore(AsyncFileSystemWrapper(far.fs, asynchronous=True), read_only=True, path=far.path)
+
+
+@cache
+def _store_class() -> Any:
+    """Class of the checking store; made when zarr is needed first, as zarr's import takes long."""
+    from zarr.abc.store import RangeByteRequest, Store
+    from zarr.storage import WrapperStore
+
+    class CheckedStore(WrapperStore[Store]):
+        """Zarr's store, refusing unknown codecs and cut chunks."""
+
+        def __init__(self, store: Store, folder: Path | None = None) -> None:
+            super().__init__(store)
+            self.folder, self.is_blosc = folder, False
+
+        async def get(
+            self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+        ) -> Buffer | None:
+            place = cast(Path, self.folder) / key
+            with storage_errors(place):
+                value = await self._store.get(key, prototype, byte_range)
+            name = key.rpartition("/")[2]
+            if value is None:
+                return None
+            if name in ("zarr.json", ".zarray"):
+                _require_known_codecs(place, value.to_bytes())
+            elif name not in ZARR_MARKS and name != ".zmetadata":
+                count, least = len(value), 0
+                if isinstance(byte_range, RangeByteRequest):
+                    least = byte_range.end - byte_range.start
+                elif byte_range is None and self.is_blosc and count >= _BLOSC_HEADER.size:
+                    least = _BLOSC_HEADER.unpack(value[: _BLOSC_HEADER.size].to_bytes())[0]
+                elif byte_range is None:
+                    least = _BLOSC_HEADER.size if self.is_blosc else 1
+                if count < least:
+                    raise cut_short(place, f"the chunk has only {count} bytes")
+            return value
+
+    return CheckedStore
+
+
+def _require_known_codecs(file: Path, text: bytes) -> None:
+    """Refuse an array (by its `zarr.json` or `.zarray`) that is stored with a codec that is not on the list."""
+    document = json.loads(text)
+    known, codecs = _V3, document.get("codecs")
+    if file.name == ".zarray":
+        own = (document.get("compressor"), *(document.get("filters") or ()))
+        known, codecs = _NUMCODECS, [{"name": codec["id"]} for codec in own if codec is not None]
+    for name in _codec_names(codecs):
+        if name not in known:
+            raise ImageFileError(
+                f"{display(file)}: its pixels are stored with the codec {name!r}, which cytoseed does not open, as "
+                f"codecs can run code that comes with a file; write the image anew with a usual one, such as zstd, "
+                f"blosc or gzip"
+            )
+
+
+def _codec_names(codecs: Any) -> Iterator[str]:
+    """Codecs of an array, and those inside its shards."""
+    for codec in codecs or ():
+        own: Any = {"name": codec} if isinstance(codec, str) else codec
+        yield str(own["name"])
+        inner = own.get("configuration") or {}
+        yield from _codec_names(inner.get("codecs"))
+        yield from _codec_names(inner.get("index_codecs"))

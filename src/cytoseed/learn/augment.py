@@ -8,6 +8,8 @@ blur and noise change.
 from __future__ import annotations
 
 import math
+import mmap
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,7 +26,6 @@ from cytoseed.core.prepare import percentiles, scale_intensity
 from cytoseed.core.scale import rescale, rescale_labels
 from cytoseed.images import check_pixels
 from cytoseed.learn.annotations import median_diameter, seed_target
-from cytoseed.learn.pixel_store import PixelStore
 from cytoseed.learn.samples import Sample
 from cytoseed.learn.stain_augment import BatchRandom, per_crop, synthetic_section, vary_stain
 from cytoseed.settings import ModelConfig, TrainConfig
@@ -65,7 +66,10 @@ class CropSampler:
         with ExitStack() as undo:
             undo.callback(self.close)
             parts = [self._add(sample, model) for sample in samples]
-            fits = sum(store.size_bytes for store in self._stores) <= _room_bytes(device, config.memory_gb)
+            room = config.memory_gb * 1e9
+            if device.type == "cuda":
+                room = max(room, torch.cuda.get_device_properties(device).total_memory / 2)
+            fits = sum(store.size_bytes for store in self._stores) <= room
             for store in self._stores:
                 store.seal(device if fits else None)
             undo.pop_all()
@@ -96,7 +100,10 @@ class CropSampler:
         bright_nuclei = bool((mask > 0).any() and brightness[mask > 0].mean() > brightness.mean())
         pixel_size_um = sample.find_pixel_size_um()
         if pixel_size_um is not None:
-            pixels, mask = _rescale(pixels, mask, pixel_size_um / model.pixel_size_um)
+            factor = pixel_size_um / model.pixel_size_um
+            height, width = (max(1, round(side * factor)) for side in mask.shape)
+            pixels = rescale(torch.from_numpy(pixels).float(), height, width).numpy().astype(np.float16)
+            mask = rescale_labels(torch.from_numpy(mask)[None], height, width)[0].numpy()
         self._pixels.append(pixels.reshape(model.channels, -1).T)
         self._labels.append(mask)
         self._distance.append(seed_target(mask))
@@ -199,6 +206,54 @@ class CropSampler:
         return rotation * sides[:, None, :]
 
 
+class PixelStore:
+    """One array (positions, columns) of float16 or int32, filled in an unnamed file: append, seal, then take values."""
+
+    def __init__(self, folder: Path | None, columns: int, dtype: str) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
+        self._shape, self._dtype = (-1, columns), dtype
+        self._map: mmap.mmap | None = None
+        self._values = torch.empty(0, columns, dtype=getattr(torch, dtype))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes appended so far."""
+        return self._file.tell()
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Append values, (P, columns)."""
+        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
+
+    def seal(self, device: torch.device | None) -> None:
+        """End appending: move everything to a device, or leave it in the file if device is None."""
+        self._file.flush()
+        self._map = mmap.mmap(self._file.fileno(), 0)
+        values = torch.frombuffer(self._map, dtype=getattr(torch, self._dtype)).view(self._shape)
+        if device is None:
+            self._values = values
+            return
+        self._values = values.clone() if device.type == "cpu" else values.to(device)
+        del values  # the map cannot be closed under it
+        self.close(keep_values=True)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Values at positions, (*index.shape, columns), on the index's device."""
+        taken = self._values[index.to(self._values.device)].to(index.device)
+        if self._map is not None and hasattr(self._map, "madvise"):
+            # Pages that were read count as memory of the process until they are released.
+            self._map.madvise(mmap.MADV_DONTNEED)
+        return taken
+
+    def close(self, keep_values: bool = False) -> None:
+        """Delete the file; `keep_values` keeps what is in memory readable."""
+        if not keep_values:
+            self._values = self._values.new_empty(0, self._shape[1])
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+        self._file.close()
+
+
 class _ImageFacts(NamedTuple):
     """Facts about one image besides its pixels."""
 
@@ -227,15 +282,6 @@ def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[n
     return _unit_range(raw, stained), mask, stained
 
 
-def _rescale(
-    pixels: NDArray[np.float16], mask: NDArray[np.int32], factor: float
-) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
-    """Resample an image (C, H, W), with anti-aliasing where it shrinks, and its mask (H, W)."""
-    height, width = (max(1, round(side * factor)) for side in mask.shape)
-    image = rescale(torch.from_numpy(pixels).float(), height, width)
-    return image.numpy().astype(np.float16), rescale_labels(torch.from_numpy(mask)[None], height, width)[0].numpy()
-
-
 def _unit_range(raw: NDArray[Any], stained: bool) -> NDArray[np.float16]:
     """Scale to about 0..1: stained images by the range of their type, since white means no stain; others by their own.
 
@@ -250,12 +296,6 @@ def _unit_range(raw: NDArray[Any], stained: bool) -> NDArray[np.float16]:
     else:
         low, high = (float(value) for value in np.percentile(values, (0.1, 99.9)))
     return ((values - low) / (high - low or 1.0)).clip(-1, 2).astype(np.float16)
-
-
-def _room_bytes(device: torch.device, memory_gb: float) -> float:
-    """Bytes of training images that the device may hold."""
-    room = memory_gb * 1e9
-    return max(room, torch.cuda.get_device_properties(device).total_memory / 2) if device.type == "cuda" else room
 
 
 def _weights(samples: Sequence[Sample], objects: Sequence[int], balance: str) -> Tensor:

@@ -61,18 +61,17 @@ class Evaluation:
 
     @property
     def members(self) -> Mapping[tuple[str, str], tuple[ImageScore, ...]]:
-        """Scores of the images of each (data set, modality), sorted."""
+        """Scores of the images of each (data set, modality), sorted; empty if no data set is known."""
         members: dict[tuple[str, str], list[ImageScore]] = {}
         for image in self.images:
             members.setdefault((image.dataset, image.modality), []).append(image.score)
-        return {key: tuple(scores) for key, scores in sorted(members.items())}
+        known = any(dataset for dataset, _ in members)
+        return {key: tuple(scores) for key, scores in sorted(members.items())} if known else {}
 
     @property
     def groups(self) -> Mapping[tuple[str, str], ImageScore]:
         """Pooled score by (data set, modality), sorted; empty if no data set is known."""
-        members = self.members
-        known = any(dataset for dataset, _ in members)
-        return {key: pool(scores) for key, scores in members.items()} if known else {}
+        return {key: pool(scores) for key, scores in self.members.items()}
 
     @property
     def accuracies(self) -> tuple[Accuracy, ...]:

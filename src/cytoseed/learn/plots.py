@@ -72,12 +72,8 @@ def write_plots(
 
 def _groups(evaluation: Evaluation) -> dict[str, tuple[ImageScore, ...]]:
     """Scores of the images by data set and modality, and of all images if there is more than one group."""
-    members = evaluation.members
-    everything = {"all": tuple(image.score for image in evaluation.images)}
-    if len(members) == 1 and not any(dataset for dataset, _ in members):
-        return everything
-    groups = {" ".join(key).strip(): scores for key, scores in members.items()}
-    return groups if len(groups) == 1 else groups | everything
+    groups = {" ".join(key).strip(): scores for key, scores in evaluation.members.items()}
+    return groups if len(groups) == 1 else groups | {"all": tuple(image.score for image in evaluation.images)}
 
 
 def _draw_boxes(evaluation: Evaluation) -> Figure:

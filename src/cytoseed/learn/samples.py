@@ -113,7 +113,9 @@ def split_by_name(samples: Sequence[Sample], val_share: float = 0.2, seed: int =
     """
     if not 0 < val_share < 1:
         raise ValueError(f"val_share is {val_share!r}; it must be above 0 and below 1")
-    ranks = {field: _rank(field, seed) for field in sorted({sample.field or sample.name for sample in samples})}
+    fields = sorted({sample.field or sample.name for sample in samples})
+    digests = (hashlib.sha256(f"{seed}:{field}".encode()).digest()[:8] for field in fields)
+    ranks = {field: int.from_bytes(digest, "big") / 2**64 for field, digest in zip(fields, digests, strict=True)}
     val_fields = {field for field, rank in ranks.items() if rank < val_share}
     if len(ranks) > 1 and not val_fields:
         val_fields = {min(ranks, key=ranks.__getitem__)}
@@ -217,9 +219,3 @@ def _known_values(name: str, wanted: Iterable[str] | None, known: set[str]) -> s
     if unknown:
         raise ValueError(f"{name} asks for {unknown[0]!r}; there are: {', '.join(sorted(known))}")
     return keep
-
-
-def _rank(field: str, seed: int) -> float:
-    """A number in [0, 1) that is evenly distributed and the same on every machine."""
-    digest = hashlib.sha256(f"{seed}:{field}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

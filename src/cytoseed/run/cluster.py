@@ -31,7 +31,6 @@ from cytoseed.run.executor import Executor, LocalExecutor, batch_size
 from cytoseed.run.resume import Request
 from cytoseed.run.tile import Clock, SlideContext, TileResult
 from cytoseed.run.tiles import Tile
-from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -106,14 +105,33 @@ class Cluster:
         without model or image, or with another version of cytoseed, raises a ValueError too, and too long a time
         without any worker a TimeoutError: finished tiles are kept.
         """
-        return _ClusterExecutor(self, _task(request.image, request.model, request.options))
+        image, model, options = request.image, request.model, request.options
+        if image.path is None or model.folder is None:
+            what = "image" if image.path is None else "model"
+            raise ValueError(f"the {what} is held in memory, where workers cannot see it: give the path of a file")
+        of_model = (os.path.abspath(model.folder), model.config.sha256)
+        task = WorkerTask(
+            address(image), dict(image.identity()), *of_model, __version__, options.device, options.precision
+        )
+        return _ClusterExecutor(self, task)
 
     def device_for(self, task: WorkerTask) -> str:
         """Kind of device on which the workers run a model; `cpu` where they differ."""
         key = (task.model, task.device, task.precision)
-        if key not in self._devices:
-            self._require_workers()
-            self._devices[key] = self._check_workers(task)
+        if key in self._devices:
+            return self._devices[key]
+        self._require_workers()
+        call = WorkerCall(check_worker, (task,))
+        futures = {name: self._submit(call, workers=[name]) for name in self._client.nthreads()}
+        found = set()
+        for name, future in futures.items():
+            try:
+                answer = _result(future, max(self._patience_s, START_S))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"worker {name} {error}") from error
+            if not isinstance(answer, Exception):  # else it has died since
+                found.add(answer)
+        self._devices[key] = found.pop() if len(found) == 1 else "cpu"
         return self._devices[key]
 
     def map(self, calls: deque[WorkerCall]) -> Iterator[tuple[WorkerCall, Any]]:
@@ -150,20 +168,6 @@ class Cluster:
         future: Future[Any] = self._client.submit(eval, _CALL, data, pure=False, **where)
         return future
 
-    def _check_workers(self, task: WorkerTask) -> str:
-        """Ask every worker whether it can do a task, and on which device."""
-        call = WorkerCall(check_worker, (task,))
-        futures = {name: self._submit(call, workers=[name]) for name in self._client.nthreads()}
-        devices = set()
-        for name, future in futures.items():
-            try:
-                answer = _result(future, max(self._patience_s, START_S))
-            except (OSError, ValueError) as error:
-                raise ValueError(f"worker {name} {error}") from error
-            if not isinstance(answer, Exception):  # else it has died since
-                devices.add(answer)
-        return devices.pop() if len(devices) == 1 else "cpu"
-
     def _require_workers(self) -> None:
         patience_s = self._patience_s if self._workers is None else max(self._patience_s, START_S)
         try:
@@ -192,14 +196,6 @@ class WorkerTask(NamedTuple):
     version: str  # of cytoseed
     device: str
     precision: str
-
-
-class PackedTile(NamedTuple):
-    """One tile's objects, as a worker returns them."""
-
-    tile: int
-    objects: bytes | None  # `Objects.to_bytes`; None where the tile failed
-    cause: str  # why it failed
 
 
 class _ClusterExecutor:
@@ -249,22 +245,6 @@ class _ClusterExecutor:
         return WorkerCall(run_batches, (self._task, tuple(context)[1:], batches))
 
 
-def _task(image: Image, model: Model, options: SegmentOptions) -> WorkerTask:
-    """Task that names an image and a model, if workers can find both."""
-    if image.path is None or model.folder is None:
-        what = "image" if image.path is None else "model"
-        raise ValueError(f"the {what} is held in memory, where workers cannot see it: give the path of a file")
-    return WorkerTask(
-        address(image),
-        dict(image.identity()),
-        os.path.abspath(model.folder),
-        model.config.sha256,
-        __version__,
-        options.device,
-        options.precision,
-    )
-
-
 _CALL = f"__import__('{__name__}', fromlist=['work']).work(data)"  # evaluated on a worker
 _ONE_CALL = threading.Lock()
 
@@ -306,8 +286,11 @@ def check_worker(task: WorkerTask) -> str:
 
 def run_batches(
     task: WorkerTask, context: tuple[Any, ...], batches: Sequence[Sequence[int]]
-) -> tuple[list[PackedTile], Mapping[str, float]]:
-    """Process tiles, given by the fields of `SlideContext` after the image and the tiles' numbers; with timings."""
+) -> tuple[list[tuple[int, bytes | None, str]], Mapping[str, float]]:
+    """Process tiles, given by the fields of `SlideContext` after the image and the tiles' numbers.
+
+    Returns each tile's number with its packed objects, or None and the cause of its failure; and timings.
+    """
     full_context, clock = SlideContext(_image(task), *context), Clock()
     tiles = [[full_context.plan.grid.tile(number) for number in batch] for batch in batches]
     packed = []
@@ -315,7 +298,7 @@ def run_batches(
         for result in _executor(task).run(full_context, regions, tiles, clock):
             data = None if result.objects is None else result.objects.to_bytes()
             cause = "" if result.error is None else " ".join(str(result.error).split()) or type(result.error).__name__
-            packed.append(PackedTile(result.tile.number, data, cause))
+            packed.append((result.tile.number, data, cause))
     return packed, clock.seconds
 
 

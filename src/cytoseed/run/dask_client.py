@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,10 +139,8 @@ def key_options(security: Security, folder: Path) -> list[str]:
 
 
 def _require_dask() -> None:
-    try:
-        import distributed  # noqa: F401 - only checks that it is installed
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}") from error
+    if find_spec("distributed") is None:
+        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}")
 
 
 def _await_workers(client: Client, process: subprocess.Popen[bytes], count: int, log: Path) -> None:

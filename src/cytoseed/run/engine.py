@@ -78,11 +78,16 @@ class Engine:
         self.device = device
         self._backbone = copy.deepcopy(segmenter).cpu().eval()
         self._postprocessor = copy.deepcopy(self._backbone) if device.type == "mps" else self._backbone
-        self._backbone.network.fold()
-        self._backbone.add_module("network", _optimised(self._backbone.network, device, precision))
-        self._backbone.to(device)
+        network = self._backbone.network
+        network.fold()
+        network.to(device)
         if device.type == "cpu":
             keep_freed_memory()
+            network.fuse_upsampling()
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.band_px = _BAND_PX
+        self._backbone.add_module("network", _Bfloat16(network) if precision == "bfloat16" else network)
+        self._backbone.to(device)
 
     def labels(self, image: Tensor, thresholds: Thresholds, tta: bool = False) -> Tensor:
         """Labels (T, H, W) int32, on the CPU, of one image (C, H, W) float32, normalised, at the model's pixel size."""
@@ -134,16 +139,6 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_ARENA_MAX, 1)  # one arena per thread would hold several times as much
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(_M_TOP_PAD, 64 << 20)
-
-
-def _optimised(network: UNet, device: torch.device, precision: str) -> nn.Module:
-    """Network on its device, in its fastest memory layout and the chosen precision."""
-    network.to(device)
-    if device.type == "cpu":
-        network.fuse_upsampling()
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.band_px = _BAND_PX
-    return _Bfloat16(network) if precision == "bfloat16" else network
 
 
 class _Bfloat16(nn.Module):

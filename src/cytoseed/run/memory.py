@@ -14,6 +14,8 @@ _SHARE = 0.5  # of the free memory that a run may take
 _MOST_BYTES = 2_700_000_000  # larger tiles than this allows gain nothing
 _TRIM_ABOVE_BYTES = 2_300_000_000
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+_NAMES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_NAMES_V2 = ("memory.max", "memory.current", "inactive_file")
 _FIXED_BYTES = 700_000_000  # program, libraries, model, overview
 _BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # of a tile's network input
 # `lite` from benchmarks/slides.py, `paper` from one image (docs/experiments.md), `slim` assumed to equal `lite`
@@ -22,19 +24,10 @@ _BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # of a tile's network 
 def tile_side(config: ModelConfig, halo_px: int, bytes_per_px: float, tta: bool) -> int:
     """Side of a tile's core, 256 to 2048 px: the largest for which half of the free memory, or 3 GB, suffices.
 
-    Parameters
-    ----------
-    config : ModelConfig
-        Its network decides how much memory a pixel takes.
-    halo_px : int
-        Width of a tile's input beyond its core on each side.
-    bytes_per_px : float
-        Bytes read from the image per pixel of the network's input.
-    tta : bool
-        Test-time augmentation holds the fields of eight views.
+    A tile's input is `halo_px` wider on each side; `bytes_per_px` are read from the image per pixel of the input.
     """
     fields = config.positional_dims + config.conditional_dims + 1
-    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # three tiles, eight views, four bytes
+    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # of three tiles, eight views, four bytes
     per_px = _BYTES_PER_PX[config.network] + bytes_per_px + of_views
     room = min(_SHARE * free_bytes(), _MOST_BYTES) - _FIXED_BYTES
     fitting = [side for side in _SIDES_PX if (side + 2 * halo_px) ** 2 * per_px <= room]
@@ -43,7 +36,9 @@ def tile_side(config: ModelConfig, halo_px: int, bytes_per_px: float, tta: bool)
 
 def free_bytes() -> float:
     """Bytes of free memory: of the machine, or of the container or batch job; inf where unknown."""
-    return min(_free_of_machine(), _free_of_group())
+    import psutil
+
+    return min(float(psutil.virtual_memory().available), _free_of_group())
 
 
 def trim() -> None:
@@ -63,14 +58,8 @@ def trim() -> None:
         libc.malloc_trim(0)
 
 
-def _free_of_machine() -> float:
-    import psutil
-
-    return float(psutil.virtual_memory().available)
-
-
 def _free_of_group() -> float:
-    """Free memory below the limits of this process's control group and its parents; psutil does not know them."""
+    """Free memory below the limits of this process's control group and its parents, which psutil does not know."""
     try:
         lines = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -78,12 +67,9 @@ def _free_of_group() -> float:
     room = float("inf")
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, names = _CGROUP, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            root, names = _CGROUP / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
+        if controllers and "memory" not in controllers.split(","):
             continue
+        root, names = (_CGROUP / "memory", _NAMES_V1) if controllers else (_CGROUP, _NAMES_V2)
         group = Path(path.lstrip("/"))  # inside some containers this is the path outside, which does not exist
         for folder in (root / group, *(root / outer for outer in group.parents)):
             room = min(room, _room_in(folder, *names))
@@ -94,10 +80,9 @@ def _room_in(group: Path, limit: str, used: str, cached: str) -> float:
     """Bytes below the limit of one control group; the kernel's cache of files counts as free."""
     try:
         room = float((group / limit).read_text(encoding="ascii")) - float((group / used).read_text(encoding="ascii"))
-    except (OSError, ValueError):  # missing, or "max"
-        return float("inf")
-    try:
         statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        return room + float(statistics.get(cached, 0))
-    except (OSError, ValueError):
-        return room
+    except FileNotFoundError as error:
+        return room if str(error.filename).endswith("memory.stat") else float("inf")
+    except (OSError, ValueError):  # "max"
+        return float("inf")
+    return room + float(statistics.get(cached, 0))

@@ -14,7 +14,7 @@ from cytoseed.core.network import REACH, STRIDE
 from cytoseed.core.prepare import fit_channels, scale_intensity
 from cytoseed.core.scale import full_box, rescale_part
 from cytoseed.images import Image, check_pixels, choose_channels
-from cytoseed.images.unmix import check_stain, unmix
+from cytoseed.images.channels import check_stain, unmix
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.memory import tile_side
 from cytoseed.run.tiles import Box, Grid, single_tile
@@ -94,14 +94,12 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
     }
     own = {name: getattr(options, name) for name in _THRESHOLDS}
     record |= {name: getattr(config, name) if value is None else value for name, value in own.items()}
-    level_yx = image.level_shapes[level]
-    is_tiled = _needs_tiles(image, size_yx, level, options)
+    grid, is_tiled = single_tile(*size_yx), _needs_tiles(image, size_yx, level, options)
     if is_tiled:
         grid = _grid(size_yx, step_yx, config, options, len(channels) * image.dtype.itemsize)
         record |= {"tile_size_px": grid.core_px, "margin_px": grid.margin_px}
         record |= {"skip_background": options.skip_background, **area.description}
-    else:
-        grid = single_tile(*size_yx)
+    level_yx = image.level_shapes[level]
     return Plan(channels, level, level_yx, step_yx, full_yx, pixel_size_um, grid, is_tiled, area, record)
 
 
@@ -138,26 +136,11 @@ def prepare_input(
     channels: int,
     box_yxhw: Box,
 ) -> torch.Tensor:
-    """Network input for a box: normalised, at the model's scale, with the model's channels.
+    """Network input (channels,h,w) float32 for a box: normalised, in [-0.5, 1.5], at the model's scale.
 
-    Parameters
-    ----------
-    pixels : ndarray, shape (C,h,w)
-        Part of the plan's level, after `select_stain`; it must hold what `core.scale.part_needed` names for the box.
-    origin_yx : (int, int)
-        Where the part begins in the level.
-    limits : two ndarrays, shape (C,), float32
-        Values of the whole image that become 0 and 1.
-    plan : Plan
-    channels : int
-        Channels that the model takes.
-    box_yxhw : Box
-        In px of the network's input.
-
-    Returns
-    -------
-    Tensor, shape (channels, h, w), float32
-        In [-0.5, 1.5]; a value does not depend on the part or box in which it is computed.
+    `pixels` (C,h,w) is a part of the plan's level, after `select_stain`, that begins at `origin_yx` and holds what
+    `core.scale.part_needed` names for the box; `limits` (C,) of the whole image become 0 and 1. A value does not
+    depend on the part or box in which it is computed.
     """
     low, high = (torch.from_numpy(np.asarray(limit, np.float32)) for limit in limits)
     scaled = []

@@ -106,9 +106,8 @@ def compare_with_output(request: Request) -> Job:
     if existing == "overwrite":
         return new_job(request)
     started = store.run()
-    options = request.options
-    if options.tile_size_px is None:  # the earlier run's: memory may allow another today
-        options = dataclasses.replace(options, tile_size_px=_earlier_tile_size(request, started))
+    tile_size_px = request.options.tile_size_px or _earlier_tile_size(request, started)  # memory may differ today
+    options = dataclasses.replace(request.options, tile_size_px=tile_size_px)
     job = new_job(request._replace(options=options))._replace(overwrite=False)
     resumes = job.plan.is_tiled and started is not None and "normalisation" in started
     found = compare(request.output, request.stem, job.record, request.formats)

@@ -170,10 +170,7 @@ def _run_tiles(
     """Process the missing tiles of an image, stitch them, and write the files."""
     clock, store = Clock(), request.store
     with request.image.regions() as regions, clock("wall"):
-        if job.resumes:
-            _drop_damaged(store)
-        else:
-            _start(request, job, regions, clock, executor.batch)
+        _start(request, job, regions, clock, executor.batch)
         (limits, stains), config = read_start(store), request.model.config
         context = SlideContext(request.image, job.plan, limits, config.channels, request.options.tta, stains)
         failures = process_missing(context, regions, executor, store, clock, calls)
@@ -232,21 +229,20 @@ def process_missing(
 
 
 def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: int) -> None:
-    """Survey the image, and record what the run is going to do."""
-    if job.overwrite:  # from here on the earlier run is gone, and this one can be resumed
-        request.store.announce(describe_run(request, job))
-    with clock("survey"):
-        found = survey(request.image, regions, job.plan, request.options.skip_background)
-    record_start(request, job, found, batch)
-
-
-def _drop_damaged(store: Store) -> None:
-    """Remove tiles whose files cannot be read, so that they are processed again."""
-    for tile in sorted(store.done()):
+    """Survey the image, and record what the run is going to do; a resumed run drops tiles that cannot be read."""
+    store = request.store
+    for tile in sorted(store.done()) if job.resumes else ():
         try:
             store.read(tile)
         except ValueError:
             store.drop(tile)
+    if job.resumes:
+        return
+    if job.overwrite:  # from here on the earlier run is gone, and this one can be resumed
+        store.announce(describe_run(request, job))
+    with clock("survey"):
+        found = survey(request.image, regions, job.plan, request.options.skip_background)
+    record_start(request, job, found, batch)
 
 
 def _counts(request: Request, job: Job, failures: Sequence[Failure]) -> RunReport:

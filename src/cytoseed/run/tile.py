@@ -147,6 +147,8 @@ class TileProcessor:
         """All objects of one target (h,w), with everything that decides which tile owns them."""
         ids, labels = _renumber(labels)
         points, heights = highest_points(labels, seed_map)
+        top, left = tile.core_yxhw[0] - tile.objects_yxhw[0], tile.core_yxhw[1] - tile.objects_yxhw[1]
+        core = labels[top : top + tile.core_yxhw[2], left : left + tile.core_yxhw[3]]
         return _Candidates(
             labels,
             ids,
@@ -154,7 +156,7 @@ class TileProcessor:
             points.numpy() + tile.objects_yxhw[:2],
             heights.numpy(),
             ~_occurring(_inner_border(labels, tile.objects_yxhw, self._context.plan.size_yx), len(ids)),
-            _occurring(_core(labels, tile), len(ids)),
+            _occurring(core, len(ids)),
             np.zeros(len(ids), bool),
         )
 
@@ -168,13 +170,15 @@ class TileProcessor:
         cut = is_owned & ~candidates.is_whole & is_wanted
         selected = is_wanted & candidates.is_whole & (is_owned | candidates.enters)
         full, box = self._full_labels(tile, candidates.labels, selected)
+        no_boxes = np.zeros((0, 4), np.int64)
+        cut_boxes = _object_boxes(*self._full_labels(tile, candidates.labels, cut))[1] if cut.any() else no_boxes
         return _TileObjects(
             labels=full,
             box_yxhw=box,
             score=candidates.height[selected],
             is_owned=is_owned[selected],
             pair=candidates.pair[selected],
-            cut_yxhw=self._boxes(tile, candidates.labels, cut),
+            cut_yxhw=cut_boxes,
             reaches_out=bool((cut | (is_owned & is_wanted & candidates.is_parted)).any()),
         )
 
@@ -190,12 +194,6 @@ class TileProcessor:
         if full_yx[0] < small_yx[0] or full_yx[1] < small_yx[1]:  # shrunk objects may fall apart
             full = keep_largest_fill_holes(full.long(), int(selected.sum()), 0).to(torch.int32)
         return full[0].numpy(), box
-
-    def _boxes(self, tile: Tile, labels: torch.Tensor, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Boxes, in the image, of the selected objects."""
-        if not selected.any():
-            return np.zeros((0, 4), np.int64)
-        return _object_boxes(*self._full_labels(tile, labels, selected))[1]
 
     def _measure(
         self, tile: Tile, found: _TileObjects, target: int, tile_input: TileInput
@@ -245,8 +243,7 @@ def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[n
         count = int(labels.max())
         planes = [keep_largest_fill_holes(target[None].long(), count, 0) for target in labels]
         labels = relabel_sequential(torch.cat(planes), count)
-    result: NDArray[np.int32] = labels.numpy()
-    return result
+    return np.asarray(labels.numpy(), np.int32)
 
 
 def measure_crop(
@@ -313,7 +310,7 @@ def _partners(pair: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _renumber(labels: torch.Tensor) -> tuple[NDArray[np.int64], torch.Tensor]:
     """Ids that occur, and labels renumbered by their places from 1."""
-    present = _occurring(labels.flatten(), int(labels.max()))
+    present = _occurring(labels, int(labels.max()))
     ids = np.flatnonzero(present) + 1
     number = np.zeros(len(present) + 1, np.int32)
     number[ids] = np.arange(1, len(ids) + 1)
@@ -326,12 +323,6 @@ def _inner_border(labels: torch.Tensor, box_yxhw: Box, image_yx: tuple[int, int]
     sides = [(top > 0, labels[0]), (top + height < image_yx[0], labels[-1])]
     sides += [(left > 0, labels[:, 0]), (left + width < image_yx[1], labels[:, -1])]
     return torch.cat([side for is_inner, side in sides if is_inner] or [labels[:0].flatten()])
-
-
-def _core(labels: torch.Tensor, tile: Tile) -> torch.Tensor:
-    """Labels in the tile's core, flattened."""
-    top, left = tile.core_yxhw[0] - tile.objects_yxhw[0], tile.core_yxhw[1] - tile.objects_yxhw[1]
-    return labels[top : top + tile.core_yxhw[2], left : left + tile.core_yxhw[3]].flatten()
 
 
 def _occurring(labels: torch.Tensor, count: int) -> NDArray[np.bool_]:

@@ -54,13 +54,6 @@ def test_more_than_65535_objects_are_kept_apart(tmp_path):
     np.testing.assert_array_equal(sample.read()[1], mask)
 
 
-def test_an_image_without_objects_is_a_sample(tmp_path):
-    prepared = prepare(source([item()]), tmp_path, tmp_path / "out")
-    assert (prepared.images["train"], prepared.objects["train"]) == (1, 0)
-    (sample,) = find_samples(tmp_path / "out")
-    assert not sample.read()[1].any()
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_come_back_as_they_were(tmp_path, dtype, channels):
@@ -107,27 +100,6 @@ def test_published_splits_stay_and_lend_only_a_missing_val():
     items.append(item("last", split="val"))
     kept = [sample.split for sample in assign_splits(source(items), items)]
     assert kept == [each.split for each in items]
-
-
-def test_totals_are_compared(tmp_path):
-    mask = np.eye(5, 7, dtype=np.int32)
-    prepared = prepare(source([item(mask=mask)], images=1, objects=1), tmp_path, tmp_path / "out")
-    assert prepared.remarks == ()
-    prepared = prepare(source([item(mask=mask)], images=1200, objects=20), tmp_path, tmp_path / "out")
-    assert prepared.remarks == ("set has 1 images; its paper has 1,200", "set has 1 objects; its paper has 20")
-
-
-def stamps(folder):
-    return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.rglob("*") if path.is_file()}
-
-
-def test_preparing_again_keeps_what_is_there(tmp_path):
-    DOWNLOADS["nuinsseg"](tmp_path / "download")
-    first = prepare("nuinsseg", tmp_path / "download", tmp_path / "out")
-    before = stamps(tmp_path / "out")
-    second = prepare("nuinsseg", tmp_path / "download", tmp_path / "out")
-    assert (first.written, second.written) == (2, 0)
-    assert stamps(tmp_path / "out") == before
 
 
 def test_after_an_interruption_the_rest_is_written(tmp_path):

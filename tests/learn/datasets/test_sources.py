@@ -27,10 +27,6 @@ def download(tmp_path):
     return build
 
 
-def test_every_source_has_a_tiny_download():
-    assert list(DOWNLOADS) == list(SOURCES)
-
-
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_layout_is_read(name, download, tmp_path):
     prepared = prepare(name, download(name), tmp_path / "out")
@@ -86,17 +82,6 @@ def test_a_missing_or_misnamed_file_is_an_error(name, part, download):
         wrong = folder.parent / "hidden" if part == "all" else wrong
         path.rename(wrong)
         with pytest.raises(FileNotFoundError, match=f"is not {name} as downloaded"):
-            SOURCES[name].find_images(folder)
-        wrong.rename(path)
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_misnamed_folder_is_an_error(name, download):
-    folder = download(name)
-    for path in sorted({path.parent for path in essential(folder)}):
-        wrong = path.with_name("x" + path.name)
-        path.rename(wrong)
-        with pytest.raises(FileNotFoundError, match=f"is not {name} as downloaded: there is no"):
             SOURCES[name].find_images(folder)
         wrong.rename(path)
 

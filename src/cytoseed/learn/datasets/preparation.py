@@ -55,7 +55,9 @@ def prepare(
     images, objects, written = Counter[str](), Counter[str](), 0
     for done, (item, sample) in enumerate(zip(found, samples, strict=True), start=1):
         pixels = item.image()
-        mask = _relabel(item.mask((pixels.shape[1], pixels.shape[2])))
+        mask = item.mask((pixels.shape[1], pixels.shape[2]))
+        ids, places = np.unique(mask, return_inverse=True)
+        mask = np.where(ids > 0, np.cumsum(ids > 0), ids).astype(np.int32)[places].reshape(mask.shape)  # 1 to K
         if mask.shape != pixels.shape[1:]:
             raise ValueError(f"image {item.stem} has the shape {pixels.shape[1:]} and its mask {mask.shape}")
         written += _write_pair(folder, item.stem, pixels, mask)
@@ -99,13 +101,6 @@ def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample
     train, val = split_by_name(rest, test_share + source.val_share)
     splits |= {sample.name: sample.split for sample in (*train, *val)}
     return tuple(replace(sample, split=splits[sample.name]) for sample in samples)
-
-
-def _relabel(mask: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Ids 1 to K in the order of the old ones; 0 and -1 stay."""
-    ids, places = np.unique(mask, return_inverse=True)
-    numbers = np.where(ids > 0, np.cumsum(ids > 0), ids).astype(np.int32)
-    return numbers[places].reshape(mask.shape)
 
 
 def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.int32]) -> bool:

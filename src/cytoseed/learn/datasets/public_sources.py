@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from importlib import resources
@@ -46,17 +47,30 @@ def _image(stem: str, path: Path, read: Any, mask: Any, **known: str) -> SourceI
     return SourceImage(stem, partial(read_picture, path), partial(read, mask), **known)
 
 
+def _paired(read: Any, *places: tuple[str, str, dict[str, str]]) -> Callable[[Path], list[SourceImage]]:
+    """Finder of images whose masks have paths of their own pattern; each place with what is known of its images."""
+
+    def find(folder: Path) -> list[SourceImage]:
+        return [
+            _image(key[-1], image, read, mask, **known)
+            for images, masks, known in places
+            for key, image, mask in pair_files(folder, images, masks)
+        ]
+
+    return find
+
+
 def find_tnbc2018(folder: Path) -> list[SourceImage]:
     """TNBC 2018 (Naylor et al. 2019; Jack et al. 2021): 68 crops of 14 slides, 1 to 11 breast cancer, 12 to 14 brain.
 
     Masks are black and white; pixels that meet only at a corner belong to different objects.
     """
+
+    def read(path: Path, _: Shape) -> NDArray[np.int32]:
+        return connected_pieces(read_picture(path)[0] > 0)
+
     pairs = pair_files(folder, "Slide_{slide}/{stem}.png", "GT_{slide}/{stem}.png")
-    return [_image(stem, image, _read_foreground, mask, field=image.parent.name) for (_, stem), image, mask in pairs]
-
-
-def _read_foreground(path: Path, _: Shape) -> NDArray[np.int32]:
-    return connected_pieces(read_picture(path)[0] > 0)
+    return [_image(stem, image, read, mask, field=image.parent.name) for (_, stem), image, mask in pairs]
 
 
 def find_nuinsseg(folder: Path) -> list[SourceImage]:
@@ -83,14 +97,11 @@ def _read_nuinsseg(paths: tuple[Path, Path | None], _: Shape) -> NDArray[np.int3
     return mask
 
 
-def find_monuseg(folder: Path) -> list[SourceImage]:
-    """MoNuSeg 2018 (Kumar et al. 2017, 2020): 37 images, one per patient, to train, and 14 to test; XML."""
-    places = (("train", "Tissue Images", "Annotations"), ("test", "MoNuSegTestData", "MoNuSegTestData"))
-    return [
-        _image(stem, image, read_contours, xml, split=split)
-        for split, images, annotations in places
-        for (stem,), image, xml in pair_files(folder, f"{images}/{{stem}}.tif", f"{annotations}/{{stem}}.xml")
-    ]
+find_monuseg = _paired(  # Kumar et al. 2017, 2020: 37 images, one per patient, to train, and 14 to test
+    read_contours,
+    ("Tissue Images/{stem}.tif", "Annotations/{stem}.xml", {"split": "train"}),
+    ("MoNuSegTestData/{stem}.tif", "MoNuSegTestData/{stem}.xml", {"split": "test"}),
+)
 
 
 def find_kumar(folder: Path) -> list[SourceImage]:
@@ -107,16 +118,8 @@ def find_kumar(folder: Path) -> list[SourceImage]:
     ]
 
 
-def find_ihc_tma(folder: Path) -> list[SourceImage]:
-    """IHC TMA (Wang et al. 2024): 266 images; masks are channels x height x width, the first two of nuclei.
-
-    A channel with several values has one id per nucleus, else its connected pieces are the nuclei.
-    """
-    pairs = pair_files(folder, "images/{stem}.png", "masks/{stem}.npy")
-    return [_image(stem, image, _read_ihc_tma, mask, modality="brightfield-ihc") for (stem,), image, mask in pairs]
-
-
 def _read_ihc_tma(path: Path, shape: Shape) -> NDArray[np.int32]:
+    """Mask of two channels: one with several values has one id per nucleus, else its connected pieces are nuclei."""
     channels = read_npy(path)
     if channels.ndim != 3 or channels.shape[0] < 2 or channels.shape[1:] != shape:
         raise ValueError(f"{path} has the shape {channels.shape}; it must be channels, 2 or more, x {shape}")
@@ -129,20 +132,14 @@ def _read_ihc_tma(path: Path, shape: Shape) -> NDArray[np.int32]:
     return mask
 
 
-def find_consep(folder: Path) -> list[SourceImage]:
-    """CoNSeP (Graham et al. 2019): 41 images of 16 slides, 27 to train and 14 to test; masks are MATLAB files.
+# Wang et al. 2024: 266 images; masks are channels x height x width, the first two of nuclei
+find_ihc_tma = _paired(_read_ihc_tma, ("images/{stem}.png", "masks/{stem}.npy", {"modality": "brightfield-ihc"}))
 
-    Which image is of which slide is not published. The pixel size is that of the scanner (Omnyx VL120, 40x).
-    """
-    return [
-        _image(stem, image, _read_consep, mat, split=split)
-        for split in ("train", "test")
-        for (stem,), image, mat in pair_files(folder, f"{split}/Images/{{stem}}.png", f"{split}/Labels/{{stem}}.mat")
-    ]
-
-
-def _read_consep(path: Path, _: Shape) -> NDArray[np.int32]:
-    return as_ids(read_mat(path, "inst_map"), path)
+find_consep = _paired(  # Graham et al. 2019: 41 images of 16 slides; which image is of which slide is not published
+    lambda path, _: as_ids(read_mat(path, "inst_map"), path),
+    ("Train/Images/{stem}.png", "Train/Labels/{stem}.mat", {"split": "train"}),
+    ("Test/Images/{stem}.png", "Test/Labels/{stem}.mat", {"split": "test"}),
+)
 
 
 def find_lynsec(folder: Path) -> list[SourceImage]:
@@ -151,10 +148,15 @@ def find_lynsec(folder: Path) -> list[SourceImage]:
     `lynsec 1` is immunohistochemistry, `lynsec 3` H&E; the annotations of `lynsec 2` do not match its images. Patients
     are not published.
     """
+
+    def read_image(path: Path) -> NDArray[np.uint8]:
+        return np.moveaxis(_read_lynsec(path)[:, :, :3], 2, 0).clip(0, 255).astype(np.uint8)
+
+    def read_mask(path: Path, _: Shape) -> NDArray[np.int32]:
+        return as_ids(_read_lynsec(path)[:, :, 3], path)
+
     return [
-        SourceImage(
-            f"{part}-{stem}", partial(_read_lynsec_image, path), partial(_read_lynsec_mask, path), modality=modality
-        )
+        SourceImage(f"{part}-{stem}", partial(read_image, path), partial(read_mask, path), modality=modality)
         for part, modality in ((1, "brightfield-ihc"), (3, "brightfield"))
         for (stem,), path in find_files(folder, f"lynsec {part}/{{stem}}.npy").items()
     ]
@@ -165,14 +167,6 @@ def _read_lynsec(path: Path) -> NDArray[Any]:
     if array.ndim != 3 or array.shape[2] != 5:
         raise ValueError(f"{path} has the shape {array.shape}; it must be height x width x 5")
     return array
-
-
-def _read_lynsec_image(path: Path) -> NDArray[np.uint8]:
-    return np.moveaxis(_read_lynsec(path)[:, :, :3], 2, 0).clip(0, 255).astype(np.uint8)
-
-
-def _read_lynsec_mask(path: Path, _: Shape) -> NDArray[np.int32]:
-    return as_ids(_read_lynsec(path)[:, :, 3], path)
 
 
 _DSB_KEY_LENGTH = 12  # characters of a stem, of 64, in dsb2018.csv
@@ -217,26 +211,30 @@ def find_bbbc039(folder: Path) -> list[SourceImage]:
 
     Objects are pieces of equal value in the first channel of a mask, corners connected, as the authors read them.
     """
+
+    def read(path: Path, _: Shape) -> NDArray[np.int32]:
+        return connected_pieces(read_picture(path)[0], corners=True)
+
     pairs = pair_files(folder, "images/{stem}.tif", "masks/{stem}.png")
     splits: dict[tuple[str, ...], str] = {}
     for name, split in (("training", "train"), ("validation", "val"), ("test", "test")):
         for path in find_files(folder, f"metadata/{name}.txt").values():
             splits |= {(Path(line).stem,): split for line in path.read_text(encoding="utf-8").split()}
     require("no line in metadata/*.txt of", {key for key, *_ in pairs} - splits.keys())
-    return [
-        _image(key[0], image, _read_bbbc039, mask, split=splits[key], modality="fluorescence")
-        for key, image, mask in pairs
-    ]
-
-
-def _read_bbbc039(path: Path, _: Shape) -> NDArray[np.int32]:
-    return connected_pieces(read_picture(path)[0], corners=True)
+    return [_image(key[0], image, read, mask, split=splits[key], modality="fluorescence") for key, image, mask in pairs]
 
 
 _FIND = {
-    find.__name__.removeprefix("find_"): find
-    for find in (find_tnbc2018, find_nuinsseg, find_monuseg, find_kumar, find_ihc_tma, find_consep, find_lynsec)
-} | {"dsb2018": find_dsb2018, "bbbc039": find_bbbc039}
+    "tnbc2018": find_tnbc2018,
+    "nuinsseg": find_nuinsseg,
+    "monuseg": find_monuseg,
+    "kumar": find_kumar,
+    "ihc_tma": find_ihc_tma,
+    "consep": find_consep,
+    "lynsec": find_lynsec,
+    "dsb2018": find_dsb2018,
+    "bbbc039": find_bbbc039,
+}
 
 
 def _source(row: dict[str, Any]) -> Source:
