@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -88,7 +88,7 @@ def many(blocks_across: int) -> ResultView:
         raise NotImplementedError("only the overlay needs it")
 
     return ResultView(
-        contents=Many(blocks_across),
+        contents=cast(Any, Many(blocks_across)),
         shape=(3, side, side),
         targets=("nuclei",),
         channel_names=_CHANNELS,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from cytoseed.results import Block, Result, ResultView
+from cytoseed.results.view import Parts
 
 _FACTS = ("targets", "channel_names", "pixel_size_um", "source", "settings")
 
@@ -29,6 +33,23 @@ def changed(result: Result, **others: Any) -> Result:
     facts = {name: getattr(result, name) for name in _FACTS} | {"labels": result.labels, "image": pixels_of(result)}
     facts |= others
     return Result.from_labels(facts.pop("labels"), facts.pop("image"), **facts)
+
+
+def blank(labels: NDArray[np.int32]) -> Result:
+    """Labels (H,W), or (2,H,W) of two targets, of an image of which nothing is known."""
+    targets = ("nuclei", "cells") if labels.ndim == 3 else ("nuclei",)
+    return Result.from_labels(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
+
+
+labellings = hnp.arrays(
+    np.int32, st.tuples(st.sampled_from([1, 2]), st.integers(1, 8), st.integers(1, 8)), elements=st.integers(0, 3)
+)
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """Bytes of a file, or of each file in a folder, by its place in it."""
+    files = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 class Pieced(ResultView):
@@ -59,22 +80,6 @@ class Pieced(ResultView):
         return self.whole.labels_in(box_yxhw)
 
 
-class _NoObjects:
-    """Contents without objects."""
-
-    def __init__(self, targets: int, count: int) -> None:
-        self.targets, self.count = targets, count
-
-    def blocks(self) -> Iterator[Block]:
-        return iter(())
-
-    def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
-        return np.zeros((self.targets, *box_yxhw[2:]), np.int32)
-
-    def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        return np.zeros((self.targets, len(rows), len(columns)), np.int32)
-
-
 class Nothing(ResultView):
     """A slide of any size without objects; `count` says how many there would be."""
 
@@ -85,8 +90,11 @@ class Nothing(ResultView):
             step = max(1, max(shape[1:]) / largest_px)
             return np.full((shape[0], *(max(1, int(side / step)) for side in shape[1:])), 240, np.uint8), step
 
+        def no_part(number: int) -> Any:
+            raise AssertionError(number)
+
         super().__init__(
-            contents=_NoObjects(len(targets), count),
+            contents=Parts(np.zeros((0, 4), np.int64), no_part, targets, count),
             shape=shape,
             targets=targets,
             channel_names=("red", "green", "blue"),

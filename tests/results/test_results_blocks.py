@@ -12,7 +12,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, pixels_of, planes_of
+from pieced import Nothing, Pieced, files_of, pixels_of, planes_of
 
 from cytoseed.images import open_image
 from cytoseed.results import WRITERS, Result
@@ -39,8 +39,7 @@ def scattered(height: int, width: int, targets: int = 1, seed: int = 0) -> Resul
 
 def written(result: Result, folder: Path, formats: tuple[str, ...] = ALL) -> dict[str, bytes]:
     save(result, folder, formats, overwrite=True)
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return files_of(folder)
 
 
 @pytest.mark.parametrize("objects", [1, 2, 3, 10])
@@ -59,34 +58,6 @@ def test_a_cell_and_its_nucleus_come_from_one_block(cells: Result, tmp_path: Pat
 
 
 # Label image
-
-
-@pytest.mark.parametrize("targets", [1, 2])
-def test_large_labels_lie_in_tiles(tmp_path: Path, targets: int) -> None:
-    whole = scattered(1030, 1300, targets)
-    result = Pieced(whole)
-    write_labels(result, tmp_path / "a.tif")
-    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
-        assert not tif.is_bigtiff
-        assert tif.is_ome
-        assert len(tif.pages) == targets
-        assert {page.tile for page in tif.pages} == {(512, 512)}
-        assert {page.compression for page in tif.pages} == {tifffile.COMPRESSION.ADOBE_DEFLATE}
-        assert not any(tag.name == "DateTime" for page in tif.pages for tag in page.tags)
-        np.testing.assert_array_equal(tif.asarray(), whole.labels)
-    image = open_image(tmp_path / "a.tif")
-    assert image.channel_names == whole.targets
-    np.testing.assert_array_equal(image.read(), planes_of(whole))
-    write_labels(whole, tmp_path / "b.tif")
-    assert (tmp_path / "b.tif").read_bytes() == (tmp_path / "a.tif").read_bytes()
-
-
-def test_labels_are_asked_for_a_few_tiles_at_a_time(tmp_path: Path) -> None:
-    whole = Result.from_labels(np.zeros((600, 20_000), np.int32), np.zeros((1, 600, 20_000), np.uint8))
-    result = Pieced(whole)
-    write_labels(result, tmp_path / "a.tif")
-    assert max(height * width for *_, height, width in result.asked_yxhw) <= 1024 * 8192
-    assert sum(height * width for *_, height, width in result.asked_yxhw) == 600 * 20_000, "each pixel once"
 
 
 @pytest.mark.parametrize(
@@ -156,11 +127,6 @@ def test_overviews_fit_and_keep_to_the_image(height: int, width: int, largest_px
     if largest_px >= max(height, width):
         np.testing.assert_array_equal(image, pixels_of(result))
         np.testing.assert_array_equal(labels, planes_of(result))
-
-
-def test_an_overview_of_no_size() -> None:
-    with pytest.raises(ValueError, match="largest_px is 0"):
-        scattered(8, 8).overview(0)
 
 
 # Result as a result

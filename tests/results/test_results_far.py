@@ -7,7 +7,7 @@ from pieced import pixels_of
 from typer.testing import CliRunner
 
 from cytoseed.cli.main import app
-from cytoseed.paths import as_path, is_remote, list_names
+from cytoseed.paths import as_path, list_names
 from cytoseed.results import Result
 from remote import bucket, s3_server  # noqa: F401 - fixtures
 
@@ -71,16 +71,6 @@ def test_a_stored_result_is_converted_to_a_url(result, bucket, tmp_path):  # noq
     assert "make the bucket first" in refused.stderr
     far = CliRunner().invoke(app, ["convert", f"{bucket}/cells.objects.zip", "-f", "table"])
     assert "copy it" in far.stderr
-
-
-def test_what_a_user_may_name(tmp_path):
-    assert as_path(str(tmp_path)) == as_path(tmp_path) == as_path(f"file://{tmp_path}") == tmp_path
-    assert not is_remote(as_path("C:/results"))
-    assert is_remote(as_path("memory://results"))
-    assert str(as_path(as_path("memory://results")) / "a") == "memory://results/a"
-    assert list_names(as_path("memory://there/is/none")) == []
-    with pytest.raises(ValueError, match="s3://bucket/folder"):
-        as_path("nonsense://results")
 
 
 def test_what_others_write_meanwhile_is_seen(bucket):  # noqa: F811

@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,15 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, planes_of
+from pieced import Nothing, Pieced, blank, files_of, labellings, planes_of
 from qupath_rules import assert_qupath_rules, filled, geometries_of
 
-from cytoseed.results import WRITERS, Block, Result
+from cytoseed.results import Block, Result
 from cytoseed.results.formats import geojson
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
 
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
-TWO = ("nuclei", "cells")
-
-
-def written(write: Callable[[Result, Path], None], result: Result, path: Path) -> dict[str, bytes]:
-    """Bytes of a writer's file, or of each in its folder."""
-    write(result, path)
-    if path.is_dir():
-        return {each.name: each.read_bytes() for each in sorted(path.iterdir())}
-    return {"": path.read_bytes()}
 
 
 def collection(result: Result, path: Path) -> Any:
@@ -42,13 +32,8 @@ def collection(result: Result, path: Path) -> Any:
 
 
 def parts(result: Result, path: Path) -> dict[str, Any]:
-    return {name: json.loads(content) for name, content in written(write_geojson_split, result, path).items()}
-
-
-def blank(labels: NDArray[np.int32]) -> Result:
-    """Labels (H,W), or (2,H,W) of two targets, of an image of which nothing is known."""
-    targets = TWO if labels.ndim == 3 else ("nuclei",)
-    return Result.from_labels(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
+    write_geojson_split(result, path)
+    return {name: json.loads(content) for name, content in files_of(path).items()}
 
 
 class Measured(Pieced):
@@ -63,18 +48,6 @@ class Measured(Pieced):
 
 
 # QuPath's rules
-
-
-@pytest.mark.parametrize("name", ["nuclei", "cells"])
-def test_qupath_can_open_it(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result: Result = request.getfixturevalue(name)
-    found = collection(result, tmp_path / "a")
-    assert_qupath_rules(found)
-    planes = geometries_of(found["features"])
-    for target, labels in zip(result.targets, planes_of(result), strict=True):
-        np.testing.assert_array_equal(filled(planes[target], labels.shape), labels)
-    for part in parts(result, tmp_path / "b").values():
-        assert_qupath_rules(part)
 
 
 def test_nuclei_alone_are_detections(nuclei: Result, tmp_path: Path) -> None:
@@ -101,13 +74,6 @@ def test_ids_are_made_from_source_settings_target_and_label(cells: Result, tmp_p
     names = ["cells/1", "cells/2", "cells/4", "nuclei/5"]
     expected = [str(uuid.uuid5(uuid.NAMESPACE_OID, f"{cells.fingerprint}/{name}")) for name in names]
     assert [feature["id"] for feature in collection(cells, tmp_path / "a")["features"]] == expected
-
-
-labellings = hnp.arrays(
-    np.int32,
-    st.tuples(st.sampled_from([1, 2]), st.integers(1, 8), st.integers(1, 8)),
-    elements=st.integers(0, 3),
-)
 
 
 @settings(max_examples=80)
@@ -156,7 +122,11 @@ def test_rows_are_found_by_their_ids_in_any_order(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(geojson, "_ROWS", 2)
     labels = np.zeros((2, 1, 20), np.int32)
     labels[0, 0, :10], labels[1, 0, 3:] = np.arange(1, 11), np.arange(4, 21)
-    rows = [(label, target, label + 100 * place) for place, target in enumerate(TWO) for label in range(1, 21)]
+    rows = [
+        (label, target, label + 100 * place)
+        for place, target in enumerate(("nuclei", "cells"))
+        for label in range(1, 21)
+    ]
     table = pd.DataFrame(rows, columns=["id", "target", "area_px"])
     shuffled = table.sample(frac=1, random_state=3)  # with rows of which there is no pixel
     features = collection(Measured(blank(labels), table=shuffled), tmp_path / "a")["features"]
@@ -178,15 +148,6 @@ def test_compressed_is_the_same(name: str, tmp_path: Path, request: pytest.Fixtu
     packed = (tmp_path / "packed.gz").read_bytes()
     assert gzip.decompress(packed) == (tmp_path / "plain").read_bytes()
     assert packed[3:8] == bytes(5), "no name, no time"
-
-
-@pytest.mark.parametrize("name", ["geojson", "geojson.gz", "geojson-split"])
-def test_the_same_result_gives_the_same_bytes_in_any_blocks(name: str, nuclei: Result, tmp_path: Path) -> None:
-    write = WRITERS[name].write
-    first = written(write, nuclei, tmp_path / "a")
-    assert first == written(write, nuclei, tmp_path / "other name")
-    for objects in (1, 3):
-        assert first == written(write, Pieced(nuclei, objects), tmp_path / str(objects))
 
 
 def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
@@ -267,7 +228,8 @@ def test_fields_have_a_side_of_4096_px(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("result", [Nothing((3, 70, 60)), blank(np.zeros((70, 60), np.int32))])
 def test_nothing_found_is_one_empty_part(result: Result, tmp_path: Path) -> None:
-    found = written(write_geojson_split, result, tmp_path / "parts")
+    write_geojson_split(result, tmp_path / "parts")
+    found = files_of(tmp_path / "parts")
     assert list(found) == ["x000000_y000000.geojson"]
     write_geojson(result, tmp_path / "whole")
     assert found["x000000_y000000.geojson"] == (tmp_path / "whole").read_bytes()

@@ -108,9 +108,5 @@ def test_values_of_64_bits_are_sorted_by_all_of_them() -> None:
     assert (np.diff(found[2:], axis=0) > 0).all()
 
 
-def test_no_object() -> None:
-    assert measure_values(np.zeros(0, np.uint8), np.zeros(0, np.int64)).shape == (7, 0)
-
-
 def test_places_in_a_portion_fit_their_type() -> None:
     assert intensity._PIXELS_AT_ONCE <= 1 << 16

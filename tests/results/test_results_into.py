@@ -17,8 +17,8 @@ import yaozarrs
 import zarr
 from filelock import FileLock
 from numpy.typing import NDArray
-from pieced import changed
-from test_results_ngff import VERSIONS, levels_of, multiscale, scattered, small_pieces, tree
+from pieced import changed, files_of
+from test_results_ngff import VERSIONS, levels_of, multiscale, scattered, small_pieces
 
 from cytoseed.images import open_image
 from cytoseed.results import Result
@@ -52,9 +52,8 @@ def write_image(
     datasets = []
     for number, factor in enumerate(factors):
         shape = [int(sizes.get(name, 1) / (factor if name in "yx" else 1)) for name in names]
-        array = group.create_array(
-            f"s{number}", shape=shape, dtype="u1", chunks=shape, **dimension_names(version, names)
-        )
+        named = {"dimension_names": list(names)} if version == "0.5" else {}
+        array = group.create_array(f"s{number}", shape=shape, dtype="u1", chunks=shape, **named)
         array[:] = number + 1
         steps = [0.5 * factor if name in "yx" else 1.0 for name in names]
         moves = [0.5 * (factor - 1) / 2 if name in "yx" else 0.0 for name in names]
@@ -69,10 +68,6 @@ def write_image(
     attributes = {"multiscales": [own]}
     group.attrs.update({"ome": {"version": "0.5", **attributes}} if version == "0.5" else attributes)
     return folder
-
-
-def dimension_names(version: str, names: str) -> dict[str, Any]:
-    return {"dimension_names": list(names)} if version == "0.5" else {}
 
 
 def attributes_of(group: Path) -> dict[str, Any]:
@@ -97,10 +92,10 @@ def test_labels_have_the_axes_the_levels_and_the_place_of_the_image(
     tmp_path: Path, both: Result, version: str, names: str
 ) -> None:
     image = write_image(tmp_path / "image.zarr", version, names)
-    before = tree(image)
+    before = files_of(image)
     paths = write_into(both, image)
     assert paths == (image / "labels" / "nuclei", image / "labels" / "cells")
-    after = tree(image)
+    after = files_of(image)
     assert {name: data for name, data in after.items() if not name.startswith("labels")} == before
     assert not any(name.startswith("labels/.cytoseed") for name in after)
     yaozarrs.validate_zarr_store(image)
@@ -118,19 +113,6 @@ def test_labels_have_the_axes_the_levels_and_the_place_of_the_image(
             np.testing.assert_array_equal(found.reshape(expected.shape), expected)
         assert open_image(path).level_shapes == open_image(image).level_shapes
         np.testing.assert_array_equal(open_image(path).read()[0], labels)
-
-
-@VERSIONS
-def test_ome_zarr_finds_the_labels_of_the_image(tmp_path: Path, both: Result, version: str) -> None:
-    from ome_zarr.io import parse_url
-    from ome_zarr.reader import Label, Reader
-
-    image = write_image(tmp_path / "image.zarr", version)
-    write_into(both, image)
-    nodes = [node for node in Reader(parse_url(image))() if node.load(Label)]
-    assert [node.metadata["name"] for node in nodes] == ["nuclei", "cells"]
-    for node, labels in zip(nodes, both.labels, strict=True):
-        np.testing.assert_array_equal(node.data[0].compute()[0], labels)
 
 
 def test_levels_of_any_ratio(tmp_path: Path, both: Result) -> None:
@@ -202,10 +184,10 @@ def test_what_is_there_stays(tmp_path: Path, both: Result, version: str) -> None
     described = json.loads(marks.read_text())
     (described["attributes"] if version == "0.5" else described)["kept"] = 7
     marks.write_text(json.dumps(described))
-    before = tree(image)
+    before = files_of(image)
     write_into(both, image)
     assert attributes_of(image / "labels")["labels"] == ["tumour", "stroma", "nuclei", "cells"]
-    new = {name for name, data in tree(image).items() if before.get(name) != data}
+    new = {name for name, data in files_of(image).items() if before.get(name) != data}
     assert {name for name in new if not name.startswith(("labels/nuclei/", "labels/cells/"))} == {
         str(marks.relative_to(image))
     }
@@ -217,16 +199,16 @@ def test_what_is_there_stays(tmp_path: Path, both: Result, version: str) -> None
 def test_a_name_that_is_taken(tmp_path: Path, both: Result, version: str) -> None:
     image = write_image(tmp_path / "image.zarr", version)
     write_into(scattered(HEIGHT, WIDTH, 1), image)
-    before = tree(image)
+    before = files_of(image)
     with pytest.raises(FileExistsError, match=r"labels: has labels called nuclei already; overwrite"):
         write_into(both, image)
-    assert tree(image) == before
+    assert files_of(image) == before
     write_into(both, image, overwrite=True)
     assert attributes_of(image / "labels")["labels"] == ["nuclei", "cells"]
     np.testing.assert_array_equal(shown(image, "nuclei"), both.labels[0])
-    again = tree(image)
+    again = files_of(image)
     write_into(both, image, overwrite=True)
-    assert tree(image) == again, "the same bytes"
+    assert files_of(image) == again, "the same bytes"
 
 
 # What is refused
@@ -235,10 +217,10 @@ def test_a_name_that_is_taken(tmp_path: Path, both: Result, version: str) -> Non
 @VERSIONS
 def test_an_image_of_another_size(tmp_path: Path, both: Result, version: str) -> None:
     image = write_image(tmp_path / "image.zarr", version, y=HEIGHT + 1)
-    before = tree(image)
+    before = files_of(image)
     with pytest.raises(ValueError, match=r"image\.zarr: is 62 x 90 px .* labels are of an image of 61 x 90 px"):
         write_into(both, image)
-    assert tree(image) == before
+    assert files_of(image) == before
     assert not (image / "labels").exists()
 
 
@@ -249,13 +231,10 @@ def test_stacks(tmp_path: Path, both: Result, axis: str) -> None:
         write_into(both, image)
 
 
-def test_no_such_folder(tmp_path: Path, both: Result) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder"):
-        write_into(both, tmp_path / "nowhere")
-
-
 @VERSIONS
 def test_what_is_no_image(tmp_path: Path, both: Result, version: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder"):
+        write_into(both, tmp_path / "nowhere")
     write_ngff(both, tmp_path / "labels.zarr", version)
     (tmp_path / "plain").mkdir()
     for name in ("plain", "labels.zarr"):
@@ -350,7 +329,7 @@ def test_stopped_anywhere_the_old_or_the_new_is_there(
     overwrite = there != "nothing"
     shutil.copytree(old, tmp_path / "new.zarr")
     write_into(both, tmp_path / "new.zarr", overwrite)
-    before, after = without_mark(tree(old)), without_mark(tree(tmp_path / "new.zarr"))
+    before, after = without_mark(files_of(old)), without_mark(files_of(tmp_path / "new.zarr"))
     assert before != after
 
     ends = []
@@ -358,7 +337,7 @@ def test_stopped_anywhere_the_old_or_the_new_is_there(
         image = tmp_path / f"stopped at {last}.zarr"
         shutil.copytree(old, image)
         was_stopped = stopped(lambda image=image: write_into(both, image, overwrite), last, is_killed)
-        left = without_mark(tree(image))
+        left = without_mark(files_of(image))
         if not is_killed:
             assert left in (before, after)
         for name in both.targets:
@@ -367,13 +346,13 @@ def test_stopped_anywhere_the_old_or_the_new_is_there(
         shutil.copytree(image, again)
         with contextlib.suppress(ValueError):
             write_into(scattered(HEIGHT, WIDTH + 1), again)  # refused before anything is looked at
-        assert without_mark(tree(again)) == left
+        assert without_mark(files_of(again)) == left
         with contextlib.suppress(FileExistsError):
             write_into(both, again)
-        ends.append(without_mark(tree(again)))
+        ends.append(without_mark(files_of(again)))
         assert ends[-1] in (before, after), "the next call puts back what was in between"
         write_into(both, image, overwrite=True)
-        assert without_mark(tree(image)) == after
+        assert without_mark(files_of(image)) == after
         if not was_stopped:
             break
     assert last >= 5
@@ -386,7 +365,7 @@ def test_an_error_while_writing_leaves_everything_as_it_was(
     tmp_path: Path, both: Result, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = write_image(tmp_path / "image.zarr", version)
-    before = tree(image)
+    before = files_of(image)
 
     labels = both.labels
 
@@ -398,14 +377,14 @@ def test_an_error_while_writing_leaves_everything_as_it_was(
     monkeypatch.setattr(Result, "labels_in", fail)
     with pytest.raises(OSError, match="the slide is gone"):
         write_into(both, image)
-    assert tree(image) == before
+    assert files_of(image) == before
     assert not (image / "labels").exists()
 
 
 def test_what_cannot_be_put_back_is_kept(tmp_path: Path, both: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     image = write_image(tmp_path / "image.zarr", "0.5")
     write_into(other(both), image)
-    before = tree(image)
+    before = files_of(image)
 
     def fail(source: Any, target: Any, replace: Callable[..., None] = os.replace) -> None:
         if Path(target).parent.name == "labels":
@@ -418,4 +397,4 @@ def test_what_cannot_be_put_back_is_kept(tmp_path: Path, both: Result, monkeypat
             write_into(both, image, overwrite=True)
     with pytest.raises(FileExistsError):
         write_into(both, image)
-    assert tree(image) == before
+    assert files_of(image) == before

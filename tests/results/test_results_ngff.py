@@ -13,7 +13,7 @@ import zarr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, planes_of
+from pieced import Nothing, Pieced, files_of, planes_of
 
 from cytoseed.images import is_image_folder, open_image
 from cytoseed.results import Result, pyramid
@@ -59,10 +59,6 @@ def levels_of(folder: Path) -> list[NDArray[Any]]:
     return [np.asarray(zarr.open_array(folder / own["path"], mode="r")[:]) for own in multiscale(folder)["datasets"]]
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # What is written
 
 
@@ -89,7 +85,7 @@ def test_levels_are_the_labels_at_their_centres(
         np.testing.assert_array_equal(found[0], labels)
         for level, own in zip(found, levels, strict=True):
             np.testing.assert_array_equal(level, labels[own.rows[:, None], own.columns])
-    assert tree(folder / "pieced") == tree(folder / "whole")
+    assert files_of(folder / "pieced") == files_of(folder / "whole")
 
 
 @VERSIONS
@@ -158,7 +154,7 @@ def test_arrays_that_old_and_new_programs_read(tmp_path: Path) -> None:
     new = json.loads((tmp_path / "0.5" / "nuclei" / "0" / "zarr.json").read_text())
     assert (new["zarr_format"], new["data_type"], new["dimension_names"]) == (3, "uint32", ["y", "x"])
     assert [codec["name"] for codec in new["codecs"]] == ["bytes", "zstd"]
-    assert sum(map(len, tree(tmp_path / "0.5").values())) < 0.1 * whole.labels.nbytes
+    assert sum(map(len, files_of(tmp_path / "0.5").values())) < 0.1 * whole.labels.nbytes
 
 
 @VERSIONS

@@ -100,27 +100,6 @@ def test_a_region_is_a_crop_of_all(seed, box):
     np.testing.assert_array_equal(part, whole[:, top : top + box[2], left : left + box[3]])
 
 
-def test_pixels_that_are_taken_stay():
-    objects, _ = some_objects(3, 1)
-    canvas = np.full((2, 150, 150), 7, np.int32)
-    objects.paint(canvas, (0, 0, 150, 150), np.array([1]))
-    assert (canvas == 7).all()
-
-
-def test_no_changed_byte_changes_an_object():
-    objects, _ = some_objects()
-    data = objects.to_bytes()
-    noticed = 0
-    for place in range(0, len(data), 3):
-        try:
-            back = Objects.from_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
-        except ValueError:
-            noticed += 1
-        else:
-            assert equal(objects, back)  # a byte that nobody reads
-    assert noticed > len(data) // 3 // 2
-
-
 def test_a_store_gives_back_what_was_written(tmp_path):
     store = Store(tmp_path / "slide.cytoseed")
     assert store.run() is None

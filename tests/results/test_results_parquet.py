@@ -122,11 +122,3 @@ def test_what_the_file_says_of_itself(nuclei: Result, tmp_path: Path) -> None:
         "µm": ["centroid_x_um", "centroid_y_um"],
         "µm²": ["area_um2"],
     }
-
-
-def test_compressed_and_of_the_same_bytes(nuclei: Result, tmp_path: Path) -> None:
-    path = written(nuclei, tmp_path / "a")
-    assert written(nuclei, tmp_path / "b").read_bytes() == path.read_bytes()
-    with pq.ParquetFile(path) as file:
-        columns = [file.metadata.row_group(0).column(index) for index in range(file.metadata.num_columns)]
-    assert {column.compression for column in columns} == {"ZSTD"}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pieced import Nothing, Pieced, changed, planes_of
 
 from cytoseed.results import Result, open_result
-from cytoseed.results.blocks import pack_block
 from cytoseed.results.formats.objects_zip import write_objects
+from cytoseed.results.objects import pack_block
 from cytoseed.results.store import StitchedObjects, Store
 
 IMAGE = np.zeros((2, 4, 5), np.uint8)

@@ -11,17 +11,14 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, planes_of
+from pieced import Nothing, Pieced, blank, labellings, planes_of
 from roifile import ROI_COLOR_NONE, ROI_TYPE, ImagejRoi, roiread
 from skimage.draw import polygon2mask
 
 from cytoseed.results import WRITERS, Block, Result
 from cytoseed.results.formats.rois import write_rois
 from cytoseed.results.writers import check_formats
-
-TWO = ("nuclei", "cells")
 
 
 def read(result: Result, path: Path) -> list[ImagejRoi]:
@@ -52,11 +49,6 @@ def filled(rois: list[ImagejRoi], shape: tuple[int, ...]) -> NDArray[np.int32]:
         assert not plane[inside].any(), "ROIs do not overlap"
         plane[inside] = int(label)
     return labels
-
-
-def blank(labels: NDArray[np.int32]) -> Result:
-    targets = TWO if labels.ndim == 3 else ("nuclei",)
-    return Result.from_labels(labels, np.zeros((1, *labels.shape[-2:]), np.uint8), targets=targets)
 
 
 class Corner(Nothing):
@@ -91,11 +83,6 @@ def test_nuclei_and_cells_are_told_apart(cells: Result, tmp_path: Path) -> None:
     np.testing.assert_array_equal(filled(rois, planes_of(cells).shape), planes_of(cells))
 
 
-labellings = hnp.arrays(
-    np.int32, st.tuples(st.sampled_from([1, 2]), st.integers(1, 8), st.integers(1, 8)), elements=st.integers(0, 3)
-)
-
-
 @settings(max_examples=60)
 @given(labellings, st.integers(1, 3))
 @example(np.array([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]], np.int32), 1)
@@ -122,18 +109,6 @@ def test_an_object_of_more_corners_than_a_polygon_takes_is_a_composite(tmp_path:
         if x0 == x1:
             again[min(y0, y1) : max(y0, y1), x0:] ^= True
     np.testing.assert_array_equal(again, labels > 0)
-
-
-@pytest.mark.parametrize("objects", [1, 3])
-def test_the_same_result_gives_the_same_bytes(nuclei: Result, tmp_path: Path, objects: int) -> None:
-    for name, result in (("a", nuclei), ("b", nuclei), ("c", Pieced(nuclei, objects))):
-        write_rois(result, tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
-    with zipfile.ZipFile(tmp_path / "a") as archive:
-        entries = archive.infolist()
-    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
-    assert {(entry.create_system, entry.compress_type) for entry in entries} == {(3, zipfile.ZIP_DEFLATED)}
-    assert not any(entry.flag_bits & 8 for entry in entries), "sizes stand before the data, for readers of streams"
 
 
 def test_nothing_found_is_an_empty_zip(tmp_path: Path) -> None:

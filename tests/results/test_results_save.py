@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pieced import changed, pixels_of
+from pieced import Pieced, changed, files_of, pixels_of
 
-from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, Writer, compare, record_of, stem_of
+from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, Writer, compare, open_result, record_of, stem_of
+from cytoseed.results.save import save
 
 ALL = DEFAULT_FORMATS
 NO_FILES = '{"version": "1", "input": {}, "settings": {}, "files": 3}'
@@ -31,11 +34,6 @@ NAMES = [
 
 def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def with_settings(result: Result, **settings: Any) -> Result:
@@ -88,62 +86,12 @@ def test_comparison_before_and_after(nuclei: Result, tmp_path: Path) -> None:
     assert any("input.dtype" in line for line in look(pixels=before.astype(np.uint16)).differences)
 
 
-def test_the_same_result_is_left_alone_and_formats_are_added(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path, formats=("labels",))
-    before = (tmp_path / "tissue.labels.tif").stat()
-    nuclei.save(tmp_path, formats=("labels", "table"))
-    after = (tmp_path / "tissue.labels.tif").stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text(encoding="utf-8"))
-    assert record["files"] == ["tissue.csv", "tissue.labels.tif"]
-
-
 def test_a_lost_file_is_written_again(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path)
-    before = contents(tmp_path)
+    before = files_of(tmp_path)
     (tmp_path / "tissue.geojson").unlink()
     nuclei.save(tmp_path)
-    assert contents(tmp_path) == before
-
-
-def test_a_different_result_is_not_overwritten_unasked(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(FileExistsError, match=r"settings.seed_threshold: 0\.5 -> 0\.7.*overwrite=True"):
-        with_settings(nuclei, seed_threshold=0.7).save(tmp_path)
-    assert contents(tmp_path) == before
-
-
-def test_overwriting_leaves_nothing_of_the_old_result(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path)
-    other = with_settings(nuclei, seed_threshold=0.7)
-    other.save(tmp_path, formats=("labels",), overwrite=True)
-    assert listing(tmp_path) == ["tissue.cytoseed.json", "tissue.labels.tif"]
-    assert other.save(tmp_path, formats=("labels",))  # now the same
-
-
-def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp_path: Path) -> None:
-    (tmp_path / "tissue.csv").write_text("my own notes")
-    nuclei.save(tmp_path, formats=("labels",), overwrite=False)
-    (tmp_path / "tissue.cytoseed.json").unlink()
-    (tmp_path / "tissue.labels.tif").unlink()
-    with pytest.raises(FileExistsError, match=r"tissue\.csv: there already, with no record"):
-        nuclei.save(tmp_path)
-    assert (tmp_path / "tissue.csv").read_text() == "my own notes"
-    nuclei.save(tmp_path, overwrite=True)
-    assert listing(tmp_path) == NAMES
-
-
-def test_files_beside_a_record_that_does_not_name_them_are_not_taken_for_its_own(
-    nuclei: Result, tmp_path: Path
-) -> None:
-    (tmp_path / "tissue.csv").write_text("my own notes")
-    nuclei.save(tmp_path, formats=("labels",))
-    with pytest.raises(FileExistsError, match=r"tissue\.csv: there already, with no record"):
-        nuclei.save(tmp_path)
-    assert (tmp_path / "tissue.csv").read_text() == "my own notes"
-    nuclei.save(tmp_path, overwrite=True)
-    assert (tmp_path / "tissue.csv").read_text() != "my own notes"
+    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "1"}', '{"files": 3}', NO_FILES])
@@ -173,19 +121,6 @@ def test_unknown_formats(nuclei: Result, tmp_path: Path, formats: Any) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_settings_that_json_cannot_hold(nuclei: Result, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="settings hold a value that JSON cannot"):
-        with_settings(nuclei, model=object()).save(tmp_path)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_setting_that_is_no_number_does_not_make_a_file_that_is_no_json(
-    nuclei: Result, tmp_path: Path, value: float
-) -> None:
-    with pytest.raises(TypeError, match="finite numbers"):
-        with_settings(nuclei, mask_threshold=value).save(tmp_path)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
 def test_a_name_that_is_no_utf8(nuclei: Result, tmp_path: Path) -> None:
     result = changed(nuclei, source=os.fsdecode(b"caf\xe9.tif"))
@@ -211,7 +146,7 @@ def test_a_failure_leaves_the_folder_as_it_was(
     nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     nuclei.save(tmp_path)
-    before = contents(tmp_path)
+    before = files_of(tmp_path)
 
     def fail(_: Result, path: Path) -> None:
         path.write_bytes(b"half")
@@ -220,7 +155,7 @@ def test_a_failure_leaves_the_folder_as_it_was(
     monkeypatch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=fail))
     with pytest.raises((ValueError, OSError, KeyboardInterrupt)) as caught:
         with_settings(nuclei, seed_threshold=0.7).save(tmp_path, overwrite=True)
-    assert contents(tmp_path) == before
+    assert files_of(tmp_path) == before
     if isinstance(error, OSError):
         assert "No space left on device" in str(caught.value)
         assert getattr(caught.value, "errno", None) == error.errno, "so that callers can tell a full disk"
@@ -295,14 +230,14 @@ def tree(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tree")
 def test_folders_are_written_left_added_replaced_and_removed(nuclei: Result, tmp_path: Path) -> None:
     nuclei.save(tmp_path, ("tree", "labels"))
-    first = contents(tmp_path)
+    first = files_of(tmp_path)
     assert {"tissue.tree/inner/count", "tissue.tree/0.5"} < first.keys()
     assert json.loads(first["tissue.cytoseed.json"])["files"] == ["tissue.labels.tif", "tissue.tree"]
     (tmp_path / "tissue.tree" / "note").write_text("mine")
     nuclei.save(tmp_path, ("tree", "labels"))
     assert (tmp_path / "tissue.tree" / "note").exists(), "left"
     nuclei.save(tmp_path, ("tree",), overwrite=True)
-    assert contents(tmp_path) == first, "replaced as a whole"
+    assert files_of(tmp_path) == first, "replaced as a whole"
     other = with_settings(nuclei, seed_threshold=0.7)
     with pytest.raises(FileExistsError, match=r"0\.5 -> 0\.7"):
         other.save(tmp_path, ("tree",))
@@ -347,3 +282,96 @@ def test_two_results_saved_at_once_are_never_mixed(nuclei: Result, tmp_path: Pat
     assert listing(tmp_path) == ["tissue.csv", "tissue.cytoseed.json"]
     with pytest.raises(FileExistsError, match="min_size_px"):
         changed(nuclei, settings={"min_size_px": 9}).save(tmp_path, ("labels",))
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), float("inf")])
+def test_settings_that_json_cannot_hold(nuclei: Result, tmp_path: Path, value: object) -> None:
+    with pytest.raises(TypeError, match=r"settings hold a value that JSON cannot .* finite numbers"):
+        with_settings(nuclei, mask_threshold=value).save(tmp_path)
+
+
+@pytest.mark.parametrize("has_record", [False, True])
+def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp_path: Path, has_record: bool) -> None:
+    (tmp_path / "tissue.csv").write_text("my own notes")
+    if has_record:
+        nuclei.save(tmp_path, formats=("labels",))
+    with pytest.raises(FileExistsError, match=r"tissue\.csv: there already, with no record"):
+        nuclei.save(tmp_path)
+    assert (tmp_path / "tissue.csv").read_text() == "my own notes"
+    nuclei.save(tmp_path, overwrite=True)
+    assert listing(tmp_path) == NAMES
+    assert (tmp_path / "tissue.csv").read_text() != "my own notes"
+
+
+# Saved beside, and elsewhere
+
+
+def test_conversion_adds_to_the_record(nuclei: Result, tmp_path: Path) -> None:
+    wanted = ("table", "geojson", "overlay", "labels", "objects")
+    nuclei.save(tmp_path / "whole", wanted)
+    nuclei.save(tmp_path / "later", ("objects", "labels"))
+    labels = (tmp_path / "later" / "tissue.labels.tif").stat()
+    with open_result(tmp_path / "later" / "tissue.objects.zip", pixels_of(nuclei)) as result:
+        paths = result.save(tmp_path / "later", ("table", "geojson"))
+        assert [path.name for path in paths] == ["tissue.csv", "tissue.geojson", "tissue.cytoseed.json"]
+        result.save(tmp_path / "later", ("overlay", "labels", "objects"))
+    assert files_of(tmp_path / "later") == files_of(tmp_path / "whole")
+    now = (tmp_path / "later" / "tissue.labels.tif").stat()
+    assert (now.st_ino, now.st_mtime_ns) == (labels.st_ino, labels.st_mtime_ns), "left as it was"
+
+
+def test_conversion_by_a_later_version_adds_to_the_same_record(
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nuclei.save(tmp_path, ("objects", "labels"))
+    version = json.loads((tmp_path / "tissue.cytoseed.json").read_text())["version"]
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "99.0")
+    with open_result(tmp_path / "tissue.objects.zip") as result:
+        result.save(tmp_path, ("table",))
+    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text())
+    assert record["version"] == version, "of what found the objects"
+    assert record["files"] == ["tissue.csv", "tissue.labels.tif", "tissue.objects.zip"]
+
+
+def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Result, tmp_path: Path) -> None:
+    partial = Pieced(nuclei, failed=("x 0 to 9, y 0 to 9: unreadable",))
+    save(partial, tmp_path / "a", ("objects", "labels", "table"), overwrite=False)
+    save(partial, tmp_path / "b", ("objects", "labels"), overwrite=False)
+    with open_result(tmp_path / "b" / "tissue.objects.zip") as result:
+        result.save(tmp_path / "b", ("table",))
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    nuclei.save(tmp_path / "b", ("labels",))
+    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "whole now"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Result, tmp_path: Path, overwrite: bool) -> None:
+    other = changed(nuclei, settings={"seed_threshold": 0.1})
+    other.save(tmp_path, ("labels", "table", "objects"))
+    nuclei.save(tmp_path / "mine", ("objects",))
+    shutil.copy(tmp_path / "mine" / "tissue.objects.zip", tmp_path)
+    before = (tmp_path / "tissue.objects.zip").read_bytes()
+    with open_result(tmp_path / "tissue.objects.zip") as result:
+        if not overwrite:
+            with pytest.raises(FileExistsError, match=r"settings\.seed_threshold: 0\.1 -> 0\.5"):
+                result.save(tmp_path, ("geojson", "objects"))
+        else:
+            result.save(tmp_path, ("geojson", "objects"), overwrite=True)
+            files = ["tissue.geojson", "tissue.objects.zip"]
+            assert sorted(os.listdir(tmp_path)) == sorted(["mine", "tissue.cytoseed.json", *files])
+            assert json.loads((tmp_path / "tissue.cytoseed.json").read_text())["files"] == files
+    assert (tmp_path / "tissue.objects.zip").read_bytes() == before
+
+
+def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Result, tmp_path: Path) -> None:
+    nuclei.save(tmp_path, ("objects", "labels"))
+    path = tmp_path / "tissue.objects.zip"
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("parts/00000000.npz").header_offset + 200
+    data = bytearray(path.read_bytes())
+    data[start : start + 50] = bytes(50)
+    path.write_bytes(data)
+    before = files_of(tmp_path)
+    with open_result(path) as result, pytest.raises(ValueError, match=r"tissue\.objects\.zip: is damaged"):
+        result.save(tmp_path, ("table", "geojson"))
+    assert files_of(tmp_path) == before

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, changed
+from pieced import Nothing, Pieced, changed, files_of
 from test_results_blocks import scattered
 
 from cytoseed.results import Result
-from cytoseed.results.formats import geoparquet
+from cytoseed.results.formats import spatialdata as store
 from cytoseed.results.formats.anndata import write_anndata
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.writers import check_formats
@@ -36,7 +36,7 @@ def tools() -> types.SimpleNamespace:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geoparquet, "_ROWS", 12)
+    monkeypatch.setattr(store, "_ROWS", 12)
 
 
 def read_h5ad(result: Result, folder: Path, tools: Any) -> Any:
@@ -51,11 +51,6 @@ def read_store(result: Result, folder: Path, tools: Any) -> Any:
     shutil.rmtree(path, ignore_errors=True)
     write_spatialdata(result, path)
     return tools.sd.read_zarr(path)
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 # AnnData
@@ -122,7 +117,7 @@ def test_rows_come_in_batches_whatever_the_blocks(targets: int, tmp_path: Path, 
         for write in (write_anndata, write_spatialdata):
             write(result, tmp_path / f"{write.__name__}{count}")
     for write in (write_anndata, write_spatialdata):
-        assert contents(tmp_path / f"{write.__name__}1") == contents(tmp_path / f"{write.__name__}0")
+        assert files_of(tmp_path / f"{write.__name__}1") == files_of(tmp_path / f"{write.__name__}0")
     adata, table = tools.ad.read_h5ad(tmp_path / "write_anndata0"), whole.table
     outer = table if targets == 1 else table[table["target"] == "cells"]
     np.testing.assert_array_equal(adata.obs["cell_id"], np.arange(1, 27))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, changed, pixels_of, planes_of
+from pieced import Nothing, Pieced, changed, files_of, pixels_of, planes_of
 
-from cytoseed.results import WRITERS, Result, ResultView, blocks, open_result
-from cytoseed.results.blocks import pack_block
-from cytoseed.results.contents import Parts
+from cytoseed.results import WRITERS, Result, ResultView, objects, open_result
 from cytoseed.results.formats import objects_zip as form
 from cytoseed.results.formats.objects_zip import write_objects
-from cytoseed.results.objects import join_objects
+from cytoseed.results.objects import join_objects, pack_block
+from cytoseed.results.view import Parts
 
 KINDS: dict[str, Callable[[Result], ResultView]] = {
     "whole": lambda result: result,
@@ -38,12 +36,6 @@ def stored(result: ResultView, folder: Path, image: NDArray[Any] | None = None) 
     path.unlink(missing_ok=True)
     write_objects(result, path)
     return open_result(path, image)
-
-
-def content(path: Path) -> Any:
-    if path.is_file():
-        return path.read_bytes()
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def assert_same_blocks(one: ResultView, other: ResultView) -> None:
@@ -90,7 +82,7 @@ def test_every_format_has_the_bytes_that_the_result_itself_gives(
     with stored(result, tmp_path, pixels_of(whole)) as back:
         write(result, tmp_path / f"a{WRITERS[name].suffix}")
         write(back, tmp_path / f"b{WRITERS[name].suffix}")
-    assert content(tmp_path / f"a{WRITERS[name].suffix}") == content(tmp_path / f"b{WRITERS[name].suffix}")
+    assert files_of(tmp_path / f"a{WRITERS[name].suffix}") == files_of(tmp_path / f"b{WRITERS[name].suffix}")
 
 
 def test_nothing_comes_back_as_nothing(tmp_path: Path) -> None:
@@ -104,7 +96,7 @@ def test_nothing_comes_back_as_nothing(tmp_path: Path) -> None:
             for name in ("table", "geojson"):
                 WRITERS[name].write(result, tmp_path / f"{number}-a.{name}")
                 WRITERS[name].write(back, tmp_path / f"{number}-b.{name}")
-                assert content(tmp_path / f"{number}-a.{name}") == content(tmp_path / f"{number}-b.{name}")
+                assert files_of(tmp_path / f"{number}-a.{name}") == files_of(tmp_path / f"{number}-b.{name}")
 
 
 NONE = np.zeros((2, 7, 6), np.int32)
@@ -149,7 +141,7 @@ def test_a_table_of_other_objects_than_the_labels(nuclei: Result) -> None:
 def test_a_large_block_is_stored_in_parts_and_comes_back_as_one(
     whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "_PART_PX", 2 * blocks._OBJECT_PX + 40)
+    monkeypatch.setattr(objects, "_PART_PX", 2 * objects._OBJECT_PX + 40)
     with stored(whole, tmp_path) as back:
         with zipfile.ZipFile(tmp_path / "stored.objects.zip") as archive:
             facts = json.loads(archive.read("result.json"))
@@ -360,79 +352,3 @@ def test_where_objects_overlap_reduced_labels_are_those_of_full_size(cells: Resu
     full = parts.labels_in((0, 0, 17, 19))
     assert full.max() > 9
     np.testing.assert_array_equal(parts.labels_at(rows, columns), full[:, rows[:, None], columns])
-
-
-# Saved beside, and elsewhere
-
-
-def test_conversion_adds_to_the_record(nuclei: Result, tmp_path: Path) -> None:
-    wanted = ("table", "geojson", "overlay", "labels", "objects")
-    nuclei.save(tmp_path / "whole", wanted)
-    nuclei.save(tmp_path / "later", ("objects", "labels"))
-    labels = (tmp_path / "later" / "tissue.labels.tif").stat()
-    with open_result(tmp_path / "later" / "tissue.objects.zip", pixels_of(nuclei)) as result:
-        paths = result.save(tmp_path / "later", ("table", "geojson"))
-        assert [path.name for path in paths] == ["tissue.csv", "tissue.geojson", "tissue.cytoseed.json"]
-        result.save(tmp_path / "later", ("overlay", "labels", "objects"))
-    assert content(tmp_path / "later") == content(tmp_path / "whole")
-    now = (tmp_path / "later" / "tissue.labels.tif").stat()
-    assert (now.st_ino, now.st_mtime_ns) == (labels.st_ino, labels.st_mtime_ns), "left as it was"
-
-
-def test_conversion_by_a_later_version_adds_to_the_same_record(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nuclei.save(tmp_path, ("objects", "labels"))
-    version = json.loads((tmp_path / "tissue.cytoseed.json").read_text())["version"]
-    monkeypatch.setattr("importlib.metadata.version", lambda _: "99.0")
-    with open_result(tmp_path / "tissue.objects.zip") as result:
-        result.save(tmp_path, ("table",))
-    record = json.loads((tmp_path / "tissue.cytoseed.json").read_text())
-    assert record["version"] == version, "of what found the objects"
-    assert record["files"] == ["tissue.csv", "tissue.labels.tif", "tissue.objects.zip"]
-
-
-def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Result, tmp_path: Path) -> None:
-    from cytoseed.results.save import save
-
-    partial = Pieced(nuclei, failed=("x 0 to 9, y 0 to 9: unreadable",))
-    save(partial, tmp_path / "a", ("objects", "labels", "table"), overwrite=False)
-    save(partial, tmp_path / "b", ("objects", "labels"), overwrite=False)
-    with open_result(tmp_path / "b" / "tissue.objects.zip") as result:
-        result.save(tmp_path / "b", ("table",))
-    assert content(tmp_path / "a") == content(tmp_path / "b")
-    nuclei.save(tmp_path / "b", ("labels",))
-    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "whole now"
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_result_never_removes_the_file_it_is_read_from(nuclei: Result, tmp_path: Path, overwrite: bool) -> None:
-    other = changed(nuclei, settings={"seed_threshold": 0.1})
-    other.save(tmp_path, ("labels", "table", "objects"))
-    with stored(nuclei, tmp_path / "mine") as back:
-        os.replace(back.path, tmp_path / "tissue.objects.zip")
-    before = (tmp_path / "tissue.objects.zip").read_bytes()
-    with open_result(tmp_path / "tissue.objects.zip") as result:
-        if not overwrite:
-            with pytest.raises(FileExistsError, match=r"settings\.seed_threshold: 0\.1 -> 0\.5"):
-                result.save(tmp_path, ("geojson", "objects"))
-        else:
-            result.save(tmp_path, ("geojson", "objects"), overwrite=True)
-            files = ["tissue.geojson", "tissue.objects.zip"]
-            assert sorted(os.listdir(tmp_path)) == sorted(["mine", "tissue.cytoseed.json", *files])
-            assert json.loads((tmp_path / "tissue.cytoseed.json").read_text())["files"] == files
-    assert (tmp_path / "tissue.objects.zip").read_bytes() == before
-
-
-def test_a_damaged_part_leaves_the_folder_as_it_was(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path, ("objects", "labels"))
-    path = tmp_path / "tissue.objects.zip"
-    with zipfile.ZipFile(path) as archive:
-        start = archive.getinfo("parts/00000000.npz").header_offset + 200
-    data = bytearray(path.read_bytes())
-    data[start : start + 50] = bytes(50)
-    path.write_bytes(data)
-    before = content(tmp_path)
-    with open_result(path) as result, pytest.raises(ValueError, match=r"tissue\.objects\.zip: is damaged"):
-        result.save(tmp_path, ("table", "geojson"))
-    assert content(tmp_path) == before

@@ -19,7 +19,7 @@ from skimage.measure import regionprops_table
 
 from cytoseed.learn.annotations import read_mask
 from cytoseed.results import Result
-from cytoseed.results.formats.csv import write_table
+from cytoseed.results.formats.parquet import write_table
 from cytoseed.results.measure.table import Frame, measure_objects
 from cytoseed.settings import STAINS
 
@@ -128,42 +128,6 @@ def test_numbers_are_those_of_scikit_image(labels: NDArray[np.int32]) -> None:
 def test_numbers_of_real_nuclei_are_those_of_scikit_image() -> None:
     for path in sorted((DATA / "dsb2018" / "masks").iterdir())[::100]:
         check_with_scikit_image(np.maximum(read_mask(path), 0))
-
-
-@pytest.mark.parametrize(
-    "dtype", [bool, np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.int64, np.float16, np.float32, np.float64]
-)
-def test_channels_of_every_type(dtype: Any) -> None:
-    rng = np.random.default_rng(3)
-    labels = ndimage.label(rng.random((60, 70)) > 0.5)[0].astype(np.int32)
-    values = rng.normal(size=labels.shape) * 40
-    if np.dtype(dtype).kind == "u":
-        values = np.abs(values) * np.iinfo(dtype).max / 255  # up to where a sign would be
-    check_with_scikit_image(labels, values > 0 if dtype is bool else values.astype(dtype))
-
-
-@pytest.mark.parametrize(
-    ("drawn", "perimeter", "eccentricity", "solidity"),
-    [
-        (["#"], 0, 0, 1),
-        (["####"], 2, 1, 1),
-        (["#", "#", "#"], 1, 1, 1),
-        (["###", "###", "###"], 8, 0, 1),
-        (["#..", ".#.", "..#"], 2**0.5, 1, 1),
-        (["##..", "..##"], 1 + 2**0.5, None, 4 / 6),
-        ([".#.", "###", ".#."], 4 * 2**0.5, 0, 1),
-        (["#.#", "...", "#.#"], 0, 0, 4 / 9),
-        (["###", "#.#", "###"], 8, 0, 8 / 9),
-        (["#...", "#...", "#...", "####"], None, None, 7 / 10),
-    ],
-)
-def test_small_shapes(drawn: list[str], perimeter: float | None, eccentricity: float | None, solidity: float) -> None:
-    labels = np.array([[place == "#" for place in line] for line in drawn]).astype(np.int32)
-    check_with_scikit_image(labels)
-    row = measure_objects(labels, [], [], None).iloc[0]
-    assert row["solidity"] == solidity
-    assert perimeter is None or row["perimeter_px"] == pytest.approx(perimeter, rel=1e-12)
-    assert eccentricity is None or row["eccentricity"] == eccentricity
 
 
 def test_rounding_gives_a_line_no_width_below_0() -> None:
@@ -307,12 +271,6 @@ def test_channels_of_one_name_keep_their_own_columns() -> None:
     assert [table[f"p50_{name}"][0] for name in ("CD3 (0)", "CD3 (1)", "CD3 (0) (2)")] == [3, 8, 8]
 
 
-def test_table_without_objects_has_its_columns(nuclei: Result) -> None:
-    empty = Result.from_labels(np.zeros_like(nuclei.labels), pixels_of(nuclei), channel_names=nuclei.channel_names)
-    assert len(empty.table) == 0
-    assert list(empty.table.columns) == [name for name in nuclei.table.columns if "_um" not in name]
-
-
 @given(
     hnp.arrays(
         np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements={"min_value": 0, "max_value": 4}
@@ -332,12 +290,6 @@ def test_csv_holds_numbers_that_are_none(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read, result.table, check_exact=True)
     assert read["mean_channel 0"].tolist()[1:] == [1 / 3, np.inf, 1e300]
     assert read.loc[0].isna().sum() == len(STATISTICS)
-
-
-def test_csv_is_the_table(nuclei: Result, tmp_path: Path) -> None:
-    path, _ = nuclei.save(tmp_path, formats=("table",))
-    assert path.name == "tissue.csv"
-    pd.testing.assert_frame_equal(pd.read_csv(path, float_precision="round_trip"), nuclei.table, check_exact=True)
 
 
 @pytest.mark.parametrize("name", ["nuclei", "cells"])

@@ -18,23 +18,6 @@ from cytoseed.results.formats.overlay import draw_overlay
 # Label image
 
 
-def test_labels_are_read_back_exactly(nuclei: Result, tmp_path: Path) -> None:
-    write_labels(nuclei, tmp_path / "a.tif")
-    image = open_image(tmp_path / "a.tif")
-    assert image.dtype == np.uint16
-    assert image.channel_names == ("nuclei",)
-    assert image.pixel_size_um == 0.25
-    np.testing.assert_array_equal(image.read()[0], nuclei.labels)
-
-
-def test_labels_of_two_targets_are_two_channels(cells: Result, tmp_path: Path) -> None:
-    write_labels(cells, tmp_path / "a.tif")
-    image = open_image(tmp_path / "a.tif")
-    assert image.channel_names == ("nuclei", "cells")
-    assert image.pixel_size_um is None
-    np.testing.assert_array_equal(image.read(), cells.labels)
-
-
 @pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint16), (65_535, np.uint16), (65_536, np.uint32)])
 def test_labels_take_the_smallest_of_two_types(tmp_path: Path, largest: int, dtype: Any) -> None:
     labels = np.zeros((1, 3), np.int32)

@@ -1,11 +1,10 @@
 """From labels to files that other tools open."""
 
-from cytoseed.results.blocks import Block
-from cytoseed.results.facts import stem_of
+from cytoseed.results.objects import Block
 from cytoseed.results.record import Comparison, Record, compare, record_of
 from cytoseed.results.result import Result
 from cytoseed.results.stored import open_result
-from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView, stem_of
 from cytoseed.results.writers import DEFAULT_FORMATS, WRITERS, Writer
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,6 @@ from cytoseed.results.formats.ngff import Layout, namespaced, write_label_images
 from cytoseed.results.pyramid import level_of
 from cytoseed.results.view import ResultView
 
-_LABELS = "labels"
 _HIDDEN = ".cytoseed"  # in the labels group, for what is not in its place
 _NEW, _OLD, _DONE = "new", "old", "done"
 
@@ -44,23 +44,24 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such folder.
-    ValueError
-        If it is no OME-Zarr image of these versions, one of another size, or a stack in z or in time.
+    FileNotFoundError, ValueError
+        If there is no such folder; if it is no OME-Zarr image of these versions, one of another size, or a stack.
     FileExistsError
         If the image has labels of such a name and `overwrite` is false.
-    BlockingIOError
-        If another process writes labels into this image.
-    OSError
-        If the folder cannot be written to.
+    BlockingIOError, OSError
+        If another process writes labels into this image, or the folder cannot be written to.
     """
     image = _read_image(Path(image_zarr))
     layout = _layout(image, result.shape[1:])
-    labels = image.folder / _LABELS
+    labels = image.folder / "labels"
     with _hidden_in(labels) as hidden:
         _put_back(hidden, labels)
-        _refuse_others(labels, result.targets, overwrite)
+        there = [name for name in result.targets if name in _listed(labels) or (labels / name).exists()]
+        if there and not overwrite:
+            raise FileExistsError(
+                f"{labels}: has labels called {', '.join(there)} already; overwrite them (--overwrite, "
+                f"overwrite=True), or write these beside the image (--format ngff)"
+            )
         (hidden / _NEW).mkdir()
         write_label_images(result, hidden / _NEW, layout)
         try:
@@ -70,8 +71,8 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
         except BaseException:
             _put_back(hidden, labels)
             raise
-        for folder in {image.root, image.folder, labels}:
-            _renew_consolidated(folder, labels, image.version, result.targets)
+        for folder in dict.fromkeys((labels, image.folder, image.root)):
+            _renew_consolidated(folder)
     return tuple(labels / target for target in result.targets)
 
 
@@ -81,20 +82,16 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
 class _Image(NamedTuple):
     """Metadata of an OME-Zarr image."""
 
-    root: Path
-    """The folder given."""
-    folder: Path
-    """The folder of the image: the same, or one in it."""
+    root: Path  # the folder given
+    folder: Path  # that of the image: the same, or one in it
     version: str
     multiscale: Mapping[str, Any]
-    axes: tuple[str, ...]
-    """Their names, in order."""
-    shapes: tuple[tuple[int, ...], ...]
-    """Of the levels' arrays."""
+    axes: tuple[str, ...]  # their names, in order
+    shapes: tuple[tuple[int, ...], ...]  # of the levels' arrays
 
 
 def _read_image(path: Path) -> _Image:
-    """Read the metadata of an image."""
+    """Read the metadata of an image that labels (H,W) fit."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such folder; give the folder of the OME-Zarr image")
     folder = path
@@ -111,12 +108,20 @@ def _read_image(path: Path) -> _Image:
                 f"{path}: is OME-Zarr of version {version}; labels are written into 0.4 and 0.5: "
                 f"convert the image, or write them beside it (--format ngff)"
             )
-        axes = tuple(str(axis["name"]) for axis in multiscale["axes"])
+        names = tuple(str(axis["name"]) for axis in multiscale["axes"])
         shapes = tuple(_shape(folder / str(dataset["path"])) for dataset in multiscale["datasets"])
-        _require_plane(path, multiscale["axes"], shapes)
+        if not {"y", "x"} <= set(names) or any(len(shape) != len(names) for shape in shapes):
+            raise ValueError(f"{path}: names the axes {', '.join(names)} and has arrays of {len(shapes[0])} axes")
+        for axis, length in zip(multiscale["axes"], shapes[0], strict=True):
+            if axis["name"] not in ("y", "x") and axis.get("type") != "channel" and length != 1:
+                sizes = ", ".join(f"{name} {size}" for name, size in zip(names, shapes[0], strict=True))
+                raise ValueError(
+                    f"{path}: is a stack ({sizes}), and the labels are of one plane; "
+                    f"give the image that they were found in, or write them beside it (--format ngff)"
+                )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: its description is damaged ({error!r}); export the image again") from error
-    return _Image(path, folder, version, multiscale, axes, shapes)
+    return _Image(path, folder, version, multiscale, names, shapes)
 
 
 def _described(folder: Path) -> tuple[str, Mapping[str, Any]]:
@@ -124,11 +129,9 @@ def _described(folder: Path) -> tuple[str, Mapping[str, Any]]:
     if (folder / "zarr.json").is_file():
         own = _read_json(folder / "zarr.json").get("attributes", {}).get("ome", {})
         return str(own.get("version")), own
-    if (folder / ".zattrs").is_file():
-        attributes = _read_json(folder / ".zattrs")
-        described: list[Mapping[str, Any]] = attributes.get("multiscales") or [{}]
-        return str(described[0].get("version", "0.4")), attributes
-    return "", {}
+    attributes = _read_json(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
+    described: list[Mapping[str, Any]] = attributes.get("multiscales") or [{}]
+    return str(described[0].get("version", "0.4")), attributes
 
 
 def _shape(folder: Path) -> tuple[int, ...]:
@@ -137,20 +140,6 @@ def _shape(folder: Path) -> tuple[int, ...]:
         if file.is_file():
             return tuple(int(length) for length in _read_json(file)["shape"])
     raise ValueError(f"{folder}: is named as a level of the image, and is not there; copy or export the image again")
-
-
-def _require_plane(path: Path, axes: Sequence[Mapping[str, Any]], shapes: Sequence[Sequence[int]]) -> None:
-    """Refuse images that labels (H,W) do not fit."""
-    names = [axis["name"] for axis in axes]
-    sizes = ", ".join(f"{name} {length}" for name, length in zip(names, shapes[0], strict=False))
-    if not {"y", "x"} <= set(names) or any(len(shape) != len(names) for shape in shapes):
-        raise ValueError(f"{path}: names the axes {', '.join(names)} and has arrays of {len(shapes[0])} axes")
-    for axis, length in zip(axes, shapes[0], strict=True):
-        if axis["name"] not in ("y", "x") and axis.get("type") != "channel" and length != 1:
-            raise ValueError(
-                f"{path}: is a stack ({sizes}), and the labels are of one plane; "
-                f"give the image that they were found in, or write them beside it (--format ngff)"
-            )
 
 
 def _layout(image: _Image, sides: tuple[int, int]) -> Layout:
@@ -211,17 +200,6 @@ def _hidden_in(labels: Path) -> Iterator[Path]:
         raise OSError(f"{labels}: files on this disk cannot be locked ({error}); copy the image to another") from error
 
 
-def _refuse_others(labels: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Refuse to replace labels unless asked to overwrite."""
-    listed = _listed(labels)
-    there = [name for name in names if name in listed or (labels / name).exists()]
-    if there and not overwrite:
-        raise FileExistsError(
-            f"{labels}: has labels called {', '.join(there)} already; overwrite them (--overwrite, overwrite=True), "
-            f"or write these beside the image (--format ngff)"
-        )
-
-
 def _move(hidden: Path, labels: Path, names: Sequence[str]) -> None:
     """Move new label images into place, and those that are there out of it; an empty folder stands for none."""
     (hidden / _OLD).mkdir()
@@ -262,40 +240,27 @@ def _listed(labels: Path) -> list[str]:
 
 def _list(labels: Path, version: str, names: Sequence[str]) -> None:
     """Add names to those that the group lists; all other metadata stays."""
-    new = dict.fromkeys([*_listed(labels), *names])
-    if version == "0.5":
-        file = labels / "zarr.json"
-        described = _read_json(file) if file.is_file() else dict[str, Any](zarr_format=3, node_type="group")
-        attributes = described.setdefault("attributes", {})
-        own = namespaced(version, {"labels": list(new)})
-        attributes["ome"] = {**attributes.get("ome", {}), **own["ome"]}
-        _write_json(file, described)
-        return
-    if not (labels / ".zgroup").is_file():
-        _write_json(labels / ".zgroup", {"zarr_format": 2})
-    file = labels / ".zattrs"
-    _write_json(file, {**(_read_json(file) if file.is_file() else {}), "labels": list(new)})
-
-
-def _renew_consolidated(folder: Path, labels: Path, version: str, names: Sequence[str]) -> None:
-    """Put the metadata of the labels into a group's consolidated copy, where it has one."""
-    is_new = version == "0.5"
-    file = folder / ("zarr.json" if is_new else ".zmetadata")
+    new = namespaced(version, {"labels": list(dict.fromkeys([*_listed(labels), *names]))})
+    file = labels / ("zarr.json" if version == "0.5" else ".zattrs")
     described = _read_json(file) if file.is_file() else {}
-    copies = ((described.get("consolidated_metadata") or {}) if is_new else described).get("metadata")
-    if copies is None:
-        return
-    for name in names:
-        own = (labels / name).relative_to(folder).as_posix()
-        for key in [key for key in copies if key == own or key.startswith(f"{own}/")]:
-            del copies[key]
-    nodes = [labels, *(node for name in names for node in (labels / name, *sorted((labels / name).iterdir())))]
-    for node in nodes:
-        for mark in ("zarr.json",) if is_new else (".zgroup", ".zarray", ".zattrs"):
-            if (node / mark).is_file() and not (is_new and node == folder):
-                key = (node if is_new else node / mark).relative_to(folder).as_posix()
-                copies[key] = _read_json(node / mark)
-    _write_json(file, described)
+    if version == "0.5":
+        described = {"zarr_format": 3, "node_type": "group", **described}
+        attributes = described.setdefault("attributes", {})
+        attributes["ome"] = {**attributes.get("ome", {}), **new["ome"]}
+    elif not (labels / ".zgroup").is_file():
+        write_bytes(labels / ".zgroup", json.dumps({"zarr_format": 2}, indent=2).encode())
+    write_bytes(file, json.dumps(described if version == "0.5" else {**described, **new}, indent=2).encode())
+
+
+def _renew_consolidated(folder: Path) -> None:
+    """Renew a group's consolidated copy of the metadata, where it has one."""
+    import zarr
+
+    described = _read_json(folder / "zarr.json") if (folder / "zarr.json").is_file() else {}
+    if described.get("consolidated_metadata") or (folder / ".zmetadata").is_file():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Zarr 3 has no standard for it
+            zarr.consolidate_metadata(str(folder))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -303,7 +268,3 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{file}: does not describe anything; export the image again")
     return found
-
-
-def _write_json(file: Path, values: Mapping[str, Any]) -> None:
-    write_bytes(file, json.dumps(values, indent=2).encode())

@@ -1,17 +1,19 @@
-"""Objects of a part of an image as arrays: each a box and a mask in bits, of which a million fit in memory."""
+"""Objects as arrays, each a box and a mask in bits: a million fit in memory. Blocks are label crops with a table."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cytoseed.results.measure.runs import find_runs, portions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,32 +21,30 @@ if TYPE_CHECKING:
 Box: TypeAlias = tuple[int, int, int, int]
 """Row and column of a region's first pixel in the image, then its height and width (y, x, height, width), in px."""
 
+_PART_PX = 1 << 25  # of the boxes of one part's objects: a byte each while they are packed
+_OBJECT_PX = 1 << 12  # counts on top for each object, so that a part has 8192 of them at most
+_EACH = ("target", "box_yxhw", "bits", "score", "is_owned", "numbers", "left_out_yxhw")  # joined one after the other
+_FIELDS = (*_EACH, "columns", "is_count")
+_PARTNER = "partner"  # stored where there are any
+
 
 @dataclass(frozen=True, eq=False)
 class Objects:
     """K objects at full resolution, disjoint within each target."""
 
-    target: NDArray[np.uint8]
-    """(K,) Number of the model's target, from 0."""
-    box_yxhw: NDArray[np.int64]
-    """(K,4) Row and column of the first pixel in the image, height, width."""
+    target: NDArray[np.uint8]  # (K,) Number of the model's target, from 0
+    box_yxhw: NDArray[np.int64]  # (K,4) Row and column of the first pixel in the image, height, width
     bits: NDArray[np.uint8]
     """Masks (h,w), row by row, packed to bits; each begins at a whole byte, in the order of the objects."""
-    score: NDArray[np.float32]
-    """(K,) Highest value of the seed map in the object, about 0 to 1."""
-    is_owned: NDArray[np.bool_]
-    """(K,) True where the object's highest seed lies in the core of the tile that found it."""
-    numbers: NDArray[np.float64]
-    """(K,M) The measurements."""
-    columns: NDArray[np.str_]
-    """(M,) Name of each measurement."""
-    is_count: NDArray[np.bool_]
-    """(M,) True for whole numbers."""
+    score: NDArray[np.float32]  # (K,) Highest value of the seed map in the object, about 0 to 1
+    is_owned: NDArray[np.bool_]  # (K,) True where the object's highest seed lies in the core of the tile that found it
+    numbers: NDArray[np.float64]  # (K,M) The measurements
+    columns: NDArray[np.str_]  # (M,) Name of each measurement
+    is_count: NDArray[np.bool_]  # (M,) True for whole numbers
     left_out_yxhw: NDArray[np.int64]
     """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
     partner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """(K,) Of a nucleus, the place of its cell among these objects, and of a cell that of its nucleus; -1 for none, as
-    for all where it is left out."""
+    """(K,) Index of a nucleus' cell, or of a cell's nucleus, among these objects; -1 for none, and by default."""
 
     def __post_init__(self) -> None:
         if not len(self.partner):
@@ -131,13 +131,7 @@ class Objects:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Objects from what `to_bytes` returned.
-
-        Raises
-        ------
-        ValueError
-            If the bytes are cut short, changed or something else.
-        """
+        """Objects from what `to_bytes` returned; a ValueError if the bytes are cut short, changed or others."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 if unknown := set(archive.files) - {*_FIELDS, _PARTNER}:  # a name changed by damage, perhaps
@@ -145,11 +139,6 @@ class Objects:
                 return cls(**{name: archive[name] for name in {*_FIELDS, *archive.files}})
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             raise ValueError(f"not the stored objects of a tile, or damaged ({error})") from error
-
-
-_EACH = ("target", "box_yxhw", "bits", "score", "is_owned", "numbers", "left_out_yxhw")  # joined one after the other
-_FIELDS = (*_EACH, "columns", "is_count")
-_PARTNER = "partner"  # stored where there are any
 
 
 def pack_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
@@ -183,3 +172,110 @@ def around(boxes_yxhw: NDArray[np.int64]) -> Box:
     size = (boxes_yxhw[:, :2] + boxes_yxhw[:, 2:]).max(axis=0) - begin
     (top, left), (height, width) = begin.tolist(), size.tolist()
     return top, left, height, width
+
+
+# Blocks
+
+Part: TypeAlias = tuple[Objects, NDArray[np.int64]]
+"""Objects, and the id (K,) of each."""
+
+
+class Block(NamedTuple):
+    """Some of a result's objects, of consecutive ids: each is whole and in one block, a cell with its nucleus."""
+
+    top: int  # row of the crop's first pixel in the image
+    left: int  # column of the crop's first pixel in the image
+    labels: NDArray[np.int32]
+    """Labels (T,h,w) of the crop, one plane per target: ids of this block's objects, 0 elsewhere."""
+    table: pd.DataFrame  # measurements, one row per object: see `cytoseed.results.measure.table`
+
+
+def block_of(part: Part, targets: Sequence[str]) -> Block:
+    """Block of packed objects, in the smallest crop around them; of two targets, the table names each object's."""
+    objects, ids = part
+    box = around(objects.box_yxhw)
+    labels = np.zeros((len(targets), *box[2:]), np.int32)
+    objects.paint(labels, box, ids)
+    table = objects.table()
+    if len(targets) > 1:
+        table.insert(0, "target", [targets[target] for target in objects.target])
+    table.insert(0, "id", ids.astype(np.int32))
+    return Block(box[0], box[1], labels, table)
+
+
+def join_parts(parts: Sequence[Part]) -> Part:
+    """Parts, at least one, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return join_objects([objects for objects, _ in parts]), np.concatenate([ids for _, ids in parts])
+
+
+def pack_block(block: Block, targets: Sequence[str]) -> Iterator[Part]:
+    """Objects of a block, by the rows of its table, in parts of bounded size; at least one part. Scores are NaN."""
+    table = block.table
+    ids = table["id"].to_numpy(np.int64)
+    target = np.zeros(len(ids), np.uint8)
+    if len(targets) > 1:
+        target[:] = [targets.index(name) for name in table["target"]]
+        table = table.drop(columns="target")
+    found = _find_masks(block.labels, ids, target)
+    measured = numbers_of(table)
+    sizes = found.box_yxhw[:, 2] * found.box_yxhw[:, 3] + _OBJECT_PX
+    for rows in list(portions(sizes, _PART_PX)) or [slice(0, 0)]:
+        own = found._replace(box_yxhw=found.box_yxhw[rows], begins=found.begins[rows], number=found.number[rows])
+        objects = Objects(
+            target=target[rows],
+            box_yxhw=np.add(own.box_yxhw, (block.top, block.left, 0, 0)),
+            bits=_bits(own),
+            score=np.full(len(own.begins), np.nan, np.float32),
+            is_owned=np.ones(len(own.begins), np.bool_),
+            left_out_yxhw=np.zeros((0, 4), np.int64),
+            **{**measured, "numbers": measured["numbers"][rows]},
+        )
+        yield objects, ids[rows]
+
+
+class _Masks(NamedTuple):
+    """K objects as runs."""
+
+    box_yxhw: NDArray[np.int64]  # (K,4) in the crop
+    begins: NDArray[np.int64]  # (K,) first run of each
+    number: NDArray[np.int64]  # (K,) number of runs of each
+    row: NDArray[np.int64]  # (R,)
+    first: NDArray[np.int64]  # (R,) column of the first pixel
+    last: NDArray[np.int64]  # (R,)
+
+
+def _find_masks(planes: NDArray[np.int32], ids: NDArray[np.int64], target: NDArray[np.uint8]) -> _Masks:
+    """Find the objects with these ids and targets, in this order."""
+    count, height, width = planes.shape
+    runs = find_runs(planes.reshape(count * height, width))  # all planes as one, one below the other
+    plane, row = np.divmod(runs.row, max(1, height))
+    key = runs.ids[runs.place].astype(np.int64) * count + plane  # rises: runs are in the order of ids, then rows
+    begins = np.flatnonzero(np.diff(key, prepend=-1))
+    wanted = ids * count + target
+    place = np.searchsorted(key[begins], wanted)
+    is_lost = np.append(key[begins], -1)[place] != wanted  # -1 for ids beyond the largest
+    if is_lost.any():
+        lost = ids[is_lost][0]
+        raise ValueError(f"the table has object {lost}, which is not in the labels; they must belong together")
+    stops = np.append(begins, len(key))[1:]
+    top, left = row[begins], np.minimum.reduceat(runs.first, begins)
+    size = row[stops - 1] - top + 1, np.maximum.reduceat(runs.last, begins) - left + 1
+    box = np.stack([top, left, *size], axis=1)
+    return _Masks(box[place], begins[place], (stops - begins)[place], row, runs.first, runs.last)
+
+
+def _bits(found: _Masks) -> NDArray[np.uint8]:
+    """Masks packed to bits as in `Objects.bits`."""
+    top, left, height, width = found.box_yxhw.T
+    sizes = -(-height * width // 8) * 8  # whole bytes
+    begin = np.cumsum(sizes) - sizes
+    owner = np.repeat(np.arange(len(begin)), found.number)
+    runs = np.arange(len(owner)) + np.repeat(found.begins - (np.cumsum(found.number) - found.number), found.number)
+    start = begin[owner] + (found.row[runs] - top[owner]) * width[owner] + found.first[runs] - left[owner]
+    end = start + found.last[runs] - found.first[runs] + 1
+    steps = np.zeros(int(sizes.sum()) + 1, np.int8)
+    steps[start] += 1  # no two runs begin, and none end, at the same pixel
+    steps[end] -= 1
+    return np.packbits(np.cumsum(steps, dtype=np.int8)[:-1].view(np.bool_))

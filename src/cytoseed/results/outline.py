@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.blocks import Block
+from cytoseed.results.objects import Block
+from cytoseed.results.view import ResultView
 
 Ring: TypeAlias = list[list[int]]
 """A closed line of [x, y] corners, the last one the first again."""
@@ -17,13 +18,8 @@ Polygon: TypeAlias = list[Ring]
 """One piece of an object: its outer ring, then its holes."""
 
 
-class Outlined(NamedTuple):
-    """One object."""
-
-    label: int
-    """Its id."""
-    polygons: tuple[list[Polygon], ...]
-    """Polygons of each target, in px of the image; empty for a target without the object."""
+Outlined: TypeAlias = tuple[int, tuple[list[Polygon], ...]]
+"""Id of an object, and its polygons of each target, in px of the image; empty for a target without it."""
 
 
 def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Polygon]:
@@ -53,18 +49,18 @@ def outlines(block: Block) -> Iterator[Outlined]:
     boxes = [find_objects(plane) for plane in planes]
     for number in range(1, max(map(len, boxes)) + 1):
         polygons = tuple(
-            _polygons(plane, number, of_plane[number - 1] if number <= len(of_plane) else None, block)
+            outline(plane[box] == number, left=block.left + box[1].start, top=block.top + box[0].start) if box else []
             for plane, of_plane in zip(planes, boxes, strict=True)
+            for box in [of_plane[number - 1] if number <= len(of_plane) else None]
         )
         if any(polygons):  # ids may have gaps
-            yield Outlined(number + before, polygons)
+            yield number + before, polygons
 
 
-def _polygons(plane: NDArray[np.int32], number: int, box: tuple[slice, slice] | None, block: Block) -> list[Polygon]:
-    """Outline of a number in a plane of a block; nothing where it has no box."""
-    if box is None:
-        return []
-    return outline(plane[box] == number, left=block.left + box[1].start, top=block.top + box[0].start)
+def all_outlines(result: ResultView) -> Iterator[Outlined]:
+    """Outlines of all objects of a result, block by block."""
+    for block in result.blocks():
+        yield from outlines(block)
 
 
 def _pieces(mask: NDArray[np.bool_], left: int, top: int) -> list[Polygon]:
@@ -120,7 +116,7 @@ def _codes(corners: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _meets_itself(ring: NDArray[np.int32]) -> bool:
-    """Whether a ring passes a corner twice, as it does where two pieces meet at a corner."""
+    """Whether a ring passes a corner twice, where two pieces meet."""
     return len(set(_codes(ring).tolist())) < len(ring)
 
 

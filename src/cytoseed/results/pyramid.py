@@ -1,8 +1,7 @@
 """A label image at several resolutions, all levels in one pass over a result.
 
-Labels have no means, so a pixel of a lower level shows the label at its centre: of the four pixels around the centre of
-an even number, the lower right. Each level is taken from full resolution, as taking it from the level before would move
-objects by up to a pixel of that level.
+Labels have no means, so a pixel of a lower level shows the label at its centre, of four pixels the lower right. Each
+level is taken from full resolution: taken from the level before, objects would move by up to a pixel of it.
 """
 
 from __future__ import annotations
@@ -23,10 +22,8 @@ _WHOLE = 1e-6  # ratios of pixel sizes this close to a whole number, relatively,
 class Level(NamedTuple):
     """One resolution: the pixels of full resolution that it shows."""
 
-    rows: NDArray[np.int64]
-    """(h,) Row at full resolution of each of its rows; never falling."""
-    columns: NDArray[np.int64]
-    """(w,) Column at full resolution of each of its columns; never falling."""
+    rows: NDArray[np.int64]  # (h,) row at full resolution of each of its rows; never falling
+    columns: NDArray[np.int64]  # (w,) column at full resolution of each of its columns; never falling
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -37,27 +34,20 @@ class Level(NamedTuple):
 class Tile(NamedTuple):
     """A part of one level that has objects."""
 
-    level: int
-    """Number of the level; 0 is the first of those given."""
-    row: int
-    """Number of its row of tiles."""
-    column: int
-    """Its number in that row."""
-    labels: NDArray[np.int32]
-    """(T,h,w) Ids, 0 is background; smaller than other tiles at the lower and right edge only. Not to be changed."""
+    level: int  # 0 is the first of those given
+    row: int  # of tiles
+    column: int  # of tiles
+    labels: NDArray[np.int32]  # (T,h,w) smaller than other tiles at the lower and right edge only; not to be changed
 
 
 def halved(sides: tuple[int, int]) -> tuple[Level, ...]:
-    """Levels of an image of height and width `sides`, each half as large as the one before, down to 1024 px a side.
-
-    Sides are rounded up: level k has ceil(side / 2**k) px.
-    """
+    """Levels of an image of height and width `sides`: level k has ceil(side / 2**k) px, the last 1024 px at most."""
     levels = []
     factor = 1
     while True:
-        smaller = [-(-side // factor) for side in sides]
-        levels.append(level_of(sides, (smaller[0], smaller[1]), (factor, factor)))
-        if max(smaller) <= _SMALLEST_LARGE_PX:
+        height, width = (-(-side // factor) for side in sides)
+        levels.append(level_of(sides, (height, width), (factor, factor)))
+        if max(height, width) <= _SMALLEST_LARGE_PX:
             return tuple(levels)
         factor *= 2
 
@@ -70,10 +60,20 @@ def level_of(sides: tuple[int, int], smaller: tuple[int, int], factors: Sequence
     Pixels whose centre lies beyond the image show its edge.
     """
     rows, columns = (
-        _centres(large, small, _factor(large, small, None if factors is None else factors[axis]))
-        for axis, (large, small) in enumerate(zip(sides, smaller, strict=True))
+        np.minimum(((np.arange(small) + 0.5) * _factor(large, small, stated)).astype(np.int64), large - 1)
+        for large, small, stated in zip(sides, smaller, factors or (0, 0), strict=True)
     )
     return Level(rows, columns)
+
+
+def _factor(large: int, small: int, stated: float) -> float:
+    """Number of px of the image that one of the level is wide."""
+    if stated > 0 and abs(large / stated - small) < 1:
+        whole = round(stated)
+        return whole if abs(stated - whole) < _WHOLE * stated else stated
+    ratio = large / small
+    whole = round(ratio)
+    return whole if whole and large // whole <= small <= -(-large // whole) else ratio
 
 
 def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Iterator[Tile]:
@@ -111,16 +111,11 @@ def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Itera
 class _Span(NamedTuple):
     """Overlap of a region and a tile along one axis."""
 
-    tile: int
-    """Number of the tile."""
-    tile_px: int
-    """Size of the tile."""
-    corner: int
-    """First pixel in the tile."""
-    size: int
-    """Number of pixels."""
-    source: slice | NDArray[np.int64]
-    """Their places in the region."""
+    tile: int  # number of the tile
+    tile_px: int  # its size
+    corner: int  # first pixel in the tile
+    size: int  # number of pixels
+    source: slice | NDArray[np.int64]  # their places in the region
 
 
 class _Unfinished:
@@ -134,11 +129,10 @@ class _Unfinished:
     def add(self, y: _Span, x: _Span, labels: NDArray[np.int32] | None) -> None:
         """Put a piece into its place; None is one without objects."""
         self.missing_px -= y.size * x.size
-        if labels is None:
-            return
-        if self.labels is None:
-            self.labels = np.zeros(self._shape, np.int32)
-        self.labels[:, y.corner : y.corner + y.size, x.corner : x.corner + x.size] = labels
+        if labels is not None:
+            if self.labels is None:
+                self.labels = np.zeros(self._shape, np.int32)
+            self.labels[:, y.corner : y.corner + y.size, x.corner : x.corner + x.size] = labels
 
 
 def _spans(places: NDArray[np.int64], first: int, length: int, side_px: int) -> Iterator[_Span]:
@@ -161,34 +155,14 @@ def _as_slice(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return slice(int(places[0]), int(places[-1]) + 1, step)
 
 
-def _along_z(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+def _along_z(rows: int, columns: int, row: int = 0, column: int = 0, side: int = 0) -> Iterator[tuple[int, int]]:
     """Places of a grid, quarter by quarter, and each of them likewise."""
-
-    def within(row: int, column: int, side: int) -> Iterator[tuple[int, int]]:
-        if row >= rows or column >= columns:
-            return
-        if side == 1:
-            yield row, column
-            return
-        half = side // 2
-        for y in (row, row + half):
-            for x in (column, column + half):
-                yield from within(y, x, half)
-
-    return within(0, 0, 1 << (max(rows, columns) - 1).bit_length())
-
-
-def _factor(large: int, small: int, stated: float | None) -> float:
-    """Number of px of the image that one of the level is wide."""
-    if stated is not None and stated > 0 and abs(large / stated - small) < 1:
-        whole = round(stated)
-        return whole if abs(stated - whole) < _WHOLE * stated else stated
-    ratio = large / small
-    whole = round(ratio)
-    return whole if whole and large // whole <= small <= -(-large // whole) else ratio
-
-
-def _centres(large: int, small: int, factor: float) -> NDArray[np.int64]:
-    """Pixels at the centres of larger ones."""
-    found: NDArray[np.int64] = np.minimum(((np.arange(small) + 0.5) * factor).astype(np.int64), large - 1)
-    return found
+    side = side or 1 << (max(rows, columns) - 1).bit_length()
+    if row >= rows or column >= columns:
+        return
+    if side == 1:
+        yield row, column
+        return
+    for y in (row, row + side // 2):
+        for x in (column, column + side // 2):
+            yield from _along_z(rows, columns, y, x, side // 2)

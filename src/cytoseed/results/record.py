@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from cytoseed.results.facts import canonical_json, input_of
+from cytoseed.results.view import canonical_json, input_of
 from cytoseed.results.writers import WRITERS, paths_of
 
 SUFFIX = ".cytoseed.json"
@@ -24,36 +24,17 @@ _PENDING, _FAILED = "pending", "failed_tiles"
 class Record:
     """Everything that decides a result: the same record means the same files."""
 
-    version: str
-    """Version of cytoseed."""
-    input: Mapping[str, Any]
-    """The image, as in `Result.input`."""
-    settings: Mapping[str, Any]
-    """Settings of the segmentation, with the model's name and version."""
+    version: str  # version of cytoseed
+    input: Mapping[str, Any]  # the image, as in `Result.input`
+    settings: Mapping[str, Any]  # settings of the segmentation, with the model's name and version
 
     @classmethod
     def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
-        """Record of `Result.input` and `Result.settings`, by default of this version of cytoseed.
-
-        Raises
-        ------
-        TypeError
-            If the settings hold what JSON cannot.
-        """
+        """Record of `Result.input` and `Result.settings`, by default of this version of cytoseed."""
         return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
 
     def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
-        """Text of the record's file.
-
-        Parameters
-        ----------
-        files : sequence of str
-            Names of the files that are there.
-        pending : sequence of str
-            Names of the files that are being replaced or removed: their content is uncertain.
-        failed : sequence of str
-            Parts of the image that could not be segmented, one line each.
-        """
+        """Text of the file: with names of files that are there, of files that are being replaced, and failed parts."""
         values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
         values |= {key: list(lines) for key, lines in ((_PENDING, pending), (_FAILED, failed)) if lines}
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
@@ -62,25 +43,18 @@ class Record:
 class OldRecord(NamedTuple):
     """Content of a record in a folder."""
 
-    decides: Mapping[str, Any]
-    """The version, the input and the settings."""
-    files: frozenset[str]
-    """Names of the files that the result certainly has."""
-    pending: frozenset[str]
-    """Names of files of which a stopped run left the old one, the new one or none."""
-    failed: tuple[str, ...]
-    """Parts of the image that are not in the files, one line each."""
+    decides: Mapping[str, Any] = {}  # the version, the input and the settings
+    files: frozenset[str] = frozenset()  # names of the files that the result certainly has
+    pending: frozenset[str] = frozenset()  # of which a stopped run left the old one, the new one or none
+    failed: tuple[str, ...] = ()  # parts of the image that are not in the files
 
 
 class Comparison(NamedTuple):
     """Content of a folder compared with a result to be written."""
 
-    state: str
-    """`absent`: nothing is in the way. `same`: a result of the same record. `different`: anything else."""
-    differences: tuple[str, ...]
-    """Why it is different, one line each: `key: old -> new`."""
-    missing: tuple[str, ...]
-    """Formats that are not there yet; none of state `same`: all is done."""
+    state: str  # `absent`: nothing is in the way. `same`: a result of the same record. `different`: anything else
+    differences: tuple[str, ...]  # why it is different, one line each: `key: old -> new`
+    missing: tuple[str, ...]  # formats that are not there yet; none of state `same`: all is done
 
 
 def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) -> Record:
@@ -115,10 +89,7 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], fai
 
 
 def read_record(file: Path) -> OldRecord | None:
-    """Content of a record; None where there is none that can be read.
-
-    Names of files that cytoseed does not write beside this record are left out.
-    """
+    """Content of a record, with names of cytoseed's own files only; None where there is none that can be read."""
     possible = {path.name for path in paths_of(file.parent, file.name.removesuffix(SUFFIX), tuple(WRITERS)).values()}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

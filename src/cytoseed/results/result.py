@@ -5,35 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.paths import as_path, same_file
-from cytoseed.results.blocks import Block, join_parts, pack_block
-from cytoseed.results.contents import LabelImage, Parts
-from cytoseed.results.facts import input_of, stem_of
 from cytoseed.results.measure.stains import stains_of
-from cytoseed.results.objects import Objects
+from cytoseed.results.measure.table import measure_planes
+from cytoseed.results.objects import Block, Objects, join_parts, pack_block
 from cytoseed.results.record import Record
 from cytoseed.results.save import save
 from cytoseed.results.store import StitchedObjects, Store
-from cytoseed.results.view import ResultView
+from cytoseed.results.view import SINGULAR, LabelImage, Parts, ResultView, input_of, stem_of
 from cytoseed.results.writers import DEFAULT_FORMATS, WRITERS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LARGEST_LABELS_PX = 1 << 31
-_SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -46,7 +38,7 @@ class Result(ResultView):
 
     keep_alive: Any = None
     """Any object to hold as long as the result, such as the temporary folder of its store."""
-    close: Callable[[], None] = _nothing
+    close: Callable[[], None] = lambda: None
     """Closes the file of a stored result; what was not read before cannot be read after."""
 
     @classmethod
@@ -85,79 +77,53 @@ class Result(ResultView):
 
         Raises
         ------
-        TypeError
-            If the labels are not integers.
-        ValueError
-            If labels, image, targets and channel names do not belong together.
+        TypeError, ValueError
+            If the labels are not integers, or labels, image, targets and channel names do not belong together.
         """
         _check(labels, image, targets, channel_names)
         names = tuple(channel_names) or tuple(f"channel {index}" for index in range(len(image)))
         planes = labels.astype(np.int32, copy=False).reshape(-1, *labels.shape[-2:])
-
-        def measure() -> pd.DataFrame:
-            from cytoseed.results.measure.table import measure_planes
-
-            return measure_planes(planes, image, result.targets, names, pixel_size_um, result.stains)
-
         channels, height, width = image.shape
         result = cls(
-            contents=LabelImage(planes, measure),
+            contents=LabelImage(
+                planes, lambda: measure_planes(planes, image, targets, names, pixel_size_um, result.stains)
+            ),
             shape=(channels, height, width),
             targets=tuple(targets),
             channel_names=names,
             pixel_size_um=pixel_size_um,
             source=source,
             settings=settings or {},
-            find_input=find_input or (lambda: input_of(image, source)),
-            find_stains=lambda: stains_of(image, names),
+            find_input=find_input or partial(input_of, image, source),
+            find_stains=partial(stains_of, image, names),
             thumbnail=lambda _: (image, 1.0),
             was_in_memory=True,
         )
         return result
 
     @classmethod
-    def from_store(  # noqa: PLR0913
+    def from_store(
         cls,
         store: Store,
         kept: StitchedObjects,
         *,
-        shape: tuple[int, int, int],
-        targets: Sequence[str],
-        channel_names: Sequence[str],
-        pixel_size_um: float | None,
-        source: str,
         input: Mapping[str, Any],  # noqa: A002
-        settings: Mapping[str, Any],
         stains: Sequence[str],
-        thumbnail: Callable[[int], tuple[NDArray[Any], float]],
-        failed: Sequence[str] = (),
-        keep_alive: Any = None,
+        targets: Sequence[str],
+        **facts: Any,
     ) -> Self:
-        """Result whose objects are read from a store, tile by tile; see `ResultView` for the facts."""
+        """Result whose objects are read from a store, tile by tile; `facts` are further fields of `Result`."""
         return cls(
             contents=Parts(kept.tile_box_yxhw, store.stitched(kept), targets, int(kept.id.max(initial=0))),
-            shape=shape,
-            targets=tuple(targets),
-            channel_names=tuple(channel_names),
-            pixel_size_um=pixel_size_um,
-            source=source,
-            settings=settings,
             find_input=lambda: input,
             find_stains=lambda: tuple(stains),
-            thumbnail=thumbnail,
-            failed=tuple(failed),
-            keep_alive=keep_alive,
+            targets=tuple(targets),
+            **facts,
         )
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
-        """Label image (H,W), or (T,H,W) for several targets, int32; 0 is background.
-
-        Raises
-        ------
-        ValueError
-            If it has more than 2^31 px.
-        """
+        """Label image (H,W), or (T,H,W) for several targets, int32; 0 is background. At most 2^31 px."""
         _, height, width = self.shape
         if len(self.targets) * height * width > _LARGEST_LABELS_PX:
             raise ValueError(
@@ -172,9 +138,7 @@ class Result(ResultView):
         """Measurements, one row per object: see `cytoseed.results.measure.table.measure_objects`."""
         import pandas as pd
 
-        from cytoseed.results.measure.table import empty_table
-
-        tables = [block.table for block in self.blocks()] or [empty_table(self)]
+        tables = list(self.tables())
         table = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
         return table if table["id"].dtype == np.int64 else table.assign(id=table["id"].astype(np.int64))
 
@@ -195,13 +159,13 @@ class Result(ResultView):
     def __repr__(self) -> str:
         _, height, width = self.shape
         scale = "unknown pixel size" if self.pixel_size_um is None else f"{self.pixel_size_um:g} µm/px"
-        named = self.targets[-1] if self.count != 1 else _SINGULAR.get(self.targets[-1], self.targets[-1])
+        named = self.targets[-1] if self.count != 1 else SINGULAR.get(self.targets[-1], self.targets[-1])
         return f"<Result: {self.count} {named} in {Path(self.source).name}, {height} x {width} px, {scale}>"
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def save(
@@ -231,18 +195,15 @@ class Result(ResultView):
 
         Raises
         ------
-        ValueError
-            If a format is not known, or one cannot hold the result: then the others were written.
-        ModuleNotFoundError
-            If a format needs a package that is not installed.
+        ValueError, ModuleNotFoundError
+            If a format is not known, needs a package that is not installed, or cannot hold the result: then the others
+            were written.
         FileExistsError
             If files of this name were made otherwise and `overwrite` is false; the message shows how.
-        BlockingIOError
-            If another run is writing results of this image into the folder.
+        BlockingIOError, OSError
+            If another run is writing results of this image into the folder, or it cannot be written to.
         FileNotFoundError
             If the overlay of a stored result needs the image and it is not found.
-        OSError
-            If the folder cannot be written to.
         """
         place = as_path(folder)
         own = place / f"{stem_of(self.source)}{WRITERS['objects'].suffix}"
@@ -255,11 +216,10 @@ def _check(labels: NDArray[Any], image: NDArray[Any], targets: Sequence[str], ch
         raise TypeError(f"labels have values of type {labels.dtype}; they must be integers, such as int32")
     if image.ndim != 3:
         raise ValueError(f"image has shape {image.shape}; its axes must be (C,H,W)")
-    sides = image.shape[1:]
-    expected = sides if len(targets) == 1 else (len(targets), *sides)
+    expected = (*((len(targets),) if len(targets) > 1 else ()), *image.shape[1:])
     if labels.shape != expected:
         raise ValueError(
-            f"labels have shape {labels.shape}; for an image of {sides} and targets {tuple(targets)} "
+            f"labels have shape {labels.shape}; for an image of {image.shape[1:]} and targets {tuple(targets)} "
             f"it must be {expected}"
         )
     if labels.size and labels.min() < 0:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.paths import is_remote, list_names, read_bytes, remove, write_bytes
-from cytoseed.results.blocks import Part
-from cytoseed.results.objects import Objects
+from cytoseed.results.objects import Objects, Part
 
 SUFFIX = ".cytoseed"
 """Ending of the folder's name, after the stem of the image."""
@@ -26,8 +25,7 @@ _RUN, _TODO, _KEPT, _TILES = "run.json", "todo.npy", "kept.npz", "tiles"
 class StitchedObjects(NamedTuple):
     """The objects of tiles that belong to the result, K in all, and their ids."""
 
-    first: NDArray[np.int64]
-    """(tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1."""
+    first: NDArray[np.int64]  # (tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1
     place: NDArray[np.int64]
     """(K,) Place of each among its tile's objects; tile after tile, and in each by target and id."""
     id: NDArray[np.int64]
@@ -36,10 +34,8 @@ class StitchedObjects(NamedTuple):
     """(tiles,4) The box around a tile's objects in the image, of size 0 where there are none."""
     left_out_yxhw: NDArray[np.int64]
     """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
-    changed_at: NDArray[np.int64]
-    """(M,) Numbers of those of the K that lost pixels to others."""
-    changed: Objects
-    """(M) These objects, as they are now."""
+    changed_at: NDArray[np.int64]  # (M,) Numbers of those of the K that lost pixels to others
+    changed: Objects  # (M) These objects, as they are now
 
 
 class Store:
@@ -49,13 +45,7 @@ class Store:
         self.path = path
 
     def run(self) -> Mapping[str, Any] | None:
-        """Description of the run, as `begin` wrote it; None where there is none.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged.
-        """
+        """Description of the run, as `begin` wrote it; None where there is none, a ValueError if it is damaged."""
         try:
             found = json.loads(read_bytes(self.path / _RUN).decode())
         except FileNotFoundError:
@@ -69,9 +59,8 @@ class Store:
     def announce(self, run: Mapping[str, Any]) -> None:
         """Write what is known of a run that will begin, then remove what was there."""
         self._write_run(run)  # first: a kill after it leaves no doubt whose run it is
-        (self.path / _TODO).unlink(missing_ok=True)
-        (self.path / _KEPT).unlink(missing_ok=True)
-        remove(self.path / _TILES)
+        for name in (_TODO, _KEPT, _TILES):
+            remove(self.path / name)
         if not is_remote(self.path):
             (self.path / _TILES).mkdir(parents=True)
 
@@ -92,16 +81,10 @@ class Store:
         self._write_run({**(self.run() or {}), **facts})
 
     def todo(self) -> NDArray[np.int64]:
-        """Numbers of the tiles to make.
-
-        Raises
-        ------
-        ValueError
-            If they are missing or damaged.
-        """
+        """Numbers of the tiles to make; a ValueError if they are missing or damaged."""
         try:
             found: NDArray[np.int64] = np.load(io.BytesIO(read_bytes(self.path / _TODO)), allow_pickle=False)
-        except (FileNotFoundError, EOFError, ValueError) as error:  # not what a store far away says of itself
+        except (FileNotFoundError, EOFError, ValueError) as error:  # errors of a remote store pass
             raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start anew with --overwrite") from error
         return found
 
@@ -115,15 +98,7 @@ class Store:
         write_bytes(self._tile(tile), objects.to_bytes())
 
     def read(self, tile: int) -> Objects:
-        """Read the objects of a tile.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the tile is not done.
-        ValueError
-            If its file is damaged.
-        """
+        """Read the objects of a tile; a FileNotFoundError if it is not done, a ValueError if it is damaged."""
         try:
             return Objects.from_bytes(read_bytes(self._tile(tile)))
         except ValueError as error:

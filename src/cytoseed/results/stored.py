@@ -7,7 +7,8 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from itertools import accumulate
 from pathlib import Path
@@ -18,12 +19,10 @@ from numpy.typing import NDArray
 
 from cytoseed.images import Image, ImageLike, as_image, open_image
 from cytoseed.images.overview import thumbnail
-from cytoseed.results.blocks import Part
-from cytoseed.results.contents import Parts
-from cytoseed.results.facts import input_of
 from cytoseed.results.formats.objects_zip import FACTS, FORMAT, SUFFIX, part_names
-from cytoseed.results.objects import Objects
+from cytoseed.results.objects import Objects, Part
 from cytoseed.results.result import Result
+from cytoseed.results.view import Parts, input_of
 
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -57,112 +56,96 @@ def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) ->
         raise ValueError(f"{path}: is a folder; give a stored result in it, a file that ends in {SUFFIX}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file; stored results end in {SUFFIX}")
-    archive = _open_zip(path)
+    with path.open("rb") as file:
+        begin = file.read(100)
+    if begin[:2] != b"PK":
+        raise ValueError(f"{path}: is no stored result of cytoseed; those are files that end in {SUFFIX}")
+    with _damage_of(path):
+        archive = zipfile.ZipFile(path)
     try:
-        return _read(path, archive, image)
+        return _read(path, archive, image, is_ours=part_names(0)[0].encode() in begin)
     except BaseException:
         archive.close()
         raise
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
-    if not is_zip:
-        raise ValueError(f"{path}: is no stored result of cytoseed; those are files that end in {SUFFIX}")
+@contextmanager
+def _damage_of(path: Path) -> Iterator[None]:
+    """Name the file in errors of reading it."""
     try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise _damaged(path, error) from error
-
-
-def _read(path: Path, archive: zipfile.ZipFile, image: ImageLike | None) -> Result:
-    """Read everything but the objects."""
-    if FACTS not in archive.namelist():  # of a file that is cut, a zip inside it may be taken for the whole
-        with path.open("rb") as file:
-            is_ours = part_names(0)[0].encode() in file.read(100)
-        if is_ours:
-            raise _damaged(path, ValueError("its end is missing"))
-        raise ValueError(f"{path}: is a zip, but no stored result of cytoseed: {FACTS!r} is not in it")
-    try:
-        facts = json.loads(archive.read(FACTS))
-        newer = facts["format"] > FORMAT
+        yield
     except _DAMAGED as error:
-        raise _damaged(path, error) from error
-    if newer:
+        raise ValueError(
+            f"{path}: is damaged or cut short ({error}); copy it again from where it is whole, or make it again with "
+            f"cytoseed segment"
+        ) from error
+
+
+def _read(path: Path, archive: zipfile.ZipFile, image: ImageLike | None, is_ours: bool) -> Result:
+    """Read everything but the objects."""
+    if FACTS not in archive.namelist() and not is_ours:  # of a file that is cut, a zip inside may be taken for it
+        raise ValueError(f"{path}: is a zip, but no stored result of cytoseed: {FACTS!r} is not in it")
+    with _damage_of(path):
+        facts = json.loads(archive.read(FACTS))
+        is_newer = facts["format"] > FORMAT
+    if is_newer:
         raise ValueError(
             f"{path}: was written by cytoseed {facts.get('version', 'newer than this one')}, in a form that this "
             f"version ({metadata.version('cytoseed')}) cannot read; upgrade it: pip install --upgrade cytoseed"
         )
-    try:
-        return _result_of(path, archive, facts, image)
-    except _DAMAGED as error:
-        raise _damaged(path, error) from error
-
-
-def _result_of(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image: ImageLike | None) -> Result:
-    channels, height, width = map(int, facts["shape"])
-    side_um, described = facts["pixel_size_um"], dict(facts["input"])
-    result = Result(
-        contents=_contents(path, archive, facts),
-        shape=(channels, height, width),
-        targets=tuple(facts["targets"]),
-        channel_names=tuple(facts["channel_names"]),
-        pixel_size_um=None if side_um is None else float(side_um),
-        source=str(facts["source"]),
-        settings=dict(facts["settings"]),
-        find_input=lambda: described,
-        find_stains=lambda: tuple(facts["stains"]),
-        thumbnail=lambda largest_px: _thumbnail(image, result, facts["image"], largest_px),
-        failed=tuple(facts["failed"]),
-        version=str(facts["version"]),
-        was_in_memory=bool(facts["was_in_memory"]),
-        path=path,
-        close=archive.close,
-    )
+    with _damage_of(path):
+        channels, height, width = map(int, facts["shape"])
+        side_um, described, stains = facts["pixel_size_um"], dict(facts["input"]), tuple(facts["stains"])
+        result = Result(
+            contents=_contents(_part_reader(path, archive, facts["parts"]["count"]), facts),
+            shape=(channels, height, width),
+            targets=tuple(facts["targets"]),
+            channel_names=tuple(facts["channel_names"]),
+            pixel_size_um=None if side_um is None else float(side_um),
+            source=str(facts["source"]),
+            settings=dict(facts["settings"]),
+            find_input=lambda: described,
+            find_stains=lambda: stains,
+            thumbnail=lambda largest_px: _thumbnail(image, result, facts["image"], largest_px),
+            failed=tuple(facts["failed"]),
+            version=str(facts["version"]),
+            was_in_memory=bool(facts["was_in_memory"]),
+            path=path,
+            close=archive.close,
+        )
     return result
 
 
-def _contents(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any]) -> Parts:
-    stops = list(accumulate(facts["blocks"]))
+def _contents(load: Callable[[int], Part], facts: Mapping[str, Any]) -> Parts:
     boxes = np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
-    counts = [int(count) for count in facts["parts"]["count"]]
-    if not len(boxes) == len(counts) == sum(facts["blocks"]):
+    if not len(boxes) == len(facts["parts"]["count"]) == sum(facts["blocks"]):
         raise ValueError("what it says of its parts does not fit together")
-
-    def load(part: int) -> Part:
-        return _part(path, archive, part, counts[part])
-
+    blocks = zip(accumulate(facts["blocks"]), facts["blocks"], strict=True)
     return Parts(
         boxes,
         load,
         facts["targets"],
         int(facts["count"]),
-        blocks_of_parts=[range(stop - number, stop) for stop, number in zip(stops, facts["blocks"], strict=True)],
+        blocks_of_parts=[range(stop - number, stop) for stop, number in blocks],
         columns=[(str(name), str(kind)) for name, kind in facts["table"]],
     )
 
 
-def _part(path: Path, archive: zipfile.ZipFile, part: int, count: int) -> Part:
-    """Read the objects of a part, and their ids."""
-    if archive.fp is None:
-        raise ValueError(f"{path}: was closed; read from a stored result inside its `with` block")
-    try:
-        packed, numbered = (archive.read(name) for name in part_names(part))
-        objects = Objects.from_bytes(packed)
-        ids: NDArray[np.int64] = np.load(io.BytesIO(numbered), allow_pickle=False)
-        if not len(objects) == len(ids) == count:
-            raise ValueError(f"part {part} has {len(objects)} objects and {len(ids)} ids, and should have {count}")
-    except _DAMAGED as error:
-        raise _damaged(path, error) from error
-    return objects, ids
+def _part_reader(path: Path, archive: zipfile.ZipFile, counts: list[int]) -> Callable[[int], Part]:
+    """Reader of the objects of a part, and their ids."""
 
+    def read(part: int) -> Part:
+        if archive.fp is None:
+            raise ValueError(f"{path}: was closed; read from a stored result inside its `with` block")
+        with _damage_of(path):
+            packed, numbered = (archive.read(name) for name in part_names(part))
+            objects = Objects.from_bytes(packed)
+            ids: NDArray[np.int64] = np.load(io.BytesIO(numbered), allow_pickle=False)
+            if not len(objects) == len(ids) == counts[part]:
+                raise ValueError(f"part {part} has {len(objects)} objects, {len(ids)} ids, and not {counts[part]}")
+        return objects, ids
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path}: is damaged or cut short ({error}); copy it again from where it is whole, or make it again with "
-        f"cytoseed segment"
-    )
+    return read
 
 
 # Its image
@@ -171,8 +154,8 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 def _thumbnail(
     given: ImageLike | None, result: Result, was_at: str | None, largest_px: int
 ) -> tuple[NDArray[Any], float]:
-    """Show the image as it was shown when the result was made."""
-    image = _found(result, was_at) if given is None else as_image(given)
+    """Image as it was shown when the result was made."""
+    image = _find_image(result, was_at) if given is None else as_image(given)
     if image.shape != result.shape:
         raise ValueError(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
@@ -181,39 +164,22 @@ def _thumbnail(
     return (image.read(), 1.0) if result.was_in_memory else thumbnail(image, largest_px)
 
 
-def _found(result: Result, was_at: str | None) -> Image:
-    """Find the image again; another one of its name does not count."""
-    places = tuple(_places(result, was_at))
+def _find_image(result: Result, was_at: str | None) -> Image:
+    """Find the image again, where it was or beside the result; another one of its name does not count."""
+    assert result.path is not None
+    beside = str(result.path.parent.absolute() / str(result.input.get("name", "")))
+    places = () if was_at is None else tuple(dict.fromkeys((was_at, beside)))
     for place in places:
         try:
             image = open_image(place)
         except FileNotFoundError:
             continue
-        if _is_same(image, result):
-            return image
+        if image.shape == result.shape:
+            own = image.identity() if "bytes" in result.input else input_of(image.read(), "")
+            if {**own, "name": ""} == {**result.input, "name": ""}:
+                return image
     where = "an array, in no file" if was_at is None else f"not at {' or '.join(places)} as it was then"
     raise FileNotFoundError(
         f"{result.path}: the overlay is drawn on the image in which the objects were found, which is {where}; "
         f"say where it is by --image (image in Python)"
     )
-
-
-def _places(result: Result, was_at: str | None) -> Iterator[str]:
-    """Paths where the image may be."""
-    if was_at is not None and result.path is not None:
-        yield was_at
-        beside = str(result.path.parent.absolute() / str(result.input.get("name", "")))
-        if beside != was_at:
-            yield beside
-
-
-def _is_same(image: Image, result: Result) -> bool:
-    """True for the image in which the objects were found, whatever it is called now."""
-    if image.shape != result.shape:
-        return False
-    own = image.identity() if "bytes" in result.input else input_of(image.read(), "")
-    return _without_name(own) == _without_name(result.input)
-
-
-def _without_name(described: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in described.items() if key != "name"}

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.blocks import Block
-from cytoseed.results.contents import Contents
-from cytoseed.results.facts import fingerprint
-from cytoseed.results.objects import Box
+from cytoseed.results.measure.table import measure_planes
+from cytoseed.results.objects import Block, Box, Part, block_of, join_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 _AVERAGED = ("uint8", "uint16", "int16", "float32", "float64")  # dtypes that OpenCV averages
+_CACHE_BYTES = 256 << 20  # of parts that neighbouring regions need again
+_PART_BYTES = 1 << 14  # of a part beside its arrays
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ResultView:
     """Facts and objects of a result, of an image of any size; never held whole."""
 
-    contents: Contents
+    contents: LabelImage | Parts
     """Where the objects come from."""
     shape: tuple[int, int, int]
     """Shape (C,H,W) of the image at full resolution, in px."""
@@ -39,12 +49,11 @@ class ResultView:
     settings: Mapping[str, Any]
     """Settings that made the objects, in values that JSON can hold: the model's name and version, the options."""
     find_input: Callable[[], Mapping[str, Any]]
-    """Gives `input`, on first use."""
+    """Returns `input`; called on first use."""
     find_stains: Callable[[], tuple[str, ...]]
-    """Gives `stains`, on first use."""
+    """Returns `stains`; called on first use."""
     thumbnail: Callable[[int], tuple[NDArray[Any], float]]
-    """Given a largest side in px, gives the image (C,h,w), smaller or whole, and the width of its px in px of the
-    image."""
+    """Given a largest side in px, returns the image (C,h,w), smaller or whole, and image px per px of it."""
     failed: tuple[str, ...] = ()
     """Parts of the image that could not be segmented, one line each."""
     version: str = field(default_factory=lambda: metadata.version("cytoseed"))
@@ -67,7 +76,8 @@ class ResultView:
     @cached_property
     def fingerprint(self) -> str:
         """A text that is the same for the same source name and settings; ids of objects are derived from it."""
-        return fingerprint(self.source, self.settings)
+        name = Path(self.source).name.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
+        return f"{name}/{canonical_json(self.settings)}"
 
     @property
     def count(self) -> int:
@@ -78,14 +88,24 @@ class ResultView:
         """All objects, some at a time, in the order of their ids."""
         return self.contents.blocks()
 
-    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
-        """Labels (T,h,w) of a region; not to be changed.
+    @property
+    def empty_table(self) -> pd.DataFrame:
+        """Table without rows, with the columns that objects of this result would have."""
+        pixels = np.zeros((len(self.channel_names), 0, 0), np.uint8)
+        planes = np.zeros((len(self.targets), 0, 0), np.int32)
+        return measure_planes(planes, pixels, self.targets, self.channel_names, self.pixel_size_um, self.stains)
 
-        Raises
-        ------
-        ValueError
-            If the region does not lie inside the image.
-        """
+    def tables(self) -> Iterator[pd.DataFrame]:
+        """Tables of all blocks; one without rows where there is none."""
+        has_blocks = False
+        for block in self.blocks():
+            has_blocks = True
+            yield block.table
+        if not has_blocks:
+            yield self.empty_table
+
+    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
+        """Labels (T,h,w) of a region inside the image; not to be changed."""
         top, left, height, width = box_yxhw
         sides = self.shape[1:]
         if min(box_yxhw) < 0 or top + height > sides[0] or left + width > sides[1]:
@@ -95,35 +115,24 @@ class ResultView:
     def overview(self, largest_px: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Image (C,h,w) and labels (T,h,w) at a size of at most `largest_px` per side.
 
-        Pixels of a smaller image are means over areas; labels are those at their centres.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the image of a stored result is not found.
-        ValueError
-            If it is another image, or `largest_px` is not 1 or more.
+        Pixels of a smaller image are means over areas; labels are those at their centres. A FileNotFoundError if the
+        image of a stored result is not found, a ValueError if it is another one.
         """
-        sides = self.shape[1:]
-        small = _fitted(sides, largest_px)
+        if largest_px < 1:
+            raise ValueError(f"largest_px is {largest_px}; it must be 1 or more")
+        sides, largest = self.shape[1:], max(self.shape[1:])
         pixels, step = self.thumbnail(largest_px)
-        if pixels.shape[1:] == sides == small:
+        if pixels.shape[1:] != sides:
+            rows, columns = (((np.arange(side) + 0.5) * step).astype(np.int64) for side in pixels.shape[1:])
+            return pixels, self.contents.labels_at(rows, columns)
+        if largest <= largest_px:
             return pixels, self.contents.labels_in((0, 0, *sides))
-        if pixels.shape[1:] == sides:
-            return _shrunk(pixels, *small), self.contents.labels_at(*map(_centres, sides, small))
-        rows, columns = (((np.arange(side) + 0.5) * step).astype(np.int64) for side in pixels.shape[1:])
-        return pixels, self.contents.labels_at(rows, columns)
-
-
-def _fitted(sides_px: Sequence[int], largest_px: int) -> tuple[int, int]:
-    """Height and width of an image made smaller, where it has to be, to at most `largest_px` per side."""
-    if largest_px < 1:
-        raise ValueError(f"largest_px is {largest_px}; it must be 1 or more")
-    height, width = sides_px
-    largest = max(height, width)
-    if largest <= largest_px:
-        return height, width
-    return max(1, round(height * largest_px / largest)), max(1, round(width * largest_px / largest))
+        height, width = (max(1, round(side * largest_px / largest)) for side in sides)
+        rows, columns = (
+            (2 * np.arange(small) + 1) * large // (2 * small)
+            for large, small in zip(sides, (height, width), strict=True)
+        )
+        return _shrunk(pixels, height, width), self.contents.labels_at(rows, columns)
 
 
 def _shrunk(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -138,6 +147,138 @@ def _shrunk(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     return small
 
 
-def _centres(large: int, small: int) -> NDArray[np.int64]:
-    """For each of `small` pixels along an axis, the one of `large` in which its centre lies."""
-    return (2 * np.arange(small) + 1) * large // (2 * small)
+# Facts
+
+
+def stem_of(source: str | os.PathLike[str]) -> str:
+    """Name that the result files of a source begin with: its name without the ending, or without `.ome.tif`."""
+    stem = Path(source).stem
+    return stem.removesuffix(".ome") or stem
+
+
+def input_of(pixels: NDArray[Any], source: str) -> Mapping[str, Any]:
+    """Identity of an image (C,H,W) in memory: its `name`, `shape`, `dtype`, and the `sha256` of its pixels."""
+    return {
+        "name": Path(source).name,
+        "shape": list(pixels.shape),
+        "dtype": pixels.dtype.name,
+        "sha256": hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest(),
+    }
+
+
+def canonical_json(settings: Mapping[str, Any]) -> str:
+    """Settings as JSON with sorted keys; a TypeError for values that JSON cannot hold."""
+    try:
+        return json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"settings hold a value that JSON cannot ({error}); allowed are texts, finite numbers, true, false, "
+            f"None, and lists and mappings of these"
+        ) from error
+
+
+# Contents
+
+
+class LabelImage:
+    """A label image (T,H,W) in memory; one block, whose table is measured on first use."""
+
+    def __init__(self, planes: NDArray[np.int32], measure: Callable[[], pd.DataFrame]) -> None:
+        self._planes = planes
+        self._measure = measure
+
+    @cached_property
+    def count(self) -> int:
+        """Number of distinct ids."""
+        return int(np.count_nonzero(np.bincount(self._planes.ravel())[1:]))
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        return self._measure()
+
+    def blocks(self) -> Iterator[Block]:
+        """Everything, in one block."""
+        yield Block(0, 0, self._planes, self._table)
+
+    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
+        """Labels (T,h,w) of a region: a view, not to be changed."""
+        top, left, height, width = box_yxhw
+        return self._planes[:, top : top + height, left : left + width]
+
+    def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both rising."""
+        return self._planes[:, rows[:, None], columns]
+
+
+class Parts:
+    """Packed objects in parts of an image, read on demand; the parts used last stay in memory.
+
+    `box_yxhw` (N,4) is the box around each part's objects, of size 0 for a part that has none and is not read. `load`
+    reads a part, from one thread at a time. `blocks_of_parts` are the parts of each block, by default one each;
+    `columns` the names and dtypes of the blocks' tables, where they differ from the packed ones.
+    """
+
+    def __init__(
+        self,
+        box_yxhw: NDArray[np.int64],
+        load: Callable[[int], Part],
+        targets: Sequence[str],
+        count: int,
+        blocks_of_parts: Sequence[range] | None = None,
+        columns: Sequence[tuple[str, str]] = (),
+        cache_bytes: int = _CACHE_BYTES,
+    ) -> None:
+        self.count = count
+        self._box_yxhw = box_yxhw
+        self._load = load
+        self._targets = tuple(targets)
+        self._filled: list[int] = np.flatnonzero(box_yxhw[:, 2:].all(axis=1)).tolist()
+        self._blocks = blocks_of_parts
+        self._columns = dict(columns)
+        self._free_bytes = cache_bytes
+        self._cache: OrderedDict[int, Part] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def blocks(self) -> Iterator[Block]:
+        """The objects, some parts at a time."""
+        for numbers in [[part] for part in self._filled] if self._blocks is None else self._blocks:
+            block = block_of(join_parts([self._part(number) for number in numbers]), self._targets)
+            if self._columns:
+                block = block._replace(table=block.table[list(self._columns)].astype(self._columns))
+            yield block
+
+    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
+        """Labels (T,h,w) of a region."""
+        labels = np.zeros((len(self._targets), *box_yxhw[2:]), np.int32)
+        begin, end = self._box_yxhw[:, :2], self._box_yxhw[:, :2] + self._box_yxhw[:, 2:]
+        top_left = np.array(box_yxhw[:2])
+        meets = (begin < top_left + box_yxhw[2:]).all(axis=1) & (end > top_left).all(axis=1) & (begin < end).all(axis=1)
+        for number in np.flatnonzero(meets).tolist():
+            objects, ids = self._part(number)
+            objects.paint(labels, box_yxhw, ids)
+        return labels
+
+    def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Labels (T,h,w) at chosen rows and columns."""
+        labels = np.zeros((len(self._targets), len(rows), len(columns)), np.int32)
+        for number in self._filled:
+            objects, ids = self._part(number)
+            objects.paint_at(labels, rows, columns, ids)
+        return labels
+
+    def _part(self, number: int) -> Part:
+        with self._lock:
+            if number in self._cache:
+                self._cache.move_to_end(number)
+                return self._cache[number]
+            found = self._load(number)
+            self._cache[number] = found
+            self._free_bytes -= _size_bytes(found)
+            while self._free_bytes < 0 and len(self._cache) > 1:
+                self._free_bytes += _size_bytes(self._cache.popitem(last=False)[1])
+            return found
+
+
+def _size_bytes(part: Part) -> int:
+    objects, ids = part
+    return _PART_BYTES + sum(array.nbytes for array in (objects.bits, objects.numbers, objects.box_yxhw, ids))

@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cytoseed.results.formats.anndata import write_anndata
-from cytoseed.results.formats.csv import write_table
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
 from cytoseed.results.formats.labels import write_labels
 from cytoseed.results.formats.ngff import write_ngff
 from cytoseed.results.formats.objects_zip import SUFFIX as STORED_SUFFIX
 from cytoseed.results.formats.objects_zip import write_objects
 from cytoseed.results.formats.overlay import write_overlay
-from cytoseed.results.formats.parquet import write_parquet
+from cytoseed.results.formats.parquet import write_parquet, write_table
 from cytoseed.results.formats.rois import rois_limit, write_rois
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.view import ResultView
@@ -24,65 +23,43 @@ from cytoseed.results.view import ResultView
 DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 
 
-def _unlimited(shape: tuple[int, int, int], count: int) -> None:
-    """No limit."""
-
-
 class Writer(NamedTuple):
     """A format."""
 
-    name: str
-    """Its name on the command line and in `Result.save`."""
-    suffix: str
-    """Ending of its files or folders."""
-    write: Callable[[ResultView, Path], None]
-    """Writes a result to a path where nothing is yet, block by block."""
-    about: str
-    """Short description, with programs that open it."""
-    limit: Callable[[tuple[int, int, int], int], str | None] = _unlimited
-    """Given an image's shape (C,H,W) and a number of objects, says why it cannot hold them and which format can; None
-    where it can."""
+    name: str  # its name on the command line and in `Result.save`
+    suffix: str  # ending of its files or folders
+    write: Callable[[ResultView, Path], None]  # writes a result to a path where nothing is yet, block by block
+    about: str  # short description, with programs that open it
+    limit: Callable[[tuple[int, int, int], int], str | None] = lambda _, __: None
+    """Given an image's shape (C,H,W) and a number of objects, why it cannot hold them and which format can, or None."""
     needs: str = ""
     """Import name of a package that it needs; empty: none but cytoseed's own."""
     extra: str = ""
     """Extra of cytoseed that installs the package."""
 
 
-_SPATIAL = (_unlimited, "anndata", "spatial")
+_SPATIAL: Any = {"needs": "anndata", "extra": "spatial"}
 _VIEWERS = "napari, Fiji, Python, web viewers"
+_NGFF_04 = f"label images as OME-Zarr 0.4: older {_VIEWERS}"
+_EVERYTHING = "everything found, for `cytoseed convert` to make other formats of later"
+_SPATIALDATA = "labels, outlines and table as SpatialData: squidpy, sopa, napari"
 
 WRITERS = {
     writer.name: writer
     for writer in (
-        Writer("anndata", ".h5ad", write_anndata, "measurements as AnnData: scanpy, squidpy, R", *_SPATIAL),
+        Writer("anndata", ".h5ad", write_anndata, "measurements as AnnData: scanpy, squidpy, R", **_SPATIAL),
         Writer("table", ".csv", write_table, "measurements as CSV: Excel, R, pandas"),
         Writer("geojson", ".geojson", write_geojson, "outlines and measurements: QuPath, napari, GIS"),
         Writer("geojson.gz", ".geojson.gz", write_geojson_gz, "the same, compressed: QuPath"),
         Writer("geojson-split", ".geojson-parts", write_geojson_split, "the same, split by area, a folder: QuPath"),
         Writer("labels", ".labels.tif", write_labels, "label image as OME-TIFF: Fiji, napari, QuPath"),
         Writer("ngff", ".labels.zarr", write_ngff, f"label images as OME-Zarr 0.5: {_VIEWERS}"),
-        Writer(
-            "ngff-0.4",
-            ".labels-0.4.zarr",
-            partial(write_ngff, version="0.4"),
-            f"label images as OME-Zarr 0.4: older {_VIEWERS}",
-        ),
-        Writer(
-            "objects",
-            STORED_SUFFIX,
-            write_objects,
-            "everything found, for `cytoseed convert` to make other formats of later",
-        ),
+        Writer("ngff-0.4", ".labels-0.4.zarr", partial(write_ngff, version="0.4"), _NGFF_04),
+        Writer("objects", STORED_SUFFIX, write_objects, _EVERYTHING),
         Writer("overlay", ".overlay.png", write_overlay, "the outlines on the image, to look at"),
         Writer("parquet", ".parquet", write_parquet, "measurements as Parquet: pandas, Polars, R, DuckDB"),
         Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", rois_limit),
-        Writer(
-            "spatialdata",
-            ".spatialdata.zarr",
-            write_spatialdata,
-            "labels, outlines and table as SpatialData: squidpy, sopa, napari",
-            *_SPATIAL,
-        ),
+        Writer("spatialdata", ".spatialdata.zarr", write_spatialdata, _SPATIALDATA, **_SPATIAL),
     )
 }
 """The formats by name."""
@@ -91,19 +68,10 @@ WRITERS = {
 def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = None, count: int = 0) -> tuple[str, ...]:
     """Names of formats, each once, if all of them can be written.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Names from `WRITERS`.
-    shape : tuple of int, optional
-        (C,H,W) of the image, where it is known.
-    count : int
-        Number of objects, as far as it is known.
-
     Raises
     ------
     ValueError
-        A format that is not known, none at all, or one that cannot hold so large a result.
+        A format that is not known, none at all, or one that cannot hold a result of this shape and count, where given.
     ModuleNotFoundError
         A format whose package is not installed; the message says how to install it.
     """
@@ -123,11 +91,7 @@ def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = Non
 def refusals(names: Sequence[str], shape: tuple[int, int, int], count: int) -> dict[str, str]:
     """For each format that cannot hold a result, a sentence that says why, and which format can."""
     reasons = {name: WRITERS[name].limit(shape, count) for name in names}
-    return {
-        name: f"format {name!r} cannot hold this result: {reason}"
-        for name, reason in reasons.items()
-        if reason is not None
-    }
+    return {name: f"format {name!r} cannot hold this result: {reason}" for name, reason in reasons.items() if reason}
 
 
 def paths_of(folder: Path, stem: str, names: Sequence[str]) -> dict[str, Path]:

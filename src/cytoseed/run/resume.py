@@ -14,10 +14,10 @@ import numpy as np
 from cytoseed.images import Image, address
 from cytoseed.models.weights import Model
 from cytoseed.paths import require_writable
-from cytoseed.results.facts import stem_of
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
 from cytoseed.results.record import Record, compare, differences, read_record
 from cytoseed.results.store import SUFFIX, Store
+from cytoseed.results.view import stem_of
 from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.engine import check_precision, choose_device
 from cytoseed.run.plan import Plan, make_plan

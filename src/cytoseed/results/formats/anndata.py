@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cytoseed.results.facts import stem_of
 from cytoseed.results.measure.intensity import STATISTICS
-from cytoseed.results.measure.table import empty_table
-from cytoseed.results.view import ResultView
+from cytoseed.results.view import ResultView, stem_of
 
 if TYPE_CHECKING:
     import anndata
@@ -49,22 +47,15 @@ def annotated(result: ResultView, target: str | None = None) -> anndata.AnnData:
     `uns["spatialdata_attrs"]` names what the rows annotate, `uns["cytoseed"]` what made the result. There is no
     `uns["spatial"]`: squidpy would take the objects for spots on a grid.
 
-    Parameters
-    ----------
-    result : ResultView
-        Its whole table is held in memory.
-    target : str, optional
-        Only objects of this target. By default every object is one row: of two targets, a cell with the measurements
-        of its nucleus in columns and layers that begin with `nuclei_`, NaN where it has none; a nucleus without a cell
-        is a row of its own, in the region of the nuclei.
+    Every object is one row: of two targets, a cell with the measurements of its nucleus in columns and layers that
+    begin with `nuclei_`, NaN where it has none; a nucleus without a cell is a row of its own, in the region of the
+    nuclei. With `target`, only objects of that target. The whole table is held in memory.
     """
     import anndata
     import pandas as pd
 
     slide = _text(stem_of(result.source))
-    tables = [block.table for block in result.blocks()] or [empty_table(result)]
-    table = _rows(pd.concat(tables, ignore_index=True), result.targets, target)
-    del tables
+    table = _rows(pd.concat(list(result.tables()), ignore_index=True), result.targets, target)
     regions = [boundaries_of(name) for name in table["target"].unique()]
     features = [str(name).removeprefix(f"{_MEAN}_") for name in table.columns if str(name).startswith(f"{_MEAN}_")]
     layers, spatial = _matrices(table, features, result.targets[:-1])

@@ -45,21 +45,10 @@ class _IdTooLargeError(Exception):
 
 
 def _write(result: ResultView, path: Path, dtype: np.dtype[Any]) -> None:
-    _, *sides = result.shape
-    levels = halved((sides[0], sides[1]))[: None if max(sides) > _LARGEST_FLAT_PX else 1]
-    # tiles come in another order than they are written in
-    with tempfile.SpooledTemporaryFile(_HELD_BYTES, dir=str(path.parent)) as file:
-        encoded = _Encoded(file, len(result.targets), levels, dtype)
-        for tile in tiles_of(result, levels, _TILE_PX):
-            encoded.add(tile)
-        _assemble(result, path, encoded)
-
-
-def _assemble(result: ResultView, path: Path, encoded: _Encoded) -> None:
-    """Write the file from compressed tiles."""
     import tifffile
 
     targets, side = len(result.targets), result.pixel_size_um
+    levels = halved(result.shape[1:])[: None if max(result.shape[1:]) > _LARGEST_FLAT_PX else 1]
     metadata: dict[str, Any] = {
         "axes": "YX" if targets == 1 else "CYX",
         "Channel": {"Name": list(result.targets)},
@@ -67,24 +56,27 @@ def _assemble(result: ResultView, path: Path, encoded: _Encoded) -> None:
     }
     for axis in "XY" if side is not None else "":
         metadata |= {f"PhysicalSize{axis}": side, f"PhysicalSize{axis}Unit": "µm"}
-    with tifffile.TiffWriter(path, bigtiff=encoded.size_bytes > _LARGEST_CLASSIC_BYTES, ome=True) as tif:
-        for number, level in enumerate(encoded.levels):
-            options: dict[str, Any] = {}
-            if side is not None:
-                options = {"resolution": (1e4 / side / 2**number,) * 2, "resolutionunit": "CENTIMETER"}
-            if number:
-                options |= {"subfiletype": tifffile.FILETYPE.REDUCEDIMAGE, "metadata": None}
-            else:
-                options |= {"subifds": len(encoded.levels) - 1 or None, "metadata": metadata}
-            tif.write(
-                encoded.tiles(number),
-                shape=level.shape if targets == 1 else (targets, *level.shape),
-                dtype=encoded.dtype,
-                tile=_tile(level),
-                photometric="minisblack",
-                compression="zlib",
-                **options,
-            )
+    # tiles come in another order than they are written in
+    with tempfile.SpooledTemporaryFile(_HELD_BYTES, dir=str(path.parent)) as file:
+        encoded = _Encoded(file, targets, levels, dtype)
+        for tile in tiles_of(result, levels, _TILE_PX):
+            encoded.add(tile)
+        with tifffile.TiffWriter(path, bigtiff=encoded.size_bytes > _LARGEST_CLASSIC_BYTES, ome=True) as tif:
+            for number, level in enumerate(levels):
+                options: dict[str, Any] = {"subifds": len(levels) - 1 or None, "metadata": metadata}
+                if number:
+                    options = {"subfiletype": tifffile.FILETYPE.REDUCEDIMAGE, "metadata": None}
+                if side is not None:
+                    options |= {"resolution": (1e4 / side / 2**number,) * 2, "resolutionunit": "CENTIMETER"}
+                tif.write(
+                    encoded.tiles(number),
+                    shape=level.shape if targets == 1 else (targets, *level.shape),
+                    dtype=dtype,
+                    tile=_tile(level),
+                    photometric="minisblack",
+                    compression="zlib",
+                    **options,
+                )
 
 
 def _tile(level: Level) -> tuple[int, int]:
@@ -97,9 +89,9 @@ class _Encoded:
     """Compressed tiles of all levels, in an empty file of their own until all are there."""
 
     def __init__(self, file: IO[bytes], targets: int, levels: Sequence[Level], dtype: np.dtype[Any]) -> None:
-        self.levels, self.dtype = levels, dtype
-        self._file = file
-        self._empty = [_compressed(np.zeros(_tile(level), dtype)) for level in levels]
+        self._file, self._dtype = file, dtype
+        self._shapes = [_tile(level) for level in levels]
+        self._empty = [_compressed(np.zeros(shape, dtype)) for shape in self._shapes]
         grids = [tuple(-(-side // _TILE_PX) for side in level.shape) for level in levels]
         self._places = [np.zeros((targets, *grid, 2), np.int64) for grid in grids]  # offset and size; 0 if empty
 
@@ -107,10 +99,10 @@ class _Encoded:
         """Compress the planes of a tile; those at the edges are filled up with 0."""
         for plane, labels in enumerate(tile.labels):
             highest = int(labels.max())
-            if highest > np.iinfo(self.dtype).max:
+            if highest > np.iinfo(self._dtype).max:
                 raise _IdTooLargeError
             if highest:
-                filled = np.zeros(_tile(self.levels[tile.level]), self.dtype)
+                filled = np.zeros(self._shapes[tile.level], self._dtype)
                 filled[: labels.shape[0], : labels.shape[1]] = labels
                 data = _compressed(filled)
                 self._places[tile.level][plane, tile.row, tile.column] = self._file.tell(), len(data)
@@ -130,9 +122,7 @@ class _Encoded:
         for offset, size in self._places[level].reshape(-1, 2).tolist():
             if size:
                 self._file.seek(offset)
-                yield self._file.read(size)
-            else:
-                yield self._empty[level]
+            yield self._file.read(size) if size else self._empty[level]
 
 
 def _compressed(pixels: NDArray[Any]) -> bytes:

@@ -13,24 +13,17 @@ from cytoseed.results.view import ResultView
 
 _CHUNK_PX = 1024
 _ZARR_FORMATS: Mapping[str, Any] = {"0.5": 3, "0.4": 2}
-_SEPARATED = {"0.5": None, "0.4": {"name": "v2", "separator": "/"}}  # chunks in folders; Zarr 3 does so by default
 
 
 class Layout(NamedTuple):
     """Layout of label images, and their place in space."""
 
-    version: str
-    """Of OME-NGFF: `0.5`, in Zarr 3, or `0.4`, in Zarr 2."""
-    axes: Sequence[Mapping[str, Any]]
-    """The axes as in the metadata; those that are not called `y` or `x` are of length 1."""
-    levels: Sequence[Level]
-    """The resolutions, the full one first."""
-    transformations: Sequence[Sequence[Mapping[str, Any]]]
-    """Scale, and translation where there is one, of each level."""
-    whole: Mapping[str, Any] = {}
-    """Further metadata of the multiscale image, such as transformations of all levels."""
-    label: Mapping[str, Any] = {}
-    """Metadata of the labels, such as their `source`."""
+    version: str  # of OME-NGFF: `0.5`, in Zarr 3, or `0.4`, in Zarr 2
+    axes: Sequence[Mapping[str, Any]]  # as in the metadata; those that are not called `y` or `x` are of length 1
+    levels: Sequence[Level]  # the full resolution first
+    transformations: Sequence[Sequence[Mapping[str, Any]]]  # scale, and translation where there is one, of each level
+    whole: Mapping[str, Any] = {}  # further metadata of the multiscale image, such as transformations of all levels
+    label: Mapping[str, Any] = {}  # metadata of the labels, such as their `source`
 
 
 def write_ngff(result: ResultView, path: Path, version: str = "0.5") -> None:
@@ -48,8 +41,8 @@ def write_ngff(result: ResultView, path: Path, version: str = "0.5") -> None:
     side, unit = (1.0, {}) if result.pixel_size_um is None else (result.pixel_size_um, {"unit": "micrometer"})
     axes = [{"name": name, "type": "space", **unit} for name in "yx"]
     levels = halved(result.shape[1:])
-    transformations = [_transformations(2**number, side) for number in range(len(levels))]
-    write_label_images(result, path, Layout(version, axes, levels, transformations))
+    placed = [placement(2**number, side)[: 1 + (number > 0)] for number in range(len(levels))]
+    write_label_images(result, path, Layout(version, axes, levels, placed))
 
 
 def write_label_images(result: ResultView, folder: Path, layout: Layout) -> None:
@@ -74,12 +67,10 @@ def namespaced(version: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"ome": {"version": version, **attributes}} if version == "0.5" else dict(attributes)
 
 
-def _transformations(factor: int, side: float) -> list[dict[str, Any]]:
-    """Place of a level whose pixels are `factor` px of size `side` wide; centres lie at multiples of `side`."""
-    found: list[dict[str, Any]] = [{"type": "scale", "scale": [side * factor] * 2}]
-    if factor > 1:
-        found.append({"type": "translation", "translation": [side * (factor - 1) / 2] * 2})
-    return found
+def placement(factor: int, side: float = 1) -> list[dict[str, Any]]:
+    """Scale and translation of a level whose pixels are `factor` px of size `side`; centres are multiples of `side`."""
+    translation = [side * (factor - 1) / 2] * 2
+    return [{"type": "scale", "scale": [side * factor] * 2}, {"type": "translation", "translation": translation}]
 
 
 def _create_group(folder: Path, target: str, layout: Layout) -> Any:
@@ -90,11 +81,8 @@ def _create_group(folder: Path, target: str, layout: Layout) -> Any:
     number = {} if layout.version == "0.5" else {"version": layout.version}  # 0.5 says it once for all
     multiscale = {**number, "name": target, "axes": list(layout.axes), "datasets": datasets, "type": "nearest"}
     attributes = {"multiscales": [{**multiscale, **layout.whole}], "image-label": {**number, **layout.label}}
-    return zarr.create_group(
-        str(folder),
-        zarr_format=_ZARR_FORMATS[layout.version],
-        attributes=namespaced(layout.version, attributes),
-    )
+    described = namespaced(layout.version, attributes)
+    return zarr.create_group(str(folder), zarr_format=_ZARR_FORMATS[layout.version], attributes=described)
 
 
 def _create_array(group: Any, number: int, layout: Layout) -> Any:
@@ -111,6 +99,6 @@ def _create_array(group: Any, number: int, layout: Layout) -> Any:
         chunks=tuple(min(length, _CHUNK_PX) for length in shape),
         compressors=ZstdCodec(level=3, checksum=False) if is_new else {"id": "zlib", "level": 5},
         fill_value=0,
-        chunk_key_encoding=_SEPARATED[layout.version],
+        chunk_key_encoding=None if is_new else {"name": "v2", "separator": "/"},  # chunks in folders
         dimension_names=names if is_new else None,
     )

@@ -7,15 +7,13 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cytoseed.paths import is_url
-from cytoseed.results.blocks import pack_block
-from cytoseed.results.objects import around
+from cytoseed.results.objects import around, pack_block
 from cytoseed.results.view import ResultView
 
 FORMAT = 1
@@ -24,12 +22,21 @@ SUFFIX = ".objects.zip"
 FACTS = "result.json"
 """The member that describes the result and its parts."""
 
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # date of every member, so that the same result gives the same bytes
+_FIRST = ("version", "shape", "targets", "channel_names", "stains", "pixel_size_um", "source")
+_LAST = ("fingerprint", "failed", "count", "was_in_memory")
 
 
 def part_names(part: int) -> tuple[str, str]:
     """Names of the members that hold the objects of a part, and their ids."""
     return f"parts/{part:08d}.npz", f"parts/{part:08d}.ids.npy"
+
+
+def member(name: str) -> zipfile.ZipInfo:
+    """Description of a zip's member that does not depend on when and where it is written."""
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.create_system = 3  # Unix, everywhere
+    info.external_attr = 0o644 << 16
+    return info
 
 
 def write_objects(result: ResultView, path: Path) -> None:
@@ -49,7 +56,7 @@ def write_objects(result: ResultView, path: Path) -> None:
     parts: dict[str, list[Any]] = {"count": [], "first_id": [], "last_id": [], "box_yxhw": []}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for block in result.blocks():
-            blocks.append(0)
+            before = len(parts["count"])
             if not has_types:  # those of the first block that has objects
                 table = [(str(name), str(kind)) for name, kind in block.table.dtypes.items()]
                 has_types = bool(len(block.table))
@@ -58,44 +65,16 @@ def write_objects(result: ResultView, path: Path) -> None:
                 np.save(buffer, ids)
                 names = part_names(len(parts["count"]))
                 for name, data in zip(names, (objects.to_bytes(), buffer.getvalue()), strict=True):
-                    archive.writestr(_member(name), data)
-                blocks[-1] += 1
-                parts["count"].append(len(ids))
-                parts["first_id"].append(int(ids.min()) if len(ids) else 0)
-                parts["last_id"].append(int(ids.max()) if len(ids) else 0)
-                parts["box_yxhw"].append(around(objects.box_yxhw))
-        facts = {**_facts(result), "table": table, "blocks": blocks, "parts": parts}
-        text = json.dumps(facts, allow_nan=False, separators=(",", ":"))
-        archive.writestr(_member(FACTS), text.encode(), zipfile.ZIP_DEFLATED)
-
-
-def _facts(result: ResultView) -> Mapping[str, Any]:
-    """Everything but the objects, in values that JSON can hold."""
-    at: str | None = None
-    if result.source != "array":
+                    archive.writestr(member(name), data)
+                ends = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+                for values, fact in zip(parts.values(), (len(ids), *ends, around(objects.box_yxhw)), strict=True):
+                    values.append(fact)
+            blocks.append(len(parts["count"]) - before)
         at = result.source if is_url(result.source) else os.path.abspath(result.source)
-    return {
-        "format": FORMAT,
-        "version": result.version,
-        "shape": result.shape,
-        "targets": result.targets,
-        "channel_names": result.channel_names,
-        "stains": result.stains,
-        "pixel_size_um": result.pixel_size_um,
-        "source": result.source,
-        "image": at,
-        "input": dict(result.input),
-        "settings": dict(result.settings),
-        "fingerprint": result.fingerprint,
-        "failed": result.failed,
-        "count": result.count,
-        "was_in_memory": result.was_in_memory,
-    }
-
-
-def _member(name: str) -> zipfile.ZipInfo:
-    """Description of a member that does not depend on when and where it is written."""
-    info = zipfile.ZipInfo(name, _LONG_AGO)
-    info.create_system = 3  # Unix, everywhere
-    info.external_attr = 0o644 << 16
-    return info
+        image = None if result.source == "array" else at
+        facts = {"format": FORMAT, **{name: getattr(result, name) for name in _FIRST}, "image": image}
+        facts |= {"input": dict(result.input), "settings": dict(result.settings)}
+        facts |= {name: getattr(result, name) for name in _LAST}
+        facts |= {"table": table, "blocks": blocks, "parts": parts}
+        text = json.dumps(facts, allow_nan=False, separators=(",", ":"))
+        archive.writestr(member(FACTS), text.encode(), zipfile.ZIP_DEFLATED)

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.results.measure.stains import RGB_NAMES
 from cytoseed.results.view import ResultView
 
 _LARGEST_PX = 4096  # a side; larger images are drawn smaller
 _SMALL_PX = 1024  # images of this side at most are drawn twice as large: lines stay thin beside small nuclei
 _PERCENTILES = (0.5, 99.8)
-_RGB_NAMES = ("red", "green", "blue")
-_UNNAMED = ("channel 0", "channel 1", "channel 2")  # most likely RGB too
 # colours of two or three fluorescent channels, blue first, as the nuclear stain most often is
 _TINTS = np.array([[0.25, 0.45, 1.0], [0.2, 1.0, 0.3], [1.0, 0.25, 0.45]], np.float32)
 # outlines per target, on dark and on light images
@@ -50,7 +49,7 @@ def write_overlay(result: ResultView, path: Path) -> None:
 
 def _as_rgb(image: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.uint8]:
     """An image (C,H,W) as RGB (H,W,3) of 8 bits."""
-    is_rgb = len(image) == 3 and names in (_RGB_NAMES, _UNNAMED)
+    is_rgb = len(image) == 3 and names in RGB_NAMES
     if is_rgb and image.dtype == np.uint8:
         return np.ascontiguousarray(np.moveaxis(image, 0, 2))
     if 2 <= len(image) <= 3:

@@ -1,4 +1,4 @@
-"""The table as Parquet: each number in its own type, small, and quick to read column by column."""
+"""The table as CSV, for spreadsheets, R and everything else, and as Parquet, small and quick to read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cytoseed.results.measure.intensity import STATISTICS
-from cytoseed.results.measure.table import empty_table
 from cytoseed.results.view import ResultView
 
 if TYPE_CHECKING:
@@ -28,6 +27,13 @@ _FLAGS = ("touches_image_edge", "touches_tile_edge")
 _UNITS = {"_px": "px", "_um": "µm", "_um2": "µm²"}
 
 
+def write_table(result: ResultView, path: Path) -> None:
+    """Write the table as CSV, block by block: comma, point, UTF-8, numbers in full; column names in the first line."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for number, table in enumerate(result.tables()):
+            table.to_csv(file, index=False, header=number == 0, lineterminator="\n")
+
+
 def write_parquet(result: ResultView, path: Path) -> None:
     """Write the table as Parquet, with the columns of the CSV: a row group at a time, compressed by Zstandard.
 
@@ -39,20 +45,11 @@ def write_parquet(result: ResultView, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    empty = empty_table(result)
+    empty = result.empty_table
     kinds = {"i": pa.int64(), "f": pa.float64()}
     own = {"id": pa.int32(), "target": pa.string(), **dict.fromkeys(_FLAGS, pa.bool_())}
     schema = pa.schema([(name, own.get(name) or kinds[kind.kind]) for name, kind in empty.dtypes.items()])
-    schema = schema.with_metadata({_KEY: json.dumps(_described(result, empty)).encode()})
-    rows = max(1, min(_GROUP_ROWS, _GROUP_VALUES // len(schema)))
-    with path.open("wb") as file, pq.ParquetWriter(file, schema, **_STORAGE) as writer:
-        for group in _groups((block.table for block in result.blocks()), rows):
-            writer.write_table(_as_arrow(group, schema))
-
-
-def _described(result: ResultView, table: pd.DataFrame) -> dict[str, Any]:
-    """Metadata: what the table is of, and its units."""
-    return {
+    described = {
         "version": metadata.version("cytoseed"),
         "source": Path(result.source).name,
         "shape": list(result.shape),
@@ -60,8 +57,13 @@ def _described(result: ResultView, table: pd.DataFrame) -> dict[str, Any]:
         "targets": list(result.targets),
         "channels": list(result.channel_names),
         "stains": list(result.stains),
-        "units": {name: _unit(name, result.stains) for name in table.columns},
+        "units": {name: _unit(name, result.stains) for name in empty.columns},
     }
+    schema = schema.with_metadata({_KEY: json.dumps(described).encode()})
+    rows = max(1, min(_GROUP_ROWS, _GROUP_VALUES // len(schema)))
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, **_STORAGE) as writer:
+        for group in _groups(result.tables(), rows):
+            writer.write_table(_as_arrow(group, schema))
 
 
 def _unit(column: str, stains: tuple[str, ...]) -> str:

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from cytoseed.results.outline import Polygon, outlines
-from cytoseed.results.view import ResultView
+from cytoseed.results.formats.objects_zip import member
+from cytoseed.results.outline import Polygon, all_outlines
+from cytoseed.results.view import SINGULAR, ResultView
 
 _LARGEST_PX = 32_767  # of an image's side: what a coordinate of 16 bits holds
 _MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager holds and lists each one
 _MOST_CORNERS = 65_535  # of a traced ROI: their number has 16 bits, in a composite 32
 _VERSION = 227  # of the ROI format; later ones add groups, which are not used
-_SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 _COLOURS = (b"\xff\xff\xd6\x0a", b"\xff\x00\xe5\xff")  # alpha, red, green, blue: nuclei and cells, as in the overlay
 _MOVE_TO, _LINE_TO, _CLOSE = 0, 1, 4  # java.awt.geom.PathIterator
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # a zip has no date before; the same result gives the same bytes
 
 
 def write_rois(result: ResultView, path: Path) -> None:
@@ -40,13 +39,12 @@ def write_rois(result: ResultView, path: Path) -> None:
     if reason is not None:
         raise ValueError(f"format 'rois' cannot hold this result: {reason}")
     with zipfile.ZipFile(path, "w") as archive:
-        for block in result.blocks():
-            for label, of_targets in outlines(block):
-                for plane, (target, polygons) in enumerate(zip(result.targets, of_targets, strict=True)):
-                    if polygons:
-                        name = f"{_SINGULAR.get(target, target)}-{label:06d}"
-                        colour = _COLOURS[plane % len(_COLOURS)] if len(result.targets) > 1 else None
-                        _add(archive, name, _roi(polygons, name, colour))
+        for label, of_targets in all_outlines(result):
+            for plane, (target, polygons) in enumerate(zip(result.targets, of_targets, strict=True)):
+                if polygons:
+                    name = f"{SINGULAR.get(target, target)}-{label:06d}"
+                    colour = _COLOURS[plane % len(_COLOURS)] if len(result.targets) > 1 else None
+                    archive.writestr(member(f"{name}.roi"), _roi(polygons, name, colour), zipfile.ZIP_DEFLATED)
 
 
 def rois_limit(shape: tuple[int, int, int], count: int) -> str | None:
@@ -66,15 +64,6 @@ def rois_limit(shape: tuple[int, int, int], count: int) -> str | None:
     return None
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Add a file to a zip, the same bytes on every day and system."""
-    entry = zipfile.ZipInfo(f"{name}.roi", _EARLIEST)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.create_system = 3
-    entry.external_attr = 0o644 << 16
-    archive.writestr(entry, content)
-
-
 def _roi(polygons: list[Polygon], name: str, colour: bytes | None) -> bytes:
     """Bytes of an object's ROI."""
     from roifile import ROI_TYPE, ImagejRoi
@@ -84,18 +73,14 @@ def _roi(polygons: list[Polygon], name: str, colour: bytes | None) -> bytes:
     right, bottom = np.max([ring.max(axis=0) for ring in rings], axis=0).tolist()
     form: dict[str, Any]
     if len(rings) == 1 and len(rings[0]) <= _MOST_CORNERS:
-        form = {
-            "roitype": ROI_TYPE.TRACED,
-            "n_coordinates": len(rings[0]),
-            "integer_coordinates": rings[0] - np.array((left, top), np.int32),
-        }
+        corners = rings[0] - np.array((left, top), np.int32)
+        form = {"roitype": ROI_TYPE.TRACED, "n_coordinates": len(corners), "integer_coordinates": corners}
     else:
         path = np.concatenate([_path(ring) for ring in rings])
         form = {"roitype": ROI_TYPE.RECT, "shape_roi_size": len(path), "multi_coordinates": path}
     if colour is not None:
         form["stroke_color"] = colour
-    roi = ImagejRoi(version=_VERSION, name=name, left=left, top=top, right=right, bottom=bottom, **form)
-    return roi.tobytes()
+    return ImagejRoi(version=_VERSION, name=name, left=left, top=top, right=right, bottom=bottom, **form).tobytes()
 
 
 def _path(ring: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cytoseed.results.formats.anndata import INSTANCE_KEY, REGION_KEY, annotated, boundaries_of
-from cytoseed.results.formats.geoparquet import OutlineFile
-from cytoseed.results.formats.ngff import Layout, write_label_images
-from cytoseed.results.outline import outlines
+from cytoseed.results.formats.ngff import Layout, placement, write_label_images
+from cytoseed.results.outline import Polygon, all_outlines
 from cytoseed.results.pyramid import halved
 from cytoseed.results.view import ResultView
 
 _STORE, _LABELS, _SHAPES, _TABLE = "0.2", "0.3", "0.3", "0.2"  # versions of the parts of spatialdata's format
 _NGFF = "0.5-dev-spatialdata"  # its name for NGFF 0.5 with coordinate systems
 _KEY, _TRANSFORMATIONS = "spatialdata_attrs", "coordinateTransformations"
+_ROWS = 1 << 14  # of outlines, in a group of a Parquet file
+_POLYGON, _MULTIPOLYGON = 3, 6  # as well-known binary numbers them
 
 
 def write_spatialdata(result: ResultView, path: Path) -> None:
@@ -52,7 +58,7 @@ def _write_labels(result: ResultView, group: Any, folder: Path) -> None:
 
     levels = halved(result.shape[1:])
     axes = [{"name": name, "type": "space"} for name in "yx"]
-    placed = [_placed(2**number) for number in range(len(levels))]
+    placed = [placement(2**number) for number in range(len(levels))]
     whole = {_TRANSFORMATIONS: _coordinate_systems("yx", result.pixel_size_um)}
     write_label_images(result, folder, Layout("0.5", axes, levels, placed, whole, {"version": "0.5"}))
     group.attrs["ome"] = {"labels": list(result.targets)}
@@ -62,19 +68,13 @@ def _write_labels(result: ResultView, group: Any, folder: Path) -> None:
         image.attrs.update({"ome": {**described, "version": _NGFF}, _KEY: {"version": _LABELS}})
 
 
-def _placed(factor: int) -> list[dict[str, Any]]:
-    """Place of a level whose pixels are `factor` wide; centres lie at whole numbers."""
-    return [{"type": "scale", "scale": [factor] * 2}, {"type": "translation", "translation": [(factor - 1) / 2] * 2}]
-
-
 def _write_shapes(result: ResultView, group: Any, folder: Path) -> list[str]:
     """Write the outlines; returns the targets that have any."""
-    files = [OutlineFile(folder / boundaries_of(target) / "shapes.parquet", INSTANCE_KEY) for target in result.targets]
-    for block in result.blocks():
-        for label, of_targets in outlines(block):
-            for file, polygons in zip(files, of_targets, strict=True):
-                if polygons:
-                    file.add(label, polygons)
+    files = [OutlineFile(folder / boundaries_of(target) / "shapes.parquet") for target in result.targets]
+    for label, of_targets in all_outlines(result):
+        for file, polygons in zip(files, of_targets, strict=True):
+            if polygons:
+                file.add(label, polygons)
     found = [target for target, file in zip(result.targets, files, strict=True) if file.close()]
     for target in found:
         attributes = {
@@ -97,3 +97,67 @@ def _coordinate_systems(axes: str, pixel_size_um: float | None) -> list[dict[str
         {**how, "input": {"name": axes, "axes": described}, "output": {"name": name, "axes": described}}
         for name, how in transformations.items()
     ]
+
+
+class OutlineFile:
+    """A GeoParquet 1.1 file of outlines in px with ids as the index, in groups of rows; none without outlines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[tuple[bytes, int]] = []
+        self._writer: Any = None
+
+    def add(self, label: int, polygons: Sequence[Polygon]) -> None:
+        """Add an object: its id, and its pieces, at least one, as `outline` gives them."""
+        self._rows.append((_well_known(polygons), label))
+        if len(self._rows) == _ROWS:
+            self._write()
+
+    def close(self) -> bool:
+        """Write what is left; true where there is a file."""
+        if self._rows:
+            self._write()
+        if self._writer is not None:
+            self._writer.close()
+        return self._writer is not None
+
+    def _write(self) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        shapes, ids = zip(*self._rows, strict=True)
+        table = pa.table([pa.array(shapes, pa.binary()), pa.array(ids, pa.int64())], schema=_schema())
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = parquet.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table, row_group_size=_ROWS)
+        self._rows = []
+
+
+def _well_known(polygons: Sequence[Polygon]) -> bytes:
+    """An object as well-known binary: a Polygon, or a MultiPolygon where it has several pieces."""
+    single = [
+        struct.pack("<BII", 1, _POLYGON, len(rings))
+        + b"".join(struct.pack("<I", len(ring)) + np.array(ring, "<f8").tobytes() for ring in rings)
+        for rings in polygons
+    ]
+    if len(single) == 1:
+        return single[0]
+    return struct.pack("<BII", 1, _MULTIPOLYGON, len(single)) + b"".join(single)
+
+
+def _schema() -> Any:
+    """Columns, described for GeoPandas and pandas."""
+    import pyarrow as pa
+
+    # geometry types are not known before all rows are; no crs: pixels are not on the earth
+    geometry: dict[str, Any] = {"encoding": "WKB", "crs": None, "geometry_types": []}
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    shared = {"metadata": None}
+    columns = [
+        {"name": "geometry", "field_name": "geometry", "pandas_type": "bytes", "numpy_type": "object", **shared},
+        {"name": INSTANCE_KEY, "field_name": INSTANCE_KEY, "pandas_type": "int64", "numpy_type": "int64", **shared},
+    ]
+    pandas = {"index_columns": [INSTANCE_KEY], "column_indexes": [], "columns": columns}
+    fields = [pa.field("geometry", pa.binary()), pa.field(INSTANCE_KEY, pa.int64())]
+    return pa.schema(fields, metadata={"geo": json.dumps(geo), "pandas": json.dumps(pandas)})

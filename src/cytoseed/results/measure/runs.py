@@ -12,18 +12,12 @@ from numpy.typing import NDArray
 class Runs(NamedTuple):
     """The R runs of K objects, object by object, each by row and column."""
 
-    ids: NDArray[np.int32]
-    """(K,) Labels of the objects, ascending."""
-    begins: NDArray[np.int64]
-    """(K,) First run of each object."""
-    place: NDArray[np.int64]
-    """(R,) Object of each run, 0 to K - 1."""
-    row: NDArray[np.int64]
-    """(R,) Row."""
-    first: NDArray[np.int64]
-    """(R,) Column of the first pixel."""
-    last: NDArray[np.int64]
-    """(R,) Column of the last pixel."""
+    ids: NDArray[np.int32]  # (K,) Labels of the objects, ascending
+    begins: NDArray[np.int64]  # (K,) First run of each object
+    place: NDArray[np.int64]  # (R,) Object of each run, 0 to K - 1
+    row: NDArray[np.int64]  # (R,) Row
+    first: NDArray[np.int64]  # (R,) Column of the first pixel
+    last: NDArray[np.int64]  # (R,) Column of the last pixel
 
     def pixels(self, width: int) -> NDArray[np.int64]:
         """Places (N,) of the pixels in the flattened label image of this width, object by object, in order."""

@@ -17,21 +17,16 @@ _STRIP_PX = 1 << 20  # of the image, per pass for the borders
 class Shapes(NamedTuple):
     """Measurements of K objects, in the order of `Runs.ids`; equal to scikit-image's `regionprops`."""
 
-    box_yxhw: NDArray[np.int64]
-    """(4,K) Row and column of the first pixel, height, width; the first row is 0."""
-    centroid_yx_px: NDArray[np.float64]
-    """(2,K) Mean of the pixels' centres, where pixel 0 covers 0 to 1."""
-    area_px: NDArray[np.int64]
-    """(K,) Number of pixels."""
+    box_yxhw: NDArray[np.int64]  # (4,K) Row and column of the first pixel, height, width; the first row is 0
+    centroid_yx_px: NDArray[np.float64]  # (2,K) Mean of the pixels' centres, where pixel 0 covers 0 to 1
+    area_px: NDArray[np.int64]  # (K,) Number of pixels
     perimeter_px: NDArray[np.float64]
     """(K,) Length of the line through the centres of the border's pixels, 0 for a single pixel."""
     axes_px: NDArray[np.float64]
     """(2,K) Lengths, longer first, of the axes of the ellipse of equal second moments: four times the root of the
     variance of the pixels' centres along each. 0 for a single pixel, and across a line."""
-    eccentricity: NDArray[np.float64]
-    """(K,) Of that ellipse, 0 (circle, single pixel) to 1 (line)."""
-    solidity: NDArray[np.float64]
-    """(K,) Share of its convex hull that the object fills, 0 to 1."""
+    eccentricity: NDArray[np.float64]  # (K,) Of that ellipse, 0 (circle, single pixel) to 1 (line)
+    solidity: NDArray[np.float64]  # (K,) Share of its convex hull that the object fills, 0 to 1
 
 
 def measure_shapes(labels: NDArray[np.int32], runs: Runs, top: int = 0, left: int = 0) -> Shapes:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cytoseed.settings import STAINS
 
-_RGB_NAMES = ("red", "green", "blue")
-_UNNAMED = ("channel 0", "channel 1", "channel 2")  # most likely RGB too
+RGB_NAMES = (("red", "green", "blue"), ("channel 0", "channel 1", "channel 2"))
+"""Channel names of RGB images; those without names most likely are."""
+
 _WHITE = 255
 # Of dense H&E (TCGA, crops of 256 px) the median is 114 and more, of fluorescence stretched to its range mostly below
 # 45; a picture in one pure colour never reaches 86
@@ -23,7 +24,7 @@ _TAKEN_AT_ONCE = 1 << 16  # indices of a look-up take 8 times the memory of the 
 
 def may_be_stained(channel_names: Sequence[str], dtype: np.dtype[Any]) -> bool:
     """Whether an image has the channels of a colour picture of 8 bits: called red, green, blue, or without names."""
-    return dtype == np.uint8 and tuple(channel_names) in (_RGB_NAMES, _UNNAMED)
+    return dtype == np.uint8 and tuple(channel_names) in RGB_NAMES
 
 
 def stains_of(pixels: NDArray[Any], channel_names: Sequence[str]) -> tuple[str, ...]:
@@ -55,10 +56,7 @@ def stain_density(colours: Sequence[NDArray[Any]], stain: str) -> NDArray[np.flo
     without a section; 0 counts as 1. About 0 to 2, below 0 where the colour is beyond what the three stains make; not
     clipped, so that means are right.
 
-    Raises
-    ------
-    ValueError
-        If there are not three colours of 8 bits.
+    The ValueError of other channels names their types.
     """
     from skimage.color import hed_from_rgb
 

@@ -17,23 +17,16 @@ from cytoseed.results.measure.stains import stain_density
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cytoseed.results.objects import Box
-    from cytoseed.results.view import ResultView
-
 _LARGE = 100_000  # objects
 
 
 class Frame(NamedTuple):
     """Place of a part of an image whose objects are measured."""
 
-    top: int
-    """Row of the part's first pixel in the image."""
-    left: int
-    """Column of the part's first pixel in the image."""
-    image_yx: tuple[int, int]
-    """Height and width of the image, px."""
-    core_yxhw: Box
-    """Box, in the image, of the tile that finds the objects; all of the image where there is one pass."""
+    top: int  # row of the part's first pixel in the image
+    left: int  # column of the part's first pixel in the image
+    image_yx: tuple[int, int]  # height and width of the image, px
+    core_yxhw: tuple[int, int, int, int]  # box of the tile that finds the objects; all of the image in one pass
 
 
 def measure_planes(
@@ -47,11 +40,12 @@ def measure_planes(
     """Measurements of all objects of label planes (T,H,W), by target and id; of two targets, `target` follows `id`."""
     import pandas as pd
 
-    tables = []
-    for target, labels in zip(targets, planes, strict=True):
-        columns = _columns(labels, image, names, pixel_size_um, stains, None)
-        tables.append(_frame_of(columns if len(targets) == 1 else _with_target(columns, target)))
-    return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+    tables = [measure_objects(labels, image, names, pixel_size_um, stains) for labels in planes]
+    if len(tables) == 1:
+        return tables[0]
+    for table, target in zip(tables, targets, strict=True):
+        table.insert(1, "target", np.full(len(table), target, object))
+    return pd.concat(tables, ignore_index=True)
 
 
 def measure_objects(
@@ -62,53 +56,19 @@ def measure_objects(
     stains: Sequence[str] = (),
     frame: Frame | None = None,
 ) -> pd.DataFrame:
-    """Measure the objects of an image, or of a part of it that holds them whole.
+    """Measure the objects of an image, or of a part of it that holds them whole: one row per object, by id.
 
-    Coordinates are those of the GeoJSON and of QuPath: the centre of pixel (row, column) is at x = column + 0.5,
-    y = row + 0.5. An object has the same numbers, bit for bit, in whatever part it is measured. Memory: the labels, one
-    channel, and about 20 bytes per pixel of an object.
+    `labels` (H,W) may have gaps between ids; `channels` (H,W) are read one after the other and called `names`, with
+    their number behind names that are shared. Stains, of `STAINS`, need the channels red, green and blue of 8 bits.
+    `frame` is the place of the part in the image.
 
-    Parameters
-    ----------
-    labels : ndarray, shape (H,W), int32
-        Ids of objects, with gaps or without; 0 is background.
-    channels : iterable of ndarray, shape (H,W)
-        Booleans, integers or real numbers; read one after the other.
-    names : sequence of str
-        Name of each channel.
-    pixel_size_um : float or None
-        Side of a pixel in µm; None where it is unknown.
-    stains : sequence of str
-        Stains, of `STAINS`, whose optical density is measured: see `stain_density`. The channels are then red, green
-        and blue of 8 bits.
-    frame : Frame, optional
-        Place of the part in the image; by default, the labels are the whole image.
-
-    Returns
-    -------
-    DataFrame, one row per object, by id
-        Columns as in docs/results.md: `id`, box, centroid, area, perimeter, axes, eccentricity, solidity, touches, and
-        the statistics of each channel and stain. Channels that share a name have their number behind it. Ids, boxes,
-        areas and touches are int64, all else float64. All numbers are finite, except those of channels that are not.
-
-    Raises
-    ------
-    ValueError
-        If a channel has another shape than the labels, the numbers of channels and names differ, or stains are wanted
-        of other channels than three of 8 bits.
+    Columns are those of docs/results.md: ids, boxes, areas and touches are int64, all else float64, and finite unless
+    a channel is not. Coordinates are those of the GeoJSON and of QuPath: the centre of pixel (row, column) is at
+    x = column + 0.5, y = row + 0.5. An object has the same numbers, bit for bit, in whatever part it is measured.
+    Memory: the labels, one channel, and about 20 bytes per pixel of an object.
     """
-    return _frame_of(_columns(labels, channels, names, pixel_size_um, stains, frame))
+    import pandas as pd
 
-
-def _columns(
-    labels: NDArray[np.int32],
-    channels: Iterable[NDArray[Any]],
-    names: Sequence[str],
-    pixel_size_um: float | None,
-    stains: Sequence[str],
-    frame: Frame | None,
-) -> dict[str, NDArray[Any]]:
-    """Columns of `measure_objects`."""
     height, width = labels.shape
     place = frame or Frame(0, 0, (height, width), (0, 0, height, width))
     runs = find_runs(labels)
@@ -127,42 +87,27 @@ def _columns(
             colours.append(values)
     for name, stain in zip(named[len(names) :], stains, strict=True):
         columns |= _value_columns(name, stain_density(colours, stain), shapes.area_px)
-    return columns
-
-
-def _frame_of(columns: dict[str, NDArray[Any]]) -> pd.DataFrame:
-    """Table of columns."""
-    import pandas as pd
-
     # a copy is one block of memory, to which columns are added quickly; of a large one the memory would double
     return pd.DataFrame(columns, copy=len(columns["id"]) < _LARGE)
 
 
 def _shape_columns(shapes: Shapes, side_um: float | None) -> dict[str, NDArray[Any]]:
-    """Columns of size and shape."""
+    """Columns of size and shape; lengths and areas also in µm where the side of a pixel is known."""
     top, left, height, width = shapes.box_yxhw
     (y, x), (major, minor), area = shapes.centroid_yx_px, shapes.axes_px, shapes.area_px
-    return {
-        "box_x_px": left,
-        "box_y_px": top,
-        "box_width_px": width,
-        "box_height_px": height,
-        **_lengths(side_um, centroid_x=x, centroid_y=y),
-        **({"area_px": area} if side_um is None else {"area_px": area, "area_um2": area * side_um**2}),
-        **_lengths(side_um, perimeter=shapes.perimeter_px),
-        **_lengths(side_um, axis_major=major),
-        **_lengths(side_um, axis_minor=minor),
-        "eccentricity": shapes.eccentricity,
-        "solidity": shapes.solidity,
-    }
+    columns = {"box_x_px": left, "box_y_px": top, "box_width_px": width, "box_height_px": height}
 
+    def add(**lengths_px: NDArray[np.float64]) -> None:
+        columns.update({f"{name}_px": length for name, length in lengths_px.items()})
+        if side_um is not None:
+            columns.update({f"{name}_um": length * side_um for name, length in lengths_px.items()})
 
-def _lengths(side_um: float | None, **lengths_px: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    """Columns of lengths in px, and in µm where the side of a pixel is known."""
-    named = {f"{name}_px": length for name, length in lengths_px.items()}
-    if side_um is not None:
-        named |= {f"{name}_um": length * side_um for name, length in lengths_px.items()}
-    return named
+    add(centroid_x=x, centroid_y=y)
+    columns |= {"area_px": area} if side_um is None else {"area_px": area, "area_um2": area * side_um**2}
+    add(perimeter=shapes.perimeter_px)
+    add(axis_major=major)
+    add(axis_minor=minor)
+    return {**columns, "eccentricity": shapes.eccentricity, "solidity": shapes.solidity}
 
 
 def _touches(box_yxhw: NDArray[np.int64], frame: Frame) -> dict[str, NDArray[Any]]:
@@ -182,21 +127,6 @@ def _value_columns(name: str, values: NDArray[Any], area: NDArray[np.int64]) -> 
     """Columns of statistics of one channel or stain."""
     measured = zip(STATISTICS, measure_values(values, area), strict=True)
     return {f"{statistic}_{name}": of_all for statistic, of_all in measured}
-
-
-def empty_table(result: ResultView) -> pd.DataFrame:
-    """Table without rows, with the columns that objects of this result would have."""
-    nothing = np.zeros((0, 0), np.uint8)
-    names = result.channel_names
-    labels = np.zeros((0, 0), np.int32)
-    columns = _columns(labels, [nothing] * len(names), names, result.pixel_size_um, result.stains, None)
-    return _frame_of(columns if len(result.targets) == 1 else _with_target(columns, ""))
-
-
-def _with_target(columns: dict[str, NDArray[Any]], target: str) -> dict[str, NDArray[Any]]:
-    """Columns with the target behind the id."""
-    ids = columns["id"]
-    return {"id": ids, "target": np.full(len(ids), target, object), **columns}
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
