@@ -18,6 +18,7 @@ Ring = NDArray[np.float64]
 
 _GZIP, _BOM, _JSON = b"\x1f\x8b", b"\xef\xbb\xbf", (b"{", b"[")
 _FARTHEST_PX = 1 << 52  # beyond it, floats cannot represent half pixels
+_GRID_PX = 2.0**-18  # points are rounded down to it, so that no nudge moves them out of their pixel
 _NUDGE_YX_PX = [[1e-9], [1e-6]]  # moves points off the sides of polygons, also off diagonal ones
 
 
@@ -65,7 +66,7 @@ class Outlines:
         """Which points (N, 2) lie in one of the polygons; points on a left or upper side do."""
         import shapely
 
-        y, x = points_yx.T + _NUDGE_YX_PX
+        y, x = np.floor(points_yx.T / _GRID_PX) * _GRID_PX + _NUDGE_YX_PX
         inside = np.zeros(len(points_yx), bool)
         for index in self._near((x.min(initial=np.inf), y.min(initial=np.inf), x.max(initial=0), y.max(initial=0))):
             shapely.prepare(self._shapes[index])
