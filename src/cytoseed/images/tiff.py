@@ -179,7 +179,7 @@ def _has_all_pages(series: Any) -> bool:
     """Whether no page of a series is missing."""
     try:
         return None not in list(series)
-    except IndexError:  # tifffile counts on a page that is beyond the last
+    except IndexError:  # tifffile expects a page beyond the last one
         return False
 
 
@@ -247,7 +247,7 @@ def require_all_pages(path: Path) -> None:
         while offset and offset not in seen:  # some writers close the chain into a ring
             seen.add(offset)
             offset, children = _page(path, file, structs, offset, size)
-            for child in children:  # of a lower resolution only itself counts
+            for child in children:  # a lower resolution has no chain of its own
                 _page(path, file, structs, child, size)
 
 

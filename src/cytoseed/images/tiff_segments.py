@@ -228,7 +228,7 @@ class _Segments(NamedTuple):
         tables = {}
         if self.keyframe.compression in _JPEGS:
             tables = {"jpegtables": self.page.jpegtables, "jpegheader": self.keyframe.jpegheader}
-        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # one in depth
+        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # of depth 1
         return np.asarray(segment)
 
 

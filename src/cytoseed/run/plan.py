@@ -209,7 +209,7 @@ def _scaled_size(shape: tuple[int, int, int], factor: float, cause: str) -> tupl
         return height, width
     raise ValueError(
         f"{cause}, so an image of {shape[1]} x {shape[2]} px (height x width) would be segmented at {height} x "
-        f"{width} px, {factor:.3g} times as large a side; from 1/{1 / _SMALLEST_FACTOR:g} to {_LARGEST_FACTOR:g} "
+        f"{width} px, {factor:.3g} times as large per side; from 1/{1 / _SMALLEST_FACTOR:g} to {_LARGEST_FACTOR:g} "
         f"times and at most {_LARGEST_AREA_PX:.1e} px are possible: state the right one with --pixel-size in µm or "
         f"--diameter in px (pixel_size_um, diameter_px in Python), or segment a part of the image"
     )

@@ -61,7 +61,7 @@ def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) ->
 
 
 def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tuple[str, ...]:
-    """Stains to measure, by all channels of the image, whichever of them are segmented."""
+    """Stains to measure, judged by all channels of the image, not only those that are segmented."""
     if not may_be_stained(image.channel_names, image.dtype):
         return ()
     if sorted(plan.channels) != [0, 1, 2]:
@@ -214,7 +214,7 @@ def _stands_out(channel: NDArray[np.float32], live: NDArray[np.bool_], reach: in
 
 
 def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
-    """Commonest of sorted values, width of the noise around it, and whether objects are darker than it.
+    """Most common of sorted values, width of the noise around it, and whether objects are darker than it.
 
     The width is measured on the side without objects: the one that reaches less far.
     """

@@ -117,8 +117,9 @@ class TileProcessor:
     def objects(self, tile: Tile, tile_input: TileInput, views: torch.Tensor) -> Objects:
         """Find the objects that a tile owns, and those that enter its core, from its fields (V, 1, T, F, h, w).
 
-        A tile with an object that reaches beyond the margin is processed again with a wide margin, as is one whose
-        nucleus or cell does. Objects that reach beyond that are left out and listed, their partners kept alone.
+        A tile with an object that reaches beyond the margin is processed again with a wide margin, also if only the
+        object's nucleus or cell does. Objects that reach beyond that are left out and listed, their partners kept
+        alone.
         """
         found = self._find(tile, views)
         grid = self._context.plan.grid

@@ -32,7 +32,7 @@ class PreparedDataset:
     folder: Path  # folder with `images` and `masks`; samples.csv is beside it
     images: Mapping[str, int]  # number of images by split
     objects: Mapping[str, int]  # number of objects by split
-    written: int  # number of images of which a file was written; the others existed already
+    written: int  # number of images for which a file was written; the others existed already
     remarks: tuple[str, ...]  # differences from the published totals, one sentence each
 
 

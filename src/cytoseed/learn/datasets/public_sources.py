@@ -135,7 +135,7 @@ def _read_ihc_tma(path: Path, shape: Shape) -> NDArray[np.int32]:
 # Wang et al. 2024: 266 images; masks are channels x height x width, the first two of nuclei
 find_ihc_tma = _paired(_read_ihc_tma, ("images/{stem}.png", "masks/{stem}.npy", {"modality": "brightfield-ihc"}))
 
-find_consep = _paired(  # Graham et al. 2019: 41 images of 16 slides; which image is of which slide is not published
+find_consep = _paired(  # Graham et al. 2019: 41 images of 16 slides; the slide of each image is not published
     lambda path, _: as_ids(read_mat(path, "inst_map"), path),
     ("Train/Images/{stem}.png", "Train/Labels/{stem}.mat", {"split": "train"}),
     ("Test/Images/{stem}.png", "Test/Labels/{stem}.mat", {"split": "test"}),
