@@ -50,7 +50,7 @@ class SlideContext(NamedTuple):
     image: Image
     plan: Plan
     limits: Limits | None  # normalisation; None: computed from the pixels of the only tile
-    channels: int  # that the model takes
+    channels: int  # number that the model takes
     tta: bool
     stains: tuple[str, ...] = ()  # whose optical density is measured
 
@@ -285,7 +285,7 @@ class _TileObjects(NamedTuple):
 
 
 def _join_pairs(nuclei: _Candidates, cells: _Candidates) -> None:
-    """Give nuclei the owner of their cells, in place; a pair that is not whole is parted.
+    """Assign nuclei to the owner of their cells, in place, and separate pairs that are not whole.
 
     The parts of such a pair stand alone; a tile that has the pair whole wins when tiles are stitched.
     """

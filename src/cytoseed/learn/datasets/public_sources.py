@@ -48,7 +48,7 @@ def _image(stem: str, path: Path, read: Any, mask: Any, **known: str) -> SourceI
 
 
 def _paired(read: Any, *places: tuple[str, str, dict[str, str]]) -> Callable[[Path], list[SourceImage]]:
-    """Finder of images whose masks have paths of their own pattern; each place with what is known of its images."""
+    """Finder of images whose masks have paths of their own pattern; each place with known facts."""
 
     def find(folder: Path) -> list[SourceImage]:
         return [
