@@ -92,7 +92,7 @@ class Web:
         self.parts = True
         """Whether it serves parts of files."""
         self.status = 0
-        """What it answers to everything, if it is not 0."""
+        """Status with which it answers every request, if not 0."""
         self.asked: list[tuple[str, str, int]] = []
         """Method, path and number of bytes sent, of every request."""
 

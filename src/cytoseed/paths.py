@@ -110,7 +110,7 @@ def file_name(path: Path) -> str:
 
 
 def same_file(path: Path, other: Path) -> bool:
-    """Whether two paths lead to one existing file."""
+    """Whether two paths lead to the same existing file."""
     if is_remote(path) or is_remote(other):
         return str(path) == str(other) and path.exists()
     return path.exists() and other.exists() and path.samefile(other)
@@ -172,7 +172,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def list_names(folder: Path) -> list[str]:
-    """Sorted names of what is directly in a folder; empty where there is no folder."""
+    """Sorted names of the direct contents of a folder; empty if there is no folder."""
     if not is_remote(folder):
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     far = cast(Any, folder)
@@ -182,7 +182,7 @@ def list_names(folder: Path) -> list[str]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with its content; nothing where there is none."""
+    """Remove a file, or a folder with its content; nothing happens if there is none."""
     if is_remote(path):
         far = cast(Any, path)
         with suppress(FileNotFoundError), storage_errors(path, writing=True):
@@ -213,7 +213,7 @@ def set_aside(path: Path, folder: Path) -> None:
 
 
 def _upload(staged: Path, far: Any) -> None:
-    """Copy a local file or folder to a store; of a folder that fails, a part may be there."""
+    """Copy a local file or folder to a store; after a failure, a part of a folder may be there."""
     files, places = [staged], [far]
     if staged.is_dir():
         remove(far)
@@ -308,7 +308,7 @@ def local_copy(url: str | os.PathLike[str], beside: Sequence[str] = ()) -> Path:
 
 
 def _remote_files(far: Any, beside: Sequence[str]) -> dict[Any, dict[str, Any]]:
-    """Facts that the store has of a file and of all files that belong to it."""
+    """Facts that the store reports about a file and all files that belong to it."""
     with storage_errors(far):
         found = {far: far.fs.info(far.path)}
     for name in beside:
@@ -330,7 +330,7 @@ def _cache_key(far: Any, files: dict[Any, dict[str, Any]]) -> str:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Checksum or time of a remote file; empty where the store tells neither."""
+    """Checksum or time of a remote file; empty if the store reports neither."""
     return next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
 
 
@@ -377,7 +377,7 @@ def storage_errors(path: Path, writing: bool = False) -> Iterator[None]:
 
 
 def _mapped(url: str, error: Exception, writing: bool) -> OSError:
-    cause = error.__cause__  # fsspec says of whatever happens by HTTP that there is no file
+    cause = error.__cause__  # fsspec reports every HTTP error as a missing file
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
         error = cause if isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp") else error
     text, kind = " ".join(str(error).split()) or type(error).__name__, type(error).__name__

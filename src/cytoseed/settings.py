@@ -194,7 +194,7 @@ class SegmentOptions:
     channels: tuple[str, ...] = ()
     """Channels to segment, by name or by number from 0, for instance `DAPI`; by default all."""
     stain: str | None = None
-    """Segment a single stain of an RGB image: `hematoxylin` (for nuclei beside DAB), `eosin` or `dab`."""
+    """Segment a single stain of an RGB image: `hematoxylin` (for nuclei alongside DAB), `eosin` or `dab`."""
     tta: bool = False
     """Test-time augmentation: a little more accurate, with eight times the run time and more memory."""
     device: str = "auto"

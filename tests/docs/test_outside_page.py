@@ -1,4 +1,4 @@
-"""docs/outside-python.md: its Python runs, and what it says of the files is so."""
+"""docs/outside-python.md: its Python runs, and its statements about the files are true."""
 
 import re
 from pathlib import Path

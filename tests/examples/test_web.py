@@ -34,7 +34,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def lacking() -> str | None:
-    """Tell why the page cannot be tried here."""
+    """Reason why the page cannot be tested here."""
     if "CYTOSEED_WEB" not in os.environ:
         return "the page is tried by `make test-web`"
     if shutil.which("node") is None:
@@ -125,7 +125,7 @@ class Visits(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def used(address, images, tmp_path_factory) -> tuple[dict[str, Any], Path]:
-    """What the page makes of twenty images, and the folder of what was saved."""
+    """Results of the page on twenty images, and the folder of the saved files."""
     folder = tmp_path_factory.mktemp("web")
     steps = []
     for number, pixels in enumerate(images):

@@ -1,4 +1,4 @@
-"""What the page of examples/web does beside the model, in Node, against Python: pictures, scale, outlines, tables."""
+"""Parts of the page of examples/web but the model, in Node, against Python: pictures, scale, outlines, tables."""
 
 import base64
 import io

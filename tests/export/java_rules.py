@@ -1,4 +1,4 @@
-"""What QuPath's Java asks of a model's folder: its reader of `rdf.yaml`, and what its InstanSeg extension takes of it.
+"""Requirements of QuPath's Java for a model's folder: its reader of `rdf.yaml`, and its InstanSeg extension.
 
 The reader turns YAML 1.1 into JSON and that into classes, so that types count: a number in quotes is a text, and one
 such as 1e-06, without a point, is a text too.
@@ -28,7 +28,7 @@ ANY_CHANNELS = -1
 
 
 class Reading(NamedTuple):
-    """What the extension knows of a model."""
+    """Facts that the extension knows about a model."""
 
     name: str
     version: str

@@ -109,7 +109,9 @@ def test_arguments_that_no_model_has():
 def test_a_missing_package_is_named(grey_model, tmp_path, monkeypatch, package, extra):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
-    with pytest.raises(ModuleNotFoundError, match=rf"{package} is not installed.*pip install 'cytoseed\[{extra}\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=rf"needs {package}, which is not installed: pip install 'cytoseed\[{extra}\]'"
+    ):
         to_bioimageio(grey_model, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -79,7 +79,7 @@ def discs() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def found(nuclei, raw, discs, tmp_path_factory) -> dict[str, np.ndarray]:
-    """What the package finds."""
+    """Labels that the package finds."""
     folder = tmp_path_factory.mktemp("theirs")
     pair = Model(bright_config(1, ("nuclei", "cells")), bright_segmenter(1, ("nuclei", "cells")))
     for model, name in ((nuclei, "nuclei-0.1.0"), (pair, "pair")):
@@ -99,7 +99,7 @@ def seen_by_us(raw: np.ndarray) -> torch.Tensor:
 
 
 def ours(model: Model, image: torch.Tensor, **changed: float) -> np.ndarray:
-    """What our Python finds in a normalised image (C, H, W): (T, H, W)."""
+    """Labels (T, H, W) that our Python finds in a normalised image (C, H, W)."""
     segmenter = model.segmenter
     thresholds: Thresholds = segmenter.thresholds._replace(**changed)
     with torch.inference_mode():

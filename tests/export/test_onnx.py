@@ -162,7 +162,7 @@ def test_both_files_are_valid_and_name_no_path_of_this_machine(nuclei_onnx, netw
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, package):
     monkeypatch.setitem(sys.modules, package, None)
     for write in (to_onnx, network_to_onnx):
-        with pytest.raises(ModuleNotFoundError, match=rf"{package} is not installed: pip install 'cytoseed\[onnx\]'"):
+        with pytest.raises(ModuleNotFoundError, match=rf"needs {package}, which is not installed: pip .*\[onnx\]"):
             write(small_model(), tmp_path / "file.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -256,7 +256,7 @@ def test_which_folders_are_images(tmp_path: Path, version: str) -> None:
 
 
 class _Code:
-    """What touches a file where it is unpickled."""
+    """An object that touches a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import shapely
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -125,6 +125,7 @@ def test_no_polygons_and_no_points():
 # Boxes
 
 
+@example([[np.array([[0, 0], [0, 2], [1, 0]], float)]], (0, -1, 1, 1), [])  # a point at the very end
 @given(polygons, boxes, st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=10))
 def test_a_box_that_holds_a_point_inside_is_never_missed(some, box, within):
     top, left, height, width = box

@@ -1,4 +1,4 @@
-"""What the tests of the readers share: files made of known pixels, and the comparison of every region with them."""
+"""Shared by the tests of the readers: files made of known pixels, and the comparison of every region with them."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def assert_regions(image: Image, levels: Sequence[NDArray[Any]], examples: int =
 
 
 def attempt(call: Callable[[], T]) -> tuple[T | None, str]:
-    """What a call gives and no trouble, or nothing and what the file's error says."""
+    """Result of a call and no error, or nothing and the message of the file's error."""
     try:
         return call(), ""
     except ImageFileError as error:

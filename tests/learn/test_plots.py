@@ -55,7 +55,7 @@ def read_png(path):
 
 
 def pixels_of(picture, colour):
-    """How many pixels have this colour, but for what smoothing makes of it."""
+    """Number of pixels of this colour, apart from smoothed edges."""
     wanted = np.array([int(colour[place : place + 2], 16) for place in (0, 2, 4)])
     return int(np.count_nonzero((np.abs(picture.astype(int) - wanted) < 12).all(axis=2)))
 

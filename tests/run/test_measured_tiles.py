@@ -72,7 +72,7 @@ def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple
 
 def filled_tiles(result: Any) -> list[int]:
     """Numbers of the tiles that have objects, in the order of the blocks."""
-    return result.contents._filled()
+    return result.contents._filled
 
 
 def reaches_over(row: dict[str, Any], core: tuple[int, int], image_yx: tuple[int, int], core_px: int = CORE) -> bool:

@@ -23,7 +23,7 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 _NAMED = 5  # images named in a note at most
 
 MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
-"""Errors that a user can fix; the library raises others only for its own faults."""
+"""Errors that a user can fix; any other exception is a bug of the library."""
 
 
 def plain_console() -> Console:
@@ -75,7 +75,7 @@ def run_each(
     notes: Notes | None = None,
     threads: int = 1,
 ) -> None:
-    """Work on several items; report failures, continue, and exit with `FAILED` if there were any."""
+    """Process several items; report failures, continue, and exit with `FAILED` if there were any."""
 
     def succeeds(item: _Item) -> bool:
         try:

@@ -79,7 +79,7 @@ def _check_image(flag: str, place: str | Path | None, results: int) -> None:
 
 
 def _save(result: Result, path: Path, folder: Path, names: tuple[str, ...], overwrite: bool) -> list[str]:
-    """Write the formats that are missing in a folder; the paths of new files other than the result itself."""
+    """Write the formats that are missing in a folder; returns the paths of the new files, without the result itself."""
     from cytoseed.paths import same_file
     from cytoseed.results import compare, stem_of
 

@@ -28,7 +28,7 @@ DataOption = Annotated[Path, typer.Option(help="Folder of images with instance m
 DatasetOption = Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 FormatsOption = Annotated[
-    str, typer.Option("--format", "-f", help="Formats to write, with commas between: see `cytoseed formats`.")
+    str, typer.Option("--format", "-f", help="Formats to write, separated by commas: see `cytoseed formats`.")
 ]
 
 

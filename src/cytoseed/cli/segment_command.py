@@ -50,7 +50,7 @@ def segment(
         float, typer.Option(metavar="SECONDS", help="Longest wait for the scheduler or for a worker.")
     ] = 60,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Do part I of N, for job arrays; `cytoseed merge` joins the parts.")
+        str, typer.Option(metavar="I/N", help="Process part I of N, for job arrays; `cytoseed merge` joins the parts.")
     ] = "",
     given: Mapping[str, Any],
 ) -> None:

@@ -38,7 +38,7 @@ def prepare_requests(
     existing: Existing,
     shard: str = "",
 ) -> RequestMaker:
-    """Check everything that does not depend on an image, and load the model; returns what makes an image's request."""
+    """Check everything that does not depend on an image, and load the model; returns a maker of requests."""
     from cytoseed.models.weights import load_model
     from cytoseed.paths import as_path
     from cytoseed.results.writers import check_formats
@@ -56,7 +56,7 @@ def prepare_requests(
 
 
 def segment_images(requests: RequestMaker, paths: Sequence[Path], cluster: Cluster | None = None) -> None:
-    """Segment images; failures are reported, the others go on, and the exit code is `FAILED` if there were any."""
+    """Segment images; failures are reported without stopping the others, and make the exit code `FAILED`."""
     threads = 1 if cluster is None else max(_TILED_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
     console = plain_console()
     with _progress_bars(console) as bars:
@@ -78,7 +78,7 @@ def _progress_bars(console: Console) -> Progress:
 
 
 class _Work:
-    """Many images, one at a time or several, with progress bars."""
+    """Segmentation of many images, one or several at a time, with progress bars."""
 
     def __init__(
         self, requests: RequestMaker, cluster: Cluster | None, console: Console, bars: Progress, images: int
@@ -90,7 +90,7 @@ class _Work:
         self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory here
 
     def segment(self, item: tuple[int, Path]) -> bool:
-        """Segment one of the numbered images and print a line; False where it lacks a part."""
+        """Segment one of the numbered images and print a line; returns False if a part is missing."""
         number, path = item
         try:
             line, is_whole = self._segment(number, path)
@@ -102,7 +102,7 @@ class _Work:
             self._bars.advance(self._images_bar)
 
     def _segment(self, number: int, path: Path) -> tuple[str, bool]:
-        """Segment one image: a phrase about it, and whether it is complete."""
+        """Segment one image; returns a phrase about it, and whether it is complete."""
         from cytoseed.images import open_image
         from cytoseed.run.plan import make_plan
 
@@ -140,7 +140,7 @@ class _Work:
 
 
 def _time(report: RunReport) -> str:
-    """Time that an image took; for one in tiles also the share of each stage, which run side by side."""
+    """Time that an image took; for a tiled one also the time of each stage, which run in parallel."""
     wall = report.seconds["wall"]
     if not report.is_tiled:
         return f"{wall:.1f} s"

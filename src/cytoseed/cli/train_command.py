@@ -116,7 +116,7 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
 
 
 def _find_split_samples(folder: Path, datasets: Sequence[str]) -> TrainValSplit:
-    """Training and validation samples; without a split of their own, a fifth of them validates."""
+    """Training and validation samples; if none are marked for validation, a fifth of them is."""
     from cytoseed.learn.samples import TrainValSplit, find_samples, split_by_name
 
     samples = find_samples(folder, datasets=datasets or None)
@@ -125,7 +125,7 @@ def _find_split_samples(folder: Path, datasets: Sequence[str]) -> TrainValSplit:
 
 
 def _starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Model:
-    """Model to train: a new network, or that named `start`, narrowed if `wanted` has another network."""
+    """Model to train: a new network, or the model named `start`, narrowed if `wanted` has another network."""
     if not start:
         return ModelConfig(**wanted)
     from cytoseed.learn.distil import narrow_model

@@ -57,7 +57,7 @@ def _cells_of(nuclei: Tensor, cells: Tensor, count: int) -> Tensor:
 
 
 def _best(whose: Tensor, other: Tensor, common: Tensor, count: int) -> Tensor:
-    """Whether a pair has the most pixels in common of all with the object `whose`; ties go to the lower `other`."""
+    """Whether a pair shares the most pixels of all pairs with the same `whose`; ties go to the lower `other`."""
     most = torch.zeros(count + 1, dtype=torch.int64, device=whose.device)
     fits = common == most.scatter_reduce(0, whose, common, "amax")[whose]
     lowest = torch.full_like(most, count + 1)

@@ -49,7 +49,7 @@ def percentiles_of_counts(counts: Tensor, lowest: int = 0) -> tuple[Tensor, Tens
     for channel, below in enumerate(up_to):
         total = int(below[-1]) if len(below) else 0
         if total < 1:
-            raise ValueError(f"channel {channel} has no pixels; percentiles need one at least")
+            raise ValueError(f"channel {channel} has no pixels; percentiles need at least one")
         ranks = [1, *percentile_ranks(total), total]
         ends.append((lowest + torch.searchsorted(below, torch.tensor(ranks, device=below.device))).tolist())
     least, low, high, most = torch.tensor(ends, dtype=torch.float32, device=counts.device).unbind(1)

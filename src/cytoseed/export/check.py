@@ -1,4 +1,4 @@
-"""Exported files are reopened as their users open them, and must give the same objects as the model."""
+"""Check that exported files, reopened as their users open them, give the same objects as the model."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ OPSET = 18
 def trace(
     module: nn.Module, image: Tensor, output: str, free: Mapping[int, str], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Write what a module computes from an image as an ONNX file.
+    """Write the computation of a module on an image as an ONNX file.
 
     Parameters
     ----------

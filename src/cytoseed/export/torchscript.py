@@ -193,7 +193,7 @@ class ExportedSegmenter(nn.Module):
         wanted = [bool(values[0] != 0), bool(values[1] != 0)]
         if not (wanted[0] or wanted[1]):
             raise ValueError(
-                "target_segmentation is 0, 0: neither nuclei nor cells are wanted; give 1 for one at least"
+                "target_segmentation is 0, 0: neither nuclei nor cells are wanted; give 1 for at least one"
             )
         return wanted
 

@@ -13,11 +13,11 @@ from cytoseed.settings import STAINS
 
 
 def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
-    """Indices of channels, in the order given; all for nothing.
+    """Indices of channels, in the order given; all channels if none are given.
 
     A channel is a name, in any case, or a number from 0; a text that is both counts as the name (channels are called
-    "488"), an int is always a number. Raises `TypeError` for what is neither, `ValueError` for a channel that does not
-    exist, is given twice, or whose name several have.
+    "488"), an int is always a number. Raises `TypeError` for anything else, and `ValueError` for a channel that does
+    not exist or is given twice, or a name that several channels have.
     """
     given = (wanted,) if isinstance(wanted, str) or not isinstance(wanted, Iterable) else tuple(wanted)
     if not given:
@@ -57,16 +57,16 @@ def check_stain(channels: int, stain: str) -> None:
         raise ValueError(f"stain is {stain!r}; it must be one of {', '.join(STAINS)}")
     if channels != 3:
         raise ValueError(
-            f"stain is {stain!r} and the image has {channels} channels; stains are told apart by colour, in images "
+            f"stain is {stain!r} and the image has {channels} channels; stains are distinguished by colour, in images "
             f"with red, green and blue: leave the stain out"
         )
 
 
 def unmix(pixels: NDArray[Any], stain: str) -> NDArray[np.float32]:
-    """One stain alone, (1,H,W): minus its optical density, so that it is dark where there is much of it.
+    """One stain alone, (1,H,W): minus its optical density, so that strongly stained pixels are dark.
 
-    `pixels` (3,H,W) are red, green and blue of a brightfield image; integers reach up to their type's range, floats
-    to 1. Stains are those of `settings.STAINS`.
+    `pixels` (3,H,W) are red, green and blue of a brightfield image; white is the maximum of an integer type, or 1 for
+    floats. Stains are those of `settings.STAINS`.
     """
     from skimage.color import hed_from_rgb, separate_stains
 

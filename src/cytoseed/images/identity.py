@@ -1,4 +1,4 @@
-"""What a path is and holds: whether it is a Zarr folder, and hashes that tell two images apart."""
+"""Identity of images: whether a path is a Zarr folder, and hashes that distinguish two images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _BLOCK_BYTES = 64 << 10
 _BLOCKS = 256
 _BLOCK_PX = 64
 ZARR_MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
-"""A folder with one of these files is Zarr's."""
+"""A folder with one of these files is a Zarr folder."""
 _METADATA_NAMES = (*ZARR_MARKS, ".zmetadata", "Slidedat.ini")
 
 
 def is_zarr_folder(path: Path) -> bool:
-    """Whether a folder is Zarr's; of a bucket that may not be listed, whether it has metadata that can be read."""
+    """Whether a folder is a Zarr folder; in a bucket that cannot be listed, whether it has readable metadata."""
     if is_web(path) and "?" in str(path):  # a signed URL names one file
         return False
     for mark in ZARR_MARKS:
@@ -37,7 +37,7 @@ def is_zarr_folder(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str | None:
-    """Content of a file; None where there is none."""
+    """Content of a file; None if it does not exist."""
     if not is_remote(path) and not path.is_file():
         return None
     try:
@@ -53,18 +53,18 @@ def path_digest(path: Path) -> tuple[int, str] | None:
         if is_zarr_folder(path):
             try:
                 return None if is_web(path) else (_add_remote_folder(digest, path), digest.hexdigest())
-            except PermissionError:  # a bucket may be read and not be listed
+            except PermissionError:  # a bucket may be readable but not listable
                 return None
         path = local_copy(path, parts_of(path))
     size = 0 if path.is_dir() else _add_file(digest, path)
-    folder = path if path.is_dir() else path.with_suffix("")  # MRXS: the slide is in the folder of its name
+    folder = path if path.is_dir() else path.with_suffix("")  # MRXS: the slide is in the folder of the same name
     if path.is_dir() or (folder / "Slidedat.ini").is_file():
         size += _add_folder(digest, folder)
     return size, digest.hexdigest()
 
 
 def parts_of(path: Path) -> tuple[str, ...]:
-    """Names beside a remote file that belong to it: the folder of an MRXS slide."""
+    """Names of what belongs to a remote file: the folder of an MRXS slide."""
     name = PurePosixPath(file_name(path))
     return (name.stem,) if name.suffix.lower() == ".mrxs" else ()
 
@@ -78,7 +78,7 @@ def pixels_digest(regions: Regions, shape: tuple[int, int, int]) -> str:
 
 
 def _add_file(digest: hashlib._Hash, path: Path) -> int:
-    """Add a file's bytes, or a choice of them; return its size."""
+    """Add a file's bytes, or a selection of them; return its size."""
     size = path.stat().st_size
     with path.open("rb") as file:
         while size <= _WHOLE_BYTES and (block := file.read(_END_BYTES)):
@@ -113,7 +113,7 @@ def _add_files(digest: hashlib._Hash, folder: Path, sizes: dict[str, int]) -> in
 
 
 def _spread_bytes(size: int) -> list[tuple[int, int]]:
-    """Start and length of the parts of a large file that count."""
+    """Start and length of the parts of a large file that are hashed."""
     blocks = [((size - _BLOCK_BYTES) * index // (_BLOCKS - 1), _BLOCK_BYTES) for index in range(_BLOCKS)]
     return [(0, _END_BYTES), (size - _END_BYTES, _END_BYTES), *blocks]
 

@@ -1,4 +1,4 @@
-"""An opened image: its metadata at once, its pixels when they are read."""
+"""An opened image: its metadata are known at once, its pixels are read on request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cytoseed.paths import display, file_name, is_remote
 
 RGB_NAMES = ("red", "green", "blue")
 
-_LARGEST_RATIO = 1.01  # pixels whose sides differ by more than this are not taken for squares
+_LARGEST_RATIO = 1.01  # pixels whose sides differ by more than this are not treated as squares
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Image:
     channel_names: tuple[str, ...]
     """Name of each channel: as the file has them; `red`, `green`, `blue`; else `channel 0`, ..."""
     pixel_size_yx_um: tuple[float, float] | None
-    """Height and width of a pixel in µm, as the file states them; None without a credible statement."""
+    """Height and width of a pixel in µm, as the file states them; None if it states no plausible size."""
     pixel_size_source: str
     """Where the pixel size was found, in words; `not stated` without one."""
     level_shapes: tuple[tuple[int, int], ...]
@@ -51,7 +51,7 @@ class Image:
 
     @property
     def pixel_size_um(self) -> float | None:
-        """Side of a pixel in µm, the mean of height and width; None where the file states none.
+        """Side of a pixel in µm, the mean of height and width; None if the file states none.
 
         Raises `ImageFileError` if height and width differ by more than 1 %.
         """
@@ -98,14 +98,14 @@ class Image:
         return replace(self, level_shapes=self.level_shapes[:1], connect=Slices((self.read(),), "cyx").opened)
 
     def identity(self) -> Mapping[str, Any]:
-        """Facts that tell whether two inputs are the same image, found without reading a whole slide, as JSON values.
+        """Facts that show whether two inputs are the same image, found without reading a whole slide, as JSON values.
 
-        `name`, `shape` (C,H,W), `dtype`, `bytes` (of the file, of all files of a folder, of an array) and `sha256`. To
-        this every byte of a file up to 64 MiB counts; of larger ones the size, the first and last MiB, and 256 blocks
-        of 64 KiB spread evenly; of an OME-Zarr the metadata and the names and sizes of all files; of an MRXS also its
-        folder so. A file has the same identity here and at a URL. Of an array, and of an OME-Zarr on a store that
-        lists no files, such as a web server, 256 blocks of 64 x 64 px count: all pixels up to 1024 x 1024. Folders
-        above and times never count.
+        `name`, `shape` (C,H,W), `dtype`, `bytes` (of the file, of all files of a folder, of an array) and `sha256`. The
+        hash covers every byte of a file up to 64 MiB; for larger files the size, the first and last MiB, and 256 blocks
+        of 64 KiB spread evenly; for an OME-Zarr the metadata and the names and sizes of all files, and likewise for the
+        folder of an MRXS. A file has the same identity here and at a URL. For an array, and for an OME-Zarr on a store
+        that lists no files, such as a web server, it covers 256 blocks of 64 x 64 px: all pixels up to 1024 x 1024.
+        Parent folders and times are never included.
         """
         return dict(self._identity)
 
@@ -139,7 +139,7 @@ def make_image(
     names: Sequence[str | None] | None = None,
     size: PixelSize = UNKNOWN,
 ) -> Image:
-    """`Image` of a reader; its channels are numbered where they have no names, or not as many."""
+    """`Image` of a reader; its channels are numbered if they have no names, or too few."""
     numbered = [f"channel {index}" for index in range(layout.shape[0])]
     if names is None or len(names) != len(numbered):
         names = numbered

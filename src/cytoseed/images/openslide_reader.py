@@ -1,7 +1,7 @@
 """Reader of whole slides by OpenSlide, as RGB of 8 bits.
 
 Aperio SVS and plain tiled TIFF are tested; other families (Hamamatsu, Leica, MIRAX, Philips, Sakura, Trestle, Ventana,
-Zeiss, DICOM, ...) go the same way, untested here.
+Zeiss, DICOM, ...) use the same code but are untested.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from openslide import OpenSlide
 
 GENERIC_TIFF = "generic-tiff"
-"""OpenSlide's name for a tiled TIFF of no scanner."""
+"""OpenSlide's name for a tiled TIFF that is not from a known scanner."""
 
 _BLOCK_PX = 1024
 
 
 def slide_family(path: Path) -> str | None:
-    """Family of slides that OpenSlide counts a file to, such as `aperio`; empty for none, None without OpenSlide."""
+    """Family of slides to which OpenSlide assigns a file, such as `aperio`; empty if none, None without OpenSlide."""
     try:
         import openslide
     except (ImportError, OSError):  # the module, or the library behind it
@@ -47,9 +47,9 @@ def open_slide(path: Path) -> Image:
 
 
 class _Slide(AbstractContextManager["_Slide"]):
-    """An open slide, by one handle per thread that reads at once.
+    """An open slide, with one handle per thread that reads at the same time.
 
-    A handle on which one read has failed fails for ever after: it is thrown away.
+    After a failed read a handle always fails, so it is discarded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,9 +93,9 @@ class _Slide(AbstractContextManager["_Slide"]):
     def _blocks(self, box_yxhw: Box, level: int) -> Iterator[Box]:
         """Blocks of a region.
 
-        OpenSlide takes a region's place in px of the full resolution. Where those of a level do not fall on them, it
-        interpolates by the fraction; blocks that always begin at the same places then give a pixel the same value
-        whatever the region.
+        OpenSlide takes a region's position in px at full resolution. If the pixels of a level do not coincide with
+        them, it interpolates; blocks that always begin at the same positions then give a pixel the same value in every
+        region.
         """
         top, left, height, width = box_yxhw
         first_row, first_column, last_row, last_column = top, left, top + height, left + width

@@ -1,4 +1,4 @@
-"""Outlines: polygons of QuPath's GeoJSON, the pixels inside them, and the points inside any of many."""
+"""Outlines: polygons of QuPath's GeoJSON, the pixels inside them, and points inside any of many polygons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Ring = NDArray[np.float64]
 """Corners (x, y) of a closed line, shape (n, 2), in px: pixel (row, column) covers x from column to column + 1."""
 
 _GZIP, _BOM, _JSON = b"\x1f\x8b", b"\xef\xbb\xbf", (b"{", b"[")
-_FARTHEST_PX = 1 << 52  # beyond it, floating numbers have no halves of pixels
+_FARTHEST_PX = 1 << 52  # beyond it, floats cannot represent half pixels
+_GRID_PX = 2.0**-18  # points are rounded down to it, so that no nudge moves them out of their pixel
 _NUDGE_YX_PX = [[1e-9], [1e-6]]  # moves points off the sides of polygons, also off diagonal ones
 
 
@@ -51,7 +52,7 @@ def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Pat
 
 
 class Outlines:
-    """Area in any of many polygons, for points anywhere: the same that `rasterise` draws."""
+    """Area in any of many polygons, for points anywhere: the same area that `rasterise` draws."""
 
     def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
         import shapely
@@ -65,7 +66,7 @@ class Outlines:
         """Which points (N, 2) lie in one of the polygons; points on a left or upper side do."""
         import shapely
 
-        y, x = points_yx.T + _NUDGE_YX_PX
+        y, x = np.floor(points_yx.T / _GRID_PX) * _GRID_PX + _NUDGE_YX_PX
         inside = np.zeros(len(points_yx), bool)
         for index in self._near((x.min(initial=np.inf), y.min(initial=np.inf), x.max(initial=0), y.max(initial=0))):
             shapely.prepare(self._shapes[index])
@@ -126,7 +127,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
 def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
     """Polygons of a feature's geometry, each a list of rings: the outer one, then holes.
 
-    Raises `ValueError`, with `where` as the feature's name, if it is no Polygon or MultiPolygon of finite numbers.
+    Raises `ValueError`, with `where` as the feature's name, if it is not a Polygon or MultiPolygon of finite numbers.
     """
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):

@@ -76,7 +76,7 @@ def bands(shape_yx: tuple[int, int], px_bytes: int, grain: int = 1) -> Iterator[
 
 
 def area_means(channel: NDArray[Any], by: int) -> NDArray[np.float32]:
-    """Means over squares of `by` px a side; smaller ones at the lower and right edge."""
+    """Means over squares of `by` px per side; smaller ones at the lower and right edge."""
     if by == 1:
         return channel.astype(np.float32, copy=False)
     sums = _row_sums(_row_sums(channel, by).T, by).T
@@ -95,6 +95,6 @@ def _row_sums(values: NDArray[Any], by: int) -> NDArray[np.float32]:
 
 
 def _coarsest(shapes: Sequence[tuple[int, int]], least_px: int) -> int:
-    """Coarsest level with a side of at least `least_px`; full resolution where none has."""
+    """Coarsest level with a side of at least `least_px`; full resolution if there is none."""
     fitting = [index for index, shape in enumerate(shapes) if max(shape) >= least_px]
     return min(fitting, key=lambda index: max(shapes[index]), default=0)

@@ -52,7 +52,7 @@ def open_jpeg(path: Path) -> Image:
 
 
 def _image(path: Path, shape: tuple[int, int, int], bits: int, decode: Callable[[Path], NDArray[Any]]) -> Image:
-    """`Image` of a picture. A resolution in it is a printer's: not a pixel size."""
+    """`Image` of a picture. A resolution in it is for printing: not a pixel size."""
     if shape[1] * shape[2] > _MOST_PX:
         raise ImageFileError(
             f"{path}: announces {shape[1]} x {shape[2]} px (height x width); of PNG and JPEG, which are only "
@@ -100,7 +100,7 @@ def _decode_jpeg(path: Path) -> NDArray[Any]:
 
 
 def _jpeg_header(path: Path, data: bytes) -> tuple[int, int, int, int]:
-    """Bits, height, width and channels of a JPEG; refuse one that ends before the marker that ends its pixels."""
+    """Bits, height, width and channels of a JPEG; refuse one that is cut before the marker at the end of its pixels."""
     frame: tuple[int, int, int, int] | None = None
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != _END_OF_IMAGE:

@@ -1,4 +1,4 @@
-"""The size of pixels: where a TIFF states it, and which statements are believed."""
+"""Pixel size: where a TIFF states it, and which statements are plausible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-_FINEST_UM, _COARSEST_UM = 0.001, 10.0  # 2540 dpi: what is coarser is the resolution of a print, or a wrong unit
+_FINEST_UM, _COARSEST_UM = 0.001, 10.0  # 2540 dpi: anything coarser is a print resolution, or a wrong unit
 _UNITS = {
     "µm μm um micron microns micrometer micrometre": 1.0,
     "m meter metre": 1e6,
@@ -37,9 +37,9 @@ UNKNOWN = PixelSize(None, "not stated")
 
 
 def first_credible(statements: Iterable[tuple[str, tuple[float, float]]]) -> PixelSize:
-    """First statement (source, (height, width) in µm, NaN if unknown), in order of trust, that a microscope can make.
+    """First statement (source, (height, width) in µm, NaN if unknown), in order of trust, that suits a microscope.
 
-    Both sides are believed from 0.001 µm to 10 µm: beyond is a wrong unit, a placeholder, or the 72 to 300 dpi that
+    Both sides must be from 0.001 µm to 10 µm: anything else is a wrong unit, a placeholder, or the 72 to 300 dpi that
     programs write for printers.
     """
     for source, found in statements:
@@ -54,7 +54,7 @@ def tiff_pixel_size(tif: Any) -> PixelSize:
 
 
 def length_um(length: float | str | None, unit: str = "µm") -> float:
-    """A length in µm; NaN where it is no number or the unit is unknown."""
+    """A length in µm; NaN if it is not a number or the unit is unknown."""
     try:
         return float(length or 0) * _UM.get(unit, math.nan)
     except ValueError:
@@ -62,13 +62,13 @@ def length_um(length: float | str | None, unit: str = "µm") -> float:
 
 
 def ome_pixels(tif: Any) -> ElementTree.Element | None:
-    """Element of OME-XML that describes the first image; None without one that can be read."""
+    """Element of OME-XML that describes the first image; None if there is no readable one."""
     root = _xml(tif.ome_metadata) if tif.is_ome else None
     return None if root is None else root.find(".//{*}Image/{*}Pixels")
 
 
 def perkinelmer_text(page: Any, path: str) -> str:
-    """Text in the XML that describes a page of a QPTIFF; empty where there is none."""
+    """Text in the XML that describes a page of a QPTIFF; empty if there is none."""
     root = _xml(page.description.lstrip("\ufeff"))
     return "" if root is None else (root.findtext(path) or "").strip()
 

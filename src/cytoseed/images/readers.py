@@ -31,7 +31,7 @@ ImageLike = str | os.PathLike[str] | Image | ArrayLike
 
 _INSTALL = "pip install openslide-python openslide-bin"
 _SHOWN_BYTES = 8
-_NDPI = "hamamatsu"  # beyond 4 GiB no TIFF by the book
+_NDPI = "hamamatsu"  # beyond 4 GiB not a valid TIFF
 _COLLAPSED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 _REQUESTS = 16
 _DICOM, _DICOM_AT = b"DICM", 128
@@ -44,16 +44,16 @@ def as_image(image: ImageLike) -> Image:
     """Open a path, a URL or an array as an `Image`; pixels are not read."""
     if isinstance(image, Image):
         return image
-    is_path = isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options")  # a UPath is no PathLike
+    is_path = isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options")  # a UPath is not a PathLike
     return open_image(cast(Any, image)) if is_path else _image_of(cast(Any, image))
 
 
 def _image_of(array: ArrayLike) -> Image:
     """Array as an `Image`; its pixels are neither read nor copied, and must not change while the image is in use.
 
-    Taken are, for any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB and RGBA, whose
-    alpha is dropped; (C,H,W), everything else of three axes. An array of Dask or Zarr, or a memory map, is read region
-    by region. Raises `TypeError` for other types and `ValueError` for other or ambiguous axes.
+    Accepted shapes, for any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB and RGBA,
+    whose alpha is dropped; (C,H,W), everything else with three axes. An array of Dask or Zarr, or a memory map, is read
+    region by region. Raises `TypeError` for other types and `ValueError` for other or ambiguous axes.
     """
     source: Any = array if _is_lazy(array) else np.asarray(array)
     axes = _axes(tuple(source.shape), source.dtype)
@@ -134,12 +134,12 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     inverted where white is 0.
 
     A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path, as a
-    str or a `UPath` of universal-pathlib. Of an OME-Zarr only what is read is fetched; any other file is copied to
-    this machine first: see `cache_folder`. Credentials and options are those of fsspec.
+    str or a `UPath` of universal-pathlib. Of an OME-Zarr only the parts that are read are fetched; any other file is
+    copied to this machine first: see `cache_folder`. Credentials and options are those of fsspec.
 
     Raises `FileNotFoundError`; of a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
-    the package that it needs; and `ImageFileError`, a `ValueError`, for a folder that is no OME-Zarr, an empty, cut or
-    damaged file, a format that is not read, a picture that is too large, or a stack of planes.
+    the package that it needs; and `ImageFileError`, a `ValueError`, for a folder that is not an OME-Zarr, an empty, cut
+    or damaged file, a format that is not read, a picture that is too large, or a stack of planes.
     """
     place = as_path(path)
     if not is_remote(place):
@@ -154,8 +154,8 @@ def open_image(path: str | os.PathLike[str]) -> Image:
 def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
     """URLs of the images that a URL names, by name.
 
-    The URL is of an image, of a folder, or has `*` in its last part, such as `s3://bucket/folder/*.svs`. Of a folder
-    (by HTTP: of what its server's page about it links to) all OME-Zarr are taken, and files whose name `is_picture`
+    The URL names an image or a folder, or has `*` in its last part, such as `s3://bucket/folder/*.svs`. From a folder
+    (by HTTP: from the links on the server's page for it) all OME-Zarr are taken, and files whose name `is_picture`
     accepts; no hidden ones. Raises `OSError` if there is nothing, or the store does not answer or allow it.
     """
     path: Any = as_path(url)
@@ -182,13 +182,13 @@ def _listed(folder: Any, matches: Callable[[str], bool], is_picture: Callable[[s
     def is_wanted(name: str) -> bool:
         return is_image_folder(folder / name) if kinds[name] == "directory" else is_picture(name)
 
-    with ThreadPoolExecutor(_REQUESTS) as pool:  # of each folder its metadata are asked for
+    with ThreadPoolExecutor(_REQUESTS) as pool:  # the metadata of each folder are requested
         wanted = list(pool.map(is_wanted, names))
     return [str(folder / name) for name, keep in zip(names, wanted, strict=True) if keep]
 
 
 def _is_remote_folder(path: Path) -> bool:
-    """Whether a URL names a folder; web servers, and buckets that may not be listed, know of files only."""
+    """Whether a URL names a folder; web servers, and buckets that may not be listed, know only files."""
     far = cast(Any, path)
     if file_name(path).lower().endswith(".zarr") and is_zarr_folder(path):
         return True
@@ -273,14 +273,14 @@ def _open_local(path: Path) -> Image:
         return open_slide(path)
     without = "" if known is not None else f" (and slides in other formats with OpenSlide: {_INSTALL})"
     raise ImageFileError(
-        f"{path}: begins with {beginning!r}, which is no format that cytoseed reads; "
+        f"{path}: begins with {beginning!r}, which is not a format that cytoseed reads; "
         f"it reads {', '.join(name for name, _, _ in _READERS)}, OME-Zarr and whole slides{without}: "
         f"export the image as one of these"
     )
 
 
 def _open_any_tiff(path: Path) -> Image:
-    """Open with OpenSlide if it knows the scanner, and the image is 8-bit RGB, which it takes all for."""
+    """Open with OpenSlide if it knows the scanner, and the image is 8-bit RGB, as OpenSlide treats every image."""
     family = slide_family(path)
     if family == _NDPI:
         return open_slide(path)

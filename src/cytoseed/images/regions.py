@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]
 
 
 class ImageFileError(ValueError):
-    """A file that cannot be taken as an image; the message names the file, the cause and what to do."""
+    """A file that cannot be read as an image; the message names the file, the cause and the remedy."""
 
 
 class CutFileError(ImageFileError):
@@ -26,7 +26,7 @@ class CutFileError(ImageFileError):
 
 
 def cut_short(path: Path | None, what: str) -> CutFileError:
-    """Error for a file that lacks a part; `what` says in words which."""
+    """Error for a file that lacks a part; `what` describes the part in words."""
     return CutFileError(f"{name_of(path)}: is cut short or damaged ({what}); copy or export it again")
 
 
@@ -37,7 +37,7 @@ def name_of(path: Path | None) -> str:
 
 @contextmanager
 def foreign_errors(path: Path | None) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into an `ImageFileError` that names the file.
+    """Turn any exception that a decoder raises on a damaged file into an `ImageFileError` that names the file.
 
     Memory errors, errors of the file system, and errors of a Python array (`path` is None) pass through.
     """
@@ -136,7 +136,7 @@ class Checked:
 
 
 class Slices:
-    """Regions of arrays that have slices, one array per level; axes other than `c`, `y` and `x` are 1 long."""
+    """Regions of arrays that can be sliced, one array per level; axes other than `c`, `y` and `x` are 1 long."""
 
     def __init__(self, arrays: Sequence[Any], axes: Sequence[str], channels: int | None = None) -> None:
         self._arrays, self._axes = arrays, axes

@@ -1,4 +1,4 @@
-"""Reader of TIFF in all its dialects, by tifffile: which axes are channels, and what cannot be taken."""
+"""Reader of TIFF in all its dialects, by tifffile: which axes are channels, and which files are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 
 
 def open_tiff(path: Path) -> Image:
-    """Open the first image of a TIFF, with its lower resolutions; refuse cut files and what is no 2-D image."""
+    """Open the first image of a TIFF, with its lower resolutions; refuse cut files and anything but a 2-D image."""
     with foreign_errors(path), _opened(path) as tiff:
         return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), tiff_pixel_size(tiff.tif))
 
@@ -47,9 +47,9 @@ def open_tiff(path: Path) -> Image:
 def suits_openslide(path: Path) -> bool:
     """Whether OpenSlide reads a TIFF without loss and without harm.
 
-    It takes everything for RGB of 8 bits, the right way up, and does not look at what OME-TIFF and ImageJ's say. It
-    fails on tiles below 1 KiB and on uncompressed ones that are no multiple of it, and ends the whole program where a
-    damaged file states absurd sizes.
+    It treats everything as 8-bit RGB, the right way up, and ignores the metadata of OME-TIFF and ImageJ. It fails on
+    tiles below 1 KiB and on uncompressed ones that are not a multiple of it, and crashes the whole program if a damaged
+    file states absurd sizes.
     """
     try:
         with foreign_errors(path), _tifffile(path) as tif:
@@ -93,7 +93,7 @@ def other_files(path: Path) -> tuple[str, ...]:
 
 @contextmanager
 def _tifffile(path: Path) -> Iterator[Any]:
-    """Open `TiffFile`, whose remarks on unusual files would be printed where its logger has no handler."""
+    """Open `TiffFile`, whose warnings about unusual files would be printed if its logger had no handler."""
     import tifffile
 
     logger, handler = logging.getLogger("tifffile"), logging.NullHandler()
@@ -179,12 +179,12 @@ def _has_all_pages(series: Any) -> bool:
     """Whether no page of a series is missing."""
     try:
         return None not in list(series)
-    except IndexError:  # tifffile counts on a page that is beyond the last
+    except IndexError:  # tifffile expects a page beyond the last one
         return False
 
 
 def _channel_count(path: Path, series: Any) -> int:
-    """Number of channels with alpha; refuse what is no 2-D image."""
+    """Number of channels with alpha; refuse anything but a 2-D image."""
     sizes = list(zip(series.axes, series.shape, strict=True))
     others = [(axis, size) for axis, size in sizes if size > 1 and axis not in "YX"]
     strange = [(axis, size) for axis, size in others if axis not in "CS"]
@@ -229,8 +229,8 @@ def _names(tiff: _Tiff) -> Sequence[str | None]:
 def require_all_pages(path: Path) -> None:
     """Follow a TIFF's chain of pages, and each page's pointers to lower resolutions, to the end.
 
-    Decoders take a cut file for one that ends with its last complete page. Refused is one of which a page, or a value
-    of one of its public tags, lies beyond the end; private tags may hold anything.
+    To decoders, a cut file seems to end with its last complete page. A file is refused if a page, or a value of one of
+    its public tags, lies beyond its end; private tags may hold anything.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -247,7 +247,7 @@ def require_all_pages(path: Path) -> None:
         while offset and offset not in seen:  # some writers close the chain into a ring
             seen.add(offset)
             offset, children = _page(path, file, structs, offset, size)
-            for child in children:  # of a lower resolution only itself counts
+            for child in children:  # a lower resolution has no chain of its own
                 _page(path, file, structs, child, size)
 
 

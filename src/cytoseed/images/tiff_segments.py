@@ -115,7 +115,7 @@ class Store:
             return segment
 
     def require_small(self, size: int, what: str) -> None:
-        """Refuse to decode, for a part of it, what is larger than may be kept."""
+        """Refuse to decode a segment that is too large to be kept when only a part of it is needed."""
         if size > _KEPT_BYTES:
             raise ImageFileError(
                 f"{self.root}: {what} of {size / (1 << 30):.1f} GiB that can only be decoded at once, so "
@@ -169,7 +169,7 @@ class _Run(NamedTuple):
 
 
 class _Segments(NamedTuple):
-    """Tiles or strips of one page; of a page that stores its channels apart, those of one channel."""
+    """Tiles or strips of one page; if a page stores its channels separately, those of one channel."""
 
     store: Store
     path: Path
@@ -212,7 +212,7 @@ class _Segments(NamedTuple):
         return np.moveaxis(result, 2, 0)
 
     def _segment(self, index: int, whole: bool) -> NDArray[Any] | None:
-        """Decode a segment, (rows, columns, samples); None where nothing is stored, which stands for background."""
+        """Decode a segment, (rows, columns, samples); None if nothing is stored, which stands for background."""
         offset, count = self.page.dataoffsets[index], self.page.databytecounts[index]
         if not offset or not count:
             return None
@@ -228,12 +228,12 @@ class _Segments(NamedTuple):
         tables = {}
         if self.keyframe.compression in _JPEGS:
             tables = {"jpegtables": self.page.jpegtables, "jpegheader": self.keyframe.jpegheader}
-        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # one in depth
+        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # of depth 1
         return np.asarray(segment)
 
 
 class _Whole(NamedTuple):
-    """A level whose axes lie in an unusual order; tifffile brings it into shape."""
+    """A level whose axes lie in an unusual order; tifffile reorders them."""
 
     store: Store
     series: Any

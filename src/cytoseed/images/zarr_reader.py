@@ -50,7 +50,7 @@ def is_image_folder(path: Path) -> bool:
 
 
 def open_zarr(path: Path) -> Image:
-    """Open the first image of an OME-Zarr, with its lower resolutions; refuse what is no 2-D image of real numbers."""
+    """Open the first image of an OME-Zarr, with its lower resolutions; refuse all but 2-D images of real numbers."""
     with foreign_errors(path):
         found = _find(path)
         if found is None:
@@ -104,7 +104,7 @@ def _attributes(path: Path) -> Mapping[str, Any]:
     for mark in ("zarr.json", ".zattrs"):
         try:
             text = read_text(path / mark)
-        except PermissionError as error:  # a bucket that may not be listed says so of what does not exist
+        except PermissionError as error:  # a bucket that may not be listed reports missing objects as forbidden
             refused = error
             continue
         if text is not None:
@@ -121,7 +121,7 @@ def _attributes(path: Path) -> Mapping[str, Any]:
 
 
 def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
-    """Open the array of each level; refuse what is no 2-D image with channels."""
+    """Open the array of each level; refuse anything but a 2-D image with channels."""
     levels = []
     for number, dataset in enumerate(found.multiscale["datasets"]):
         level = _open_array(found.folder / str(dataset["path"]))
@@ -150,7 +150,7 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
 
 
 def _pixel_size(found: _Found) -> PixelSize:
-    """Product of the scales of the image and of its full resolution; without a unit they are no pixel size."""
+    """Product of the scales of the image and of its full resolution; without a unit they are not a pixel size."""
     sides = []
     for index in (found.names.index("y"), found.names.index("x")):
         length = 1.0
@@ -163,7 +163,7 @@ def _pixel_size(found: _Found) -> PixelSize:
 
 
 def _open_array(folder: Path) -> Any | None:
-    """Open an array to read; None where there is none. Its reads raise `ImageFileError` and `OSError`."""
+    """Open an array for reading; None if there is none. Its reads raise `ImageFileError` and `OSError`."""
     import zarr
 
     store = _store_class()(_plain_store(folder), folder)
@@ -183,7 +183,7 @@ def _plain_store(folder: Path) -> Any:
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     far = cast(Any, folder)
-    # through fsspec's own thread and session: that of zarr's thread would not be closed in the end
+    # through fsspec's own thread and session: that of zarr's thread would not be closed at the end
     return FsspecStore(AsyncFileSystemWrapper(far.fs, asynchronous=True), read_only=True, path=far.path)
 
 

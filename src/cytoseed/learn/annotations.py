@@ -33,7 +33,7 @@ def read_mask(path: Path) -> NDArray[np.int32]:
 def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
     """Read objects outlined in QuPath (GeoJSON, in pixels of the full image) as a mask, (H, W).
 
-    Ids are 1 + the feature's index, with gaps. Of a cell with a nucleus the nucleus is taken (`nucleusGeometry`).
+    Ids are 1 + the feature's index, with gaps. For a cell with a nucleus, the nucleus is used (`nucleusGeometry`).
     Features of the class `Ignore*` mark pixels that nobody annotated, -1; where there are features of the class
     `Region*`, so is everything outside of them. An object inside an ignored area is still an object.
     """
@@ -81,7 +81,7 @@ def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
     """Relative distance of each pixel to its object's boundary, the target of the seed map (section 2.3.1).
 
     The Euclidean distance from the pixel's centre to the nearest pixel of another value, divided by the object's
-    largest: in (0, 1] on objects with at least one 1 in each, 0 elsewhere. The image's edge is no boundary.
+    largest: in (0, 1] on objects with at least one 1 in each, 0 elsewhere. The image's edge is not a boundary.
     """
     from scipy import ndimage
 

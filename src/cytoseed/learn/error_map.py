@@ -222,7 +222,7 @@ def _read_background(path: Path | None, true: NDArray[np.int32]) -> NDArray[np.u
     pixels = image.read()
     if pixels.shape[1:] != true.shape:
         raise ValueError(
-            f"{path} has {pixels.shape[1:]} pixels and its labels have {true.shape}; give the image they are of"
+            f"{path} has {pixels.shape[1:]} pixels and its labels have {true.shape}; give the image that they belong to"
         )
     return draw_overlay(Result.from_labels(np.zeros_like(true), pixels, channel_names=image.channel_names))
 

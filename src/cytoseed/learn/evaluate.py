@@ -206,7 +206,7 @@ def _score_named(predicted: NDArray[Any], true: NDArray[np.int32], name: str) ->
 def _label_files(folder: Path, name: str) -> dict[str, Path]:
     """Label images by stem, sorted; `STEM.labels.*` before `STEM.*`, without the overlays beside them."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{name} is {str(folder)!r}, which is no folder; give a folder of label images")
+        raise FileNotFoundError(f"{name} is {str(folder)!r}, which is not a folder; give a folder of label images")
     files = files_by_stem(folder, MASK_SUFFIXES)
     plain = {stem: path for stem, path in files.items() if not stem.endswith((".labels", ".overlay"))}
     marked = {stem.removesuffix(".labels"): path for stem, path in files.items() if stem.endswith(".labels")}
@@ -216,7 +216,7 @@ def _label_files(folder: Path, name: str) -> dict[str, Path]:
 def _read_kinds(table: Path) -> dict[str, tuple[str, str]]:
     """Data set and modality of each stem."""
     if not table.is_file():
-        raise FileNotFoundError(f"samples_csv is {str(table)!r}, which is no file")
+        raise FileNotFoundError(f"samples_csv is {str(table)!r}, which is not a file")
     kinds: dict[str, tuple[str, str]] = {}
     for row in read_table(table, ("stem", "dataset", "modality"))[1]:
         kind = row["dataset"], row["modality"] or "unknown"

@@ -148,7 +148,7 @@ def _pictures(folder: Path, images: Sequence[ScoredImage]) -> dict[str, Path]:
     if names and not found:
         raise FileNotFoundError(
             f"images is {str(folder)!r}, which holds no image of {', '.join(sorted(names)[:3])}; give the folder of "
-            f"the images that the labels are of"
+            f"the images that the labels belong to"
         )
     return found
 

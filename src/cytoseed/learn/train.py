@@ -48,7 +48,7 @@ class TrainProgress(NamedTuple):
     """Progress of a training, for the progress callback."""
 
     step: int  # steps done
-    steps: int  # steps in all
+    steps: int  # total number of steps
     crops_per_second: float  # speed since the last report
     loss: float  # mean of the weighted loss since the last report
     best_f1_mean: float  # highest mean F1 on the validation images so far; nan before the first validation

@@ -1,4 +1,4 @@
-"""The log of a training (log.jsonl and TensorBoard), and what its models' config.json says of their origin."""
+"""The log of a training (log.jsonl and TensorBoard), and the origin of its models as stated in their config.json."""
 
 from __future__ import annotations
 

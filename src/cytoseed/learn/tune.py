@@ -48,7 +48,7 @@ class TuneProgress(NamedTuple):
     """Progress of a search, for the progress callback."""
 
     images_done: int  # images that the network has processed
-    images: int  # images in all
+    images: int  # total number of images
     tried: int  # sets of thresholds tried so far
     best_f1_mean: float  # best pooled mean F1 so far; nan before the first set
 

@@ -16,7 +16,7 @@ from cytoseed.results.formats.ngff import Layout, namespaced, write_label_images
 from cytoseed.results.pyramid import level_of
 from cytoseed.results.view import ResultView
 
-_HIDDEN = ".cytoseed"  # in the labels group, for what is not in its place
+_HIDDEN = ".cytoseed"  # in the labels group, for label images that are not in their place
 _NEW, _OLD, _DONE = "new", "old", "done"
 
 
@@ -24,8 +24,8 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
     """Write the labels into the `labels` group of an OME-Zarr image, one label image per target.
 
     They have the image's own version, 0.4 or 0.5, its axes, with one channel, its levels and transformations, so that
-    every viewer lays them over it; a pixel of a lower level shows the label at its centre. They are written beside, in
-    a hidden folder of the group, moved into place, and listed last: a kill leaves the old or the new. After a kill
+    every viewer lays them over it; a pixel of a lower level shows the label at its centre. They are written to a hidden
+    folder of the group, moved into place, and listed last: a kill leaves either the old ones or the new. After a kill
     between two moves, replaced label images may still be in the hidden folder; the next call puts them back first.
 
     Parameters
@@ -45,7 +45,7 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such folder; if it is no OME-Zarr image of these versions, one of another size, or a stack.
+        If there is no such folder; if it is not an OME-Zarr image of these versions, one of another size, or a stack.
     FileExistsError
         If the image has labels of such a name and `overwrite` is false.
     BlockingIOError, OSError
@@ -102,7 +102,7 @@ def _read_image(path: Path) -> _Image:
             version, attributes = _described(folder)
         multiscale = (attributes.get("multiscales") or [None])[0]
         if multiscale is None:
-            raise ValueError(f"{path}: does not describe an OME-Zarr image; give the folder of one image, no plate")
+            raise ValueError(f"{path}: does not describe an OME-Zarr image; give the folder of one image, not a plate")
         if version not in ("0.4", "0.5"):
             raise ValueError(
                 f"{path}: is OME-Zarr of version {version}; labels are written into 0.4 and 0.5: "
@@ -125,7 +125,7 @@ def _read_image(path: Path) -> _Image:
 
 
 def _described(folder: Path) -> tuple[str, Mapping[str, Any]]:
-    """Version and attributes of a group; empty where it has none."""
+    """Version and attributes of a group; empty if it has none."""
     if (folder / "zarr.json").is_file():
         own = _read_json(folder / "zarr.json").get("attributes", {}).get("ome", {})
         return str(own.get("version")), own
@@ -180,7 +180,7 @@ def _scale(dataset: Mapping[str, Any]) -> Sequence[float] | None:
 
 @contextmanager
 def _hidden_in(labels: Path) -> Iterator[Path]:
-    """Hidden folder of the group, locked against other processes; removed in the end."""
+    """Hidden folder of the group, locked against other processes; removed at the end."""
     from filelock import FileLock, Timeout
 
     hidden = labels / _HIDDEN
@@ -201,7 +201,7 @@ def _hidden_in(labels: Path) -> Iterator[Path]:
 
 
 def _move(hidden: Path, labels: Path, names: Sequence[str]) -> None:
-    """Move new label images into place, and those that are there out of it; an empty folder stands for none."""
+    """Move new label images into place, and existing ones out of it; an empty folder stands for a missing one."""
     (hidden / _OLD).mkdir()
     for name in names:
         if (labels / name).exists():

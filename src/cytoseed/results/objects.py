@@ -131,7 +131,7 @@ class Objects:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Objects from what `to_bytes` returned; a ValueError if the bytes are cut short, changed or others."""
+        """Objects from what `to_bytes` returned; a ValueError if the bytes are cut short, changed or something else."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 if unknown := set(archive.files) - {*_FIELDS, _PARTNER}:  # a name changed by damage, perhaps
@@ -204,7 +204,7 @@ def block_of(part: Part, targets: Sequence[str]) -> Block:
 
 
 def join_parts(parts: Sequence[Part]) -> Part:
-    """Parts, at least one, as one."""
+    """Parts, at least one, joined into one."""
     if len(parts) == 1:
         return parts[0]
     return join_objects([objects for objects, _ in parts]), np.concatenate([ids for _, ids in parts])

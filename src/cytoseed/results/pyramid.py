@@ -16,7 +16,7 @@ from cytoseed.results.view import ResultView
 
 _READ_PX = 2048  # side of the regions in which a result is read
 _SMALLEST_LARGE_PX = 1024  # an image no larger than this needs no lower level
-_WHOLE = 1e-6  # ratios of pixel sizes this close to a whole number, relatively, are meant to be it
+_WHOLE = 1e-6  # ratios of pixel sizes this close to a whole number, relatively, are taken for that number
 
 
 class Level(NamedTuple):
@@ -80,7 +80,7 @@ def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Itera
     """Tiles of `side_px` px of all levels that have objects, in no order of use, in one pass over a result.
 
     Regions are read along a curve that stays close to itself (Z order), so that tiles of all levels are soon complete:
-    only a few regions and tiles are held, whatever the size of the image.
+    only a few regions and tiles are held for an image of any size.
     """
     _, height, width = result.shape
     begun: dict[tuple[int, int, int], _Unfinished] = {}
@@ -119,7 +119,7 @@ class _Span(NamedTuple):
 
 
 class _Unfinished:
-    """A tile of which some pieces are still to come."""
+    """A tile some of whose pieces are still missing."""
 
     def __init__(self, height: int, width: int, targets: int) -> None:
         self.missing_px = height * width
@@ -127,7 +127,7 @@ class _Unfinished:
         self._shape = (targets, height, width)
 
     def add(self, y: _Span, x: _Span, labels: NDArray[np.int32] | None) -> None:
-        """Put a piece into its place; None is one without objects."""
+        """Put a piece into its place; None is a piece without objects."""
         self.missing_px -= y.size * x.size
         if labels is not None:
             if self.labels is None:
@@ -156,7 +156,7 @@ def _as_slice(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
 
 
 def _along_z(rows: int, columns: int, row: int = 0, column: int = 0, side: int = 0) -> Iterator[tuple[int, int]]:
-    """Places of a grid, quarter by quarter, and each of them likewise."""
+    """Places of a grid in Z order: quarter by quarter, and each quarter likewise."""
     side = side or 1 << (max(rows, columns) - 1).bit_length()
     if row >= rows or column >= columns:
         return

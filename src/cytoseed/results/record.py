@@ -1,4 +1,4 @@
-"""The record beside a result, of what made it, and its comparison with another."""
+"""The record beside a result, which states what made it, and its comparison with another."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Record:
         return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
 
     def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
-        """Text of the file: with names of files that are there, of files that are being replaced, and failed parts."""
+        """Text of the file: with the names of existing files and of files being replaced, and failed parts."""
         values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
         values |= {key: list(lines) for key, lines in ((_PENDING, pending), (_FAILED, failed)) if lines}
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
@@ -45,7 +45,7 @@ class OldRecord(NamedTuple):
 
     decides: Mapping[str, Any] = {}  # the version, the input and the settings
     files: frozenset[str] = frozenset()  # names of the files that the result certainly has
-    pending: frozenset[str] = frozenset()  # of which a stopped run left the old one, the new one or none
+    pending: frozenset[str] = frozenset()  # files of which a stopped run left the old one, the new one or neither
     failed: tuple[str, ...] = ()  # parts of the image that are not in the files
 
 
@@ -65,8 +65,8 @@ def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) ->
 def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], failed: Sequence[str] = ()) -> Comparison:
     """Compare the content of a folder, which need not exist, with the result of a record.
 
-    Files of these names that no record lists are in the way: `different`. Of a result that lacks other parts of the
-    image than `failed` all formats are missing, and so are those that a stopped run left uncertain.
+    Files of these names that no record lists are in the way: `different`. If a result lacks other parts of the image
+    than `failed`, all its formats count as missing, and so do those that a stopped run left uncertain.
     """
     paths = paths_of(folder, stem, formats)
     file = folder / f"{stem}{SUFFIX}"
@@ -89,7 +89,7 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], fai
 
 
 def read_record(file: Path) -> OldRecord | None:
-    """Content of a record, with names of cytoseed's own files only; None where there is none that can be read."""
+    """Content of a record, with names of cytoseed's own files only; None if there is none that can be read."""
     possible = {path.name for path in paths_of(file.parent, file.name.removesuffix(SUFFIX), tuple(WRITERS)).values()}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

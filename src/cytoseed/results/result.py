@@ -1,4 +1,4 @@
-"""A result: the objects found in one image, with everything that can be read or written of them."""
+"""A result: the objects found in one image, with everything that can be read or written about them."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Result(ResultView):
     """
 
     keep_alive: Any = None
-    """Any object to hold as long as the result, such as the temporary folder of its store."""
+    """Any object to keep alive as long as the result, such as the temporary folder of its store."""
     close: Callable[[], None] = lambda: None
-    """Closes the file of a stored result; what was not read before cannot be read after."""
+    """Closes the file of a stored result; nothing more can be read from it afterwards."""
 
     @classmethod
     def from_labels(  # noqa: PLR0913
@@ -67,7 +67,7 @@ class Result(ResultView):
         channel_names : sequence of str
             Name of each channel; empty: `channel 0`, `channel 1`, ...
         pixel_size_um : float or None
-            Side of a pixel in µm; None where it is unknown.
+            Side of a pixel in µm; None if it is unknown.
         source : str
             Path of the image's file, or `array`.
         settings : mapping, optional
@@ -199,7 +199,7 @@ class Result(ResultView):
             If a format is not known, needs a package that is not installed, or cannot hold the result: then the others
             were written.
         FileExistsError
-            If files of this name were made otherwise and `overwrite` is false; the message shows how.
+            If files of this name were made differently and `overwrite` is false; the message shows how.
         BlockingIOError, OSError
             If another run is writing results of this image into the folder, or it cannot be written to.
         FileNotFoundError

@@ -1,4 +1,4 @@
-"""Writing a result into a folder: all of it or nothing, and never over what was made otherwise."""
+"""Writing a result into a folder: all of it or nothing, and never over files that were made differently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cytoseed.results.store import SUFFIX as STORE_SUFFIX
 from cytoseed.results.view import ResultView, stem_of
 from cytoseed.results.writers import WRITERS, check_formats, paths_of, refusals
 
-_ABANDONED_S = 3600  # a staging folder that nothing was added to for so long is of a run that was killed
+_ABANDONED_S = 3600  # a staging folder unchanged for so long belongs to a run that was killed
 
 
 def save(
@@ -88,7 +88,7 @@ def _move(
 ) -> None:
     """Move new files into place, and remove those of the result that is replaced, if nothing is added to it.
 
-    At every moment the record says which files are certain and which are not, so that a run after a kill knows.
+    At every moment the record says which files are certain and which are not, so that the next run after a kill knows.
     """
     folder = record_path.parent
     old = read_record(record_path) or OldRecord()
@@ -109,7 +109,7 @@ def _move(
 
 @contextmanager
 def _staging(record_path: Path, given: Path | None) -> Iterator[Path]:
-    """Empty folder for files being written, removed in the end; for a remote result, a temporary folder here."""
+    """Empty folder for files being written, removed at the end; for a remote result, a temporary folder here."""
     folder = record_path.parent
     if is_remote(folder):
         with tempfile.TemporaryDirectory(prefix="cytoseed-") as here:
@@ -165,14 +165,14 @@ def _output_errors(record_path: Path, staging: Path | None) -> Iterator[None]:
             f"{folder}: cannot be written to ({error.strerror or error}); choose a folder that can, "
             f"and see that there is room on its disk"
         )
-        named.errno = error.errno  # which tells a full disk from others
+        named.errno = error.errno  # which distinguishes a full disk from other errors
         raise named from error
 
 
 def _is_of_output(error: OSError, record_path: Path, staging: Path | None) -> bool:
-    """Whether an error is of the files that are written, not of one that the result is read from."""
+    """Whether an error concerns the files being written, not one that the result is read from."""
     if not isinstance(error.filename, (str, os.PathLike)):
-        return not isinstance(error, FileNotFoundError)  # what is written is never looked for
+        return not isinstance(error, FileNotFoundError)  # files being written are never searched for
     path, folder = Path(error.filename), record_path.parent
     stem = record_path.name.removesuffix(SUFFIX)
     places = (record_path, folder / f"{stem}{STORE_SUFFIX}", *paths_of(folder, stem, tuple(WRITERS)).values())

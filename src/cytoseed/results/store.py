@@ -45,7 +45,7 @@ class Store:
         self.path = path
 
     def run(self) -> Mapping[str, Any] | None:
-        """Description of the run, as `begin` wrote it; None where there is none, a ValueError if it is damaged."""
+        """Description of the run, as `begin` wrote it; None if there is none, a ValueError if it is damaged."""
         try:
             found = json.loads(read_bytes(self.path / _RUN).decode())
         except FileNotFoundError:
@@ -53,11 +53,11 @@ class Store:
         except ValueError as error:
             raise ValueError(f"{self.path / _RUN}: is damaged ({error}); start anew with --overwrite") from error
         if not isinstance(found, dict):
-            raise ValueError(f"{self.path / _RUN}: is no description of a run; start anew with --overwrite")
+            raise ValueError(f"{self.path / _RUN}: is not a description of a run; start anew with --overwrite")
         return found
 
     def announce(self, run: Mapping[str, Any]) -> None:
-        """Write what is known of a run that will begin, then remove what was there."""
+        """Write the known facts about a run that will begin, then remove any earlier one."""
         self._write_run(run)  # first: a kill after it leaves no doubt whose run it is
         for name in (_TODO, _KEPT, _TILES):
             remove(self.path / name)
@@ -110,14 +110,14 @@ class Store:
         self.drop_kept()
 
     def write_kept(self, kept: StitchedObjects) -> None:
-        """Write what stitching decided."""
+        """Write the decisions of stitching."""
         buffer = io.BytesIO()
         arrays = {name: getattr(kept, name) for name in StitchedObjects._fields if name != "changed"}
         np.savez_compressed(buffer, changed=np.frombuffer(kept.changed.to_bytes(), np.uint8), **arrays)
         write_bytes(self.path / _KEPT, buffer.getvalue())
 
     def kept(self) -> StitchedObjects | None:
-        """Read what stitching decided; None where it is missing or damaged: it can be made again."""
+        """Read the decisions of stitching; None if they are missing or damaged: they can be made again."""
         try:
             with np.load(io.BytesIO(read_bytes(self.path / _KEPT)), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in StitchedObjects._fields}
@@ -139,7 +139,7 @@ class Store:
         return read
 
     def drop_kept(self) -> None:
-        """Remove what stitching decided."""
+        """Remove the decisions of stitching."""
         (self.path / _KEPT).unlink(missing_ok=True)
 
     def _write_run(self, run: Mapping[str, Any]) -> None:

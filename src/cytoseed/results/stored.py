@@ -83,7 +83,7 @@ def _damage_of(path: Path) -> Iterator[None]:
 
 def _read(path: Path, archive: zipfile.ZipFile, image: ImageLike | None, is_ours: bool) -> Result:
     """Read everything but the objects."""
-    if FACTS not in archive.namelist() and not is_ours:  # of a file that is cut, a zip inside may be taken for it
+    if FACTS not in archive.namelist() and not is_ours:  # in a file that is cut, an inner zip may be mistaken for it
         raise ValueError(f"{path}: is a zip, but no stored result of cytoseed: {FACTS!r} is not in it")
     with _damage_of(path):
         facts = json.loads(archive.read(FACTS))
@@ -165,7 +165,7 @@ def _thumbnail(
 
 
 def _find_image(result: Result, was_at: str | None) -> Image:
-    """Find the image again, where it was or beside the result; another one of its name does not count."""
+    """Find the image again, where it was or beside the result; a different one of the same name is not accepted."""
     assert result.path is not None
     beside = str(result.path.parent.absolute() / str(result.input.get("name", "")))
     places = () if was_at is None else tuple(dict.fromkeys((was_at, beside)))
@@ -181,5 +181,5 @@ def _find_image(result: Result, was_at: str | None) -> Image:
     where = "an array, in no file" if was_at is None else f"not at {' or '.join(places)} as it was then"
     raise FileNotFoundError(
         f"{result.path}: the overlay is drawn on the image in which the objects were found, which is {where}; "
-        f"say where it is by --image (image in Python)"
+        f"give its location with --image (image in Python)"
     )

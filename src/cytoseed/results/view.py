@@ -27,7 +27,7 @@ SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 _AVERAGED = ("uint8", "uint16", "int16", "float32", "float64")  # dtypes that OpenCV averages
 _CACHE_BYTES = 256 << 20  # of parts that neighbouring regions need again
-_PART_BYTES = 1 << 14  # of a part beside its arrays
+_PART_BYTES = 1 << 14  # of a part in addition to its arrays
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -43,7 +43,7 @@ class ResultView:
     channel_names: tuple[str, ...]
     """Name of each of the C channels."""
     pixel_size_um: float | None
-    """Side of a pixel in µm; None where it is unknown."""
+    """Side of a pixel in µm; None if it is unknown."""
     source: str
     """Path of the image's file, or `array`."""
     settings: Mapping[str, Any]
@@ -96,7 +96,7 @@ class ResultView:
         return measure_planes(planes, pixels, self.targets, self.channel_names, self.pixel_size_um, self.stains)
 
     def tables(self) -> Iterator[pd.DataFrame]:
-        """Tables of all blocks; one without rows where there is none."""
+        """Tables of all blocks; one without rows if there is none."""
         has_blocks = False
         for block in self.blocks():
             has_blocks = True

@@ -41,7 +41,7 @@ class Writer(NamedTuple):
 _SPATIAL: Any = {"needs": "anndata", "extra": "spatial"}
 _VIEWERS = "napari, Fiji, Python, web viewers"
 _NGFF_04 = f"label images as OME-Zarr 0.4: older {_VIEWERS}"
-_EVERYTHING = "everything found, for `cytoseed convert` to make other formats of later"
+_EVERYTHING = "the whole result, from which `cytoseed convert` makes other formats"
 _SPATIALDATA = "labels, outlines and table as SpatialData: squidpy, sopa, napari"
 
 WRITERS = {
@@ -56,7 +56,7 @@ WRITERS = {
         Writer("ngff", ".labels.zarr", write_ngff, f"label images as OME-Zarr 0.5: {_VIEWERS}"),
         Writer("ngff-0.4", ".labels-0.4.zarr", partial(write_ngff, version="0.4"), _NGFF_04),
         Writer("objects", STORED_SUFFIX, write_objects, _EVERYTHING),
-        Writer("overlay", ".overlay.png", write_overlay, "the outlines on the image, to look at"),
+        Writer("overlay", ".overlay.png", write_overlay, "the outlines drawn on the image"),
         Writer("parquet", ".parquet", write_parquet, "measurements as Parquet: pandas, Polars, R, DuckDB"),
         Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", rois_limit),
         Writer("spatialdata", ".spatialdata.zarr", write_spatialdata, _SPATIALDATA, **_SPATIAL),

@@ -38,8 +38,8 @@ def segment(  # noqa: PLR0913
 ) -> Result:
     """Find every object in an image of any size.
 
-    An image that is too large for one pass is processed in tiles with a margin, in bounded memory; all objects come
-    out whole and once, as from the whole image (section 2.7 of the paper; docs/slides.md).
+    An image that is too large for one pass is processed in tiles with a margin, in bounded memory; every object is
+    whole and appears once, as from the whole image (section 2.7 of the paper; docs/slides.md).
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def segment(  # noqa: PLR0913
     options : SegmentOptions, optional
         Settings of the segmentation.
     output : str or path, optional
-        Folder or URL for the results. With it every finished tile of a large image survives whatever stops the run,
+        Folder or URL for the results. With it every finished tile of a large image survives any interruption,
         in the folder `STEM.cytoseed`, and the results are written as `Result.save` writes them.
     formats : sequence of str
         Formats to write into `output`; names from `cytoseed.results.WRITERS`.

@@ -1,6 +1,6 @@
 """Dask workers as an executor: they process tiles, this process stitches them and writes the files.
 
-A worker receives the paths of image and model, and returns the objects of its tiles, some kB each. Tiles of a worker
+A worker receives the paths of image and model, and returns the objects of its tiles, a few kB each. Tiles of a worker
 that dies are processed by others.
 """
 

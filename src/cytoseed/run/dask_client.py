@@ -64,7 +64,7 @@ def connect(address: str, patience_s: float, security: Security | None = None) -
 
 
 async def _ping(address: str, patience_s: float, security: Security | None) -> None:
-    """Ask an address for its identity: where it is silent, Dask's own client would wait for ever."""
+    """Ask an address for its identity: if it does not answer, Dask's own client would wait forever."""
     from distributed.core import rpc
     from distributed.security import Security
 

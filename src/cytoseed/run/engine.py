@@ -55,7 +55,7 @@ def bfloat16_is_fast(device: torch.device) -> bool:
 
 
 def precision_notice(precision: str, device: torch.device) -> str | None:
-    """Warning that bfloat16 is slow on this device; None where it is not."""
+    """Warning that bfloat16 is slow on this device; None if it is not."""
     if precision != "bfloat16" or bfloat16_is_fast(device):
         return None
     return (

@@ -19,7 +19,7 @@ from cytoseed.run.tile import Clock, SlideContext, TileInput, TileProcessor, Til
 from cytoseed.run.tiles import Tile
 
 _BATCH = {"cuda": 4}  # tiles per pass of the network; on a CPU more than one would only take memory
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")  # PyTorch's words
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")  # in PyTorch's messages
 
 
 class Executor(Protocol):
@@ -103,7 +103,7 @@ def run_tiles(processor: TileProcessor, batches: Sequence[Sequence[Tile]]) -> It
     finally:
         for pool in (reader, finisher):
             pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(cores)  # a thread's own choice is otherwise the default of all threads to come
+        torch.set_num_threads(cores)  # otherwise a thread's setting becomes the default of all later threads
 
 
 def _read(processor: TileProcessor, tiles: Sequence[Tile]) -> dict[int, TileInput]:
@@ -116,7 +116,7 @@ def _read(processor: TileProcessor, tiles: Sequence[Tile]) -> dict[int, TileInpu
 
 
 def _run_network(processor: TileProcessor, inputs: dict[int, TileInput]) -> dict[int, torch.Tensor]:
-    """Fields of each input; none where the network fails, for want of memory: it then runs on each alone."""
+    """Fields of each input; none if the network fails, for lack of memory: it then runs on each alone."""
     with suppress(Exception):
         views = processor.fields([each.tensor for each in inputs.values()])
         return {number: views[:, place : place + 1] for place, number in enumerate(inputs)}

@@ -35,14 +35,14 @@ def tile_side(config: ModelConfig, halo_px: int, bytes_per_px: float, tta: bool)
 
 
 def free_bytes() -> float:
-    """Bytes of free memory: of the machine, or of the container or batch job; inf where unknown."""
+    """Bytes of free memory: of the machine, or of the container or batch job; inf if unknown."""
     import psutil
 
     return min(float(psutil.virtual_memory().available), _free_of_group())
 
 
 def trim() -> None:
-    """Hand freed memory back to the system where a process holds more than tiles are planned for.
+    """Return freed memory to the system if a process holds more than is planned for tiles.
 
     `engine.keep_freed_memory` makes glibc keep freed memory, and tiles of several threads leave gaps in it: without
     this, a process grows from tile to tile. On other systems nothing is done.

@@ -33,7 +33,7 @@ _SAME_SCALE = 0.01  # factors this near to 1 would only blur the image
 
 
 class Plan(NamedTuple):
-    """What a run does with an image."""
+    """Plan of a run on one image."""
 
     channels: tuple[int, ...]  # numbers of the channels to read
     level: int  # pyramid level to read: the coarsest that is not coarser than the model's pixel size
@@ -104,7 +104,7 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
 
 
 def scale_notice(plan: Plan) -> str | None:
-    """Warning that the scale is unknown; None where it is known."""
+    """Warning that the scale is unknown; None if it is known."""
     if plan.pixel_size_um is not None or plan.record["diameter_px"] is not None:
         return None
     smallest, largest = _SUITABLE_PX
@@ -192,7 +192,7 @@ def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) ->
 
 
 def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:
-    """Pixels of the network's input per pixel of the image; a given diameter outranks the file's pixel size."""
+    """Pixels of the network's input per pixel of the image; a given diameter overrides the file's pixel size."""
     if diameter_px is not None:
         factor = config.diameter_px / diameter_px
     elif pixel_size_um is not None:
@@ -209,7 +209,7 @@ def _scaled_size(shape: tuple[int, int, int], factor: float, cause: str) -> tupl
         return height, width
     raise ValueError(
         f"{cause}, so an image of {shape[1]} x {shape[2]} px (height x width) would be segmented at {height} x "
-        f"{width} px, {factor:.3g} times as large a side; from 1/{1 / _SMALLEST_FACTOR:g} to {_LARGEST_FACTOR:g} "
+        f"{width} px, {factor:.3g} times as large per side; from 1/{1 / _SMALLEST_FACTOR:g} to {_LARGEST_FACTOR:g} "
         f"times and at most {_LARGEST_AREA_PX:.1e} px are possible: state the right one with --pixel-size in µm or "
         f"--diameter in px (pixel_size_um, diameter_px in Python), or segment a part of the image"
     )

@@ -40,7 +40,7 @@ class Shard(NamedTuple):
         number, slash, of = text.partition("/")
         if slash and number.strip().isdecimal() and of.strip().isdecimal() and 1 <= int(number) <= int(of):
             return cls(int(number), int(of))
-        raise ValueError(f"shard is {text!r}; it must be such as 3/8: the third of eight parts, counted from 1")
+        raise ValueError(f"shard is {text!r}; it must be written like 3/8: the third of eight parts, counted from 1")
 
     def takes(self, place: int) -> bool:
         """Whether a small image, by its place in the list from 1, belongs to this shard as a whole."""
@@ -98,7 +98,7 @@ def new_job(request: Request) -> Job:
 
 
 def compare_with_output(request: Request) -> Job:
-    """Job that is left after everything the output folder already holds; errors as `cytoseed.segment` raises them."""
+    """Job that remains, given what the output folder already holds; errors as `cytoseed.segment` raises them."""
     store, existing = request.store, request.existing
     check_formats(request.formats)
     require_writable(request.output)
@@ -129,7 +129,7 @@ def compare_with_output(request: Request) -> Job:
 
 
 def record_start(request: Request, job: Job, found: Survey, batch: int) -> None:
-    """Write into the store what the run is going to do; a shard takes whole batches of `batch` tiles."""
+    """Write the plan of the run into the store; a shard takes whole batches of `batch` tiles."""
     if not job.overwrite:
         request.store.announce(describe_run(request, job))
     batches = job.plan.grid.batches(found.todo.tolist(), batch)
@@ -170,7 +170,7 @@ def describe_run(request: Request, job: Job) -> dict[str, Any]:
 def _refuse_others(
     request: Request, record: Record, started: Mapping[str, Any] | None, of_files: tuple[str, ...]
 ) -> None:
-    """Refuse to continue, or write over, what was made differently."""
+    """Refuse to continue, or overwrite, results that were made differently."""
     lines = of_files
     if started is not None:
         wanted = json.loads(json.dumps({"version": record.version, "input": record.input, "settings": record.settings}))

@@ -46,8 +46,8 @@ def merge(
     """Join the tiles of all shards of an image, write the files that one run would write, and remove the shards.
 
     `stem` begins the names of the image's results, as `find_shards` lists it; `image` is the present path of the
-    image, by default that which the shards used. Missing shards raise a FileNotFoundError, those with tiles to go or
-    that do not belong together a ValueError; the rest as `cytoseed.segment`.
+    image, by default that which the shards used. Missing shards raise a FileNotFoundError, unfinished shards and those
+    that do not belong together a ValueError; other errors are those of `cytoseed.segment`.
     """
     folder = as_path(output)
     shards = find_shards(folder).get(stem, {})
@@ -106,7 +106,7 @@ def _require_complete(
 
 
 def _holds_all(store: Store, run: Mapping[str, Any]) -> bool:
-    """Whether an earlier merge, stopped later, has gathered and stitched all tiles."""
+    """Whether an earlier merge, interrupted afterwards, has gathered and stitched all tiles."""
     existing = store.run() or {}
     return "gathered" in existing and _deciding(existing) == _deciding(run) and store.kept() is not None
 
@@ -123,7 +123,7 @@ def _gather(store: Store, shards: Sequence[Store], run: Mapping[str, Any]) -> No
 
 
 def _deciding(run: Mapping[str, Any]) -> Any:
-    """Those facts of a run that must be equal in all shards."""
+    """Facts of a run that must be equal in all shards."""
     names = ("version", "input", "settings", "grid", "normalisation", "stains", "tiles")
     return json.loads(json.dumps({name: run.get(name) for name in names}))
 

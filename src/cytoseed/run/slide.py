@@ -48,7 +48,7 @@ class Progress(NamedTuple):
     input_px: int
     """Pixels of the image, at full resolution, processed in this run."""
     seconds: float
-    """Since the first tile of this run."""
+    """Seconds since the first tile of this run."""
 
 
 class Failure(NamedTuple):
@@ -76,8 +76,8 @@ class RunReport(NamedTuple):
     failures: tuple[Failure, ...] = ()  # tiles that could not be processed: `existing="resume"` tries them again
     seconds: Mapping[str, float] = MappingProxyType({})  # per stage; stages run side by side, `wall` is the whole
     is_tiled: bool = False  # False for an image that was segmented as one tile in memory
-    tiles: int = 1  # that were to be processed
-    skipped: int = 0  # left out as background, or outside the area
+    tiles: int = 1  # tiles to be processed
+    skipped: int = 0  # tiles left out as background, or outside the area
     input_px: int = 0  # pixels of the image, at full resolution, in the tiles
     network_px: int = 0  # the same at the network's resolution
 
@@ -118,7 +118,7 @@ class _TemporaryFolder:
 
 
 def _notify(request: Request, job: Job, calls: Callbacks, executor: Executor | None) -> None:
-    """Pass on what is known to be doubtful before the run."""
+    """Send the warnings that are known before the run."""
     options = request.options
     is_slow = None if executor is not None else precision_notice(options.precision, choose_device(options.device))
     for sentence in filter(None, (scale_notice(job.plan), is_slow)):

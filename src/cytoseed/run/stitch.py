@@ -3,7 +3,7 @@
 An object is owned by the tile whose core holds its highest seed, and that tile sees all of it; a nucleus by the owner
 of its cell. Rounding in the network can move a seed over a border, so that two tiles own an object, or none does:
 duplicates are found by their IoU (section 2.7 of the paper), and an object that its owner missed is taken from the tile
-that found it. Nuclei and cells are resolved separately, but so that pairs survive together. Two tiles in a row:
+that found it. Nuclei and cells are resolved separately, but pairs survive together. Two tiles in a row:
 
     tile 0 core | tile 1 core      1: owned by tile 0 alone: kept
      (1)    (2) |  (3)             2: crosses the border, highest seed in tile 0: kept from tile 0; tile 1 has it
@@ -26,7 +26,7 @@ from cytoseed.results.store import StitchedObjects, Store
 from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext, measure_crop
 from cytoseed.run.tiles import Box, Grid
 
-_COVERED = 0.5  # an object without owner of which others cover this share has been found already
+_COVERED = 0.5  # an unowned object is a duplicate if others cover this share of it
 
 
 _NO_OBJECTS = Objects(

@@ -61,7 +61,7 @@ def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) ->
 
 
 def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tuple[str, ...]:
-    """Stains to measure, by all channels of the image, whichever of them are segmented."""
+    """Stains to measure, judged by all channels of the image, not only those that are segmented."""
     if not may_be_stained(image.channel_names, image.dtype):
         return ()
     if sorted(plan.channels) != [0, 1, 2]:
@@ -103,7 +103,7 @@ def intensity_limits(regions: Regions, image: Image, plan: Plan, tissue: NDArray
 
 
 def pixel_limits(pixels: NDArray[Any]) -> Limits:
-    """Percentiles of an image (C,h,w) in memory: those of `core.prepare.percentiles`, in less time."""
+    """Percentiles of an image (C,h,w) in memory: those of `core.prepare.percentiles`, but faster."""
     if _is_counted(pixels.dtype):
         return _limits_of_counts([pixels], len(pixels), pixels.dtype)
     low, high = percentiles(torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)))
@@ -135,7 +135,7 @@ def _limits_of_values(values: NDArray[np.float32]) -> tuple[np.float32, np.float
 
 
 def _samples(tissue: NDArray[np.bool_], level_yx: tuple[int, int]) -> list[Box]:
-    """Blocks of a level spread evenly over those that are mostly tissue, or hold some where none is."""
+    """Blocks of a level spread evenly over those that are mostly tissue, or hold some tissue if none is."""
     corners = [np.arange(0, side, _SAMPLE_PX) for side in level_yx]
     first = [(own * len_ // side) for own, len_, side in zip(corners, tissue.shape, level_yx, strict=True)]
     sums = np.add.reduceat(np.add.reduceat(tissue.astype(np.int32), first[0], 0), first[1], 1)
@@ -164,12 +164,12 @@ def _spread(places: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
 def find_tissue(image: Overview, margin_px: int) -> NDArray[np.bool_]:
     """Mask (h,w) of the tissue in an overview: everything that may hold objects.
 
-    The background is the commonest brightness of a channel, glass or darkness, with the width of its noise. Tissue is
+    The background is the most common brightness of a channel, glass or darkness, with the width of its noise. Tissue is
     everything that differs from it in any channel, to either side, and everything with contrast within a few cells'
     width, however uneven the background: a single nucleus shows there even where its brightness equals that of the
-    background elsewhere. Without a background that is flat beside the contrasts of the image, and where nothing
-    differs from it, everything is tissue. Pixels that are 0 in all channels were not scanned and are never tissue.
-    Tissue grows by `margin_px` pixels of the overview, about 100 µm, from which the scale of cells is derived.
+    background elsewhere. If no background is flat compared with the contrasts of the image, or if nothing differs from
+    it, everything is tissue. Pixels that are 0 in all channels were not scanned and are never tissue. Tissue grows by
+    `margin_px` pixels of the overview, about 100 µm, from which the scale of cells is derived.
     """
     import cv2
 
@@ -214,7 +214,7 @@ def _stands_out(channel: NDArray[np.float32], live: NDArray[np.bool_], reach: in
 
 
 def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
-    """Commonest of sorted values, width of the noise around it, and whether objects are darker than it.
+    """Most common of sorted values, width of the noise around it, and whether objects are darker than it.
 
     The width is measured on the side without objects: the one that reaches less far.
     """

@@ -50,7 +50,7 @@ class SlideContext(NamedTuple):
     image: Image
     plan: Plan
     limits: Limits | None  # normalisation; None: computed from the pixels of the only tile
-    channels: int  # that the model takes
+    channels: int  # number that the model takes
     tta: bool
     stains: tuple[str, ...] = ()  # whose optical density is measured
 
@@ -117,8 +117,9 @@ class TileProcessor:
     def objects(self, tile: Tile, tile_input: TileInput, views: torch.Tensor) -> Objects:
         """Find the objects that a tile owns, and those that enter its core, from its fields (V, 1, T, F, h, w).
 
-        A tile with an object that reaches beyond the margin is processed again with a wide margin, as is one whose
-        nucleus or cell does. Objects that reach beyond that are left out and listed, their partners kept alone.
+        A tile with an object that reaches beyond the margin is processed again with a wide margin, also if only the
+        object's nucleus or cell does. Objects that reach beyond that are left out and listed, their partners kept
+        alone.
         """
         found = self._find(tile, views)
         grid = self._context.plan.grid
@@ -285,7 +286,7 @@ class _TileObjects(NamedTuple):
 
 
 def _join_pairs(nuclei: _Candidates, cells: _Candidates) -> None:
-    """Give nuclei the owner of their cells, in place; a pair that is not whole is parted.
+    """Assign nuclei to the owner of their cells, in place, and separate pairs that are not whole.
 
     The parts of such a pair stand alone; a tile that has the pair whole wins when tiles are stitched.
     """

@@ -32,7 +32,7 @@ class PreparedDataset:
     folder: Path  # folder with `images` and `masks`; samples.csv is beside it
     images: Mapping[str, int]  # number of images by split
     objects: Mapping[str, int]  # number of objects by split
-    written: int  # number of images of which a file was written; the others were there already
+    written: int  # number of images for which a file was written; the others existed already
     remarks: tuple[str, ...]  # differences from the published totals, one sentence each
 
 
@@ -42,7 +42,8 @@ def prepare(
     """Write the images of an unpacked download as samples to NAME/images, NAME/masks and samples.csv in `out`.
 
     Files that are there already with the same content are kept, so an interrupted preparation can be repeated;
-    samples.csv is written last and keeps the rows of other data sets. `progress` gets images done and in all.
+    samples.csv is written last and keeps the rows of other data sets. `progress` receives the numbers of images done
+    and to do.
     """
     source = find_source(source) if isinstance(source, str) else source
     root = Path(out)
@@ -106,7 +107,7 @@ def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample
 def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.int32]) -> bool:
     """Write images/STEM.png and masks/STEM.png, uint16, or with -1 or more than 65,535 ids STEM.tif, int32.
 
-    Returns whether one of them was not there already.
+    Returns whether one of them was new.
     """
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[0] not in (1, 3):
         raise ValueError(

@@ -48,7 +48,7 @@ def _image(stem: str, path: Path, read: Any, mask: Any, **known: str) -> SourceI
 
 
 def _paired(read: Any, *places: tuple[str, str, dict[str, str]]) -> Callable[[Path], list[SourceImage]]:
-    """Finder of images whose masks have paths of their own pattern; each place with what is known of its images."""
+    """Finder of images whose masks have paths of their own pattern; each place with known facts."""
 
     def find(folder: Path) -> list[SourceImage]:
         return [
@@ -135,7 +135,7 @@ def _read_ihc_tma(path: Path, shape: Shape) -> NDArray[np.int32]:
 # Wang et al. 2024: 266 images; masks are channels x height x width, the first two of nuclei
 find_ihc_tma = _paired(_read_ihc_tma, ("images/{stem}.png", "masks/{stem}.npy", {"modality": "brightfield-ihc"}))
 
-find_consep = _paired(  # Graham et al. 2019: 41 images of 16 slides; which image is of which slide is not published
+find_consep = _paired(  # Graham et al. 2019: 41 images of 16 slides; the slide of each image is not published
     lambda path, _: as_ids(read_mat(path, "inst_map"), path),
     ("Train/Images/{stem}.png", "Train/Labels/{stem}.mat", {"split": "train"}),
     ("Test/Images/{stem}.png", "Test/Labels/{stem}.mat", {"split": "test"}),

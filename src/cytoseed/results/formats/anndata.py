@@ -23,7 +23,7 @@ _MEAN = STATISTICS[0]
 
 
 def write_anndata(result: ResultView, path: Path) -> None:
-    """Write the table as h5ad, one row per object, of two targets one per cell: see `annotated`."""
+    """Write the table as h5ad, one row per object, or per cell with two targets: see `annotated`."""
     import h5py
     from anndata.io import write_elem
 

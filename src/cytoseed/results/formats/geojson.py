@@ -25,8 +25,8 @@ _GZIP_LEVEL = 5  # half the time of 6, and files 1 % larger; 1 is twice as fast 
 _FIELD_PX = 4096  # side of the fields that a split cuts the image into: ten thousand nuclei, at 0.25 µm/px
 _GATHERED_CHARACTERS = 1 << 24  # of text that waits until files are opened
 _ROWS = 4096  # of the table, turned into numbers at a time
-# Beginnings of the columns that are written: shape and brightness, as QuPath holds all of them in memory. It derives
-# places by itself, and the rest is in the tables.
+# Beginnings of the columns that are written: only shape and brightness, as QuPath holds everything in memory. QuPath
+# derives positions by itself, and the rest is in the tables.
 _MEASURED = ("area_", "perimeter_", "axis_", "eccentricity", "solidity", "mean_", "sd_")
 
 
@@ -103,7 +103,7 @@ def _part_name(column: int, row: int) -> str:
 
 
 def _lines(result: ResultView) -> Iterator[tuple[list[Polygon], str]]:
-    """Outlines of each object, of a nucleus and its cell the cell's, and its feature as text."""
+    """Outlines of each object (for a nucleus with its cell, the cell's), and its feature as text."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
     for block in result.blocks():
         for polygons, feature in _features(result, block):

@@ -16,8 +16,8 @@ from cytoseed.results.view import ResultView
 
 _LARGEST_UINT16 = 65_535
 _TILE_PX = 512
-_LARGEST_FLAT_PX = 2048  # a side; larger images have lower resolutions
-_LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # of tiles: what else the file holds comes on top
+_LARGEST_FLAT_PX = 2048  # per side; larger images have lower resolutions
+_LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # of tiles; everything else in the file is additional
 _TABLE_BYTES = 16  # at most, of a tile's place and size in the file
 _HELD_BYTES = 2**26  # of compressed tiles in memory until the file is put together
 

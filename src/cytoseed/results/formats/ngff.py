@@ -63,7 +63,7 @@ def write_label_images(result: ResultView, folder: Path, layout: Layout) -> None
 
 
 def namespaced(version: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes where a version of OME-NGFF has them: 0.5 under `ome`, with its number."""
+    """Attributes in the place where a version of OME-NGFF has them: 0.5 under `ome`, with its number."""
     return {"ome": {"version": version, **attributes}} if version == "0.5" else dict(attributes)
 
 
@@ -78,7 +78,7 @@ def _create_group(folder: Path, target: str, layout: Layout) -> Any:
 
     levels = enumerate(layout.transformations)
     datasets = [{"path": str(number), "coordinateTransformations": list(own)} for number, own in levels]
-    number = {} if layout.version == "0.5" else {"version": layout.version}  # 0.5 says it once for all
+    number = {} if layout.version == "0.5" else {"version": layout.version}  # 0.5 states it once for all levels
     multiscale = {**number, "name": target, "axes": list(layout.axes), "datasets": datasets, "type": "nearest"}
     attributes = {"multiscales": [{**multiscale, **layout.whole}], "image-label": {**number, **layout.label}}
     described = namespaced(layout.version, attributes)

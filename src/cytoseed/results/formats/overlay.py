@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cytoseed.results.measure.stains import RGB_NAMES
 from cytoseed.results.view import ResultView
 
-_LARGEST_PX = 4096  # a side; larger images are drawn smaller
-_SMALL_PX = 1024  # images of this side at most are drawn twice as large: lines stay thin beside small nuclei
+_LARGEST_PX = 4096  # per side; larger images are drawn smaller
+_SMALL_PX = 1024  # images of this side at most are drawn twice as large: lines stay thin compared with small nuclei
 _PERCENTILES = (0.5, 99.8)
 # colours of two or three fluorescent channels, blue first, as the nuclear stain most often is
 _TINTS = np.array([[0.25, 0.45, 1.0], [0.2, 1.0, 0.3], [1.0, 0.25, 0.45]], np.float32)
@@ -26,7 +26,7 @@ def draw_overlay(result: ResultView) -> NDArray[np.uint8]:
 
     An RGB image of 8 bits (three channels called so, or without names) is shown as it is. Other channels are
     stretched, each between its percentiles 0.5 and 99.8: one is shown in grey, two and three are tinted and added up,
-    of more the mean is shown in grey. Images of up to 1024 px per side are drawn twice as large, of more than 4096 px
+    the mean of more is shown in grey. Images of up to 1024 px per side are drawn twice as large, of more than 4096 px
     at that size.
     """
     image, planes = result.overview(_LARGEST_PX)

@@ -12,7 +12,7 @@ from cytoseed.results.formats.objects_zip import member
 from cytoseed.results.outline import Polygon, all_outlines
 from cytoseed.results.view import SINGULAR, ResultView
 
-_LARGEST_PX = 32_767  # of an image's side: what a coordinate of 16 bits holds
+_LARGEST_PX = 32_767  # longest side of an image: the limit of 16-bit coordinates
 _MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager holds and lists each one
 _MOST_CORNERS = 65_535  # of a traced ROI: their number has 16 bits, in a composite 32
 _VERSION = 227  # of the ROI format; later ones add groups, which are not used
@@ -48,7 +48,7 @@ def write_rois(result: ResultView, path: Path) -> None:
 
 
 def rois_limit(shape: tuple[int, int, int], count: int) -> str | None:
-    """Reason why ImageJ could not read the ROIs, and a format that can; None where it could."""
+    """Reason why ImageJ could not read the ROIs, and a format that can; None if it could."""
     _, height, width = shape
     others = "take geojson, geojson.gz or geojson-split"
     if max(height, width) > _LARGEST_PX:

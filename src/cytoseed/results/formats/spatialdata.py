@@ -114,7 +114,7 @@ class OutlineFile:
             self._write()
 
     def close(self) -> bool:
-        """Write what is left; true where there is a file."""
+        """Write the remaining rows; returns whether there is a file."""
         if self._rows:
             self._write()
         if self._writer is not None:

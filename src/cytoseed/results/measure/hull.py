@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cytoseed.results.measure.runs import Runs, portions
 
-_ROWS_AT_ONCE = 1 << 17  # bounds the memory, whatever the number and height of the objects
+_ROWS_AT_ONCE = 1 << 17  # bounds the memory for any number and height of objects
 
 
 def count_hull_pixels(runs: Runs) -> NDArray[np.int64]:
@@ -78,7 +78,8 @@ def _left_edge(at: NDArray[np.int64], x: NDArray[np.int64], side: NDArray[np.int
 def _corners(at: NDArray[np.int64], x: NDArray[np.int64], side: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Points (N,) that are corners of the convex line to the left of each side's points.
 
-    A point that is not left of the line between its neighbours is none; all such points go at once, until none does.
+    A point that is not left of the line between its neighbours is not a corner; all such points are removed at once,
+    until none is left.
     """
     is_corner = np.ones(len(at), np.bool_)
     live = np.arange(len(at))

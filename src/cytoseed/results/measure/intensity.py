@@ -30,7 +30,7 @@ def measure_values(values: NDArray[Any], area: NDArray[np.int64]) -> NDArray[np.
     `values` (N,) are booleans, integers or real numbers, of all pixels of the first object, then of the next; `area`
     (K,) is the number of pixels of each, 1 or more. The standard deviation is that of the pixels as the whole
     population; percentiles are interpolated linearly, as `numpy.percentile` does. All are NaN where the mean is: with a
-    NaN pixel, or both infinities. They are the same, bit for bit, in whatever order the values come.
+    NaN pixel, or both infinities. They are the same, bit for bit, for any order of the values.
     """
     found = np.empty((len(STATISTICS), len(area)))
     first = np.cumsum(area) - area
@@ -38,7 +38,7 @@ def measure_values(values: NDArray[Any], area: NDArray[np.int64]) -> NDArray[np.
         own = area[portion]
         begin = int(first[portion.start])
         ordered = _sorted_each(values[begin : begin + int(own.sum())], own)
-        with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite give what is not finite
+        with np.errstate(invalid="ignore", over="ignore"):  # non-finite values give non-finite results
             found[:, portion] = _described(ordered, first[portion] - begin, own)
     return found
 

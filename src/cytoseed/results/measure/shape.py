@@ -30,7 +30,7 @@ class Shapes(NamedTuple):
 
 
 def measure_shapes(labels: NDArray[np.int32], runs: Runs, top: int = 0, left: int = 0) -> Shapes:
-    """Measure the shape of every object of a label image (H,W); neighbours that touch it change nothing.
+    """Measure the shape of every object of a label image (H,W); touching neighbours make no difference.
 
     `top` and `left`, the place of the labels in the image in px, are added to boxes and centroids.
     """

@@ -56,7 +56,7 @@ def stain_density(colours: Sequence[NDArray[Any]], stain: str) -> NDArray[np.flo
     without a section; 0 counts as 1. About 0 to 2, below 0 where the colour is beyond what the three stains make; not
     clipped, so that means are right.
 
-    The ValueError of other channels names their types.
+    The ValueError for other channels names their types.
     """
     from skimage.color import hed_from_rgb
 

@@ -59,13 +59,13 @@ def measure_objects(
     """Measure the objects of an image, or of a part of it that holds them whole: one row per object, by id.
 
     `labels` (H,W) may have gaps between ids; `channels` (H,W) are read one after the other and called `names`, with
-    their number behind names that are shared. Stains, of `STAINS`, need the channels red, green and blue of 8 bits.
-    `frame` is the place of the part in the image.
+    their number appended to names that are shared. Stains, of `STAINS`, need the channels red, green and blue of 8
+    bits. `frame` is the place of the part in the image.
 
     Columns are those of docs/results.md: ids, boxes, areas and touches are int64, all else float64, and finite unless
     a channel is not. Coordinates are those of the GeoJSON and of QuPath: the centre of pixel (row, column) is at
-    x = column + 0.5, y = row + 0.5. An object has the same numbers, bit for bit, in whatever part it is measured.
-    Memory: the labels, one channel, and about 20 bytes per pixel of an object.
+    x = column + 0.5, y = row + 0.5. An object has the same numbers, bit for bit, regardless of the part in which it is
+    measured. Memory: the labels, one channel, and about 20 bytes per pixel of an object.
     """
     import pandas as pd
 
@@ -130,7 +130,7 @@ def _value_columns(name: str, values: NDArray[Any], area: NDArray[np.int64]) -> 
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names with the channel's number behind those that are shared; behind all, where that makes new doubles."""
+    """Names with the channel's number appended to those that are shared; to all, if that makes new duplicates."""
     named = [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
     if len(set(named)) < len(named):
         named = [f"{name} ({index})" for index, name in enumerate(names)]
