@@ -79,10 +79,11 @@ def test_two_workers_write_the_files_of_one_process(place, expected, cluster, tm
 
 
 def test_killed_workers_change_nothing(place, expected, cluster, tmp_path):
-    killed, stop = [], threading.Event()
+    killed, started, stop = [], threading.Event(), threading.Event()
     rng = np.random.default_rng(1)
 
     def kill():
+        started.wait(60)  # for the first tile
         while not stop.wait(rng.uniform(0.2, 0.8)) and len(killed) < 4:
             for process in list(nannies(cluster).values())[:1]:
                 os.kill(process, signal.SIGKILL)
@@ -91,8 +92,11 @@ def test_killed_workers_change_nothing(place, expected, cluster, tmp_path):
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        report = run(place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, cluster=cluster, **TILES)
+        calls = Callbacks(progress=lambda _: started.set())
+        more = {"cluster": cluster, "callbacks": calls, **TILES}
+        report = run(place / "scene.tif", tmp_path, place / "bright", formats=FORMATS, **more)
     finally:
+        started.set()
         stop.set()
         thread.join()
     assert killed
