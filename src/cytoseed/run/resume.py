@@ -90,9 +90,9 @@ class Job(NamedTuple):
     is_done: bool  # everything exists already
 
 
-def new_job(request: Request) -> Job:
+def new_job(request: Request, plan: Plan | None = None) -> Job:
     """Job that ignores everything in the output folder."""
-    plan = make_plan(request.image, request.model.config, request.options)
+    plan = plan or make_plan(request.image, request.model.config, request.options)
     record = Record.of(request.image.identity(), plan.record)
     return Job(plan, record, overwrite=True, resumes=False, is_done=False)
 

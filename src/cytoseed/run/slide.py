@@ -26,7 +26,7 @@ from cytoseed.results.store import Store
 from cytoseed.run.engine import choose_device, engine_for, precision_notice
 from cytoseed.run.executor import Executor, LocalExecutor
 from cytoseed.run.memory import trim
-from cytoseed.run.plan import scale_notice
+from cytoseed.run.plan import Plan, make_plan, scale_notice
 from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job, read_start, record_start
 from cytoseed.run.stitch import stitch_tiles
 from cytoseed.run.survey import survey
@@ -89,19 +89,20 @@ def run_to_files(request: Request, callbacks: Callbacks | None = None, executor:
         job = compare_with_output(request)
         if job.is_done:
             return RunReport(None, () if request.shard else request.files, already_done=True)
-        _notify(request, job, calls, executor)
+        _notify(request, job.plan, calls, executor)
         run = _run_tiles if job.plan.is_tiled else _run_single
         return run(request, job, calls, executor or _local_executor(request))
 
 
 def run_in_memory(request: Request, callbacks: Callbacks | None = None, executor: Executor | None = None) -> Result:
     """Segment an image without an output folder; tiles of a large one live in a temporary folder."""
-    calls, job = callbacks or Callbacks(), new_job(request)
-    _notify(request, job, calls, executor)
+    calls = callbacks or Callbacks()
+    plan = make_plan(request.image, request.model.config, request.options)
+    _notify(request, plan, calls, executor)
     executor = executor or _local_executor(request)
-    if not job.plan.is_tiled:
-        return _single_result(request, job, executor, Clock())
-    folder = _TemporaryFolder()
+    if not plan.is_tiled:
+        return _single_result(request, plan, executor, Clock())
+    folder, job = _TemporaryFolder(), new_job(request, plan)
     report = _run_tiles(request._replace(output=folder.path), job, calls, executor, keep_alive=folder)
     if report.failures or report.result is None:
         cause = report.failures[0].cause if report.failures else "no result"
@@ -117,11 +118,11 @@ class _TemporaryFolder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
-def _notify(request: Request, job: Job, calls: Callbacks, executor: Executor | None) -> None:
+def _notify(request: Request, plan: Plan, calls: Callbacks, executor: Executor | None) -> None:
     """Send the warnings that are known before the run."""
     options = request.options
     is_slow = None if executor is not None else precision_notice(options.precision, choose_device(options.device))
-    for sentence in filter(None, (scale_notice(job.plan), is_slow)):
+    for sentence in filter(None, (scale_notice(plan), is_slow)):
         calls.notice(sentence)
 
 
@@ -135,7 +136,7 @@ def _run_single(request: Request, job: Job, calls: Callbacks, executor: Executor
     del calls  # a single tile has no progress
     clock = Clock()
     with clock("wall"):
-        result = _single_result(request, job, executor, clock)
+        result = _single_result(request, job.plan, executor, clock)
         with clock("write"):
             files = save(result, request.output, request.formats, job.overwrite, record=job.record)
             if job.overwrite:
@@ -144,12 +145,12 @@ def _run_single(request: Request, job: Job, calls: Callbacks, executor: Executor
     return RunReport(result, files, seconds=clock.seconds, input_px=result.shape[1] * result.shape[2], network_px=px)
 
 
-def _single_result(request: Request, job: Job, executor: Executor, clock: Clock) -> Result:
+def _single_result(request: Request, plan: Plan, executor: Executor, clock: Clock) -> Result:
     """Result of an image that is one tile."""
     with clock("read"):
         image = request.image.in_memory()
     config = request.model.config
-    context = SlideContext(image, job.plan, None, config.channels, request.options.tta)
+    context = SlideContext(image, plan, None, config.channels, request.options.tta)
     with image.regions() as regions:
         labels = executor.run_single(context, regions, clock)
     return Result.from_labels(
@@ -157,9 +158,9 @@ def _single_result(request: Request, job: Job, executor: Executor, clock: Clock)
         image.read(),
         targets=config.targets,
         channel_names=image.channel_names,
-        pixel_size_um=job.plan.pixel_size_um,
+        pixel_size_um=plan.pixel_size_um,
         source=request.image.source,
-        settings=job.record.settings,
+        settings=plan.record,
         find_input=request.image.identity,
     )
 

@@ -104,7 +104,8 @@ class TileProcessor:
     def fields(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Run the network on inputs (C, h, w) of equal size: (V, N, T, F, h, w)."""
         with self._network_lock, self._clock("network"):  # two at once would take twice the memory
-            views = self._engine.views(torch.stack(list(tensors)), self._context.tta)
+            images = tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))  # one is not copied
+            views = self._engine.views(images, self._context.tta)
             if views.device.type == "cuda":
                 torch.cuda.synchronize(views.device)
             return views
