@@ -55,8 +55,9 @@ class LocalExecutor:
         """Labels (T,H,W) of the only tile: it owns every object, so nothing is stitched."""
         processor = TileProcessor(context, regions, self._engine, clock)
         with memory_errors(context.plan):
-            views = processor.fields([processor.read(context.plan.grid.tile(0)).tensor])
-            return full_size_labels(processor.labels(views), *context.plan.full_yx)
+            tensor = processor.read(context.plan.grid.tile(0)).tensor
+            labels = processor.labels(processor.fields([tensor]))  # the fields are freed before labels are enlarged
+            return full_size_labels(labels, *context.plan.full_yx)
 
 
 def batch_size(device: str) -> int:
