@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pieced import Pieced, changed, pixels_of
+from pieced import Pieced, changed
 
-from cytoseed.results import WRITERS, Result, Writer, compare, record_of, stem_of
+from cytoseed.results import WRITERS, Result, Writer, compare, stem_of
 from cytoseed.results.save import save
 
 ALL = ("labels", "geojson", "table", "overlay", "objects", "tree")
@@ -185,7 +185,7 @@ def test_a_killed_overwriting_is_still_refused_to_others(nuclei: Result, tmp_pat
             nuclei.save(tmp_path, overwrite=True)
     with pytest.raises(FileExistsError, match=r"settings\.seed_threshold: 0\.5 -> 0\.1"):
         other_settings(nuclei, tmp_path)
-    found = compare(tmp_path, "tissue", record_of(pixels_of(nuclei), nuclei.source, nuclei.settings), ALL)
+    found = compare(tmp_path, "tissue", nuclei.record, ALL)
     assert found == ("same", (), ALL), "announced, but not sure"
 
 
@@ -265,7 +265,7 @@ def test_failed_parts_are_recorded_and_make_a_result_unfinished(nuclei: Result, 
     partial = Pieced(nuclei, failed=failed)
     save(partial, tmp_path, ("labels", "table"), overwrite=False)
     assert json.loads((tmp_path / RECORD).read_text(encoding="utf-8"))["failed_tiles"] == list(failed)
-    record = record_of(pixels_of(nuclei), nuclei.source, nuclei.settings)
+    record = nuclei.record
     assert compare(tmp_path, stem_of(nuclei.source), record, ALL) == ("same", (), ALL)
 
     nuclei.save(tmp_path, ("labels", "overlay"))

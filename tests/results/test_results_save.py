@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from pieced import Pieced, changed, files_of, pixels_of
 
-from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, Writer, compare, open_result, record_of, stem_of
+from cytoseed.results import DEFAULT_FORMATS, WRITERS, Record, Result, Writer, compare, open_result, stem_of
 from cytoseed.results.save import save
+from cytoseed.results.view import input_of
 
 ALL = DEFAULT_FORMATS
 NO_FILES = '{"version": "1", "input": {}, "settings": {}, "files": 3}'
@@ -71,7 +72,7 @@ def test_comparison_before_and_after(nuclei: Result, tmp_path: Path) -> None:
     before = pixels_of(nuclei)
 
     def look(formats: tuple[str, ...] = ALL, pixels: Any = before, **settings: Any) -> Any:
-        record = record_of(pixels, nuclei.source, {**nuclei.settings, **settings})
+        record = Record.of(input_of(pixels, nuclei.source), {**nuclei.settings, **settings})
         return compare(tmp_path / "out", stem_of(nuclei.source), record, formats)
 
     assert look() == ("absent", (), ALL)
@@ -127,7 +128,7 @@ def test_a_name_that_is_no_utf8(nuclei: Result, tmp_path: Path) -> None:
     paths = result.save(tmp_path)
     assert os.fsencode(paths[0].name) == b"caf\xe9.labels.tif"
     assert json.loads(paths[-1].read_text(encoding="utf-8"))["input"]["name"] == "caf\udce9.tif"
-    record = record_of(pixels_of(result), result.source, result.settings)
+    record = result.record
     assert compare(tmp_path, stem_of(result.source), record, ALL).state == "same"
     with_settings(result, seed_threshold=0.6).save(tmp_path, ("labels",), overwrite=True)
     assert [os.fsencode(name) for name in listing(tmp_path)] == [b"caf\xe9.cytoseed.json", b"caf\xe9.labels.tif"]

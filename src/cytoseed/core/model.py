@@ -36,7 +36,7 @@ class PostprocessOptions(NamedTuple):
     clean: bool
     """Keep the piece of each map that holds its seed and the largest piece of each object, and fill holes."""
     paired: bool
-    """Give a nucleus the id of its cell; otherwise each target is numbered separately."""
+    """Whether a nucleus gets the id of its cell; otherwise each target is numbered separately."""
     targets: list[bool]
     """(T,): whether each target is computed; at least one is."""
     seeds: Tensor

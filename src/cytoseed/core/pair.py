@@ -8,7 +8,7 @@ from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 
 
 def pair_nuclei(labels: Tensor, count: int) -> Tensor:
-    """Give each nucleus the id of its cell, and make it lie inside the cell.
+    """Labels in which each nucleus has the id of its cell and lies inside it.
 
     A nucleus belongs to the cell that covers most of it, if that is at least half of its pixels. A cell has at most
     one nucleus: of several, the one with the most pixels in it. The others stay unpaired, as do nuclei that no cell

@@ -1,7 +1,7 @@
 """From labels to files that other tools open."""
 
 from cytoseed.results.objects import Block
-from cytoseed.results.record import Comparison, Record, compare, record_of
+from cytoseed.results.record import Comparison, Record, compare
 from cytoseed.results.result import Result
 from cytoseed.results.stored import open_result
 from cytoseed.results.view import ResultView, stem_of
@@ -18,6 +18,5 @@ __all__ = [
     "Writer",
     "compare",
     "open_result",
-    "record_of",
     "stem_of",
 ]

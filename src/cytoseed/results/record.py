@@ -9,9 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
-from cytoseed.results.view import canonical_json, input_of
+from cytoseed.results.view import canonical_json
 from cytoseed.results.writers import WRITERS, paths_of
 
 SUFFIX = ".cytoseed.json"
@@ -55,11 +53,6 @@ class Comparison(NamedTuple):
     state: str  # `absent`: nothing is in the way. `same`: a result of the same record. `different`: anything else
     differences: tuple[str, ...]  # why it is different, one line each: `key: old -> new`
     missing: tuple[str, ...]  # formats that are not there yet; none of state `same`: all is done
-
-
-def record_of(pixels: NDArray[Any], source: str, settings: Mapping[str, Any]) -> Record:
-    """Record of a result of an image (C,H,W) in memory, before or after it exists."""
-    return Record.of(input_of(pixels, source), settings)
 
 
 def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], failed: Sequence[str] = ()) -> Comparison:

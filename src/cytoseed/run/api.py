@@ -97,7 +97,7 @@ def segment(  # noqa: PLR0913
     request = Request(opened, as_path("." if output is None else output), loaded, resolved, tuple(formats), existing)
     executor = None if cluster is None else cluster.executor(request)
     if output is None:
-        return run_in_memory(request._replace(formats=()), callbacks, executor)
+        return run_in_memory(request, callbacks, executor)
     report = run_to_files(request, callbacks, executor)
     return report.result or _existing_result(request)
 

@@ -103,7 +103,7 @@ def run_in_memory(request: Request, callbacks: Callbacks | None = None, executor
     if not plan.is_tiled:
         return _single_result(request, plan, executor, Clock())
     folder, job = _TemporaryFolder(), new_job(request, plan)
-    report = _run_tiles(request._replace(output=folder.path), job, calls, executor, keep_alive=folder)
+    report = _run_tiles(request._replace(output=folder.path, formats=()), job, calls, executor, keep_alive=folder)
     if report.failures or report.result is None:
         cause = report.failures[0].cause if report.failures else "no result"
         raise ImageFileError(f"{request.image.source}: a part of it cannot be segmented: {cause}")
