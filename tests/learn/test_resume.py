@@ -24,6 +24,16 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(samples, undisturbed, 
     assert_same_training(undisturbed, folder)
 
 
+def test_checkpoints_do_not_wait_for_a_validation(samples, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train(samples, MODEL, CONFIG, folder, "cpu", progress=killed_at(6))
+    assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 4
+    train(samples, MODEL, CONFIG, folder, "cpu", resume=True)
+    assert_same_training(undisturbed, folder)
+
+
 def test_a_kill_while_saving_leaves_the_checkpoint_before(samples, undisturbed, tmp_path, monkeypatch):
     folder = tmp_path / "killed"
     save = torch.save

@@ -31,6 +31,7 @@ from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 CHECKPOINT = "checkpoint.pt"
 BEST, LAST = "best", "last"
 _LOG_EVERY = 20
+_CHECKPOINT_SECONDS = 300.0  # at most so much of a training is lost when its process ends
 _SHARED_WITH_TEACHER = (
     "channels",
     "targets",
@@ -119,7 +120,7 @@ def _run_steps(
 ) -> None:
     """Train until the last step or until patience is exhausted; log, validate and save on the way."""
     config = trainer.config
-    started = since = time.monotonic()
+    started = since = saved_at = time.monotonic()
     losses: list[Tensor] = []  # since the last report
     while trainer.step < config.steps and not trainer.patience_exhausted():
         losses.append(trainer.train_step(sampler))
@@ -140,8 +141,11 @@ def _run_steps(
                 trainer.best, trainer.best_step, trainer.after = accuracies[-1].f1_mean, trainer.step, accuracies
                 save_model(trainer.average, saved, folder / BEST)
             save_model(trainer.average, saved, folder / LAST)
-            trainer.save(folder / CHECKPOINT)
             losses, since = [], time.monotonic()
+        elif losses or time.monotonic() - saved_at < _CHECKPOINT_SECONDS:
+            continue  # between two reports, whose mean would not be the same after a resume
+        trainer.save(folder / CHECKPOINT)
+        saved_at = time.monotonic()
 
 
 def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) -> None:
