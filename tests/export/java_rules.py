@@ -11,17 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-REQUIRED = (
-    "format_version",
-    "authors",
-    "description",
-    "documentation",
-    "license",
-    "name",
-    "inputs",
-    "outputs",
-    "weights",
-)
+TEXTS = ("format_version", "description", "documentation", "license", "name", "version")
 WEIGHTS = ("keras_hdf5", "pytorch_state_dict", "tensorflow_js", "tensorflow_saved_model_bundle", "onnx", "torchscript")
 TYPES = ["float32", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 ANY_CHANNELS = -1
@@ -43,9 +33,7 @@ def read_as_qupath(folder: Path) -> Reading:
     assert (folder / "instanseg.pt").is_file()
     assert [path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml")] == ["rdf.yaml"]
     rdf = yaml.safe_load((folder / "rdf.yaml").read_text(encoding="utf-8"))
-    for key in REQUIRED:
-        assert rdf[key] is not None
-    for key in ("format_version", "description", "documentation", "license", "name", "version"):
+    for key in TEXTS:
         assert isinstance(rdf[key], str), key
     assert [int(part) for part in rdf["format_version"].split(".")] > [0, 5, 0]
     for key in ("covers", "tags"):
@@ -107,7 +95,7 @@ def _check_axis(axis: dict[str, Any], tensors: list[dict[str, Any]]) -> None:
     if "tensor_id" in size:
         [referred] = [tensor for tensor in tensors if tensor["id"] == size["tensor_id"]]
         assert size["axis_id"] in [other["id"] for other in referred["axes"] if other["type"] != "batch"]
-        assert size["offset"] == 0  # 1 where it is not said
+        assert size["offset"] == 0  # without it, 1
     else:
         assert (size["min"], size["step"]) == (32, 1)
 

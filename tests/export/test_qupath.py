@@ -22,15 +22,8 @@ from cytoseed.export.torchscript import open_torchscript
 from cytoseed.settings import DatasetNote, ModelConfig
 from same import assert_same_objects
 
-FILES = {
-    "cover.png",
-    "instanseg.pt",
-    "rdf.yaml",
-    "sample_input.tif",
-    "sample_output.tif",
-    "test_input.npy",
-    "test_output.npy",
-}
+TENSORS = {"sample_input.tif", "sample_output.tif", "test_input.npy", "test_output.npy"}
+FILES = {"cover.png", "instanseg.pt", "rdf.yaml", *TENSORS}
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +48,7 @@ def test_qupath_reads_two_targets_and_one_channel(pair_folder):
     assert open_torchscript(pair_folder / "instanseg.pt").cells_and_nuclei
 
 
-@pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # its own files
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # its own
 @pytest.mark.parametrize("which", ["folder", "pair_folder"])
 def test_bioimageio_accepts_it(which, request):
     spec = pytest.importorskip("bioimageio.spec")
@@ -67,9 +58,7 @@ def test_bioimageio_accepts_it(which, request):
 
 def test_the_zip_holds_the_folder(folder):
     with zipfile.ZipFile(folder.with_name("nuclei-0.1.0.zip")) as archive:
-        assert sorted(archive.namelist()) == sorted(
-            path.name for path in folder.iterdir()
-        )  # at the top, as QuPath unpacks
+        assert set(archive.namelist()) == {path.name for path in folder.iterdir()}  # at the top, as QuPath unpacks
         for name in archive.namelist():
             assert archive.read(name) == (folder / name).read_bytes()
 
@@ -95,7 +84,7 @@ def test_the_file_in_it_gives_the_test_output(folder, nuclei):
     assert_same_objects(labels, own, iou=0.95)
 
 
-def test_what_is_said_of_normalisation(folder):
+def test_the_normalisation_is_described(folder):
     rdf = yaml.safe_load((folder / "rdf.yaml").read_text())
     steps = {step["id"]: step["kwargs"] for step in rdf["inputs"][0]["preprocessing"]}
     assert (steps["scale_range"]["min_percentile"], steps["scale_range"]["max_percentile"]) == (0.1, 99.9)
@@ -120,7 +109,7 @@ def test_pictures(folder, pair_folder):
             assert np.array_equal(picture.squeeze(), np.load(place / f"test_{which}.npy").squeeze())
 
 
-def test_the_cover_shows_what_was_found(grey_model):
+def test_the_cover_outlines_the_objects(grey_model):
     import imagecodecs
 
     labels = np.zeros((1, 1, 256, 256), np.float32)
@@ -147,7 +136,7 @@ def test_the_same_model_gives_the_same_bytes_and_leaves_other_files(grey_model, 
 
 
 def test_the_description_is_written_last(tmp_path, monkeypatch):
-    """QuPath looks for it: a folder whose writing broke off has none, or the old one."""
+    """QuPath looks for it: an interrupted export leaves none, or the old one."""
     real, names = paths.os.replace, []
 
     def replace(source: object, place: object) -> None:
@@ -165,22 +154,21 @@ def test_the_description_is_written_last(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": "mine"}, "'mine'.*its name must have 5 to 128 letters"),
-        ({"name": "über-alles"}, "letters without accents"),
-        ({"name": "../escape"}, "its name must have"),
-        ({"version": "final"}, "its version is 'final', not one such as 0.1.0"),
-        ({"licence": "free for all my friends"}, "its licence is .*not an SPDX identifier such as"),
+        ({"name": "mine"}, "its name is 'mine'; it must be 5 to 128 letters"),
+        ({"name": "über-alles"}, "without accents"),
+        ({"name": "../escape"}, "its name is"),
+        ({"version": "final"}, "its version is 'final'; it must be a version such as 0.1.0"),
+        ({"licence": "free for all my friends"}, "its licence is 'free .*must be an SPDX identifier such as"),
     ],
 )
-def test_names_that_cannot_be_written(tmp_path, changed, message):
-    model = small_model(**changed)
+def test_names_that_are_refused(tmp_path, changed, message):
     with pytest.raises(ValueError, match=f"{message}.*config.json"):
-        to_qupath(model, tmp_path)
+        to_qupath(small_model(**changed), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("version", ["1", "0.1", "0.1.0", "1.0.0rc1", "2.0.0-beta.1", "1.2.3.post4", "1.0+local"])
-def test_versions_that_can_be_written(version):
+def test_versions_that_are_allowed(version):
     assert package_name(ModelConfig("nuclei", version=version)) == f"nuclei-{version}"
 
 
@@ -191,7 +179,7 @@ def test_a_model_of_two_channels_that_finds_nothing(tmp_path):
     assert not np.load(folder / "test_output.npy").any()
 
 
-def test_the_page_says_what_the_configuration_says():
+def test_the_readme_is_made_from_the_configuration():
     config = ModelConfig(
         "tissue",
         version="2.0",
@@ -213,7 +201,7 @@ def test_the_page_says_what_the_configuration_says():
         "**Not for commercial use**",
         "- slides: 12 images, CC-BY-NC-4.0 (https://example.org)",
         "- more: CC0-1.0\n",
-        "`tissue-2.0`, into the\n   folder `local`",
+        "`tissue-2.0`, into its\n   subfolder `local`",
         "Tick 3 input channels (red, green and blue)",
         "- val: f1 0.87654\n- val, slides brightfield: f1 0.5\n- note: few images",
         "## Validation",
@@ -225,10 +213,10 @@ def test_the_page_says_what_the_configuration_says():
     assert "Not for commercial use" not in plain
     assert "Finds nuclei in microscopy images." in plain
     assert "Tick one input channel" in plain
-    assert plain.count("The model does not say.") == 2
+    assert plain.count("Not stated.") == 2
 
 
-def test_data_without_commercial_use_make_a_model_without():
+def test_non_commercial_training_images_make_a_non_commercial_model():
     config = ModelConfig("mixed", trained_on=(DatasetNote("a", "CC0-1.0"), DatasetNote("b", "CC-BY-NC-SA-4.0")))
     assert "**Not for commercial use**" in model_card(config, "mixed-0.1.0")
 
@@ -247,5 +235,5 @@ nested = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["name", "axes", "size", "a_b"]), nested, min_size=1))
 def test_yaml_is_read_back(content):
-    """By a reader of YAML 1.1, as Java's is."""
+    """PyYAML reads YAML 1.1, as QuPath's Java does."""
     assert yaml.safe_load("\n".join(rdf._lines(content, 0))) == content
