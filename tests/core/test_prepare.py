@@ -114,16 +114,7 @@ def test_normalise_clips_what_lies_far_outside():
     assert (result.min(), result.max()) == (-0.5, 1.5)
 
 
-@pytest.mark.parametrize("value", [0, 7, 255])
-def test_a_constant_channel_becomes_zero_and_leaves_the_others_alone(value):
-    image = torch.randint(256, (2, 30, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    image[1] = value
-    result = normalise(image)
-    assert (result[1] == 0).all()
-    assert torch.equal(result[:1], normalise(image[:1]))
-
-
-def test_where_nearly_all_pixels_are_equal_minimum_and_maximum_count():
+def test_minimum_and_maximum_where_nearly_all_pixels_are_equal():
     image = torch.full((1, 100, 100), 50, dtype=torch.int32)
     image[0, 3, 4:9] = 90
     image[0, 60, 60] = 10
@@ -147,10 +138,6 @@ def test_fit_channels():
     grey, colour = torch.rand(1, 4, 5), torch.rand(3, 4, 5)
     assert torch.equal(fit_channels(grey, 3), torch.cat([grey] * 3))
     assert fit_channels(colour, 3) is colour
-    assert fit_channels(grey, 1) is grey
-
-
-@pytest.mark.parametrize(("present", "wanted", "told"), [(2, 3, "3 or 1"), (3, 1, "1"), (4, 3, "3 or 1")])
-def test_another_number_of_channels_is_refused(present, wanted, told):
-    with pytest.raises(ValueError, match=f"{present} channels, the model takes {told}: "):
-        fit_channels(torch.zeros(present, 4, 5), wanted)
+    for present, wanted, told in ((2, 3, "3 or 1"), (3, 1, "1"), (4, 3, "3 or 1")):
+        with pytest.raises(ValueError, match=f"{present} channels, the model takes {told}: "):
+            fit_channels(torch.zeros(present, 4, 5), wanted)
