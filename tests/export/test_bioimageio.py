@@ -41,30 +41,18 @@ def rdf(folder):
     return yaml.safe_load((folder / "rdf.yaml").read_text())
 
 
-def test_bioimageio_core_accepts_it(folder):
-    """Each kind of weights gives the test output, and runs in images of other sizes."""
+@torch.inference_mode()
+def test_bioimageio_core_accepts_it(folder, pair_model):
+    """Each kind of weights gives the test output, which is the model's own, and runs on images of other sizes."""
     from bioimageio.core import test_model as run_tests
 
     summary = run_tests(folder.with_name("bright-0.1.0.zip"), devices=["cpu"])
     assert summary.status == "passed", summary.format()
     named = {"/".join(map(str, detail.loc)) for detail in summary.details}
     assert named >= {"weights/onnx", "weights/pytorch_state_dict", "weights/torchscript"}
-
-
-def test_all_weights_find_what_the_model_finds(folder, rdf, pair_model):
-    import onnxruntime
-
-    image = preprocess(np.load(folder / "test_input.npy"))
-    with torch.inference_mode():
-        own = pair_model.segmenter(torch.from_numpy(image)).numpy()
+    own = pair_model.segmenter(torch.from_numpy(preprocess(np.load(folder / "test_input.npy"))))
     assert own.max() > 10
     assert_same_objects(np.load(folder / "test_output.npy"), own)
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    assert_same_objects(session.run(None, {session.get_inputs()[0].name: image})[0], own)
-    module = build_segmenter(**rdf["weights"]["pytorch_state_dict"]["architecture"]["kwargs"]).eval()
-    module.load_state_dict(torch.load(folder / "weights.pth", weights_only=True))
-    with torch.inference_mode():
-        assert_same_objects(module(torch.from_numpy(image)).numpy(), own)
 
 
 def test_entries_of_weights(folder, rdf):
@@ -75,10 +63,7 @@ def test_entries_of_weights(folder, rdf):
     assert parents == {"onnx": "pytorch_state_dict", "pytorch_state_dict": None, "torchscript": "pytorch_state_dict"}
     [used] = [entry.version for entry in onnx.load(folder / "model.onnx").opset_import if entry.domain == ""]
     assert weights["onnx"]["opset_version"] == used
-    architecture = weights["pytorch_state_dict"]["architecture"]
-    assert architecture["import_from"] == bioimageio.__name__
-    assert getattr(bioimageio, architecture["callable"]) is build_segmenter
-    assert "recipe" not in architecture["kwargs"]
+    assert "recipe" not in weights["pytorch_state_dict"]["architecture"]["kwargs"]
 
 
 def test_qupath_can_read_it_too(folder):

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from packed import wanted
+from packed import discs, small_model, wanted
 from skimage import data
 
-from bright import bright_config, bright_segmenter
 from cytoseed.core.prepare import normalise
 from cytoseed.export.torchscript import to_torchscript
 from cytoseed.learn.metrics import score
@@ -27,6 +26,9 @@ pytestmark = pytest.mark.skipif(
     not PYTHON.exists(),
     reason=f"no instanseg-torch at {PYTHON}: run benchmarks/peers/environments.sh, or set CYTOSEED_PEERS to its folder",
 )
+
+TWO = discs(96, 128, (40, 40, 15, 1.0), (60, 90, 15, 1.0))[0].numpy()
+"""Two discs in nothing, (1, 96, 128)."""
 
 THEIR_SIDE = """
 import sys
@@ -65,22 +67,13 @@ def raw() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def discs() -> np.ndarray:
-    """Two discs in nothing, (1, 96, 128)."""
-    rows, columns = np.mgrid[:96, :128]
-    near = [(rows - row) ** 2 + (columns - column) ** 2 < 15**2 for row, column in ((40, 40), (60, 90))]
-    return (near[0] | near[1])[None].astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def found(nuclei, raw, discs, tmp_path_factory) -> dict[str, np.ndarray]:
+def found(nuclei, raw, tmp_path_factory) -> dict[str, np.ndarray]:
     """Labels that the package finds."""
     folder = tmp_path_factory.mktemp("theirs")
-    pair = Model(bright_config(1, ("nuclei", "cells")), bright_segmenter(1, ("nuclei", "cells")))
-    for model, name in ((nuclei, "nuclei-0.1.0"), (pair, "pair")):
+    for model, name in ((nuclei, "nuclei-0.1.0"), (small_model(targets=("nuclei", "cells")), "pair")):
         (folder / name).mkdir()
         to_torchscript(model, folder / name / "instanseg.pt")
-    np.savez(folder / "given.npz", seen=normalise(torch.from_numpy(raw)).numpy(), raw=raw, discs=discs)
+    np.savez(folder / "given.npz", seen=normalise(torch.from_numpy(raw)).numpy(), raw=raw, discs=TWO)
     environment = {**os.environ, "INSTANSEG_BIOIMAGEIO_PATH": str(folder), "OMP_NUM_THREADS": "1"}
     script = ["-W", "ignore", "-c", THEIR_SIDE, str(folder), "nuclei-0.1.0"]
     done = subprocess.run([PYTHON, *script], env=environment, capture_output=True, text=True, timeout=280, check=False)
@@ -120,8 +113,8 @@ def test_images_smaller_than_the_package_can_segment_itself(nuclei, raw, found):
     assert_same_objects(found["small"][0], ours(nuclei, raw, 20, 31), iou=0.95)
 
 
-def test_nuclei_and_cells(discs, found):
+def test_nuclei_and_cells(found):
     assert found["both"].shape == (1, 2, 96, 128)
     for labels in (found["both"][0, 0], found["both"][0, 1], found["nuclei"][0, 0], found["cells"][0, 0]):
         assert labels.max() == 2
-        assert np.array_equal(labels > 0, discs[0] > 0)
+        assert np.array_equal(labels > 0, TWO[0] > 0)

@@ -160,13 +160,3 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path, packag
         with pytest.raises(ModuleNotFoundError, match=rf"needs {package}, which is not installed: pip .*\[onnx\]"):
             write(small_model(), tmp_path / "file.onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_openvino_takes_any_size_and_refuses_other_channels(nuclei, nuclei_onnx):
-    openvino = pytest.importorskip("openvino")
-    compiled = openvino.Core().compile_model(nuclei_onnx, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for size in SIZES:
-        raw = discs(*size, channels=3, seed=1)
-        assert_same_objects(compiled(raw[None])[0], labels_of(nuclei, raw), iou=0.9)
-    with pytest.raises(RuntimeError):
-        compiled(np.zeros((1, 2, 30, 30), np.float32))

@@ -2,9 +2,12 @@
 
 import hashlib
 import zipfile
+from itertools import product
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from hypothesis import given
@@ -70,6 +73,12 @@ def test_hashes(folder):
         assert hashlib.sha256((folder / entry["source"]).read_bytes()).hexdigest() == entry["sha256"]
 
 
+def test_samples_show_the_test_tensors(folder, pair_folder):
+    for place, which in product((folder, pair_folder), ("input", "output")):
+        picture = tifffile.imread(place / f"sample_{which}.tif")
+        assert np.array_equal(picture.squeeze(), np.load(place / f"test_{which}.npy").squeeze())
+
+
 def test_the_file_in_it_gives_the_test_output(folder, nuclei):
     module = open_torchscript(folder / "instanseg.pt")
     raw, labels = np.load(folder / "test_input.npy"), np.load(folder / "test_output.npy")
@@ -96,22 +105,7 @@ def test_the_normalisation_is_described(folder):
     assert not preprocess(np.ones((1, 1, 5, 5), np.float32)).any()
 
 
-def test_pictures(folder, pair_folder):
-    import imagecodecs
-    import tifffile
-
-    for place in (folder, pair_folder):
-        cover = (place / "cover.png").read_bytes()
-        assert len(cover) < 500_000
-        assert imagecodecs.png_decode(cover).shape == (512, 1024, 3)
-        for which in ("input", "output"):
-            picture = tifffile.imread(place / f"sample_{which}.tif")
-            assert np.array_equal(picture.squeeze(), np.load(place / f"test_{which}.npy").squeeze())
-
-
 def test_the_cover_outlines_the_objects(grey_model):
-    import imagecodecs
-
     labels = np.zeros((1, 1, 256, 256), np.float32)
     sample = make_sample(grey_model.config, lambda image: labels[:, :, : image.shape[2]])
     left, right = np.split(imagecodecs.png_decode(draw_cover(sample)), 2, axis=1)
