@@ -25,7 +25,7 @@ from cytoseed.export.onnx import to_onnx
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model, load_model
 from same import assert_same_objects
-from twenty import twenty_images
+from twenty import as_png, twenty_images
 
 WEB = Path(__file__).parents[2] / "examples" / "web"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -85,12 +85,6 @@ def drive(address: str, folder: Path, steps: Sequence[dict[str, Any]], elsewhere
     return json.loads(ran.stdout)
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG of an image (3,H,W): grey where all channels are alike."""
-    is_grey = (pixels == pixels[:1]).all()
-    return imagecodecs.png_encode(pixels[0] if is_grey else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-
-
 def labels_in(path: Path) -> np.ndarray:
     labels = imagecodecs.png_decode(path.read_bytes())
     assert labels.dtype == np.uint16
@@ -125,7 +119,7 @@ def used(address, images, tmp_path_factory) -> tuple[dict[str, Any], Path]:
     steps = []
     for number, pixels in enumerate(images):
         path = folder / f"{number}.png"
-        path.write_bytes(png(pixels))
+        path.write_bytes(as_png(pixels))
         steps.append({"image": path, "saves": ["labels", "geojson", "csv"] if number % 7 == 0 else ["labels"]})
     steps[1]["drops"] = True
     with ThreadingHTTPServer(("127.0.0.1", 0), Visits) as elsewhere:
@@ -196,7 +190,7 @@ def test_other_files_and_scales(address, images, nuclei, tmp_path):
 
 
 def test_mistakes_are_explained(address, images, tmp_path):
-    good = png(images[0])
+    good = as_png(images[0])
     (tmp_path / "good.png").write_bytes(good)
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.tif").write_bytes(b"")
@@ -223,7 +217,7 @@ def test_mistakes_are_explained(address, images, tmp_path):
 
 
 def test_a_plain_server_will_do(images, nuclei, tmp_path):
-    (tmp_path / "image.png").write_bytes(png(images[3]))
+    (tmp_path / "image.png").write_bytes(as_png(images[3]))
     with served(WEB / "site") as plain:
         said = drive(plain, tmp_path, [{"image": tmp_path / "image.png", "saves": ["labels"]}])
     assert said["steps"][0]["state"] == "done"
@@ -237,7 +231,7 @@ def test_a_model_of_normalised_images_scales_as_python(images, nuclei, tmp_path)
     chosen = images[::4]
     steps = []
     for number, pixels in enumerate(chosen):
-        (tmp_path / f"{number}.png").write_bytes(png(pixels))
+        (tmp_path / f"{number}.png").write_bytes(as_png(pixels))
         scale = {} if number else {"scale": "size", "value": 0.35}
         steps.append({"image": tmp_path / f"{number}.png", "saves": ["labels"], **scale})
     with served(tmp_path / "site") as plain:
@@ -251,7 +245,7 @@ def test_a_model_of_normalised_images_scales_as_python(images, nuclei, tmp_path)
 
 def test_a_missing_model_is_explained(images, tmp_path):
     shutil.copytree(WEB / "site", tmp_path / "site", ignore=shutil.ignore_patterns("*.onnx"))
-    (tmp_path / "image.png").write_bytes(png(images[0]))
+    (tmp_path / "image.png").write_bytes(as_png(images[0]))
     with served(tmp_path / "site") as plain:
         said = drive(plain, tmp_path, [{"image": tmp_path / "image.png"}])
     assert "cytoseed export nuclei --to onnx" in said["steps"][0]["error"]

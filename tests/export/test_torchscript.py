@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from packed import args, count, discs, small_model, wanted
+from packed import args, discs, small_model, wanted
 
 from cytoseed.core import prepare
 from cytoseed.export import torchscript
@@ -43,10 +43,6 @@ def test_sizes(grey, grey_model, colour, colour_model, size):
     assert torch.equal(labels, wanted(grey_model, image))
     image = image.expand(1, 3, -1, -1).contiguous()
     assert torch.equal(colour(image), wanted(colour_model, image))
-
-
-def test_a_tile_of_2000_px(grey):
-    assert count(grey(discs(100, 100, (50, 50, 8, 1.0)).repeat(1, 1, 20, 20))) == 400
 
 
 def test_no_objects(grey, pair):
