@@ -103,16 +103,6 @@ def test_objects_stay_one_piece_without_holes(labels):
         np.testing.assert_array_equal(whole_objects(torch.from_numpy(plane).long()[None], 99, 0)[0] > 0, plane > 0)
 
 
-@given(scenes)
-def test_pairs_stay_pairs(labels):
-    found = pair(labels)
-    again = pair_nuclei(torch.from_numpy(found), int(found.max(initial=0))).numpy()
-    kept = np.intersect1d(found[0][found[0] > 0], found[1])
-    for number in kept:
-        inside = np.bincount(again[0][found[0] == number])
-        assert inside.argmax() == number
-
-
 def scene():
     """A cell with a nucleus that sticks out of it, one with two, one without, and a nucleus by itself."""
     labels = np.zeros((2, 40, 60), np.int32)

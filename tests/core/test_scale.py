@@ -53,12 +53,6 @@ def test_a_single_row_or_column_is_resampled_along_itself():
         torch.testing.assert_close(rescale(line.mT, size, 1), expected.mT)
 
 
-@pytest.mark.parametrize("size", [(1500, 400), (777, 1313), (3000, 3001), (7, 9)])
-def test_rescale_of_a_large_image_is_what_pytorch_computes(size):
-    image = torch.rand(3, 1500, 1499, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
-    torch.testing.assert_close(rescale(image, *size), interpolated(image, *size), atol=1e-5, rtol=0)
-
-
 @given(boxes(90), st.tuples(*[st.integers(0, 5)] * 4))
 def test_a_part_gives_the_bits_of_the_whole(case, more):
     source, size, (top, left, height, width) = case
@@ -77,6 +71,7 @@ def test_tiles_of_a_large_image_give_the_bits_of_the_whole(size):
     source = (2000, 2000)
     image = torch.rand(3, *source, generator=torch.Generator().manual_seed(0))
     whole, step = rescale(image, *size), (source[0] / size[0], source[1] / size[1])
+    torch.testing.assert_close(whole, interpolated(image, *size), atol=1e-5, rtol=0)
     tile = max(4, size[0] // 3)
     for top in range(0, size[0], tile):
         for left in range(0, size[1], tile):

@@ -216,16 +216,8 @@ def test_mistakes_are_explained(address, images, tmp_path):
         assert bool(step["error"]) == bool(told)
 
 
-def test_a_plain_server_will_do(images, nuclei, tmp_path):
-    (tmp_path / "image.png").write_bytes(as_png(images[3]))
-    with served(WEB / "site") as plain:
-        said = drive(plain, tmp_path, [{"image": tmp_path / "image.png", "saves": ["labels"]}])
-    assert said["steps"][0]["state"] == "done"
-    assert_same_objects(labels_in(tmp_path / "image.labels.png"), segment(images[3], nuclei).labels, iou=0.9)
-
-
 def test_a_model_of_normalised_images_scales_as_python(images, nuclei, tmp_path):
-    """It is normalised at full resolution and then rescaled, which a model of raw images cannot be given."""
+    """It is normalised at full resolution and then rescaled, unlike raw images. The server is any plain one."""
     shutil.copytree(WEB / "site", tmp_path / "site")
     to_onnx(nuclei, tmp_path / "site" / "model" / "nuclei.onnx", normalised=True)
     chosen = images[::4]

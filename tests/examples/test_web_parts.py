@@ -19,13 +19,11 @@ import pytest
 import tifffile
 import torch
 
-from cytoseed.core.pieces import whole_objects
 from cytoseed.core.prepare import normalise
 from cytoseed.core.scale import rescale, rescale_labels
 from cytoseed.images import open_image
 from cytoseed.results.measure.table import measure_objects
 from results.qupath_rules import assert_qupath_rules, filled, geometries_of
-from same import assert_same_objects
 
 PARTS = Path(__file__).with_name("parts.mjs")
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -267,19 +265,6 @@ def piece_sizes(mask: np.ndarray) -> list[int]:
     from scipy.ndimage import label
 
     return sorted(np.bincount(label(mask)[0].ravel())[1:].tolist())
-
-
-def test_objects_after_scaling_equal_pythons():
-    rng = np.random.default_rng(3)
-    small = rng.integers(0, 5, (10, 12)).repeat(5, 0).repeat(5, 1)
-    shrunk = rescale_labels(torch.from_numpy(small)[None], 23, 31)
-    expected = whole_objects(shrunk, int(shrunk.max()), 0)[0].numpy()
-    asked = {"call": "objects", "values": shrunk[0].ravel().tolist(), **size((23, 31))}
-    (found,) = answers([asked])
-    labels = np.reshape(found["labels"], (23, 31))
-    kept = labels > 0  # holes are filled in Python alone
-    assert_same_objects(np.where(kept, expected, 0), labels)
-    assert "um" not in found["csv"]
 
 
 def test_metadata_of_a_model():

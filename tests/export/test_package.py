@@ -83,26 +83,15 @@ def test_existing_files_stay_unless_overwritten(grey_model, grey_file, tmp_path)
 
 
 @pytest.mark.usefixtures("quick", "unchecked")
-@pytest.mark.parametrize("kind", ["folder", "file", "link"])
-def test_a_folder_file_or_link_of_the_same_name_is_replaced(pair_model, tmp_path, kind):
-    place, elsewhere = tmp_path / "out" / "bright-0.1.0", tmp_path / "elsewhere"
-    place.parent.mkdir()
-    elsewhere.mkdir()
-    (elsewhere / "kept").write_text("")
-    if kind == "file":
-        place.write_text("")
-    elif kind == "link":
-        place.symlink_to(elsewhere)
-    else:
-        place.mkdir()
-        (place / "left over").write_text("")
-    exported = export_model(pair_model, "qupath", tmp_path / "out", overwrite=True)
-    assert exported.paths == (place, place.with_name("bright-0.1.0.zip"))
+def test_an_existing_package_is_replaced_as_a_whole(pair_model, tmp_path):
+    place = tmp_path / "bright-0.1.0"
+    place.mkdir()
+    (place / "left over").write_text("")
+    exported = export_model(pair_model, "qupath", tmp_path, overwrite=True)
+    assert exported.paths == (place, tmp_path / "bright-0.1.0.zip")
     assert (place / "instanseg.pt").exists()
     assert not (place / "left over").exists()
-    assert not place.is_symlink()
-    assert names(elsewhere) == ["kept"]
-    assert names(place.parent) == ["bright-0.1.0", "bright-0.1.0.zip"]
+    assert names(tmp_path) == ["bright-0.1.0", "bright-0.1.0.zip"]
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(grey_model, tmp_path, monkeypatch):

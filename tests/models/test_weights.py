@@ -93,21 +93,25 @@ def test_a_default_of_double_precision_changes_nothing():
             torch.set_default_dtype(torch.float32)
 
 
-def test_found_by_name_in_the_folders_of_the_variable(folder, monkeypatch):
+def test_models_are_found_by_name_in_the_folders_of_the_variable(folder, monkeypatch):
     monkeypatch.setenv("CYTOSEED_MODELS", str(folder.parent))
     assert load_model("tiny").config.name == "tiny"
     assert "tiny" in [config.name for config in list_models()]
-
-
-def test_an_unknown_name_lists_the_known(folder, monkeypatch):
-    monkeypatch.setenv("CYTOSEED_MODELS", str(folder.parent))
     with pytest.raises(ValueError, match=r"no model 'nucleus'.*tiny.*CYTOSEED_MODELS"):
         load_model("nucleus")
 
 
-def test_a_missing_path(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no model"):
-        load_model(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("nowhere", FileNotFoundError, "there is no model"),
+        ("model.safetensors", ValueError, "give the folder that holds it"),
+        *[(name, ValueError, "is a pickle, which can run any code") for name in ("a.pt", "a.pth", "a.ckpt")],
+    ],
+)
+def test_paths_that_are_refused(folder, name, error, message):
+    with pytest.raises(error, match=message):
+        load_model(folder / name)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
@@ -142,18 +146,6 @@ def test_tensors_that_do_not_fit_are_named(folder):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load_model(folder)
-
-
-@pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.ckpt"])
-def test_a_pickle_is_refused_with_its_reason(tmp_path, name):
-    (tmp_path / name).write_bytes(b"anything")
-    with pytest.raises(ValueError, match="pickle"):
-        load_model(tmp_path / name)
-
-
-def test_a_file_of_the_folder_names_the_folder(folder):
-    with pytest.raises(ValueError, match="give the folder that holds it"):
-        load_model(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
