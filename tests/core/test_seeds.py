@@ -20,8 +20,6 @@ def reference(seed_map: np.ndarray, radius: int, threshold: float) -> list[list[
         around = seed_map[n, top : row + radius + 1, left : column + radius + 1]
         before = around.ravel()[: (row - top) * around.shape[1]]
         before = np.concatenate([before, around[row - top, : column - left]])
-        earlier_in_rows = seed_map[n, top:row, left : column + radius + 1].ravel()
-        assert set(earlier_in_rows) <= set(before)
         if value >= threshold and value >= around.max() and not (before == value).any():
             seeds.append([n, row, column])
     return seeds

@@ -129,9 +129,8 @@ def tiffs(folder: Path) -> dict[str, Path]:
     return found
 
 
-@pytest.mark.parametrize("name", pictures())
-def test_png(name, tmp_path):
-    data = pictures()[name]
+@pytest.mark.parametrize("data", pictures().values(), ids=pictures())
+def test_png(data, tmp_path):
     (tmp_path / "image.png").write_bytes(data)
     expected = open_image(tmp_path / "image.png").read().astype(np.float32)
     (found,) = answers([{"call": "read", "file": encoded(data)}])
@@ -269,9 +268,7 @@ def piece_sizes(mask: np.ndarray) -> list[int]:
 
 def test_metadata_of_a_model():
     onnx = pytest.importorskip("onnx")
-    node = onnx.helper.make_node("Identity", ["image"], ["labels"])
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("image", "labels")]
-    model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", values[:1], values[1:]))
-    onnx.helper.set_model_props(model, {"pixel_size_um": "0.5", "name": "µ" * 200, "empty": ""})
-    (found,) = answers([{"call": "metadata", "file": encoded(model.SerializeToString())}])
-    assert found == {"pixel_size_um": "0.5", "name": "µ" * 200, "empty": ""}
+    text = '<ir_version: 10, opset_import: ["": 18]> graph (float[1] image) => (float[1] x) { x = Identity(image) }'
+    model, metadata = onnx.parser.parse_model(text), {"pixel_size_um": "0.5", "name": "µ" * 200, "empty": ""}
+    onnx.helper.set_model_props(model, metadata)
+    assert answers([{"call": "metadata", "file": encoded(model.SerializeToString())}]) == [metadata]

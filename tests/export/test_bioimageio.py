@@ -36,11 +36,6 @@ def folder(pair_model, pair_onnx, tmp_path_factory):
         return to_bioimageio(pair_model, tmp_path_factory.mktemp("bioimageio"))
 
 
-@pytest.fixture(scope="module")
-def rdf(folder):
-    return yaml.safe_load((folder / "rdf.yaml").read_text())
-
-
 @torch.inference_mode()
 def test_bioimageio_core_accepts_it(folder, pair_model):
     """Each kind of weights gives the test output, which is the model's own, and runs on images of other sizes."""
@@ -55,10 +50,10 @@ def test_bioimageio_core_accepts_it(folder, pair_model):
     assert_same_objects(np.load(folder / "test_output.npy"), own)
 
 
-def test_entries_of_weights(folder, rdf):
+def test_entries_of_weights(folder):
     import onnx
 
-    weights = rdf["weights"]
+    weights = yaml.safe_load((folder / "rdf.yaml").read_text())["weights"]
     parents = {kind: entry.get("parent") for kind, entry in weights.items()}
     assert parents == {"onnx": "pytorch_state_dict", "pytorch_state_dict": None, "torchscript": "pytorch_state_dict"}
     [used] = [entry.version for entry in onnx.load(folder / "model.onnx").opset_import if entry.domain == ""]

@@ -14,11 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from packed import args, discs, small_model, wanted
+from packed import args, discs, wanted
 
 from cytoseed.core import prepare
 from cytoseed.export import torchscript
-from cytoseed.export.torchscript import exported, open_torchscript, to_torchscript
+from cytoseed.export.torchscript import exported, open_torchscript
 
 OPERATORS = """
 RaiseException __and__ __contains__ __derive_index __is__ __isnot__ __not__ __or__ __range_length add add_ addmm
@@ -41,8 +41,9 @@ def test_sizes(grey, grey_model, colour, colour_model, size):
     assert labels.dtype == torch.float32
     assert labels.shape == (1, 1, *size)
     assert torch.equal(labels, wanted(grey_model, image))
-    image = image.expand(1, 3, -1, -1).contiguous()
-    assert torch.equal(colour(image), wanted(colour_model, image))
+    repeated = image.expand(1, 3, -1, -1).contiguous()
+    assert torch.equal(colour(repeated), wanted(colour_model, repeated))
+    assert torch.equal(colour(image), colour(repeated))
 
 
 def test_no_objects(grey, pair):
@@ -60,11 +61,6 @@ def test_a_batch(grey):
         assert torch.equal(grey(image[None])[0], own)
     seeds = torch.tensor([[9, 9]])
     assert [int(image.max()) for image in grey(images, args(precomputed_seeds=seeds))] == [1, 0, 1]
-
-
-def test_a_grey_image_is_repeated(colour):
-    one = discs(50, 60, (20, 20, 8, 1.0))
-    assert torch.equal(colour(one), colour(one.expand(1, 3, -1, -1)))
 
 
 @pytest.mark.parametrize(
@@ -87,16 +83,8 @@ def test_images_that_are_refused(colour, image, message):
         (colour.normalise if image.dim() == 3 else colour)(image)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.bfloat16])
-def test_other_floats(grey, dtype):
-    image = discs(50, 60, (20, 20, 8, 1.0))
-    found = grey(image.to(dtype))
-    assert found.dtype == torch.float32
-    assert torch.equal(found, grey(image))
-
-
-def test_inputs_stay_as_they_are(colour):
-    """Values out of range, memory in another order, a gradient wanted."""
+def test_unusual_inputs(colour):
+    """Values out of range, memory in another order, a gradient wanted, other floats; none is changed."""
     image = 9 * torch.randn(1, 3, 45, 37, generator=torch.Generator().manual_seed(0))
     kept = image.clone()
     plain = colour(image)
@@ -106,6 +94,10 @@ def test_inputs_stay_as_they_are(colour):
     assert torch.equal(colour(turned), plain)
     assert torch.equal(turned, kept)
     assert not colour(image.clone().requires_grad_()).requires_grad
+    for dtype in (torch.float16, torch.float64, torch.bfloat16):
+        found = colour(discs(50, 60, (20, 20, 8, 1.0)).to(dtype))
+        assert found.dtype == torch.float32
+        assert torch.equal(found, colour(discs(50, 60, (20, 20, 8, 1.0))))
 
 
 @settings(max_examples=40)
@@ -142,15 +134,6 @@ def test_scripted_equals_eager(pair, pair_model):
     assert torch.equal(module.normalise(image[0]), pair.normalise(image[0]))
     with pytest.raises(ValueError, match="min_size is -1"):
         module(image, min_size=-1)
-
-
-def test_cells_alone(tmp_path):
-    """One channel of labels, whatever it is called."""
-    model = small_model(targets=("cells",))
-    scripted = open_torchscript(to_torchscript(model, tmp_path / "instanseg.pt"))
-    image = discs(70, 90, (15, 15, 9, 1.0), (50, 40, 9, 0.7))
-    assert not scripted.cells_and_nuclei
-    assert torch.equal(scripted(image), wanted(model, image))
 
 
 def test_no_paths_of_this_machine(grey_file):
