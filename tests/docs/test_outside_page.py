@@ -49,14 +49,14 @@ def test_the_python_shown_runs(folder, capsys, samples):
     assert capsys.readouterr().out == "1 nuclei\n"
 
 
-def test_the_metadata_named_are_those_of_the_files():
+def test_the_metadata_are_those_of_the_files():
     [named] = re.findall(r"\*\*Metadata of ONNX files\*\*: (.*?) and the thresholds", TEXT, re.DOTALL)
     assert set(re.findall(r"`(\w+)`", named)) - {"raw", "normalised"} <= set(
         onnx_metadata(ModelConfig(name="nuclei"), "raw")
     )
 
 
-def test_the_example_is_as_short_as_it_is_said_to_be():
+def test_the_example_has_the_stated_number_of_lines():
     folder = Path(__file__).parents[2] / "examples" / "cpp"
     lines = sum((folder / name).read_text().count("\n") for name in ("CMakeLists.txt", "main.cpp"))
     assert f"{lines} lines of CMake and C++" in TEXT
