@@ -4,6 +4,7 @@ import os
 from itertools import groupby
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 
@@ -54,6 +55,12 @@ def bundled_images() -> list[tuple[str, np.ndarray]]:
         ("a strip", section[:, 300:321, :]),
         ("a corner", section[:, :40, :33]),
     ]
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    """A PNG of an image (3,H,W): grey where all channels are alike."""
+    is_grey = (pixels == pixels[:1]).all()
+    return imagecodecs.png_encode(pixels[0] if is_grey else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def _seen(sample: Sample) -> np.ndarray:

@@ -16,7 +16,6 @@ NETWORKS = ("paper", "lite", "slim")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 STAINS = ("haematoxylin", "eosin", "dab")
-_SPELLINGS = {"hematoxylin": "haematoxylin"}
 NOMINAL_DIAMETER_UM = 8.5
 """Median diameter of a nucleus, by which images of unknown pixel size are scaled."""
 
@@ -219,8 +218,9 @@ class SegmentOptions:
     """Skip tiles of a large image that show only empty glass or a dark background."""
 
     def __post_init__(self) -> None:
-        """Check all values; American spellings of stains become the British ones."""
-        object.__setattr__(self, "stain", _SPELLINGS.get(self.stain or "", self.stain))
+        """Check all values; the American spelling of a stain becomes the British one."""
+        if self.stain == "hematoxylin":
+            object.__setattr__(self, "stain", "haematoxylin")
         side, margin, region = self.tile_size_px, self.margin_px, self.region
         fits = side is None or (side >= 128 and side % 64 == 0)
         _require(fits, "tile_size_px", side, "a multiple of 64, 128 or more")
@@ -232,7 +232,7 @@ class SegmentOptions:
         _require(diameter is None or 0 < diameter < math.inf, "diameter_px", diameter, "above 0, in pixels")
         remedy = "left out where pixel_size_um is given: each alone sets the scale"
         _require(size is None or diameter is None, "diameter_px", diameter, remedy)
-        _require(self.stain is None or self.stain in STAINS, "stain", self.stain, f"one of {', '.join(STAINS)}")
+        _require(self.stain in (None, *STAINS), "stain", self.stain, f"one of {', '.join(STAINS)}")
         remedy = "left out where a stain is given: stains are computed from red, green and blue"
         _require(self.stain is None or not self.channels, "channels", self.channels, remedy)
         _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")

@@ -3,7 +3,6 @@ import torch
 
 from bright import bright_config, bright_segmenter
 from cytoseed.core.model import Segmenter, Thresholds
-from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.settings import ModelConfig
 from ideal import ideal_fields, ideal_segmenter
 
@@ -28,43 +27,7 @@ def test_an_image_of_one_value_gives_none_or_one_object(size, value):
     assert labels.max() == int(value == 1.0 and size[0] * size[1] >= bright_config().min_size_px)
 
 
-def test_two_targets_have_labels_of_their_own():
-    model = bright_segmenter(targets=("nuclei", "cells"))
-    image = torch.zeros(1, 1, 40, 50)
-    image[0, 0, 5:15, 5:15] = 1
-    image[0, 0, 20:35, 20:45] = 1
-    labels = model(image)
-    assert labels.shape == (1, 2, 40, 50)
-    assert labels.amax((0, 2, 3)).tolist() == [2, 2]
-
-
-def test_two_targets_learn_from_synthetic_cells():
-    config = ModelConfig("pair", targets=("nuclei", "cells"), channels=1)
-    torch.manual_seed(0)
-    model = Segmenter(config).train()
-    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
-    labels, distance = torch.zeros(1, 2, 64, 64, dtype=torch.int64), torch.zeros(1, 2, 64, 64)
-    for number, (row, column) in enumerate([(16, 16), (16, 48), (48, 16), (48, 48)], start=1):
-        apart = ((rows - row) ** 2 + (columns - column) ** 2).sqrt()
-        for target, radius in enumerate((6.0, 12.0)):
-            labels[0, target][apart < radius] = number
-            distance[0, target] += (1 - apart / radius).clamp(min=0)
-    image = 0.5 * distance[:, :1] + 0.5 * distance[:, 1:]
-    seeds = TrainingSeeds(50, 64, torch.Generator().manual_seed(0))
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    for step in range(120):
-        losses = batch_losses(model, model.fields(image), labels, distance, seeds, pretrain=step < 20)
-        optimizer.zero_grad()
-        (losses.seed + 1.5 * losses.instance).backward()
-        optimizer.step()
-    found = model(image)[0]  # batch normalisation as in training: one image says nothing of others
-    assert found.amax((1, 2)).tolist() == [4, 4]
-    for target in (0, 1):
-        overlap = ((found[target] > 0) & (labels[0, target] > 0)).sum()
-        assert overlap / ((found[target] > 0) | (labels[0, target] > 0)).sum() > 0.8
-
-
-def test_thresholds_decide():
+def test_each_threshold_acts():
     labels = torch.zeros(60, 60, dtype=torch.int64)
     labels[5:9, 5:9], labels[20:40, 20:40] = 1, 2
     model = ideal_segmenter()
@@ -84,15 +47,6 @@ def test_several_seeds_in_one_object_are_one_object():
         fields[0, 0, 2, row, column] = 0.9
     found = model.labels(fields, model.thresholds)[0, 0]
     assert torch.equal(found.long(), labels)
-
-
-def test_fields_do_not_depend_on_padding_to_the_stride():
-    model = Segmenter(ModelConfig("x", channels=1)).eval()
-    image = torch.rand(1, 1, 160, 176, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        whole, cut = model.fields(image), model.fields(image[:, :, :150, :170])
-    assert cut.shape[-2:] == (150, 170)
-    torch.testing.assert_close(whole[..., :40, :60], cut[..., :40, :60], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("network", ["paper", "lite", "slim"])

@@ -40,7 +40,7 @@ def pair(labels):
 
 
 def pairs_of(labels):
-    """The same by words: nucleus -> cell."""
+    """Cell of each nucleus, by the definition."""
     nuclei, cells = labels
     wish = {}
     for nucleus in range(1, nuclei.max() + 1):
@@ -73,7 +73,7 @@ def test_ids_are_those_of_the_pairs_and_have_no_gaps(labels):
 
 
 @given(scenes)
-def test_a_nucleus_lies_in_its_cell_and_whoever_is_alone_stays_as_it_was(labels):
+def test_a_nucleus_lies_in_its_cell_and_unpaired_objects_do_not_change(labels):
     found = pair(labels)
     chosen = pairs_of(labels)
     for nucleus, cell in chosen.items():
@@ -103,16 +103,6 @@ def test_objects_stay_one_piece_without_holes(labels):
         np.testing.assert_array_equal(whole_objects(torch.from_numpy(plane).long()[None], 99, 0)[0] > 0, plane > 0)
 
 
-@given(scenes)
-def test_pairs_stay_pairs(labels):
-    found = pair(labels)
-    again = pair_nuclei(torch.from_numpy(found), int(found.max(initial=0))).numpy()
-    kept = np.intersect1d(found[0][found[0] > 0], found[1])
-    for number in kept:
-        inside = np.bincount(again[0][found[0] == number])
-        assert inside.argmax() == number
-
-
 def scene():
     """A cell with a nucleus that sticks out of it, one with two, one without, and a nucleus by itself."""
     labels = np.zeros((2, 40, 60), np.int32)
@@ -138,21 +128,16 @@ def test_a_worked_example():
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_cell_takes_over_what_of_its_nucleus_is_no_cells():
-    labels = np.zeros((2, 20, 20), np.int32)
-    labels[1, 5:12, 5:12] = 1
-    labels[0, 8:15, 8:10] = 1  # 4 of 7 rows inside
-    found = pair(labels)
-    np.testing.assert_array_equal(found[0], labels[0])
-    np.testing.assert_array_equal(found[1] > 0, (labels[1] > 0) | (labels[0] > 0))
-
-
 @pytest.mark.parametrize(("inside", "is_pair"), [(3, False), (4, True), (5, True)])
 def test_half_of_a_nucleus_is_enough(inside, is_pair):
     labels = np.zeros((2, 20, 20), np.int32)
     labels[1, 5:12, 5:12] = 1
     labels[0, 6, 12 - inside : 20 - inside] = 1
-    assert (pair(labels)[0].max() == 1) == is_pair
+    found = pair(labels)
+    assert (found[0].max() == 1) == is_pair
+    np.testing.assert_array_equal(found[0] > 0, labels[0] > 0)
+    grown = labels.any(0) if is_pair else labels[1] > 0
+    np.testing.assert_array_equal(found[1] > 0, grown, "a cell takes over pixels of its nucleus that no cell has")
 
 
 def test_ties_go_to_the_lower_number():
@@ -175,7 +160,7 @@ def test_nothing_and_one_plane_only():
 
 
 class Module(torch.nn.Module):
-    """As the segmenter calls it: the highest number is a number of things found."""
+    """As the segmenter calls it: `count` is not a constant of the graph."""
 
     def forward(self, labels: torch.Tensor) -> torch.Tensor:
         return pair_nuclei(labels, labels.flatten().nonzero().shape[0])

@@ -73,17 +73,6 @@ def test_percentiles_of_counts_are_those_of_the_pixels(image, lowest):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("spread", [2, 40, 65536])
-def test_percentiles_of_counts_of_a_large_image(spread):
-    """Ranks inside long runs of equal values and between values that occur once."""
-    image = np.random.default_rng(1).integers(0, spread, (2, 400, 401)).astype(np.uint16)
-    image[0, :380] = 3  # most of one channel
-    counts = np.stack([np.bincount(channel.ravel(), minlength=65536) for channel in image])
-    together = percentiles_of_counts(torch.from_numpy(counts))
-    for one, other in zip(together, percentiles(torch.from_numpy(image.astype(np.int32))), strict=True):
-        assert torch.equal(one, other)
-
-
 def test_counts_may_be_more_than_32_bits_hold():
     counts = torch.zeros(1, 256, dtype=torch.int64)
     counts[0, 10], counts[0, 20], counts[0, 30] = 10**9, 10**12, 2 * 10**9
@@ -114,16 +103,7 @@ def test_normalise_clips_what_lies_far_outside():
     assert (result.min(), result.max()) == (-0.5, 1.5)
 
 
-@pytest.mark.parametrize("value", [0, 7, 255])
-def test_a_constant_channel_becomes_zero_and_leaves_the_others_alone(value):
-    image = torch.randint(256, (2, 30, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    image[1] = value
-    result = normalise(image)
-    assert (result[1] == 0).all()
-    assert torch.equal(result[:1], normalise(image[:1]))
-
-
-def test_where_nearly_all_pixels_are_equal_minimum_and_maximum_count():
+def test_minimum_and_maximum_where_nearly_all_pixels_are_equal():
     image = torch.full((1, 100, 100), 50, dtype=torch.int32)
     image[0, 3, 4:9] = 90
     image[0, 60, 60] = 10
@@ -147,10 +127,6 @@ def test_fit_channels():
     grey, colour = torch.rand(1, 4, 5), torch.rand(3, 4, 5)
     assert torch.equal(fit_channels(grey, 3), torch.cat([grey] * 3))
     assert fit_channels(colour, 3) is colour
-    assert fit_channels(grey, 1) is grey
-
-
-@pytest.mark.parametrize(("present", "wanted", "told"), [(2, 3, "3 or 1"), (3, 1, "1"), (4, 3, "3 or 1")])
-def test_another_number_of_channels_is_refused(present, wanted, told):
-    with pytest.raises(ValueError, match=f"{present} channels, the model takes {told}: "):
-        fit_channels(torch.zeros(present, 4, 5), wanted)
+    for present, wanted, told in ((2, 3, "3 or 1"), (3, 1, "1"), (4, 3, "3 or 1")):
+        with pytest.raises(ValueError, match=f"{present} channels, the model takes {told}: "):
+            fit_channels(torch.zeros(present, 4, 5), wanted)

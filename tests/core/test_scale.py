@@ -21,9 +21,13 @@ from cytoseed.core.scale import (
 labels_images = arrays(np.int32, array_shapes(min_dims=3, max_dims=3, max_side=9), elements=st.integers(-1, 5))
 
 
-def test_rescale_to_the_same_size_changes_nothing():
-    image = torch.rand(2, 7, 9)
-    assert torch.equal(rescale(image, 7, 9), image)
+@st.composite
+def boxes(draw, largest=60):
+    """Sizes of a small and a full image, and a box of the full one."""
+    small = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
+    full = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
+    top, left = draw(st.integers(0, full[0] - 1)), draw(st.integers(0, full[1] - 1))
+    return small, full, (top, left, draw(st.integers(1, full[0] - top)), draw(st.integers(1, full[1] - left)))
 
 
 def interpolated(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -49,33 +53,16 @@ def test_a_single_row_or_column_is_resampled_along_itself():
         torch.testing.assert_close(rescale(line.mT, size, 1), expected.mT)
 
 
-@pytest.mark.parametrize("size", [(1500, 400), (777, 1313), (3000, 3001), (7, 9)])
-def test_rescale_of_a_large_image_is_what_pytorch_computes(size):
-    image = torch.rand(3, 1500, 1499, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
-    torch.testing.assert_close(rescale(image, *size), interpolated(image, *size), atol=1e-5, rtol=0)
-
-
-@st.composite
-def resamplings(draw):
-    """A source, the size of its output, a box of that, and how much more of the source than needed is given."""
-    source = draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
-    size = draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
-    top, left = draw(st.integers(0, size[0] - 1)), draw(st.integers(0, size[1] - 1))
-    box = (top, left, draw(st.integers(1, size[0] - top)), draw(st.integers(1, size[1] - left)))
-    return source, size, box, draw(st.lists(st.integers(0, 5), min_size=4, max_size=4))
-
-
-@given(resamplings())
-def test_a_part_gives_the_bits_of_the_whole(case):
-    source, size, (top, left, height, width), (above, before, below, behind) = case
+@given(boxes(90), st.tuples(*[st.integers(0, 5)] * 4))
+def test_a_part_gives_the_bits_of_the_whole(case, more):
+    source, size, (top, left, height, width) = case
     image = torch.rand(2, *source, generator=torch.Generator().manual_seed(0)) * 2 - 0.5
-    whole = rescale(image, *size)
     step = (source[0] / size[0], source[1] / size[1])
     y, x, h, w = part_needed((top, left, height, width), source, step)
-    first, last = (max(0, y - above), max(0, x - before)), (y + h + below, x + w + behind)
+    first, last = (max(0, y - more[0]), max(0, x - more[1])), (y + h + more[2], x + w + more[3])
     part = image[:, first[0] : last[0], first[1] : last[1]]
     found = rescale_part(part, first, source, step, (top, left, height, width))
-    assert torch.equal(found, whole[:, top : top + height, left : left + width])
+    assert torch.equal(found, rescale(image, *size)[:, top : top + height, left : left + width])
 
 
 @pytest.mark.parametrize("size", [(1000, 1000), (1199, 801), (2000, 2000), (2901, 2650), (11, 10)])
@@ -84,6 +71,7 @@ def test_tiles_of_a_large_image_give_the_bits_of_the_whole(size):
     source = (2000, 2000)
     image = torch.rand(3, *source, generator=torch.Generator().manual_seed(0))
     whole, step = rescale(image, *size), (source[0] / size[0], source[1] / size[1])
+    torch.testing.assert_close(whole, interpolated(image, *size), atol=1e-5, rtol=0)
     tile = max(4, size[0] // 3)
     for top in range(0, size[0], tile):
         for left in range(0, size[1], tile):
@@ -117,7 +105,7 @@ def test_a_box_is_weighted_as_the_definition_says():
     torch.testing.assert_close(first, (source[..., :4] * weights[1:] / weights[1:].sum()).sum(-1, keepdim=True))
 
 
-def test_a_part_that_holds_too_little_is_refused():
+def test_a_part_that_is_too_small_is_refused():
     image, step, box = torch.rand(1, 40, 40), (2.0, 2.0), (5, 5, 4, 4)
     y, x, h, w = part_needed(box, (40, 40), step)
     assert (y, x, h, w) == (9, 9, 10, 10)
@@ -143,7 +131,7 @@ def test_a_part_that_holds_too_little_is_refused():
         ((0, 0, 5, 5), (2.0, float("nan")), "step is nan; it must be above 0"),
     ],
 )
-def test_what_no_source_can_give_is_refused(box, step, told):
+def test_impossible_boxes_and_steps_are_refused(box, step, told):
     with pytest.raises(ValueError, match=told):
         part_needed(box, (40, 40), step)
 
@@ -176,24 +164,6 @@ def test_each_new_pixel_has_the_label_at_its_centre(labels, new_height, new_widt
     for row, column in np.ndindex(new_height, new_width):
         old_row, old_column = (2 * row + 1) * height // (2 * new_height), (2 * column + 1) * width // (2 * new_width)
         np.testing.assert_array_equal(result[:, row, column], labels[:, old_row, old_column])
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_labels_of_one_pixel_fill_everything(dtype):
-    one = torch.full((1, 1, 1), 2**31 - 1, dtype=dtype)
-    result = rescale_labels(one, 3, 4)
-    assert result.dtype == dtype
-    assert torch.equal(result, one.expand(1, 3, 4))
-    assert torch.equal(rescale_labels(result, 1, 1), one)
-
-
-@st.composite
-def boxes(draw, largest=60):
-    """Sizes of a small and a full image, and a box of the full one."""
-    small = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
-    full = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
-    top, left = draw(st.integers(0, full[0] - 1)), draw(st.integers(0, full[1] - 1))
-    return small, full, (top, left, draw(st.integers(1, full[0] - top)), draw(st.integers(1, full[1] - left)))
 
 
 @given(boxes(), st.integers(0, 3))
@@ -249,7 +219,7 @@ def test_sizes_of_a_slide_stay_exact():
     assert found[0, -1, -1] == h * w - 1
 
 
-def test_labels_that_hold_too_little_are_refused():
+def test_labels_that_are_too_small_are_refused():
     labels = torch.zeros(1, 20, 20, dtype=torch.int32)
     with pytest.raises(ValueError, match=r"needs 5 x 5 px from \(5, 5\)"):
         rescale_labels_part(labels[:, 6:, 5:], (6, 5), (20, 20), (40, 40), (10, 10, 10, 10))

@@ -30,31 +30,32 @@ def test_the_median_is_the_mean_of_the_middle_two(values):
     assert own.item() == pytest.approx(statistics.median(values), rel=1e-5, abs=1e-5)
 
 
-def test_the_median_of_what_lies_outside_is_outside():
+def test_the_median_of_infinities_is_infinite():
     assert median(torch.full((8, 2), -float("inf"))).tolist() == [-float("inf")] * 2
 
 
+def views_of(labels: torch.Tensor, model: Segmenter) -> torch.Tensor:
+    """Ideal fields of each view's own image, turned back."""
+    fields = [ideal_fields(turn(labels, view).contiguous(), model) for view in range(VIEWS)]
+    return torch.stack([turn_back(own, view) for view, own in enumerate(fields)])
+
+
 def test_views_that_agree_give_what_one_view_gives():
-    """Fields made for each view's own image, turned back: the same objects as from one view."""
     labels = torch.zeros(40, 48, dtype=torch.int64)
     labels[3:12, 4:20], labels[12:30, 6:11], labels[25:38, 30:47] = 1, 2, 3
     model = ideal_segmenter()
-    views = torch.stack(
-        [turn_back(ideal_fields(turn(labels, view).contiguous(), model), view) for view in range(VIEWS)]
-    )
+    views = views_of(labels, model)
     assert torch.equal(model.labels_of_views(views, model.thresholds)[0, 0].long(), labels)
-    for view in range(1, VIEWS):  # a view's coordinates read in another's way give something else
+    for view in range(1, VIEWS):  # a view read as another gives something else
         wrong = model.labels_of_views(views[view : view + 1], model.thresholds)[0, 0].long()
         assert not torch.equal(wrong, labels)
 
 
-def test_a_view_of_the_median_outweighs_a_single_fault():
+def test_the_median_outweighs_one_wrong_view():
     labels = torch.zeros(32, 32, dtype=torch.int64)
     labels[8:20, 8:20] = 1
     model = ideal_segmenter()
-    views = torch.stack(
-        [turn_back(ideal_fields(turn(labels, view).contiguous(), model), view) for view in range(VIEWS)]
-    )
+    views = views_of(labels, model)
     views[3, :, :, :2, 10:12, 10:18] = 50.0  # one view puts a part of the object elsewhere
     assert torch.equal(model.labels_of_views(views, model.thresholds)[0, 0].long(), labels)
 
@@ -81,7 +82,7 @@ def test_fields_of_views_turn_with_the_image():
     ],
 )
 def test_a_part_has_the_views_of_the_whole_image(name, size, start, end):
-    """Odd sizes, and a part cut at a multiple of the stride: each view has the phase it has in the whole image."""
+    """A part cut at a multiple of the stride: each view has the phase, and the padding, that it has in the whole."""
     torch.manual_seed(0)
     model = Segmenter(ModelConfig("x", channels=1, network=name)).eval()
     assert start[0] % STRIDE[name] == start[1] % STRIDE[name] == 0
@@ -97,14 +98,3 @@ def test_a_part_has_the_views_of_the_whole_image(name, size, start, end):
     assert min(expected.shape[-2:]) > 8
     assert expected.std() > 1e-3
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-
-
-def test_padding_of_turned_views_is_at_the_lower_and_right_edge():
-    """Each view of an odd image is that of the same image with its last row and column repeated."""
-    torch.manual_seed(0)
-    model = Segmenter(ModelConfig("x", channels=1)).eval()
-    image = torch.rand(1, 1, 21, 30)
-    repeated = torch.cat([image, image[:, :, -1:].expand(-1, -1, 11, -1)], 2)
-    repeated = torch.cat([repeated, repeated[..., -1:].expand(-1, -1, -1, 2)], 3)
-    with torch.inference_mode():
-        torch.testing.assert_close(model.views(image), model.views(repeated)[..., :21, :30], atol=1e-5, rtol=0)

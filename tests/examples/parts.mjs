@@ -24,9 +24,9 @@ const CALLS = {
   seen: ({ picture, stated }) => seenSize(picture, stated, 0.5),
   rescale: ({ values, from, to }) => Array.from(rescale(Float32Array.from(values), from, to)),
   labels: ({ values, from, to }) => Array.from(rescaleLabels(Int32Array.from(values), from, to)),
-  objects({ values, width, height, isWhole, pixelSizeUm }) {
+  objects({ values, width, height, pixelSizeUm }) {
     const labels = Int32Array.from(values);
-    const count = isWhole ? Math.max(0, ...values) : wholeObjects(labels, width, height);
+    const count = wholeObjects(labels, width, height);
     const rows = measure(labels, width, count);
     const rings = outlines(labels, width, height, count);
     return { labels: Array.from(labels), geojson: toGeoJson(rows, rings), csv: toCsv(rows, pixelSizeUm) };

@@ -16,10 +16,14 @@ from cytoseed import segment
 from cytoseed.export.torchscript import to_torchscript
 from cytoseed.models.weights import Model, load_model
 from same import assert_same_objects
-from twenty import twenty_images
+from twenty import as_png, twenty_images
 
 SOURCE = Path(__file__).parents[2] / "examples" / "cpp"
 DONE, FAILED, MISUSED = 0, 1, 2
+
+
+def run(program, *words) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +33,12 @@ def program(request) -> Path:
     if cmake is None:
         pytest.skip("CMake is not installed")
     folder = request.config.cache.mkdir("cytoseed_cpp")
-    configured = subprocess.run(
-        [cmake, "-S", SOURCE, "-B", folder, f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = configured.stdout + configured.stderr
+    configured = run(cmake, "-S", SOURCE, "-B", folder, f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}")
     for sign, lacking in (("Could NOT find PNG", "libpng's headers are"), ("No CMAKE_CXX_COMPILER", "a compiler is")):
-        if configured.returncode != 0 and sign in said:
+        if configured.returncode != 0 and sign in configured.stdout + configured.stderr:
             pytest.skip(f"{lacking} not installed")
-    assert configured.returncode == 0, said
-    built = subprocess.run([cmake, "--build", folder], capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
+    for ran in (configured, run(cmake, "--build", folder)):
+        assert ran.returncode == 0, ran.stdout + ran.stderr
     return folder / "cytoseed_cpp"
 
 
@@ -59,16 +56,6 @@ def module(nuclei, tmp_path_factory) -> Path:
 def coloured(tmp_path_factory) -> tuple[Model, Path]:
     model = Model(bright_config(3), bright_segmenter(3))
     return model, to_torchscript(model, tmp_path_factory.mktemp("module") / "bright.pt")
-
-
-def as_png(pixels: np.ndarray) -> bytes:
-    """A PNG of an image (3,H,W): grey where all channels are alike."""
-    is_grey = (pixels == pixels[:1]).all()
-    return imagecodecs.png_encode(pixels[0] if is_grey else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-
-
-def run(program, *words) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
 
 
 def labels_of(program, module, written: bytes, folder: Path, *further) -> np.ndarray:
@@ -108,10 +95,9 @@ def test_every_kind_of_png_is_read_without_its_alpha(program, coloured, tmp_path
     model, module = coloured
     blocks = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8).repeat(6, 0).repeat(6, 1)
     ramp = np.arange(blocks[..., 0].size, dtype=np.uint32).reshape(blocks.shape[:2])
-    if kind == "I;16":
-        written = imagecodecs.png_encode((blocks[..., 0] * np.uint16(255) + ramp % 251).astype(np.uint16))
-    elif kind == "RGB;16":
-        written = imagecodecs.png_encode((blocks * np.uint16(255) + (ramp % 251)[..., None]).astype(np.uint16))
+    if kind.endswith("16"):
+        deep = (blocks * np.uint16(255) + (ramp % 251)[..., None]).astype(np.uint16)
+        written = imagecodecs.png_encode(deep if kind == "RGB;16" else np.ascontiguousarray(deep[..., 0]))
     else:
         image = PIL.Image.fromarray(blocks).convert(kind, dither=PIL.Image.Dither.NONE)
         if kind.endswith("A"):
@@ -126,10 +112,9 @@ def test_every_kind_of_png_is_read_without_its_alpha(program, coloured, tmp_path
 
 
 def test_nuclei_and_cells_share_their_ids(program, tmp_path):
-    segmenter = bright_segmenter(1, ("nuclei", "cells"))
+    both = Model(bright_config(1, ("nuclei", "cells")), bright_segmenter(1, ("nuclei", "cells")))
     with torch.no_grad():
-        segmenter.classifiers[1].layers[0].bias.fill_(-0.2)  # cells are what is above 0.2
-    both = Model(bright_config(1, ("nuclei", "cells")), segmenter)
+        both.segmenter.classifiers[1].layers[0].bias.fill_(-0.2)  # cells are what is above 0.2
     image = np.zeros((60, 90), np.uint8)
     for left, value in ((10, 200), (40, 255), (70, 220)):
         image[10:40, left - 5 : left + 15] = 90
@@ -142,7 +127,7 @@ def test_nuclei_and_cells_share_their_ids(program, tmp_path):
     assert_same_objects(np.stack([nuclei, cells]), segment(image, both).labels)
 
 
-def test_mistakes_are_told(program, coloured, tmp_path):
+def test_mistakes_are_explained(program, coloured, tmp_path):
     _, module = coloured
     image, labels = tmp_path / "image.png", tmp_path / "labels.png"
     image.write_bytes(imagecodecs.png_encode(np.zeros((30, 40, 3), np.uint8)))

@@ -16,19 +16,16 @@ from cytoseed.models.weights import Model, load_model
 
 @pytest.fixture(scope="session")
 def nuclei() -> Model:
-    """The bundled model."""
     return load_model("nuclei")
 
 
 @pytest.fixture(scope="session")
 def grey_model() -> Model:
-    """Nuclei in one channel."""
     return small_model()
 
 
 @pytest.fixture(scope="session")
 def colour_model() -> Model:
-    """Nuclei in three channels."""
     return small_model(3)
 
 
@@ -97,5 +94,4 @@ def pair(pair_folder):
 
 @pytest.fixture(scope="session")
 def pair_folder(pair_model, tmp_path_factory) -> Path:
-    """Package for QuPath."""
     return to_qupath(pair_model, tmp_path_factory.mktemp("pair"))

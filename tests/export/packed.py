@@ -1,11 +1,11 @@
-"""Small models whose objects are known, for packing."""
+"""Small models whose objects are known, for export."""
 
 import dataclasses
 
 import torch
 
 from bright import bright_config, bright_segmenter
-from cytoseed.core.model import PostprocessOptions, Segmenter
+from cytoseed.core.model import Segmenter, Thresholds
 from cytoseed.models.weights import Model
 
 
@@ -26,10 +26,15 @@ def discs(height: int, width: int, *places: tuple[float, ...]) -> torch.Tensor:
     return image[None, None]
 
 
-def wanted(model, image: torch.Tensor, options: PostprocessOptions | None = None, **changed: float) -> torch.Tensor:
+def wanted(model: Model, image: torch.Tensor, **changed: object) -> torch.Tensor:
+    """Labels by the segmenter itself, with other thresholds and options where given."""
     segmenter = model.segmenter
+    thresholds = {name: value for name, value in changed.items() if name in Thresholds._fields}
+    options = {name: value for name, value in changed.items() if name not in thresholds}
     with torch.inference_mode():
-        return segmenter.labels(segmenter.fields(image), segmenter.thresholds._replace(**changed), options)
+        fields = segmenter.fields(image)
+        chosen = segmenter.default_options._replace(**options)
+        return segmenter.labels(fields, segmenter.thresholds._replace(**thresholds), chosen)
 
 
 def args(**options: object) -> dict[str, torch.Tensor]:

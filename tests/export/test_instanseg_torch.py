@@ -1,4 +1,4 @@
-"""The published package, instanseg-torch, loads our file in its own way and finds the objects that our Python finds.
+"""The published package, instanseg-torch, loads our file and finds the objects that our Python finds.
 
 It lives in an environment of its own (`benchmarks/peers/environments.sh`), in the folder that the environment variable
 CYTOSEED_PEERS names, or else in `runs/peers`.
@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from packed import discs, small_model, wanted
 from skimage import data
 
-from bright import bright_config, bright_segmenter
-from cytoseed.core.model import Thresholds
 from cytoseed.core.prepare import normalise
 from cytoseed.export.torchscript import to_torchscript
 from cytoseed.learn.metrics import score
-from cytoseed.models.weights import Model, load_model
+from cytoseed.models.weights import Model
 from same import assert_same_objects
 
 PEERS = Path(os.environ.get("CYTOSEED_PEERS") or Path(__file__).parents[2] / "runs" / "peers")
@@ -27,6 +26,9 @@ pytestmark = pytest.mark.skipif(
     not PYTHON.exists(),
     reason=f"no instanseg-torch at {PYTHON}: run benchmarks/peers/environments.sh, or set CYTOSEED_PEERS to its folder",
 )
+
+TWO = discs(96, 128, (40, 40, 15, 1.0), (60, 90, 15, 1.0))[0].numpy()
+"""Two discs in nothing, (1, 96, 128)."""
 
 THEIR_SIDE = """
 import sys
@@ -58,34 +60,20 @@ np.savez(
 
 
 @pytest.fixture(scope="module")
-def nuclei() -> Model:
-    return load_model("nuclei")
-
-
-@pytest.fixture(scope="module")
 def raw() -> np.ndarray:
-    """Of a real image, (3, 256, 288), 0 to 255."""
+    """A real image, (3, 256, 288), 0 to 255."""
     section = data.immunohistochemistry()[:256, :288].astype(np.float32).mean(2)
     return np.repeat((255 - section)[None], 3, axis=0)
 
 
 @pytest.fixture(scope="module")
-def discs() -> np.ndarray:
-    """Two discs in nothing, (1, 96, 128)."""
-    rows, columns = np.mgrid[:96, :128]
-    near = [(rows - row) ** 2 + (columns - column) ** 2 < 15**2 for row, column in ((40, 40), (60, 90))]
-    return (near[0] | near[1])[None].astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def found(nuclei, raw, discs, tmp_path_factory) -> dict[str, np.ndarray]:
+def found(nuclei, raw, tmp_path_factory) -> dict[str, np.ndarray]:
     """Labels that the package finds."""
     folder = tmp_path_factory.mktemp("theirs")
-    pair = Model(bright_config(1, ("nuclei", "cells")), bright_segmenter(1, ("nuclei", "cells")))
-    for model, name in ((nuclei, "nuclei-0.1.0"), (pair, "pair")):
+    for model, name in ((nuclei, "nuclei-0.1.0"), (small_model(targets=("nuclei", "cells")), "pair")):
         (folder / name).mkdir()
         to_torchscript(model, folder / name / "instanseg.pt")
-    np.savez(folder / "given.npz", seen=seen_by_us(raw).numpy(), raw=raw, discs=discs)
+    np.savez(folder / "given.npz", seen=normalise(torch.from_numpy(raw)).numpy(), raw=raw, discs=TWO)
     environment = {**os.environ, "INSTANSEG_BIOIMAGEIO_PATH": str(folder), "OMP_NUM_THREADS": "1"}
     script = ["-W", "ignore", "-c", THEIR_SIDE, str(folder), "nuclei-0.1.0"]
     done = subprocess.run([PYTHON, *script], env=environment, capture_output=True, text=True, timeout=280, check=False)
@@ -94,47 +82,39 @@ def found(nuclei, raw, discs, tmp_path_factory) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def seen_by_us(raw: np.ndarray) -> torch.Tensor:
-    return normalise(torch.from_numpy(raw))
-
-
-def ours(model: Model, image: torch.Tensor, **changed: float) -> np.ndarray:
-    """Labels (T, H, W) that our Python finds in a normalised image (C, H, W)."""
-    segmenter = model.segmenter
-    thresholds: Thresholds = segmenter.thresholds._replace(**changed)
-    with torch.inference_mode():
-        return segmenter.labels(segmenter.fields(image[None]), thresholds)[0].numpy()
+def ours(model: Model, raw: np.ndarray, **changed: float) -> np.ndarray:
+    """Labels (T, H, W) that our Python finds."""
+    return wanted(model, normalise(torch.from_numpy(raw))[None], **changed)[0].numpy()
 
 
 def test_the_same_objects(nuclei, raw, found):
-    wanted = ours(nuclei, seen_by_us(raw))
-    assert wanted.max() > 30
+    own = ours(nuclei, raw)
+    assert own.max() > 30
     assert found["seen"].dtype == np.float32
-    assert_same_objects(found["seen"][0], wanted, iou=0.95)
+    assert_same_objects(found["seen"][0], own, iou=0.95)
 
 
-def test_options_given_as_the_package_gives_them(nuclei, raw, found):
+def test_the_same_objects_with_options(nuclei, raw, found):
     logit = float(np.log(0.7 / 0.3))
-    wanted = ours(nuclei, seen_by_us(raw), min_size_px=150, mask_threshold=logit, seed_threshold=0.6)
-    assert 5 < wanted.max() < found["seen"].max()
-    assert_same_objects(found["strict"][0], wanted, iou=0.95)
+    own = ours(nuclei, raw, min_size_px=150, mask_threshold=logit, seed_threshold=0.6)
+    assert 5 < own.max() < found["seen"].max()
+    assert_same_objects(found["strict"][0], own, iou=0.95)
 
 
 @pytest.mark.parametrize(("way", "least"), [("raw", 0.95), ("medium", 0.9)])
 def test_raw_pixels_that_the_package_normalises_and_tiles(nuclei, raw, found, way, least):
-    """It interpolates percentiles, clips nothing, and of tiles keeps some objects in two halves."""
-    agreement = score(found[way].reshape(raw.shape[1:]).astype(np.int32), ours(nuclei, seen_by_us(raw))[0])
+    """It interpolates percentiles, does not clip, and cuts some objects in two at the edges of tiles."""
+    agreement = score(found[way].reshape(raw.shape[1:]).astype(np.int32), ours(nuclei, raw)[0])
     assert agreement.f1_at(0.5) > least
 
 
-def test_images_smaller_than_the_package_can_segment_itself(nuclei, raw, found):
-    wanted = ours(nuclei, seen_by_us(raw)[:, :20, :31])
-    assert found["small"].shape == (1, 1, 20, 31)
-    assert_same_objects(found["small"][0], wanted, iou=0.95)
+def test_an_image_smaller_than_the_package_can_segment_itself(nuclei, raw, found):
+    own = wanted(nuclei, normalise(torch.from_numpy(raw))[None, :, :20, :31])[0]
+    assert_same_objects(found["small"][0], own, iou=0.95)
 
 
-def test_nuclei_and_cells(discs, found):
+def test_nuclei_and_cells(found):
     assert found["both"].shape == (1, 2, 96, 128)
     for labels in (found["both"][0, 0], found["both"][0, 1], found["nuclei"][0, 0], found["cells"][0, 0]):
         assert labels.max() == 2
-        assert np.array_equal(labels > 0, discs[0] > 0)
+        assert np.array_equal(labels > 0, TWO[0] > 0)

@@ -2,9 +2,12 @@
 
 import hashlib
 import zipfile
+from itertools import product
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from hypothesis import given
@@ -22,15 +25,8 @@ from cytoseed.export.torchscript import open_torchscript
 from cytoseed.settings import DatasetNote, ModelConfig
 from same import assert_same_objects
 
-FILES = {
-    "cover.png",
-    "instanseg.pt",
-    "rdf.yaml",
-    "sample_input.tif",
-    "sample_output.tif",
-    "test_input.npy",
-    "test_output.npy",
-}
+TENSORS = {"sample_input.tif", "sample_output.tif", "test_input.npy", "test_output.npy"}
+FILES = {"cover.png", "instanseg.pt", "rdf.yaml", *TENSORS}
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +51,7 @@ def test_qupath_reads_two_targets_and_one_channel(pair_folder):
     assert open_torchscript(pair_folder / "instanseg.pt").cells_and_nuclei
 
 
-@pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # its own files
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # its own
 @pytest.mark.parametrize("which", ["folder", "pair_folder"])
 def test_bioimageio_accepts_it(which, request):
     spec = pytest.importorskip("bioimageio.spec")
@@ -67,9 +61,7 @@ def test_bioimageio_accepts_it(which, request):
 
 def test_the_zip_holds_the_folder(folder):
     with zipfile.ZipFile(folder.with_name("nuclei-0.1.0.zip")) as archive:
-        assert sorted(archive.namelist()) == sorted(
-            path.name for path in folder.iterdir()
-        )  # at the top, as QuPath unpacks
+        assert set(archive.namelist()) == {path.name for path in folder.iterdir()}  # at the top, as QuPath unpacks
         for name in archive.namelist():
             assert archive.read(name) == (folder / name).read_bytes()
 
@@ -79,6 +71,12 @@ def test_hashes(folder):
     entries = [tensor[key] for tensor in rdf["inputs"] + rdf["outputs"] for key in ("test_tensor", "sample_tensor")]
     for entry in [*entries, *rdf["weights"].values()]:
         assert hashlib.sha256((folder / entry["source"]).read_bytes()).hexdigest() == entry["sha256"]
+
+
+def test_samples_show_the_test_tensors(folder, pair_folder):
+    for place, which in product((folder, pair_folder), ("input", "output")):
+        picture = tifffile.imread(place / f"sample_{which}.tif")
+        assert np.array_equal(picture.squeeze(), np.load(place / f"test_{which}.npy").squeeze())
 
 
 def test_the_file_in_it_gives_the_test_output(folder, nuclei):
@@ -95,7 +93,7 @@ def test_the_file_in_it_gives_the_test_output(folder, nuclei):
     assert_same_objects(labels, own, iou=0.95)
 
 
-def test_what_is_said_of_normalisation(folder):
+def test_the_normalisation_is_described(folder):
     rdf = yaml.safe_load((folder / "rdf.yaml").read_text())
     steps = {step["id"]: step["kwargs"] for step in rdf["inputs"][0]["preprocessing"]}
     assert (steps["scale_range"]["min_percentile"], steps["scale_range"]["max_percentile"]) == (0.1, 99.9)
@@ -107,22 +105,7 @@ def test_what_is_said_of_normalisation(folder):
     assert not preprocess(np.ones((1, 1, 5, 5), np.float32)).any()
 
 
-def test_pictures(folder, pair_folder):
-    import imagecodecs
-    import tifffile
-
-    for place in (folder, pair_folder):
-        cover = (place / "cover.png").read_bytes()
-        assert len(cover) < 500_000
-        assert imagecodecs.png_decode(cover).shape == (512, 1024, 3)
-        for which in ("input", "output"):
-            picture = tifffile.imread(place / f"sample_{which}.tif")
-            assert np.array_equal(picture.squeeze(), np.load(place / f"test_{which}.npy").squeeze())
-
-
-def test_the_cover_shows_what_was_found(grey_model):
-    import imagecodecs
-
+def test_the_cover_outlines_the_objects(grey_model):
     labels = np.zeros((1, 1, 256, 256), np.float32)
     sample = make_sample(grey_model.config, lambda image: labels[:, :, : image.shape[2]])
     left, right = np.split(imagecodecs.png_decode(draw_cover(sample)), 2, axis=1)
@@ -147,7 +130,7 @@ def test_the_same_model_gives_the_same_bytes_and_leaves_other_files(grey_model, 
 
 
 def test_the_description_is_written_last(tmp_path, monkeypatch):
-    """QuPath looks for it: a folder whose writing broke off has none, or the old one."""
+    """QuPath looks for it: an interrupted export leaves none, or the old one."""
     real, names = paths.os.replace, []
 
     def replace(source: object, place: object) -> None:
@@ -165,22 +148,21 @@ def test_the_description_is_written_last(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": "mine"}, "'mine'.*its name must have 5 to 128 letters"),
-        ({"name": "über-alles"}, "letters without accents"),
-        ({"name": "../escape"}, "its name must have"),
-        ({"version": "final"}, "its version is 'final', not one such as 0.1.0"),
-        ({"licence": "free for all my friends"}, "its licence is .*not an SPDX identifier such as"),
+        ({"name": "mine"}, "its name is 'mine'; it must be 5 to 128 letters"),
+        ({"name": "über-alles"}, "without accents"),
+        ({"name": "../escape"}, "its name is"),
+        ({"version": "final"}, "its version is 'final'; it must be a version such as 0.1.0"),
+        ({"licence": "free for all my friends"}, "its licence is 'free .*must be an SPDX identifier such as"),
     ],
 )
-def test_names_that_cannot_be_written(tmp_path, changed, message):
-    model = small_model(**changed)
+def test_names_that_are_refused(tmp_path, changed, message):
     with pytest.raises(ValueError, match=f"{message}.*config.json"):
-        to_qupath(model, tmp_path)
+        to_qupath(small_model(**changed), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("version", ["1", "0.1", "0.1.0", "1.0.0rc1", "2.0.0-beta.1", "1.2.3.post4", "1.0+local"])
-def test_versions_that_can_be_written(version):
+def test_versions_that_are_allowed(version):
     assert package_name(ModelConfig("nuclei", version=version)) == f"nuclei-{version}"
 
 
@@ -191,7 +173,7 @@ def test_a_model_of_two_channels_that_finds_nothing(tmp_path):
     assert not np.load(folder / "test_output.npy").any()
 
 
-def test_the_page_says_what_the_configuration_says():
+def test_the_readme_is_made_from_the_configuration():
     config = ModelConfig(
         "tissue",
         version="2.0",
@@ -213,7 +195,7 @@ def test_the_page_says_what_the_configuration_says():
         "**Not for commercial use**",
         "- slides: 12 images, CC-BY-NC-4.0 (https://example.org)",
         "- more: CC0-1.0\n",
-        "`tissue-2.0`, into the\n   folder `local`",
+        "`tissue-2.0`, into its\n   subfolder `local`",
         "Tick 3 input channels (red, green and blue)",
         "- val: f1 0.87654\n- val, slides brightfield: f1 0.5\n- note: few images",
         "## Validation",
@@ -225,10 +207,10 @@ def test_the_page_says_what_the_configuration_says():
     assert "Not for commercial use" not in plain
     assert "Finds nuclei in microscopy images." in plain
     assert "Tick one input channel" in plain
-    assert plain.count("The model does not say.") == 2
+    assert plain.count("Not stated.") == 2
 
 
-def test_data_without_commercial_use_make_a_model_without():
+def test_non_commercial_training_images_make_a_non_commercial_model():
     config = ModelConfig("mixed", trained_on=(DatasetNote("a", "CC0-1.0"), DatasetNote("b", "CC-BY-NC-SA-4.0")))
     assert "**Not for commercial use**" in model_card(config, "mixed-0.1.0")
 
@@ -247,5 +229,5 @@ nested = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["name", "axes", "size", "a_b"]), nested, min_size=1))
 def test_yaml_is_read_back(content):
-    """By a reader of YAML 1.1, as Java's is."""
+    """PyYAML reads YAML 1.1, as QuPath's Java does."""
     assert yaml.safe_load("\n".join(rdf._lines(content, 0))) == content

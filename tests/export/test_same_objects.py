@@ -57,8 +57,21 @@ def seen(request, nuclei) -> list[tuple[str, np.ndarray, np.ndarray]]:
     return result
 
 
-def assert_same_in_all(run: Run, seen) -> None:
+def engine_run(model: Model, precision: str = "float32") -> Run:
+    engine = Engine(model.segmenter, torch.device("cpu"), precision=precision)
+    thresholds = model.segmenter.thresholds
+    return lambda raw: engine.labels(normalise(torch.from_numpy(raw)), thresholds)[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def engine(nuclei) -> Run:
+    return engine_run(nuclei)
+
+
+@pytest.mark.parametrize("way", ["engine", "scripted", "in_onnx_runtime", "in_openvino"])
+def test_every_way_finds_the_same_objects(way, seen, request):
     """One-to-one in every image, and but for a few pixels the same labels."""
+    run = request.getfixturevalue(way)
     differing = pixels = 0
     for _, raw, labels in seen:
         found = run(raw)
@@ -67,28 +80,6 @@ def assert_same_in_all(run: Run, seen) -> None:
         differing += np.count_nonzero(found != labels)
         pixels += labels.size
     assert differing <= MOST_DIFFERING * pixels, f"{differing} of {pixels} pixels differ"
-
-
-def engine_run(model: Model, precision: str = "float32") -> Run:
-    engine = Engine(model.segmenter, torch.device("cpu"), precision=precision)
-    thresholds = model.segmenter.thresholds
-    return lambda raw: engine.labels(normalise(torch.from_numpy(raw)), thresholds)[0].numpy()
-
-
-def test_the_engine(nuclei, seen):
-    assert_same_in_all(engine_run(nuclei), seen)
-
-
-def test_torchscript(scripted, seen):
-    assert_same_in_all(scripted, seen)
-
-
-def test_the_whole_graph_in_onnx_runtime(in_onnx_runtime, seen):
-    assert_same_in_all(in_onnx_runtime, seen)
-
-
-def test_the_whole_graph_in_openvino(in_openvino, seen):
-    assert_same_in_all(in_openvino, seen)
 
 
 def test_bfloat16_moves_borders_and_little_else(nuclei, seen):

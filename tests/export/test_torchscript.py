@@ -1,7 +1,7 @@
-"""QuPath's part played as its extension plays it: cropped tiles, a batch axis, options in a dictionary.
+"""The TorchScript file, called as QuPath's extension calls it.
 
-The extension normalises in Java, passes float32 (1, C, H, W), options as tensors of one element with a batch axis, and
-takes float32 (1, T, H, W) back.
+It normalises in Java, passes float32 (1, C, H, W), options as tensors of one element with a batch axis, and takes
+float32 (1, T, H, W) back.
 """
 
 import math
@@ -14,12 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from packed import args, count, discs, small_model, wanted
+from packed import args, discs, wanted
 
-from cytoseed import paths
 from cytoseed.core import prepare
 from cytoseed.export import torchscript
-from cytoseed.export.torchscript import exported, open_torchscript, to_torchscript
+from cytoseed.export.torchscript import exported, open_torchscript
 
 OPERATORS = """
 RaiseException __and__ __contains__ __derive_index __is__ __isnot__ __not__ __or__ __range_length add add_ addmm
@@ -34,35 +33,17 @@ zeros zeros_like
 """
 
 
-def test_tiles_that_the_edge_of_an_image_cuts(colour, colour_model):
-    """Tiles of 256 px with 40 px of padding, over an image of 300 x 517 px."""
-    places = [(31 * i % 300, 67 * i % 517, 3 + i % 9, 1.0) for i in range(40)]
-    image = discs(300, 517, *places).expand(1, 3, -1, -1)
-    seen = set()
-    for top in range(-40, 300, 176):
-        for left in range(-40, 517, 176):
-            tile = image[:, :, max(top, 0) : top + 256, max(left, 0) : left + 256].contiguous()
-            kept = tile.clone()
-            labels = colour(tile)
-            assert labels.dtype == torch.float32
-            assert torch.equal(tile, kept)
-            assert torch.equal(labels, wanted(colour_model, tile))
-            count(labels)
-            seen.add(tuple(tile.shape[2:]))
-    assert len(seen) >= 6
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (20, 20), (31, 33), (63, 200), (20, 2000), (700, 650)])
-def test_sizes(grey, grey_model, size):
+def test_sizes(grey, grey_model, colour, colour_model, size):
     places = [(7 + 45 * i % size[0], 13 + 171 * i % size[1], 2 + i % 12, 0.6 + i % 5 / 10) for i in range(30)]
     image = discs(*size, *places)
     labels = grey(image)
+    assert labels.dtype == torch.float32
     assert labels.shape == (1, 1, *size)
     assert torch.equal(labels, wanted(grey_model, image))
-
-
-def test_a_tile_of_2000_px(grey):
-    assert count(grey(discs(100, 100, (50, 50, 8, 1.0)).repeat(1, 1, 20, 20))) == 400
+    repeated = image.expand(1, 3, -1, -1).contiguous()
+    assert torch.equal(colour(repeated), wanted(colour_model, repeated))
+    assert torch.equal(colour(image), colour(repeated))
 
 
 def test_no_objects(grey, pair):
@@ -82,36 +63,28 @@ def test_a_batch(grey):
     assert [int(image.max()) for image in grey(images, args(precomputed_seeds=seeds))] == [1, 0, 1]
 
 
-def test_attributes(grey, pair):
-    assert grey.pixel_size == 0.5
-    assert grey.cells_and_nuclei is False
-    assert pair.cells_and_nuclei is True
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(1, 2, 50, 60), "the image has 2 channels, the model takes 3 or 1"),
+        (torch.zeros(1, 4, 50, 60), "the image has 4 channels, the model takes 3 or 1"),
+        (torch.zeros(2, 5, 5), "the image has 2 channels, the model takes 3 or 1"),
+        (torch.full((3, 5, 5), math.nan), "NaN or infinite"),
+        (torch.full((3, 5, 5), math.inf), "NaN or infinite"),
+        *[
+            (torch.zeros(shape), "channels, height, width, none of them 0")
+            for shape in ((50, 60), (0, 1, 50, 60), (1, 1, 0, 60), (1, 1, 50, 0), (3, 0, 5))
+        ],
+    ],
+)
+def test_images_that_are_refused(colour, image, message):
+    """Those of three axes by `normalise`."""
+    with pytest.raises(torch.jit.Error, match=message):
+        (colour.normalise if image.dim() == 3 else colour)(image)
 
 
-def test_channels(colour):
-    one = discs(50, 60, (20, 20, 8, 1.0))
-    assert torch.equal(colour(one), colour(one.expand(1, 3, -1, -1)))
-    for channels in (2, 4):
-        with pytest.raises(torch.jit.Error, match=f"the image has {channels} channels, the model takes 3 or 1"):
-            colour(torch.zeros(1, channels, 50, 60))
-
-
-@pytest.mark.parametrize("shape", [(1, 50, 60), (0, 1, 50, 60), (1, 1, 0, 60), (1, 1, 50, 0)])
-def test_inputs_that_are_no_images(grey, shape):
-    with pytest.raises(torch.jit.Error, match="images, channels, height, width, none of them 0"):
-        grey(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.bfloat16])
-def test_other_floats(grey, dtype):
-    image = discs(50, 60, (20, 20, 8, 1.0))
-    found = grey(image.to(dtype))
-    assert found.dtype == torch.float32
-    assert torch.equal(found, grey(image))
-
-
-def test_inputs_stay_as_they_are(colour):
-    """Values out of range, memory in another order, a gradient wanted."""
+def test_unusual_inputs(colour):
+    """Values out of range, memory in another order, a gradient wanted, other floats; none is changed."""
     image = 9 * torch.randn(1, 3, 45, 37, generator=torch.Generator().manual_seed(0))
     kept = image.clone()
     plain = colour(image)
@@ -121,6 +94,10 @@ def test_inputs_stay_as_they_are(colour):
     assert torch.equal(colour(turned), plain)
     assert torch.equal(turned, kept)
     assert not colour(image.clone().requires_grad_()).requires_grad
+    for dtype in (torch.float16, torch.float64, torch.bfloat16):
+        found = colour(discs(50, 60, (20, 20, 8, 1.0)).to(dtype))
+        assert found.dtype == torch.float32
+        assert torch.equal(found, colour(discs(50, 60, (20, 20, 8, 1.0))))
 
 
 @settings(max_examples=40)
@@ -143,16 +120,6 @@ def test_normalise_takes_the_same_ranks(grey, pixels):
     assert torch.equal(grey.normalise(image), prepare.normalise(image))
 
 
-def test_normalise_refuses(colour):
-    with pytest.raises(torch.jit.Error, match="the image has 2 channels, the model takes 3 or 1"):
-        colour.normalise(torch.zeros(2, 5, 5))
-    with pytest.raises(torch.jit.Error, match="NaN or infinite"):
-        colour.normalise(torch.full((3, 5, 5), math.nan))
-    for shape in ((5, 5), (3, 0, 5), (1, 3, 5, 5)):
-        with pytest.raises(torch.jit.Error, match="channels, height, width, none of them 0"):
-            colour.normalise(torch.zeros(shape))
-
-
 def test_more_objects_than_float32_can_number():
     labels = torch.full((1, 1, 1, 1), 2**24 + 1, dtype=torch.int32).expand(1, 1, 2**12 + 1, 2**12)
     with pytest.raises(ValueError, match=r"16777217 objects.*smaller tiles"):
@@ -160,7 +127,7 @@ def test_more_objects_than_float32_can_number():
     assert torchscript._as_float((labels - 1)[..., :1, :1]).item() == 2**24
 
 
-def test_scripted_and_not_are_one(pair, pair_model):
+def test_scripted_equals_eager(pair, pair_model):
     image = discs(60, 120, (30, 20, 14, 0.4), (30, 20, 7, 1.0))
     module = exported(pair_model)
     assert torch.equal(module(image, args(min_size=20)), pair(image, args(min_size=20)))
@@ -169,26 +136,15 @@ def test_scripted_and_not_are_one(pair, pair_model):
         module(image, min_size=-1)
 
 
-def test_cells_alone(tmp_path):
-    """One channel of labels, whatever it is called."""
-    model = small_model(targets=("cells",))
-    scripted = open_torchscript(to_torchscript(model, tmp_path / "instanseg.pt"))
-    image = discs(70, 90, (15, 15, 9, 1.0), (50, 40, 9, 0.7))
-    assert not scripted.cells_and_nuclei
-    assert torch.equal(scripted(image), wanted(model, image))
-
-
-def test_the_same_model_gives_the_same_bytes_and_no_paths(grey_model, tmp_path):
-    first, second = (to_torchscript(grey_model, tmp_path / name).read_bytes() for name in ("one.pt", "other.pt"))
-    assert first == second
-    with zipfile.ZipFile(tmp_path / "one.pt") as archive:
+def test_no_paths_of_this_machine(grey_file):
+    with zipfile.ZipFile(grey_file) as archive:
         for name in archive.namelist():
             assert b"site-packages" not in archive.read(name)
             assert b"src/cytoseed" not in archive.read(name)
 
 
 def test_constants_are_in_order(grey_file):
-    """The order of a set of texts differs from process to process."""
+    """The order of a set of strings differs from process to process."""
     with zipfile.ZipFile(grey_file) as archive:
         files = [archive.read(name).decode() for name in archive.namelist() if "modules/conv" in name]
     classes = [text for file in files for text in file.split("class ")[1:]]  # a file can hold two
@@ -200,9 +156,9 @@ def test_constants_are_in_order(grey_file):
 
 
 def test_only_operators_that_older_libtorch_has(grey_file):
-    """QuPath's is several years behind, and opens no file with an operator that it does not know.
+    """QuPath's libtorch is several years old, and opens no file with an operator that it does not know.
 
-    All of these are in PyTorch 2.0. Before another is added, look up since when it is there.
+    PyTorch 2.0 has all of these. Before you add one, look up since when PyTorch has it.
     """
     with zipfile.ZipFile(grey_file) as archive:
         assert archive.read("archive/version").strip() == b"5"
@@ -211,8 +167,8 @@ def test_only_operators_that_older_libtorch_has(grey_file):
 
 
 @pytest.mark.parametrize("is_scripted", [True, False])
-def test_classifiers_can_be_elsewhere_than_the_network(pair_model, pair_folder, is_scripted):
-    """As they must be on Apple's GPUs, of which there is none here; the device `meta` stands for another one."""
+def test_classifiers_can_be_on_another_device_than_the_network(pair_model, pair_folder, is_scripted):
+    """Apple's GPUs need it; the device `meta` stands for one."""
     module = exported(pair_model)
     if is_scripted:
         module = open_torchscript(pair_folder / "instanseg.pt")
@@ -222,24 +178,10 @@ def test_classifiers_can_be_elsewhere_than_the_network(pair_model, pair_folder, 
     assert all((place == "meta") == ("classifiers" in name) for name, place in places.items())
 
 
-def test_the_model_stays_as_it_is(grey_model):
+def test_export_does_not_change_the_model(grey_model):
     state = {name: tensor.clone() for name, tensor in grey_model.segmenter.state_dict().items()}
     exported(grey_model)
     after = grey_model.segmenter.state_dict()
     assert after.keys() == state.keys()
     assert all(torch.equal(after[name], state[name]) for name in state)
     assert all(parameter.requires_grad for parameter in grey_model.segmenter.parameters())
-
-
-def test_a_file_appears_whole_or_not_at_all(grey_model, tmp_path, monkeypatch):
-    place = tmp_path / "instanseg.pt"
-    place.write_text("old")
-
-    def fail(*_paths: object) -> None:
-        raise OSError("no room")
-
-    monkeypatch.setattr(paths.os, "replace", fail)
-    with pytest.raises(OSError, match="no room"):
-        to_torchscript(grey_model, place)
-    assert [path.name for path in tmp_path.iterdir()] == ["instanseg.pt"]
-    assert place.read_text() == "old"

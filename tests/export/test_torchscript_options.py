@@ -1,4 +1,4 @@
-"""Every option that QuPath can pass acts, as the Segmenter's own, and is refused where it makes no sense."""
+"""Every option that QuPath can pass acts like the Segmenter's own, and is refused where it makes no sense."""
 
 import math
 
@@ -6,33 +6,38 @@ import pytest
 import torch
 from packed import args, count, discs, wanted
 
-KEYS = [
-    "target_segmentation",
-    "min_size",
-    "mask_threshold",
-    "peak_distance",
-    "seed_threshold",
-    "overlap_threshold",
-    "mean_threshold",
-    "fg_threshold",
-    "window_size",
-    "cleanup_fragments",
-    "resolve_cell_and_nucleus",
-    "precomputed_seeds",
-]
+EVERY = {
+    "target_segmentation": torch.tensor([[1, 1]], dtype=torch.int32),
+    "min_size": 4,
+    "mask_threshold": 0.5,
+    "peak_distance": 4,
+    "seed_threshold": 0.3,
+    "overlap_threshold": 0.5,
+    "mean_threshold": 0.0,
+    "fg_threshold": 0.0,
+    "window_size": 16,
+    "cleanup_fragments": True,
+    "resolve_cell_and_nucleus": True,
+    "precomputed_seeds": torch.zeros(1, 0),
+}
+"""Every option, in the order of the signature, with its default in `pair`."""
 
 
-def test_signature(grey):
+def test_signature(grey, pair):
     schema = grey.forward.schema
     names = [argument.name for argument in schema.arguments[1:]]
-    assert names == ["x", "args", *KEYS]
+    assert names == ["x", "args", *EVERY]
     assert all(argument.has_default_value() for argument in schema.arguments[2:])
+    assert (grey.pixel_size, grey.cells_and_nuclei, pair.cells_and_nuclei) == (0.5, False, True)
+
+
+def three() -> torch.Tensor:
+    """Discs: large and bright, small, and dim."""
+    return discs(70, 90, (15, 15, 9, 1.0), (15, 70, 3, 0.9), (50, 40, 9, 0.7))
 
 
 def bar() -> torch.Tensor:
-    """A bar of 60 px with a seed near each end; windows reach 16 px to each side, so that maps have 5 of its columns
-    in common.
-    """
+    """A bar of 60 px with a seed near each end; windows reach 16 px to each side, so that maps share 5 columns."""
     image = torch.zeros(1, 1, 40, 90)
     image[:, :, 16:24, 10:70] = 0.9
     image[:, :, 20, 26] = image[:, :, 20, 54] = 1.0
@@ -45,67 +50,40 @@ def ring() -> torch.Tensor:
     return image
 
 
-THREE = [(15, 15, 9, 1.0), (15, 70, 3, 0.9), (50, 40, 9, 0.7)]
-"""Discs: large and bright, small, and dim."""
-
-
 @pytest.mark.parametrize(
-    ("options", "changed", "objects"),
+    ("image", "options", "same_as", "objects"),
     [
-        ({}, {}, 3),
-        ({"min_size": 100}, {"min_size_px": 100}, 2),
-        ({"min_size": 0}, {"min_size_px": 0}, 3),
-        ({"mask_threshold": 0.58}, {"mask_threshold": math.log(0.58 / 0.42)}, 2),
-        ({"peak_distance": 60}, {"peak_radius_px": 60}, 1),
-        ({"peak_distance": 2**31 - 1}, {"peak_radius_px": 90}, 1),
-        ({"seed_threshold": 0.8}, {"seed_threshold": 0.8}, 2),
-        ({"fg_threshold": 0.95}, {"seed_threshold": 0.95}, 1),
-        ({"fg_threshold": 0.1, "seed_threshold": 0.95}, {"seed_threshold": 0.95}, 1),
+        (three, {}, {}, 3),
+        (three, {"min_size": 100}, {"min_size_px": 100}, 2),
+        (three, {"min_size": 0}, {"min_size_px": 0}, 3),
+        (three, {"mask_threshold": 0.58}, {"mask_threshold": math.log(0.58 / 0.42)}, 2),
+        (three, {"peak_distance": 60}, {"peak_radius_px": 60}, 1),
+        (three, {"peak_distance": 2**31 - 1}, {"peak_radius_px": 90}, 1),
+        (three, {"seed_threshold": 0.8}, {"seed_threshold": 0.8}, 2),
+        (three, {"fg_threshold": 0.95}, {"seed_threshold": 0.95}, 1),
+        (three, {"fg_threshold": 0.1, "seed_threshold": 0.95}, {"seed_threshold": 0.95}, 1),
+        (three, {"mean_threshold": 0.8}, {"mean_threshold": 0.8}, 2),
+        (three, {"mean_threshold": 0.0}, {}, 3),
+        (bar, {}, {}, 2),
+        (bar, {"overlap_threshold": 0.05}, {"agreement_iou": 0.05}, 1),
+        (bar, {"overlap_threshold": 1.0}, {"agreement_iou": 1.0}, 3),  # the corner has a seed too
+        (bar, {"window_size": 50}, {"window_px": 100}, 1),  # half the side: both maps are the whole bar, and agree
+        (bar, {"window_size": 4}, {"window_px": 8}, 2),
+        (ring, {"cleanup_fragments": False}, {"clean": False}, 1),
+        (ring, {"cleanup_fragments": True}, {}, 1),
     ],
     ids=str,
 )
-def test_thresholds_act(grey, grey_model, options, changed, objects):
-    image = discs(70, 90, *THREE)
+def test_an_option_acts_like_the_segmenters(grey, grey_model, image, options, same_as, objects):
+    image = image()
     found = grey(image, args(**options))
     assert count(found) == objects
-    assert torch.equal(found, wanted(grey_model, image, **changed))
+    assert torch.equal(found, wanted(grey_model, image, **same_as))
     assert torch.equal(found, grey(image, **options))
 
 
-def test_seeds_whose_maps_agree_enough_are_one(grey, grey_model):
-    image = bar()
-    assert count(grey(image)) == 2
-    assert count(grey(image, args(overlap_threshold=0.05))) == 1
-    assert torch.equal(grey(image, args(overlap_threshold=0.05)), wanted(grey_model, image, agreement_iou=0.05))
-    assert count(grey(image, args(overlap_threshold=1.0))) == 3  # the corner has a seed too
-
-
-def test_mean_threshold_acts(grey, grey_model):
-    image = discs(70, 90, *THREE)
-    chosen = grey_model.segmenter.default_options._replace(mean_threshold=0.8)
-    found = grey(image, args(mean_threshold=0.8))
-    assert count(found) == 2
-    assert torch.equal(found, wanted(grey_model, image, chosen))
-    assert torch.equal(grey(image, args(mean_threshold=0.0)), grey(image))
-
-
-def test_window_size_acts(grey, grey_model):
-    """It is half the side: in windows of 50 px to each side, both maps are the whole bar, and agree."""
-    image = bar()
-    found = grey(image, args(window_size=50))
-    assert count(found) == 1
-    assert count(grey(image)) == 2
-    assert torch.equal(found, wanted(grey_model, image, grey_model.segmenter.default_options._replace(window_px=100)))
-    small = wanted(grey_model, image, grey_model.segmenter.default_options._replace(window_px=8))
-    assert torch.equal(grey(image, args(window_size=4)), small)
-
-
-def test_cleanup_acts(grey, grey_model):
-    image = ring()
-    whole, holed = grey(image), grey(image, args(cleanup_fragments=False))
-    assert (whole > 0).sum() - (holed > 0).sum() == 16
-    assert torch.equal(holed, wanted(grey_model, image, grey_model.segmenter.default_options._replace(clean=False)))
-    assert torch.equal(grey(image, args(cleanup_fragments=True)), whole)
+def test_without_cleaning_a_hole_stays(grey):
+    assert (grey(ring()) > 0).sum() - (grey(ring(), cleanup_fragments=False) > 0).sum() == 16
 
 
 def test_nuclei_and_cells(pair, pair_model):
@@ -121,72 +99,48 @@ def test_nuclei_and_cells(pair, pair_model):
 
     apart = pair(image, args(resolve_cell_and_nucleus=False))
     assert [count(plane) for plane in apart[0]] == [2, 3]
-    assert torch.equal(apart, wanted(pair_model, image, pair_model.segmenter.default_options._replace(paired=False)))
+    assert torch.equal(apart, wanted(pair_model, image, paired=False))
 
     for picked, planes in (([1, 0], [0]), ([0, 1], [1]), ([1, 1], [0, 1])):
         for shape in ((2,), (1, 2)):
             given = torch.tensor(picked, dtype=torch.int32).view(shape)
             found = pair(image, args(target_segmentation=given))
-            assert found.shape[1] == len(planes)
-            assert torch.equal(found > 0, both[:, planes] > 0)
+            assert torch.equal(found, both if len(planes) == 2 else apart[:, planes])  # a plane alone has its own ids
             assert torch.equal(found, pair(image, target_segmentation=given))
 
 
 def test_a_model_of_one_target_ignores_the_choice_of_targets(grey):
-    image = discs(70, 90, *THREE)
     for picked in ([0, 1], [0, 0], [1]):
-        assert torch.equal(grey(image, args(target_segmentation=torch.tensor([picked]))), grey(image))
+        assert torch.equal(grey(three(), args(target_segmentation=torch.tensor([picked]))), grey(three()))
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.float32, torch.float64, torch.int16])
 @pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2), (1, 4), (4,)])
 def test_seeds_given(grey, grey_model, dtype, shape):
-    image = discs(70, 90, *THREE)
-    seeds = torch.tensor([[15, 70], [50, 41]])
-    found = grey(image, args(precomputed_seeds=seeds.to(dtype).view(shape)))
+    seeds = torch.tensor([[15, 70], [50, 41]], dtype=dtype).view(shape)
+    found = grey(three(), args(precomputed_seeds=seeds))
     assert count(found) == 2
-    placed = torch.tensor([[0, 15, 70], [0, 50, 41]])
-    assert torch.equal(found, wanted(grey_model, image, grey_model.segmenter.default_options._replace(seeds=placed)))
-    assert torch.equal(found, grey(image, precomputed_seeds=seeds.to(dtype).view(shape)))
+    assert torch.equal(found, wanted(grey_model, three(), seeds=torch.tensor([[0, 15, 70], [0, 50, 41]])))
+    assert torch.equal(found, grey(three(), precomputed_seeds=seeds))
 
 
 def test_one_seed_and_none(grey):
-    image = discs(70, 90, *THREE)
     for shape in ((1, 2), (1, 1, 2), (2,)):
-        assert count(grey(image, args(precomputed_seeds=torch.tensor([50.9, 40.2]).view(shape)))) == 1
-    assert torch.equal(grey(image, args(precomputed_seeds=torch.zeros(1, 0, 2))), grey(image))
+        assert count(grey(three(), args(precomputed_seeds=torch.tensor([50.9, 40.2]).view(shape)))) == 1
+    assert torch.equal(grey(three(), args(precomputed_seeds=torch.zeros(1, 0, 2))), grey(three()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int32, torch.int64, torch.uint8])
-def test_options_are_tensors_of_any_type_and_go_first(grey, dtype):
-    image = discs(70, 90, *THREE)
+def test_options_are_tensors_of_any_type_and_precede_keywords(grey, dtype):
     for shape in ((1,), (1, 1), ()):
         given = {"min_size": torch.tensor([100], dtype=dtype).view(shape)}
-        assert count(grey(image, given)) == 2
-        assert count(grey(image, given, min_size=0)) == 2
-    assert count(grey(image, {}, min_size=100)) == 2
+        assert count(grey(three(), given)) == 2
+        assert count(grey(three(), given, min_size=0)) == 2
 
 
 def test_all_options_at_once(pair):
     image = discs(60, 120, (30, 20, 14, 0.4), (30, 20, 7, 1.0))
-    given = args(
-        target_segmentation=torch.tensor([[1, 1]], dtype=torch.int32),
-        min_size=5,
-        mask_threshold=0.5,
-        peak_distance=4,
-        seed_threshold=0.3,
-        overlap_threshold=0.5,
-        mean_threshold=0.0,
-        fg_threshold=0.0,
-        window_size=16,
-        cleanup_fragments=True,
-        resolve_cell_and_nucleus=True,
-        precomputed_seeds=torch.zeros(1, 0),
-    )
-    assert set(given) == set(KEYS)
-    assert torch.equal(pair(image, given), pair(image))
-    for name in KEYS:
-        assert pair(image, {name: given[name]}).shape == (1, 2, 60, 120)
+    assert torch.equal(pair(image, args(**EVERY)), pair(image))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +176,7 @@ def test_all_options_at_once(pair):
     ],
     ids=str,
 )
-def test_options_that_make_no_sense(pair, options, message):
+def test_values_outside_their_range_are_refused(pair, options, message):
     with pytest.raises(torch.jit.Error, match=message):
         pair(torch.zeros(1, 1, 50, 60), args(**options))
 
@@ -230,6 +184,6 @@ def test_options_that_make_no_sense(pair, options, message):
 @pytest.mark.parametrize(
     ("name", "value"), [("min_size", -1), ("mask_threshold", 1.0), ("seed_threshold", math.nan), ("window_size", 0)]
 )
-def test_options_by_name_are_refused_too(grey, name, value):
+def test_keywords_are_refused_too(grey, name, value):
     with pytest.raises(torch.jit.Error, match=f"{name} is "):
         grey(torch.zeros(1, 1, 50, 60), **{name: value})

@@ -8,26 +8,11 @@ from cytoseed.core.pixels import Maps
 
 
 def agreeing_seeds(maps: Maps, count: int, threshold: float, pixels: int) -> Tensor:
-    """Group the seeds whose maps agree: one object each.
+    """For each of `count` seeds the first seed of its group, (S,) int64: the seeds of a group are one object.
 
-    Only maps that share pixels are compared. Where more than 16 maps lie on one pixel, each is compared there with the
-    next 15, and agreement passes on from map to map.
-
-    Parameters
-    ----------
-    maps : Maps
-        Pixels of every seed's map.
-    count : int
-        Number of seeds S.
-    threshold : float
-        Lowest intersection over union, 0 to 1, at which two maps agree; agreement is transitive.
-    pixels : int
-        Number of pixels of all images.
-
-    Returns
-    -------
-    Tensor, shape (S,), int64
-        For each seed the first seed of its group.
+    Two maps agree if their intersection over union is `threshold` or more; agreement passes on from map to map. Only
+    maps that share pixels are compared. Where more than 16 maps lie on one pixel, each is compared there with the next
+    15. `pixels` is the number of pixels of all images.
     """
     each = torch.ones_like(maps.seed)
     area = torch.zeros(count, dtype=torch.int64, device=each.device).scatter_add(0, maps.seed, each)
@@ -49,19 +34,7 @@ def agreeing_seeds(maps: Maps, count: int, threshold: float, pixels: int) -> Ten
 
 
 def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the distinct pairs of numbers and count them.
-
-    Parameters
-    ----------
-    one, other : Tensor, shape (N,), int64
-        Numbers from 0 to `count` - 1.
-    count : int
-
-    Returns
-    -------
-    one, other, times : Tensor, shape (P,), int64
-        Each pair once, in ascending order, and how often it occurs.
-    """
+    """Distinct pairs of numbers from 0 to `count` - 1, in ascending order, and how often each occurs: (P,) int64."""
     key, order = torch.sort(one * count + other)
     new = torch.ones_like(key, dtype=torch.bool)
     new[1:] = key[1:] != key[:-1]
@@ -71,23 +44,10 @@ def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor,
 
 
 def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:
-    """Assign each pixel to the object with the highest logit.
+    """Object of each of `pixels` pixels, int64: the one with the highest logit, of equal ones the lower; 0 for none.
 
-    The union of agreeing maps has the highest of their logits at each pixel, so one argmax does both.
-
-    Parameters
-    ----------
-    maps : Maps
-        Pixels of every seed's map.
-    owner : Tensor, shape (S,), int64
-        The object of each seed, from 1.
-    pixels : int
-        Number of pixels of all images.
-
-    Returns
-    -------
-    Tensor, shape (pixels,), int64
-        Object of each pixel, 0 for none. If logits are equal, the smaller number wins.
+    `owner` (S,) is the object of each seed, from 1. The union of agreeing maps has the highest of their logits at each
+    pixel, so one argmax does both.
     """
     lowest = torch.full([pixels], -float("inf"), dtype=maps.logit.dtype, device=maps.logit.device)
     best = lowest.scatter_reduce(0, maps.pixel, maps.logit, "amax")
@@ -98,23 +58,7 @@ def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:
 
 
 def confident_objects(labels: Tensor, seed_map: Tensor, count: int, threshold: float) -> Tensor:
-    """Remove objects whose mean on the seed map is low.
-
-    Parameters
-    ----------
-    labels : Tensor, shape (N, H, W), int64
-        0 is background; numbers are from 1 to `count`.
-    seed_map : Tensor, shape (N, H, W), float
-        S, from 0 outside objects to 1 at their centre; a mean of 0.5 is usual.
-    count : int
-    threshold : float
-        Lowest mean of S over an object's pixels.
-
-    Returns
-    -------
-    Tensor, shape (N, H, W), int64
-        Labels, 0 in removed objects.
-    """
+    """Labels (N, H, W), ids up to `count`, without objects whose mean on the seed map is below `threshold`."""
     flat = labels.flatten()
     none = torch.zeros(count + 1, dtype=seed_map.dtype, device=labels.device)
     total = none.scatter_add(0, flat, seed_map.flatten())

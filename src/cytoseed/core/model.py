@@ -46,10 +46,7 @@ class PostprocessOptions(NamedTuple):
 class Segmenter(nn.Module):
     """InstanSeg (arXiv 2408.15954) from the normalised image to the labels.
 
-    Parameters
-    ----------
-    config : ModelConfig
-        Architecture and thresholds. Weights are random until trained or loaded. Call `.eval()` before segmenting.
+    Weights are random until trained or loaded. Call `.eval()` before segmenting.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -87,33 +84,18 @@ class Segmenter(nn.Module):
         return PostprocessOptions(0.0, 0, True, True, [True for _ in range(self.targets)], none)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Segment a batch of images with the model's own thresholds.
+        """Labels (N, T, H, W) int32 of images (N, C, H, W) float32, with the model's own thresholds.
 
-        Parameters
-        ----------
-        image : Tensor, shape (N, C, H, W), float32
-            Normalised to [-0.5, 1.5] (`prepare.normalise`) at the model's pixel size; H and W at least 1.
-
-        Returns
-        -------
-        Tensor, shape (N, T, H, W), int32
-            Labels of each image and target: 0 is background, ids are 1 to K without gaps. With targets nuclei and
-            cells, a nucleus has the id of its cell (`pair.pair_nuclei`).
+        Images are normalised to [-0.5, 1.5] (`prepare.normalise`), at the model's pixel size; H and W are at least 1.
+        In the labels of each image and target, 0 is background and ids are 1 to K without gaps. With targets nuclei and
+        cells, a nucleus has the id of its cell (`pair.pair_nuclei`).
         """
         return self.labels(self.fields(image), self.thresholds)
 
     def fields(self, image: Tensor) -> Tensor:
-        """Run the network.
+        """Fields (N, T, F, H, W) float32 of images as for `forward`, which are not changed.
 
-        Parameters
-        ----------
-        image : Tensor, shape (N, C, H, W), float
-            As for `forward`; not changed.
-
-        Returns
-        -------
-        Tensor, shape (N, T, F, H, W), float32
-            For each target, Dp channels of P within +- `offset_limit`, De of E, and the seed map S.
+        For each target: Dp channels of P within +- `offset_limit`, De of E, and the seed map S.
         """
         height, width = image.shape[2], image.shape[3]
         raw: Tensor = self.network(self._padded(image))[:, :, :height, :width].to(torch.float32)
@@ -134,17 +116,9 @@ class Segmenter(nn.Module):
         return F.pad(image, [0, right, 0, down], mode="replicate")
 
     def views(self, image: Tensor) -> Tensor:
-        """Run the network on the eight flips and quarter turns of images (section 2.8).
+        """Fields (8, N, T, F, H, W) float32 of the eight flips and quarter turns of images (section 2.8).
 
-        Parameters
-        ----------
-        image : Tensor, shape (N, C, H, W), float
-            As for `forward`; not changed.
-
-        Returns
-        -------
-        Tensor, shape (8, N, T, F, H, W), float32
-            Fields of each view, turned back to the image; x and y of P stay those of the view.
+        Each view is turned back to the image, but x and y of P stay those of the view. The images are not changed.
         """
         height, width = image.shape[2], image.shape[3]
         padded = self._padded(image)  # first: a part cut at a multiple of the stride then has the same views
@@ -156,40 +130,15 @@ class Segmenter(nn.Module):
         return views
 
     def labels(self, fields: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None) -> Tensor:
-        """Compute labels from fields.
-
-        Parameters
-        ----------
-        fields : Tensor, shape (N, T, F, H, W), float32
-            Result of `fields`.
-        thresholds : Thresholds
-        options : PostprocessOptions, optional
-            By default `default_options`.
-
-        Returns
-        -------
-        Tensor, shape (N, T, H, W), int32
-            As of `labels_of_views`.
-        """
+        """Labels (N, T, H, W) int32 from the result of `fields`, as `labels_of_views`."""
         return self.labels_of_views(fields[None], thresholds, options)
 
     def labels_of_views(
         self, views: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None
     ) -> Tensor:
-        """Compute labels from the fields of several views: seeds of the mean seed map, median of the logits.
+        """Labels (N, T, H, W) int32 of `views`: seeds of the mean seed map, median of the logits.
 
-        Parameters
-        ----------
-        views : Tensor, shape (V, N, T, F, H, W), float32
-            Result of `views`, or the fields of one view.
-        thresholds : Thresholds
-        options : PostprocessOptions, optional
-            By default `default_options`.
-
-        Returns
-        -------
-        Tensor, shape (N, T, H, W), int32
-            As of `forward`; T is the number of targets computed.
+        T is the number of targets computed. Without `options`, `default_options` are used.
         """
         chosen = self.default_options if options is None else options
         windows = self.windows if chosen.window_px == 0 else self._windows_from(chosen.window_px)

@@ -105,19 +105,10 @@ class _Block(nn.Module):
 class UNet(nn.Module):
     """U-Net with residual blocks, max-pooling down, nearest neighbour up, and summed skips.
 
-    Parameters
-    ----------
-    inputs, outputs : int
-        Channels of the image and of the fields.
-    widths : sequence of int
-        Channels at each level, finest first.
-    convolutions : int
-        3x3 convolutions in a block, 2 or 4.
-    shuffle : int
-        1: the first level is at full resolution (the paper). 2: pixels are first folded 2x2 into channels, and a last
-        thin layer at full resolution takes the unfolded result and the image (our `lite` and `slim`).
-    detail : int
-        Channels of that last layer; unused if `shuffle` is 1.
+    `widths` are the channels at each level, finest first; blocks have `convolutions` 3x3 convolutions, 2 or 4. With a
+    `shuffle` of 1, the first level is at full resolution (the paper). With 2, pixels are first folded 2x2 into
+    channels, and a last thin layer of `detail` channels at full resolution takes the unfolded result and the image (our
+    `lite` and `slim`).
     """
 
     def __init__(
@@ -142,18 +133,7 @@ class UNet(nn.Module):
         self.band_px = 0  # rows computed at a time at the first level of encoder and decoder; 0: all
 
     def forward(self, image: Tensor) -> Tensor:
-        """Compute the fields.
-
-        Parameters
-        ----------
-        image : Tensor, shape (N, C, H, W), float
-            H and W multiples of `shuffle` * 2 ** (len(widths) - 1): of the network's `STRIDE`.
-
-        Returns
-        -------
-        Tensor, shape (N, outputs, H, W)
-            Unbounded.
-        """
+        """Fields (N, outputs, H, W), unbounded; height and width of the image are multiples of `STRIDE`."""
         x = self._first_level(self.fold_pixels(image))
         skips = [x]
         for level, block in enumerate(self.down):
@@ -243,21 +223,11 @@ class _NoRefinement(nn.Module):
 
 
 def build_network(name: str, inputs: int, outputs: int) -> UNet:
-    """Build a backbone by name.
+    """Build a backbone by name; `ValueError` if the name is unknown.
 
-    Parameters
-    ----------
-    name : {'paper', 'lite', 'slim'}
-        `paper`: widths 32 to 256, four convolutions per block, 3.8 M parameters, 35 GFLOP for a 256 x 256 image.
-        `lite`: folded pixels, widths 24 to 128, two convolutions per block, 2.3 GFLOP. `slim`: the same with fewer
-        channels, 0.46 M parameters, 1.3 GFLOP.
-    inputs, outputs : int
-        Channels of the image and of the fields.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
+    `paper`: widths 32 to 256, four convolutions per block, 3.8 M parameters, 35 GFLOP for a 256 x 256 image. `lite`:
+    folded pixels, widths 24 to 128, two convolutions per block, 2.3 GFLOP. `slim`: the same with fewer channels, 0.46 M
+    parameters, 1.3 GFLOP.
     """
     if name == "paper":
         return UNet(inputs, outputs, (32, 64, 128, 256), 4)
@@ -269,13 +239,9 @@ def build_network(name: str, inputs: int, outputs: int) -> UNet:
 
 
 def count_flops(network: nn.Module, channels: int, side: int = 256) -> int:
-    """Count the floating-point operations (2 x multiply-adds of the convolutions) for one image.
+    """Floating-point operations (2 x multiply-adds of convolutions) for an image (channels, side, side).
 
-    Parameters
-    ----------
-    network : Module
-    channels, side : int
-        The image is (channels, side, side); `side` is a multiple of `STRIDE`.
+    `side` is a multiple of the network's `STRIDE`.
     """
     total = 0
 

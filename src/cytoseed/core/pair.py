@@ -8,29 +8,20 @@ from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 
 
 def pair_nuclei(labels: Tensor, count: int) -> Tensor:
-    """Labels in which each nucleus has the id of its cell and lies inside it.
+    """Labels in which each nucleus has the id of its cell and lies inside it: (2, H, W) int32, nuclei, then cells.
 
-    A nucleus belongs to the cell that covers most of it, if that is at least half of its pixels. A cell has at most
-    one nucleus: of several, the one with the most pixels in it. The others stay unpaired, as do nuclei that no cell
-    covers and cells without a nucleus.
+    In the given `labels`, each plane is numbered separately, with or without gaps, up to `count`, and each object is
+    one piece without holes (`whole_objects`).
 
-    Parameters
-    ----------
-    labels : Tensor, shape (2, H, W), integer
-        Nuclei, then cells; each plane is numbered separately, with or without gaps. 0 is background. Each object is
-        one piece without holes (`whole_objects`).
-    count : int
-        Highest possible number of a nucleus or cell.
+    A nucleus belongs to the cell that covers most of it, if that is at least half of its pixels. A cell has at most one
+    nucleus: of several, the one with the most pixels in it. The others stay unpaired, as do nuclei that no cell covers
+    and cells without a nucleus. If numbers of pixels are equal, the nucleus or cell with the lower number wins.
 
-    Returns
-    -------
-    Tensor, shape (2, H, W), int32
-        0 is background, and ids are 1 to K without gaps over both planes: first the cells in their order, then the
-        nuclei without a cell in theirs. A nucleus with a cell has the cell's id. In a pair, the cell takes over pixels
-        of the nucleus that belong to no cell, and the nucleus loses those that belong to another cell; both stay one
-        piece (the largest) without holes, but the nucleus may become smaller than `min_size_px`. It lies inside its
-        cell, except where it encloses another cell. All other objects keep their pixels. If numbers of pixels are
-        equal, the nucleus or cell with the lower number wins.
+    Ids are 1 to K without gaps over both planes: first the cells in their order, then the nuclei without a cell in
+    theirs. In a pair, the cell takes over pixels of the nucleus that belong to no cell, and the nucleus loses those
+    that belong to another cell; both stay one piece (the largest) without holes, but the nucleus may become smaller
+    than `min_size_px`. It lies inside its cell, except where it encloses another cell. All other objects keep their
+    pixels.
     """
     nuclei, cells = labels[0].to(torch.int64), labels[1].to(torch.int64)
     cell_of = _cells_of(nuclei.flatten(), cells.flatten(), count)

@@ -12,20 +12,10 @@ from torch.nn import functional as F
 
 
 def connected_components(first: Tensor, second: Tensor, count: int) -> Tensor:
-    """Find the connected components of a graph by a fixed number of hooking and pointer-jumping rounds.
+    """Smallest node of each node's component, (count,) int64, by a fixed number of rounds of pointer jumping.
 
-    Parameters
-    ----------
-    first, second : Tensor, shape (E,), int64
-        The two ends of each edge, from 0 to `count` - 1; E may be 0. Chains of up to 100,000 nodes in any order are
-        followed to their end; longer ones may remain in several parts.
-    count : int
-        Number of nodes.
-
-    Returns
-    -------
-    Tensor, shape (count,), int64
-        For each node the smallest node of its component.
+    `first` and `second` (E,) are the ends of each edge, from 0 to `count` - 1. Chains of up to 100,000 nodes in any
+    order are followed to their end; longer ones may remain in several parts.
     """
     root = torch.arange(count, device=first.device)
     for _ in range(12):  # a chain of 100 000 nodes needs 6 rounds in order and 11 shuffled
@@ -66,16 +56,7 @@ class Runs(NamedTuple):
 
 
 def find_runs(labels: Tensor) -> Runs:
-    """Find the runs of a stack of label images.
-
-    Parameters
-    ----------
-    labels : Tensor, shape (N, H, W), bool or integer
-
-    Returns
-    -------
-    Runs
-    """
+    """Runs of a stack of label images (N, H, W), bool or integer."""
     starts = torch.ones_like(labels, dtype=torch.bool)
     starts[:, :, 1:] = labels[:, :, 1:] != labels[:, :, :-1]
     meets = torch.zeros_like(starts)
@@ -100,18 +81,7 @@ def _meeting(run: Tensor, meets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def seed_piece(mask: Tensor) -> Tensor:
-    """Keep the connected piece of each window's mask that holds its seed.
-
-    Parameters
-    ----------
-    mask : Tensor, shape (S, w, w), bool
-        w is odd, the seed in the middle.
-
-    Returns
-    -------
-    Tensor, shape (S, w, w), bool
-        Empty if the mask does not hold its seed.
-    """
+    """Connected piece of each mask (S, w, w), w odd, that holds its middle, the seed; empty if the mask does not."""
     side = mask.shape[2]
     starts = mask.clone()  # of runs inside the mask only
     starts[:, :, 1:] = mask[:, :, 1:] & ~mask[:, :, :-1]
@@ -129,24 +99,10 @@ def seed_piece(mask: Tensor) -> Tensor:
 
 
 def whole_objects(labels: Tensor, count: int, min_size: int, clean: bool = True) -> Tensor:
-    """Reduce every object to one piece without holes and number the objects of each image from 1.
+    """Labels (N, H, W) int32 of `keep_largest_fill_holes`, numbered from 1 in each image, in their old order.
 
-    Parameters
-    ----------
-    labels : Tensor, shape (N, H, W), int64
-        0 is background; numbers are from 1 to `count`, and those of an image are higher than those of the images
-        before it.
-    count : int
-        Highest possible number.
-    min_size : int
-        Objects whose largest piece has fewer pixels are removed.
-    clean : bool
-        If False, objects keep their pieces and holes, and only those with fewer pixels are removed.
-
-    Returns
-    -------
-    Tensor, shape (N, H, W), int32
-        The objects of `keep_largest_fill_holes`, with ids 1 to K in each image, in the order of their numbers.
+    In the given `labels`, numbers of an image are higher than those of the images before it. If not `clean`, objects
+    keep their pieces and holes, and only those with fewer than `min_size` pixels are removed.
     """
     if clean:
         run, label = _whole(labels, count, min_size)
@@ -165,39 +121,19 @@ def whole_objects(labels: Tensor, count: int, min_size: int, clean: bool = True)
 
 
 def keep_largest_fill_holes(labels: Tensor, count: int, min_size: int) -> Tensor:
-    """Keep the largest piece of every object and fill its holes.
+    """Labels (N, H, W) int64 of the largest piece of every object with the background that it encloses.
 
-    Parameters
-    ----------
-    labels : Tensor, shape (N, H, W), int64
-    count : int
-    min_size : int
-        All as for `whole_objects`.
-
-    Returns
-    -------
-    Tensor, shape (N, H, W), int64
-        The largest piece of each object (of equal ones, the topmost), with the background that it encloses. Numbers
-        are unchanged.
+    In the given `labels`, 0 is background and numbers are 1 to `count`; they stay as they are. Of equal pieces the
+    topmost is kept. Objects whose largest piece has fewer than `min_size` pixels are removed.
     """
     run, label = _whole(labels, count, min_size)
     return _by_pixel(label, run)
 
 
 def relabel_sequential(labels: Tensor, count: int) -> Tensor:
-    """Renumber objects from 1 without gaps, in the order of their numbers.
+    """Renumber objects from 1 without gaps, in the order of their numbers: int32, of the same shape.
 
-    Parameters
-    ----------
-    labels : Tensor, of any shape, int64
-        0 is background; numbers are from 1 to `count`. Objects that belong together may share one.
-    count : int
-        Highest possible number.
-
-    Returns
-    -------
-    Tensor, of the same shape, int32
-        Ids are 1 to K; equal numbers become equal ids.
+    In the given `labels`, int64, 0 is background and numbers are 1 to `count`; equal numbers become equal ids.
     """
     present = torch.zeros(count + 1, dtype=torch.int64, device=labels.device)
     present = present.scatter(0, labels.flatten(), 1)

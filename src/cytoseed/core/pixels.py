@@ -21,23 +21,11 @@ class Maps(NamedTuple):
 
 
 def window_pixels(shape: list[int], seeds: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """List the pixels of the square windows centred on seeds.
+    """Pixels of the square windows that reach `reach` pixels to each side of seeds; their side w is 2 * reach + 1.
 
-    Parameters
-    ----------
-    shape : list of int
-        N, H, W of the images.
-    seeds : Tensor, shape (S, 3), int64
-        Image, row and column of each seed.
-    reach : int
-        Pixels to each side of the seed; the window's side w is 2 * reach + 1.
-
-    Returns
-    -------
-    flat : Tensor, shape (S, w, w), int64
-        Position of each pixel in the flattened (N, H, W); for a pixel outside its image, that of the nearest inside.
-    inside : Tensor, shape (S, w, w), bool
-        False for pixels outside the image.
+    `shape` is N, H, W of the images; `seeds` (S, 3) are image, row and column. Returns, each (S, w, w), the position of
+    every pixel in the flattened (N, H, W), and whether it lies in its image: outside, the position is that of the
+    nearest pixel inside.
     """
     height, width = shape[1], shape[2]
     steps = torch.arange(-reach, reach + 1, device=seeds.device)
@@ -79,19 +67,10 @@ def _in_windows(encoded: Tensor, flat: Tensor, inside: Tensor, width: int) -> Te
 class PixelClassifier(nn.Module):
     """phi: a small network from [Q_ij - Q^k, E_ij] to the logit that pixel ij belongs to the object of seed k.
 
-    Q = P + O: the positional embedding plus the pixel's coordinates. The first layer is linear, so its terms in P and
-    E are computed once per pixel (`encode`), its term in P^k once per seed, and its terms in the coordinates, whose
-    difference between pixel and seed depends only on the position in the window, once per position. No result
-    depends on where in an image a window lies.
-
-    Parameters
-    ----------
-    positional_dims, conditional_dims : int
-        Dp and De. Coordinates beyond x and y are 0.
-    widths : list of int
-        Widths of the hidden layers, one or more.
-    grid_step : float
-        Units of the coordinates per pixel.
+    Q = P + O: the positional embedding plus the pixel's coordinates, in steps of `grid_step`; coordinates beyond x and
+    y are 0. The first layer is linear, so its terms in P and E are computed once per pixel (`encode`), its term in P^k
+    once per seed, and its terms in the coordinates, whose difference between pixel and seed depends only on the
+    position in the window, once per position. No result depends on where in an image a window lies.
     """
 
     def __init__(self, positional_dims: int, conditional_dims: int, widths: list[int], grid_step: float) -> None:
@@ -104,40 +83,19 @@ class PixelClassifier(nn.Module):
         self.layers = nn.ModuleList([_Layer(i, o) for i, o in pairs])
 
     def encode(self, fields: Tensor) -> Tensor:
-        """Compute every pixel's terms of the first layer, without the bias.
+        """Terms of the first layer at every pixel, without the bias: (widths[0], N * H * W).
 
-        Parameters
-        ----------
-        fields : Tensor, shape (N, F, H, W), float
-            P, then E, then anything else.
-
-        Returns
-        -------
-        Tensor, shape (widths[0], N * H * W), float
+        `fields` (N, F, H, W) are P, then E, then anything else.
         """
         used = fields[:, : self.positional_dims + self.conditional_dims]
         return self.first.weight @ used.transpose(0, 1).flatten(1)
 
     def forward(self, fields: Tensor, encoded: Tensor, seeds: Tensor, reach: int, view: int = 0) -> Tensor:
-        """Compute the logits in the windows of seeds.
+        """Logits (S, w, w) in the windows of seeds: above 0 where a pixel more likely belongs to the object.
 
-        Parameters
-        ----------
-        fields : Tensor, shape (N, F, H, W), float
-        encoded : Tensor, shape (widths[0], N * H * W), float
-            Result of `encode`.
-        seeds : Tensor, shape (S, 3), int64
-            Image, row and column of each seed; S may be 0.
-        reach : int
-            Pixels to each side of the seed; the window's side w is 2 * reach + 1.
-        view : int
-            View of the image (`core.views`) that the network was run on before the fields were turned back: x and y
-            of P and of the coordinates are those of the view.
-
-        Returns
-        -------
-        Tensor, shape (S, w, w), float
-            Above 0 where a pixel more likely belongs to the seed's object; -inf outside the image.
+        Outside the image they are -inf. `encoded` is the result of `encode`; for seeds and reach see `window_pixels`.
+        `view` is the view of the image (`core.views`) that the network was run on before the fields were turned back: x
+        and y of P and of the coordinates are those of the view.
         """
         flat, inside = window_pixels([fields.shape[0], fields.shape[2], fields.shape[3]], seeds, reach)
         return self._logits(fields, encoded, seeds, flat, inside, view).masked_fill(~inside, -float("inf"))
@@ -169,31 +127,13 @@ class PixelClassifier(nn.Module):
         chunk_px: int,
         clean: bool = True,
     ) -> Maps:
-        """Compute the maps of seeds; a map that reaches the edge of its window is computed again in a larger one.
+        """Maps of seeds (S, 3); a map that reaches the edge of its window is computed again in a larger one.
 
-        Parameters
-        ----------
-        views : Tensor, shape (V, N, F, H, W), float
-            P, then E, then anything else, of each view of the images (`core.views`), turned back; V is 1 without
-            test-time augmentation. The logit is the median over views (section 2.8).
-        seed_map : Tensor, shape (N, H, W), float
-            S in which the seeds were found: the highest continue where there are too many.
-        seeds : Tensor, shape (S, 3), int64
-            Image, row and column of each seed; S may be 0.
-        threshold : float
-            Lowest logit of a pixel of the map.
-        windows : list of int
-            Widths of the windows to try, one or more, even, 8 or more, smallest first; each reaches half its width to
-            each side. A map that is cut even by the last is kept as it is.
-        chunk_px : int
-            Window pixels in memory at a time; 0 for no limit.
-        clean : bool
-            Keep only the connected piece that holds the seed, nothing if the map does not hold it. Otherwise keep the
-            whole map in the window that is large enough for that piece.
-
-        Returns
-        -------
-        Maps
+        Fields of views (V, N, F, H, W) are turned back; the logit is the median over views (section 2.8), and pixels of
+        a map have `threshold` or more. `windows` are even widths, 8 or more, smallest first; a map that is cut even by
+        the last is kept as it is. If too many seeds need a larger window, the highest on `seed_map` (N, H, W) continue.
+        `chunk_px` window pixels are in memory at a time; 0: all. If `clean`, only the connected piece that holds the
+        seed is kept; otherwise the whole map, in the window that is large enough for that piece.
         """
         each = list(views.unbind(0))
         encoded = [self.encode(fields) for fields in each]
@@ -270,8 +210,5 @@ class PixelClassifier(nn.Module):
         """Bias and coordinate terms (x, y, 0 ...) of the first layer, relative to the seed: (h, w, w)."""
         weight = self.first.weight
         steps = torch.arange(-reach, reach + 1, device=weight.device, dtype=weight.dtype) * self.grid_step
-        x, y = (
-            weight[:, 0, None, None] * steps[None, None, :],
-            weight[:, 1, None, None] * steps[None, :, None],
-        )
+        x, y = weight[:, 0, None, None] * steps[None, None, :], weight[:, 1, None, None] * steps[None, :, None]
         return self.first.bias[:, None, None] + x + y

@@ -5,16 +5,10 @@ from torch import Tensor
 
 
 def percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute percentiles 0.1 and 99.9 of each channel, as values that occur in it (nearest rank).
+    """Percentiles 0.1 and 99.9 of each channel of an image (C, H, W): values that occur in it (nearest rank).
 
-    Parameters
-    ----------
-    image : Tensor, shape (C, H, W), any real dtype, finite, H and W at least 1
-
-    Returns
-    -------
-    low, high : Tensor, shape (C,), float32
-        If the two coincide (more than 99.8 % of the pixels are equal), the minimum and the maximum.
+    If the two coincide (more than 99.8 % of the pixels are equal), the minimum and the maximum. Pixels are finite, of
+    any real type; each result is (C,) float32.
     """
     flat = image.reshape(image.shape[0], -1).to(torch.float32)
     lower, upper = percentile_ranks(flat.shape[1])
@@ -25,24 +19,10 @@ def percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def percentiles_of_counts(counts: Tensor, lowest: int = 0) -> tuple[Tensor, Tensor]:
-    """Compute the percentiles of an integer image from its histogram: exactly those of `percentiles`.
+    """Exactly the percentiles of `percentiles`, from the histogram of an integer image.
 
-    Parameters
-    ----------
-    counts : Tensor, shape (C, V), integer
-        Number of pixels with the values `lowest`, `lowest` + 1, ...; at least one pixel per channel.
-    lowest : int
-        Value of the first count.
-
-    Returns
-    -------
-    low, high : Tensor, shape (C,), float32
-        As of `percentiles`.
-
-    Raises
-    ------
-    ValueError
-        If a channel has no pixels.
+    `counts` (C, V) are the numbers of pixels with the values `lowest`, `lowest` + 1, ... Raises `ValueError` if a
+    channel has no pixels.
     """
     up_to = counts.long().cumsum(1)
     ends: list[list[float]] = []
@@ -65,17 +45,10 @@ def percentile_ranks(count: int) -> tuple[int, int]:
 
 
 def scale_intensity(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Map `low` to 0 and `high` to 1 in each channel, clipped to [-0.5, 1.5].
+    """Map `low` to 0 and `high` to 1 in each channel, clipped to [-0.5, 1.5]: float32.
 
-    Parameters
-    ----------
-    image : Tensor, shape (..., C, H, W), any real dtype
-    low, high : Tensor, shape (..., C)
-        A channel whose `low` and `high` are equal becomes 0.
-
-    Returns
-    -------
-    Tensor, shape (..., C, H, W), float32
+    The image is (..., C, H, W), of any real type; `low` and `high` are (..., C). Where they are equal, the channel
+    becomes 0.
     """
     span = (high - low)[..., None, None]
     scaled = image.to(torch.float32) - low[..., None, None]
@@ -84,38 +57,13 @@ def scale_intensity(image: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def normalise(image: Tensor) -> Tensor:
-    """Normalise a whole image by percentiles, channel by channel.
-
-    Parameters
-    ----------
-    image : Tensor, shape (C, H, W), any real dtype, finite, H and W at least 1
-
-    Returns
-    -------
-    Tensor, shape (C, H, W), float32, in [-0.5, 1.5]
-        Percentile 0.1 is 0, percentile 99.9 is 1; a constant channel is 0.
-    """
+    """Normalise a whole image (C, H, W) by its `percentiles`, channel by channel: float32 in [-0.5, 1.5]."""
     low, high = percentiles(image)
     return scale_intensity(image, low, high)
 
 
 def fit_channels(image: Tensor, channels: int) -> Tensor:
-    """Repeat a grey image to the number of channels of a model.
-
-    Parameters
-    ----------
-    image : Tensor, shape (C, H, W)
-    channels : int
-
-    Returns
-    -------
-    Tensor, shape (channels, H, W)
-
-    Raises
-    ------
-    ValueError
-        If the image has neither 1 nor `channels` channels.
-    """
+    """Image (channels, H, W): a grey one is repeated. `ValueError` if it has neither 1 nor `channels` channels."""
     present = image.shape[0]
     if present == channels:
         return image

@@ -15,18 +15,9 @@ _AT_ONCE = 1 << 26  # on other devices, where many small steps are slow
 
 
 def rescale(image: Tensor, height: int, width: int) -> Tensor:
-    """Resample an image, bilinear, with anti-aliasing where it shrinks.
+    """Resample an image (C, H, W) float32, bilinear, with anti-aliasing where it shrinks.
 
-    Parameters
-    ----------
-    image : Tensor, shape (C, H, W), float32
-    height, width : int
-        New size, at least 1 each.
-
-    Returns
-    -------
-    Tensor, shape (C, height, width), float32
-        As of `torch.nn.functional.interpolate(mode="bilinear", antialias=True)`, within rounding.
+    Equals `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` within rounding.
     """
     size = (image.shape[1], image.shape[2])
     if size == (height, width):
@@ -41,35 +32,15 @@ def rescale_part(
     step_yx: tuple[float, float],
     box_yxhw: Box,
 ) -> Tensor:
-    """Compute a box of a resampled image from a part of its source.
+    """Box of a resampled image, (C, bh, bw) float32, from a part (C, h, w) of its source.
 
     The centre of output pixel i lies at (i + 0.5) * step in the source, whose pixel j reaches from j to j + 1. The
     weights of source pixels are a triangle that falls to 0 at a distance of max(1, step) px and add up to 1 over those
-    inside the source.
+    inside the source. On one device, a pixel has the same bits for every part and box.
 
-    Parameters
-    ----------
-    part : Tensor, shape (C, h, w), float32, finite
-        Pixels `origin_yx` to `origin_yx` + (h, w) of the source; at least those of `part_needed`.
-    origin_yx : tuple of int
-        Row and column of the part's first pixel in the source.
-    source_yx : tuple of int
-        Height and width of the source.
-    step_yx : tuple of float
-        Source pixels per output pixel, down and across; above 0. For an output of (height, width) that covers the
-        source, exactly (H / height, W / width): parts of one image have the same steps.
-    box_yxhw : Box
-        Box to compute, in output pixels.
-
-    Returns
-    -------
-    Tensor, shape (C, bh, bw), float32, on the part's device
-        On one device, a pixel has the same bits for every part and box.
-
-    Raises
-    ------
-    ValueError
-        If the part lacks pixels that the box needs, or as for `part_needed`.
+    The part begins at `origin_yx` of a source of `source_yx` px, and holds at least `part_needed`, or `ValueError` is
+    raised. `step_yx` is in source pixels per output pixel: exactly (H / height, W / width) for an output of (height,
+    width) that covers the source, because parts of one image have the same steps.
     """
     top, left, rows, columns = part_needed(box_yxhw, source_yx, step_yx)
     down, right = top - origin_yx[0], left - origin_yx[1]
@@ -97,27 +68,11 @@ def rescale_part(
 
 
 def part_needed(box_yxhw: Box, source_yx: tuple[int, int], step_yx: tuple[float, float]) -> Box:
-    """Find the part of the source that a box of the resampled image is computed from.
+    """Part of the source, in its pixels, that a box of the resampled image is computed from.
 
-    Parameters
-    ----------
-    box_yxhw : Box
-        In output pixels.
-    source_yx : tuple of int
-        Height and width of the source.
-    step_yx : tuple of float
-        As for `rescale_part`.
-
-    Returns
-    -------
-    Box
-        In source pixels, inside the source.
-
-    Raises
-    ------
-    ValueError
-        If the source or the box is empty, a step is not above 0, or the box reaches beyond the source by a source px
-        or more; a centre nearer than that counts as at the edge, because levels of a pyramid have whole pixels.
+    Raises `ValueError` if the source or the box is empty, a step is not above 0, or the box reaches beyond the source
+    by a source px or more; a centre nearer than that counts as at the edge, because levels of a pyramid have whole
+    pixels.
     """
     spans = [_span(box_yxhw[axis], box_yxhw[axis + 2], source_yx[axis], step_yx[axis]) for axis in (0, 1)]
     (top, bottom), (left, right) = spans
@@ -125,18 +80,9 @@ def part_needed(box_yxhw: Box, source_yx: tuple[int, int], step_yx: tuple[float,
 
 
 def rescale_labels(labels: Tensor, height: int, width: int) -> Tensor:
-    """Resample labels: each new pixel takes the label at its centre (nearest neighbour).
+    """Resample labels (T, H, W): each new pixel takes the label at its centre (nearest neighbour).
 
-    Parameters
-    ----------
-    labels : Tensor, shape (T, H, W), integer
-    height, width : int
-        New size, at least 1 each.
-
-    Returns
-    -------
-    Tensor, shape (T, height, width), same dtype
-        Objects smaller than the new pixels can vanish. A centre between two pixels takes the lower or right one.
+    Objects smaller than the new pixels can vanish. A centre between two pixels takes the lower or right one.
     """
     size = (labels.shape[1], labels.shape[2])
     if size == (height, width):
@@ -147,28 +93,10 @@ def rescale_labels(labels: Tensor, height: int, width: int) -> Tensor:
 def rescale_labels_part(
     labels: Tensor, origin_yx: tuple[int, int], small_yx: tuple[int, int], full_yx: tuple[int, int], box_yxhw: Box
 ) -> Tensor:
-    """Compute a box of the full-size label image from a part of the label image at the network's scale.
+    """Box of `rescale_labels` of a small label image to `full_yx` px, from a part (T, h, w) of the small image.
 
-    Parameters
-    ----------
-    labels : Tensor, shape (T, h, w), integer
-        Pixels `origin_yx` to `origin_yx` + (h, w) of the small image; at least those of `labels_needed`.
-    origin_yx : tuple of int
-        Row and column of the part's first pixel in the small image.
-    small_yx, full_yx : tuple of int
-        Height and width of the two images, 1 or more each; the "full" one may be the smaller.
-    box_yxhw : Box
-        Box to compute, in pixels of the full-size image; inside it.
-
-    Returns
-    -------
-    Tensor, shape (T, bh, bw), same dtype
-        That box of `rescale_labels` of the whole small image.
-
-    Raises
-    ------
-    ValueError
-        If the part lacks pixels that the box needs.
+    The part begins at `origin_yx` and holds at least `labels_needed`, or `ValueError` is raised. The "full" image may
+    be the smaller.
     """
     top, left, rows, columns = labels_needed(box_yxhw, small_yx, full_yx)
     down, right = top - origin_yx[0], left - origin_yx[1]
@@ -184,24 +112,9 @@ def rescale_labels_part(
 
 
 def labels_needed(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, int]) -> Box:
-    """Find the box of the small image that the pixel centres of a full-size box fall into.
+    """Box of the small image that the pixel centres of a box of the full-size image fall into.
 
-    Parameters
-    ----------
-    box_yxhw : Box
-        In pixels of the full-size image; inside it.
-    small_yx, full_yx : tuple of int
-        Height and width of the two images, 1 or more each.
-
-    Returns
-    -------
-    Box
-        In pixels of the small image; height or width is 0 if it is 0 in `box_yxhw`.
-
-    Raises
-    ------
-    ValueError
-        If the box reaches beyond the full-size image.
+    Height or width is 0 if it is 0 in `box_yxhw`. Raises `ValueError` if the box reaches beyond the full-size image.
     """
     spans = []
     for axis in (0, 1):
@@ -217,21 +130,10 @@ def labels_needed(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, 
 
 
 def full_box(box_yxhw: Box, small_yx: tuple[int, int], full_yx: tuple[int, int]) -> Box:
-    """Find the pixels of the full-size image whose centres fall into a box of the small one.
+    """Pixels of the full-size image whose centres fall into a box of the small one.
 
-    Boxes that tile the small image give boxes that tile the full-size one: each of its pixels lies in exactly one.
-
-    Parameters
-    ----------
-    box_yxhw : Box
-        In pixels of the small image.
-    small_yx, full_yx : tuple of int
-        Height and width of the two images, 1 or more each.
-
-    Returns
-    -------
-    Box
-        In pixels of the full-size image. If that is the smaller one, height or width can be 0.
+    Boxes that tile the small image give boxes that tile the full-size one: each of its pixels lies in exactly one. If
+    the "full" image is the smaller one, height or width can be 0.
     """
     spans = []
     for axis in (0, 1):

@@ -6,22 +6,11 @@ from torch.nn import functional as F
 
 
 def find_seeds(seed_map: Tensor, radius: int, threshold: float) -> Tensor:
-    """Find the local maxima of the seed map, each in the square of `radius` pixels around it.
+    """Local maxima of the seed map (N, H, W), each in the square of `radius` px around it: (S, 3) int64.
 
-    Parameters
-    ----------
-    seed_map : Tensor, shape (N, H, W), float
-        S of each of N images; 1 at an object's centre, 0 outside objects.
-    radius : int
-        Half the side of the square, in pixels; 1 or more. Two seeds are further apart than this in rows or columns.
-    threshold : float
-        Lowest value of a seed.
-
-    Returns
-    -------
-    Tensor, shape (S, 3), int64
-        Image, row and column of each seed, in raster order. Of equal maxima within the radius, the topmost, then the
-        leftmost is the seed: a convex plateau has one seed.
+    Image, row and column of each seed, in raster order, with a value of `threshold` or more. Two seeds are further
+    apart than `radius` in rows or columns. Of equal maxima within the radius, the topmost, then the leftmost is the
+    seed: a convex plateau has one seed.
     """
     height, width = seed_map.shape[1], seed_map.shape[2]
     lowest = -float("inf")
@@ -36,20 +25,9 @@ def find_seeds(seed_map: Tensor, radius: int, threshold: float) -> Tensor:
 
 
 def highest_points(labels: Tensor, seed_map: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the maximum of the seed map in each object, which decides the tile that owns the object.
+    """Row and column (K, 2) of the seed map's maximum in each object 1..K, and its value (K,).
 
-    Parameters
-    ----------
-    labels : Tensor, shape (H, W), integer
-        0 is background, ids are 1..K without gaps.
-    seed_map : Tensor, shape (H, W), float
-
-    Returns
-    -------
-    points : Tensor, shape (K, 2), int64
-        Row and column; of equal maxima the topmost, then the leftmost.
-    heights : Tensor, shape (K,), float
-        Value of the seed map there.
+    It decides which tile owns the object. Of equal maxima the topmost, then the leftmost.
     """
     place = labels.flatten().nonzero()[:, 0]
     label = labels.flatten()[place].to(torch.int64) - 1

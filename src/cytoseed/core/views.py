@@ -8,17 +8,9 @@ VIEWS = 8
 
 
 def turn(values: Tensor, view: int) -> Tensor:
-    """Flip and turn values into a view.
+    """Flip and turn values (..., H, W) into a view, 0 to 7; view 0 changes nothing.
 
-    Parameters
-    ----------
-    values : Tensor, shape (..., H, W)
-    view : int
-        0 to 7: `view % 4` quarter turns, for 4 and above after a flip from left to right; 0 changes nothing.
-
-    Returns
-    -------
-    Tensor, shape (..., H, W), or (..., W, H) after an odd number of quarter turns
+    That is `view % 4` quarter turns, for 4 and above after a flip from left to right.
     """
     if view >= 4:
         values = values.flip(-1)
@@ -26,36 +18,14 @@ def turn(values: Tensor, view: int) -> Tensor:
 
 
 def turn_back(values: Tensor, view: int) -> Tensor:
-    """Undo `turn`.
-
-    Parameters
-    ----------
-    values : Tensor, shape (..., H, W)
-    view : int
-        0 to 7, as for `turn`.
-
-    Returns
-    -------
-    Tensor
-        `turn_back(turn(values, view), view)` equals `values`.
-    """
+    """Undo `turn`: `turn_back(turn(values, view), view)` equals `values`."""
     if view % 4 > 0:
         values = torch.rot90(values, -(view % 4), [-2, -1])
     return values.flip(-1) if view >= 4 else values
 
 
 def median(views: Tensor) -> Tensor:
-    """Compute the median over views; of an even number, the mean of the middle two.
-
-    Parameters
-    ----------
-    views : Tensor, shape (V, ...), float
-        V is at least 1.
-
-    Returns
-    -------
-    Tensor, shape (...)
-    """
+    """Median over views (V, ...); of an even number, the mean of the middle two."""
     count = views.shape[0]
     ordered = torch.sort(views, dim=0).values
     return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2

@@ -8,33 +8,32 @@ from typing import Any
 from cytoseed.export.rdf import summary
 from cytoseed.settings import DatasetNote, ModelConfig, is_non_commercial
 
+_UNKNOWN = "Not stated."
 _SAMPLE = (
-    "`test_input.npy`, `sample_input.tif` and the cover show a part of the section that scikit-image ships as "
+    "`test_input.npy`, `sample_input.tif` and the cover show part of an example image of scikit-image, "
     "`skimage.data.immunohistochemistry` (Center for Microscopy and Molecular Imaging; no known copyright "
-    "restrictions): its haematoxylin alone, as it is, of unknown pixel size. `test_output.npy` is what the model finds "
-    "there."
+    "restrictions): its haematoxylin stain alone, not rescaled, because its pixel size is unknown. `test_output.npy` "
+    "and `sample_output.tif` hold the objects that the model finds in it."
 )
 _INSTALLATION = (
-    "1. In QuPath 0.6 or later, install the extensions *Deep Java Library* and *InstanSeg*; download PyTorch by\n"
+    "1. In QuPath 0.6 or later, install the extensions *Deep Java Library* and *InstanSeg*, and download PyTorch in\n"
     "   *Extensions > Deep Java Library > Manage DJL engines*.\n"
-    "2. Open *Extensions > InstanSeg*, choose a model directory, and put this folder, `{folder}`, into the\n"
-    "   folder `local` in it. If you have the zip, unpack it there first.\n"
-    "3. Choose the model, select an annotation, run. {channels}\n"
+    "2. Open *Extensions > InstanSeg* and choose a model directory. Put this folder, `{folder}`, into its\n"
+    "   subfolder `local`; if you have the zip, unpack it there.\n"
+    "3. Choose the model, select an annotation, and run. {channels}\n"
 )
 _MEANING = (
-    "f1: of objects matched at an overlap (IoU) of 0.5, the harmonic mean of the share found and the share of finds\n"
-    "that are true; f1_mean: its mean over IoU 0.5 to 0.9; aji: aggregated Jaccard index. 1 is best.\n\n"
+    "f1: harmonic mean of precision and recall, where objects are matched at an overlap (IoU) of 0.5. f1_mean: mean of "
+    "f1 over IoU 0.5 to 0.9. aji: aggregated Jaccard index. 1 is best.\n\n"
 )
 _VALIDATION = (
-    "Figures above are of images like those the model was trained on; on others it may do worse. Before you count on\n"
-    "it, outline the objects in a few fields of your own, among them the hard ones, and compare: the share of\n"
-    "outlined objects that were found with an overlap (IoU) of 0.5 or more, and of found ones that are true. With\n"
-    "cytoseed:\n"
-    "\n"
+    "The figures above are for images like the training images; on other images the model may do worse. Before you "
+    "rely on it, outline the objects in a few fields of your own, difficult ones included, and compare: how many of "
+    "them does the model find, and how many of its objects are real? With cytoseed:\n\n"
     "```\n"
     "cytoseed segment images --output found --model {name} --format labels\n"
     "cytoseed evaluate found masks\n"
-    "```\n"
+    "```"
 )
 
 
@@ -49,11 +48,11 @@ def model_card(config: ModelConfig, folder: str) -> str:
         "## In QuPath",
         _INSTALLATION.format(folder=folder, channels=_channels(config)),
         "## Accuracy",
-        _MEANING * bool(config.figures) + "\n".join(_figures(config.figures)) or "The model does not say.",
+        _MEANING + "\n".join(_figures(config.figures)) if config.figures else _UNKNOWN,
         "## Validation",
         _VALIDATION.format(name=config.name),
         "## How it was trained",
-        "\n".join(_training(config)) or "The model does not say.",
+        "\n".join(_training(config)) or _UNKNOWN,
         "## Sample image",
         _SAMPLE,
         "## Method",
@@ -64,10 +63,10 @@ def model_card(config: ModelConfig, folder: str) -> str:
 
 
 def _facts(config: ModelConfig) -> str:
-    image = "one channel" if config.channels == 1 else f"{config.channels} channels, or one that stands for all"
+    image = "one channel" if config.channels == 1 else f"{config.channels} channels, or one, which is copied to all"
     return (
         f"- Finds: {' and '.join(config.targets)}\n"
-        f"- Pixel size: {config.pixel_size_um:g} µm; QuPath rescales images to it where they have a pixel size\n"
+        f"- Pixel size: {config.pixel_size_um:g} µm; QuPath rescales images whose pixel size is known\n"
         f"- Image: {image}\n"
         f"- Weights: {config.network} network, SHA-256 {config.sha256 or 'not stored'}"
     )
@@ -78,17 +77,15 @@ def _channels(config: ModelConfig) -> str:
         return "Tick one input channel: that of the nuclear stain."
     which = "red, green and blue" if config.channels == 3 else "those of the training images, in their order"
     return (
-        f"Tick {config.channels} input channels ({which}), or a\n   single one where the model has learnt from "
-        f"such images too. With any other number of channels every tile fails."
+        f"Tick {config.channels} input channels ({which}),\n   or a single one if the model was trained on such images "
+        f"too. With any other number of channels every tile fails."
     )
 
 
 def _licence(config: ModelConfig) -> str:
     lines = [f"Weights: {config.licence}."]
     if any(is_non_commercial(licence) for licence in (config.licence, *(note.licence for note in config.trained_on))):
-        lines.append(
-            "**Not for commercial use**: the weights, or images they were trained on, are licensed without it."
-        )
+        lines.append("**Not for commercial use**: the licence of the weights, or of the training images, forbids it.")
     if config.trained_on:
         lines.append("Trained on images of:\n")
         lines += [f"- {_source(note)}" for note in config.trained_on]
@@ -102,7 +99,7 @@ def _source(note: DatasetNote) -> str:
 
 
 def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of a list: figures per set of images, and per kind of image in it."""
+    """Lines of a list: figures per data set, and per kind of image in it."""
     for name, found in figures.items():
         if isinstance(found, Mapping):
             plain = {key: value for key, value in found.items() if not isinstance(value, Mapping)}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from cytoseed.core.prepare import normalise
+from cytoseed.export.torchscript import open_torchscript
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model
 
@@ -63,7 +64,7 @@ def _labels(model: Model, raw: NDArray[np.float32]) -> NDArray[np.int32]:
 
 def _torchscript(path: Path) -> Run:
     """Open a TorchScript file as a function from raw images (C,H,W) to labels (T,H,W)."""
-    module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    module = open_torchscript(path)
 
     def run(raw: NDArray[np.float32]) -> NDArray[Any]:
         with torch.inference_mode():

@@ -19,32 +19,13 @@ OPSET = 18
 def trace(
     module: nn.Module, image: Tensor, output: str, free: Mapping[int, str], metadata: Mapping[str, str] | None = None
 ) -> bytes:
-    """Write the computation of a module on an image as an ONNX file.
+    """ONNX file of a module, weights included, without paths of this machine; its only input is called `image`.
 
-    Parameters
-    ----------
-    module : Module
-        In eval mode, on the CPU, without loops that depend on data (`Segmenter.chunk_px` is 0). Not changed.
-    image : Tensor
-        An example of the only input, called `image` in the graph, at a size that is not special.
-    output : str
-        Name of the only output, which has as many axes as the image.
-    free : mapping of int to str
-        Axes of both image and output that may have any length from 1, with their names.
-    metadata : mapping of str to str, optional
-        Entries of the file's metadata.
-
-    Returns
-    -------
-    bytes
-        The file, weights included, without paths of this machine.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        The extra `onnx` is not installed.
+    The module is in eval mode, on the CPU, without loops that depend on data (`Segmenter.chunk_px` is 0); it is not
+    changed. `image` is an example of the input, at a size that is not special. `free` names the axes of both image and
+    `output` that may have any length from 1. Raises `ModuleNotFoundError` without the extra `onnx`.
     """
-    require_exporter()
+    _require_exporter()
     from onnx_ir import Shape, serde
 
     with _silent(), torch.no_grad():
@@ -73,8 +54,7 @@ def trace(
     return content
 
 
-def require_exporter() -> None:
-    """Raise `ModuleNotFoundError` if the packages that write ONNX files are missing."""
+def _require_exporter() -> None:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401

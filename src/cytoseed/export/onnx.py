@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from cytoseed import __version__
 from cytoseed.core.model import Segmenter
 from cytoseed.core.prepare import normalise
-from cytoseed.export.graph import require_exporter, trace
+from cytoseed.export.graph import trace
 from cytoseed.models.weights import Model
 from cytoseed.paths import write_bytes
 from cytoseed.settings import ModelConfig
-
-_RAW, _NORMALISED = "raw", "normalised"
 
 
 def to_onnx(model: Model, path: str | Path, normalised: bool = False) -> Path:
@@ -50,15 +48,14 @@ def to_onnx(model: Model, path: str | Path, normalised: bool = False) -> Path:
     ModuleNotFoundError
         The extra `onnx` is not installed.
     """
-    require_exporter()
-    segmenter = copy.deepcopy(model.segmenter).cpu().eval()
-    segmenter.network.fold()
+    segmenter = _folded(model)
     segmenter.chunk_px = 0  # a traced graph has no loops
     side = 4 * segmenter.stride + 6  # not a multiple of anything
     example = torch.rand(1, model.config.channels, side, side + 20, generator=torch.Generator().manual_seed(0))
     module = segmenter if normalised else _FromRaw(segmenter)
-    metadata = onnx_metadata(model.config, _NORMALISED if normalised else _RAW)
-    return _write(trace(module.eval(), example, "labels", {2: "height", 3: "width"}, metadata), path)
+    metadata = onnx_metadata(model.config, "normalised" if normalised else "raw")
+    write_bytes(Path(path), trace(module.eval(), example, "labels", {2: "height", 3: "width"}, metadata))
+    return Path(path)
 
 
 def network_to_onnx(model: Model, path: str | Path) -> Path:
@@ -66,31 +63,14 @@ def network_to_onnx(model: Model, path: str | Path) -> Path:
 
     The input `image` is (N,C,H,W) float32, normalised (`core.prepare.normalise`), H and W multiples of the network's
     stride. The output `fields` is (N,F,H,W) float32, the unbounded result of `UNet.forward`, where F is the number of
-    targets times `Segmenter.field_count`. N, H and W are free.
-
-    Parameters
-    ----------
-    model : Model
-    path : str or Path
-        File to write, atomically. Its metadata is that of `to_onnx` and the `stride`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        The extra `onnx` is not installed.
+    targets times `Segmenter.field_count`. N, H and W are free. The metadata is that of `to_onnx` and the `stride`.
     """
-    require_exporter()
-    network = copy.deepcopy(model.segmenter.network).cpu().eval()
-    network.fold()
-    stride = model.segmenter.stride
-    example = torch.zeros(2, model.config.channels, 6 * stride, 7 * stride)
-    metadata = {**onnx_metadata(model.config, _NORMALISED), "stride": str(stride)}
-    return _write(trace(network, example, "fields", {0: "batch", 2: "height", 3: "width"}, metadata), path)
+    segmenter = _folded(model)
+    example = torch.zeros(2, model.config.channels, 6 * segmenter.stride, 7 * segmenter.stride)
+    metadata = {**onnx_metadata(model.config, "normalised"), "stride": str(segmenter.stride)}
+    free = {0: "batch", 2: "height", 3: "width"}
+    write_bytes(Path(path), trace(segmenter.network, example, "fields", free, metadata))
+    return Path(path)
 
 
 class _FromRaw(nn.Module):
@@ -105,15 +85,16 @@ class _FromRaw(nn.Module):
         return labels
 
 
+def _folded(model: Model) -> Segmenter:
+    """Copy of a model's segmenter on the CPU, normalisation folded into the convolutions."""
+    segmenter = copy.deepcopy(model.segmenter).cpu().eval()
+    segmenter.network.fold()
+    return segmenter
+
+
 def onnx_metadata(config: ModelConfig, kind: str) -> dict[str, str]:
     """Metadata of a file that takes `raw` or `normalised` images."""
     facts = ("name", "version", "description", "licence", "sha256", "pixel_size_um", "channels")
     thresholds = ("peak_radius_px", "seed_threshold", "mask_threshold", "agreement_iou", "min_size_px")
     values = {name: str(getattr(config, name)) for name in (*facts, *thresholds)}
     return {**values, "targets": ",".join(config.targets), "input": kind, "cytoseed": __version__}
-
-
-def _write(content: bytes, path: str | Path) -> Path:
-    place = Path(path)
-    write_bytes(place, content)
-    return place

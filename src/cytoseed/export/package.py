@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from cytoseed.export.bioimageio import to_bioimageio
 from cytoseed.export.check import Agreement, check_files
+from cytoseed.export.onnx import network_to_onnx, to_onnx
+from cytoseed.export.qupath import to_qupath
 from cytoseed.export.rdf import package_name
+from cytoseed.export.torchscript import to_torchscript
 from cytoseed.models.weights import Model
 from cytoseed.paths import replace
 from cytoseed.settings import ModelConfig
@@ -19,7 +23,7 @@ from cytoseed.settings import ModelConfig
 class Target(NamedTuple):
     """A kind of program that a model can be exported for."""
 
-    write: Callable[[Model, Path], None]
+    write: Callable[[Model, Path], object]
     """Writes a model into an empty folder."""
     names: Callable[[ModelConfig], tuple[str, ...]]
     """Names of the files and folders that it writes."""
@@ -39,40 +43,21 @@ class Exported(NamedTuple):
 
 
 def export_model(model: Model, target: str, folder: str | os.PathLike[str], overwrite: bool = False) -> Exported:
-    """Export a model for another program.
+    """Export a model for another program: `target` is one of `TARGETS`.
 
     The files are written beside their place, reopened, and compared with the model on images before they are moved
-    into place. If anything fails, the folder stays as it was.
-
-    Parameters
-    ----------
-    model : Model
-        As `load_model` returns it.
-    target : {'qupath', 'onnx', 'torchscript', 'bioimageio'}
-    folder : str or path
-        Folder to write to; made if necessary.
-    overwrite : bool
-        Replace existing files.
-
-    Returns
-    -------
-    Exported
-
-    Raises
-    ------
-    FileExistsError
-        The files exist and `overwrite` is False.
-    ModuleNotFoundError
-        A package that writes or reopens the files is not installed; the message names the extra.
-    RuntimeError
-        The reopened files find other objects than the model.
-    ValueError
-        An unknown target, or a model whose name, version or licence the target does not allow.
+    into place. If anything fails, the folder stays as it was. Raises `RuntimeError` if the reopened files find other
+    objects than the model, `FileExistsError` if the files exist and `overwrite` is False, `ValueError` if the target
+    does not allow the model's name, version or licence, and the errors of `find_target`.
     """
     chosen = find_target(target)
     place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise FileExistsError(f"{place} is a file; give a folder to write to")
     names = chosen.names(model.config)
-    _require_free(place, names, overwrite)
+    existing = [place / name for name in names if (place / name).exists()]
+    if existing and not overwrite:
+        raise FileExistsError(f"{existing[0]} exists already; give --overwrite to replace it, or another folder")
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=place) as staging:
         chosen.write(model, Path(staging))
@@ -96,39 +81,13 @@ def find_target(name: str) -> Target:
     return target
 
 
-def _require_free(place: Path, names: Sequence[str], overwrite: bool) -> None:
-    if place.exists() and not place.is_dir():
-        raise FileExistsError(f"{place} is a file; give a folder to write to")
-    existing = [name for name in names if (place / name).exists()]
-    if existing and not overwrite:
-        raise FileExistsError(
-            f"{place / existing[0]} exists already; give --overwrite to replace it, or another folder"
-        )
-
-
 def _write_torchscript(model: Model, folder: Path) -> None:
-    from cytoseed.export.torchscript import to_torchscript
-
     to_torchscript(model, folder / f"{model.config.name}.pt")
 
 
 def _write_onnx(model: Model, folder: Path) -> None:
-    from cytoseed.export.onnx import network_to_onnx, to_onnx
-
     network_to_onnx(model, folder / f"{model.config.name}.network.onnx")
     to_onnx(model, folder / f"{model.config.name}.onnx")
-
-
-def _write_qupath(model: Model, folder: Path) -> None:
-    from cytoseed.export.qupath import to_qupath
-
-    to_qupath(model, folder)
-
-
-def _write_bioimageio(model: Model, folder: Path) -> None:
-    from cytoseed.export.bioimageio import to_bioimageio
-
-    to_bioimageio(model, folder)
 
 
 def _package_names(config: ModelConfig) -> tuple[str, ...]:
@@ -138,9 +97,9 @@ def _package_names(config: ModelConfig) -> tuple[str, ...]:
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 TARGETS = {
-    "qupath": Target(_write_qupath, _package_names),
+    "qupath": Target(to_qupath, _package_names),
     "onnx": Target(_write_onnx, lambda config: (f"{config.name}.onnx", f"{config.name}.network.onnx"), _ONNX, "onnx"),
     "torchscript": Target(_write_torchscript, lambda config: (f"{config.name}.pt",)),
-    "bioimageio": Target(_write_bioimageio, _package_names, (*_ONNX, "bioimageio.core"), "bioimageio,onnx"),
+    "bioimageio": Target(to_bioimageio, _package_names, (*_ONNX, "bioimageio.core"), "bioimageio,onnx"),
 }
 """Programs that a model can be exported for, by the names that `export_model` and the command line take."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cytoseed.export.card import model_card
-from cytoseed.export.rdf import RDF_FILE, package_name, rdf_yaml, readme_file
+from cytoseed.export.rdf import RDF_FILE, file_entry, package_name, rdf_yaml, readme_file
 from cytoseed.export.sample import draw_cover, encode_tensors, make_sample
+from cytoseed.export.torchscript import open_torchscript, to_torchscript
 from cytoseed.models.weights import Model
 from cytoseed.paths import write_bytes
 
@@ -24,41 +24,22 @@ TORCHSCRIPT_FILE = "instanseg.pt"
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest possible: the same files make the same zip
 
 
-def to_qupath(model: Model, folder: str | os.PathLike[str]) -> Path:
-    """Write a model for QuPath into `folder/NAME-VERSION`, and the same files into `folder/NAME-VERSION.zip`.
+def to_qupath(model: Model, folder: Path) -> Path:
+    """Write a model for QuPath into `folder/NAME-VERSION`, which is returned, and into `folder/NAME-VERSION.zip`.
 
     The package holds `instanseg.pt` (`torchscript.ExportedSegmenter`), `rdf.yaml`, `NAME_README.md`, `cover.png`, and
-    test and sample tensors. As the first export of its process, the same model gives the same bytes.
-
-    Parameters
-    ----------
-    model : Model
-    folder : str or path
-        Made if necessary. Files of an earlier export are replaced one by one, `rdf.yaml` last.
-
-    Returns
-    -------
-    Path
-        `folder/NAME-VERSION`.
-
-    Raises
-    ------
-    ValueError
-        bioimage.io does not allow the model's name, version or licence.
+    test and sample tensors. As the first export of its process, the same model gives the same bytes. Raises
+    `ValueError` if bioimage.io does not allow the model's name, version or licence.
     """
     name = package_name(model.config)
     files = package_files(model, name)
     weights = {"torchscript": torchscript_entry(files)}
-    files[RDF_FILE] = rdf_yaml(model.config, weights, hashes(files), any_channels=True).encode()
+    files[RDF_FILE] = rdf_yaml(model.config, weights, files, any_channels=True).encode()
     return write_package(files, folder, name)
 
 
 def package_files(model: Model, name: str) -> dict[str, bytes]:
     """Contents by file name of everything in a package but `rdf.yaml`: TorchScript, README, cover, tensors."""
-    import torch
-
-    from cytoseed.export.torchscript import open_torchscript, to_torchscript
-
     with tempfile.TemporaryDirectory(prefix="cytoseed-") as temporary:
         written = to_torchscript(model, Path(temporary) / TORCHSCRIPT_FILE)
         scripted = open_torchscript(written)
@@ -79,13 +60,10 @@ def package_files(model: Model, name: str) -> dict[str, bytes]:
 
 def torchscript_entry(files: Mapping[str, bytes]) -> dict[str, str]:
     """Entry in `rdf.yaml` for the TorchScript file of a package."""
-    import torch
-
-    version = str(torch.__version__).partition("+")[0]
-    return {"source": TORCHSCRIPT_FILE, "sha256": hashes(files)[TORCHSCRIPT_FILE], "pytorch_version": version}
+    return {**file_entry(files, TORCHSCRIPT_FILE), "pytorch_version": str(torch.__version__).partition("+")[0]}
 
 
-def write_package(files: Mapping[str, bytes], folder: str | os.PathLike[str], name: str) -> Path:
+def write_package(files: Mapping[str, bytes], folder: str | Path, name: str) -> Path:
     """Write files, `rdf.yaml` last, into `folder/name`, and all of them into `folder/name.zip`; other files stay."""
     place = Path(folder) / name
     place.mkdir(parents=True, exist_ok=True)
@@ -99,8 +77,3 @@ def write_package(files: Mapping[str, bytes], folder: str | os.PathLike[str], na
             archive.writestr(entry, files[file], zipfile.ZIP_DEFLATED, 6)
     write_bytes(place.with_name(f"{name}.zip"), zipped.getvalue())
     return place
-
-
-def hashes(files: Mapping[str, bytes]) -> dict[str, str]:
-    """SHA-256 of each file, by name."""
-    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -6,6 +6,7 @@ with an exponent need a decimal point.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,37 +19,41 @@ PERCENTILES = (0.1, 99.9)
 EPS = 1e-6
 CLIP = (-0.5, 1.5)
 
-_NAME = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}")
-_VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,2}([.+-]?[A-Za-z0-9]+)*")
-_SPDX = re.compile(r"[A-Za-z0-9.+-]+")
+_ALLOWED = {
+    "name": (r"[A-Za-z0-9_+\- ()]{5,128}", "5 to 128 letters (without accents), digits, spaces, brackets or _ - +"),
+    "version": (r"[0-9]+(\.[0-9]+){0,2}([.+-]?[A-Za-z0-9]+)*", "a version such as 0.1.0"),
+    "licence": (r"[A-Za-z0-9.+-]+", "an SPDX identifier such as Apache-2.0 or CC-BY-4.0"),
+}
 _PAPER = (
     "Goldsborough, T. et al. (2024) InstanSeg: an embedding-based instance segmentation algorithm optimized for "
     "accurate, efficient and portable cell segmentation. arXiv."
 )
-_PAPER_DOI = "10.48550/arXiv.2408.15954"
+_TOLERANCE = {  # rounding may move single pixels at the edges of objects
+    "relative_tolerance": 0.0,
+    "absolute_tolerance": 0.0,
+    "mismatched_elements_per_million": 1000,
+}
 
 
 def package_name(config: ModelConfig) -> str:
-    """Name of a model's package, `<name>-<version>`; `ValueError` if bioimage.io does not allow name or licence."""
-    wrong = f"model {config.name!r} cannot be described for bioimage.io:"
-    remedy = "change it in the model's config.json"
-    if not _NAME.fullmatch(config.name):
-        raise ValueError(
-            f"{wrong} its name must have 5 to 128 letters without accents, digits, spaces, brackets or any of _ - +; "
-            f"{remedy}"
-        )
-    if not _VERSION.fullmatch(config.version):
-        raise ValueError(f"{wrong} its version is {config.version!r}, not one such as 0.1.0; {remedy}")
-    if not _SPDX.fullmatch(config.licence):
-        raise ValueError(
-            f"{wrong} its licence is {config.licence!r}, not an SPDX identifier such as Apache-2.0 or CC-BY-4.0; "
-            f"{remedy}"
-        )
+    """Name of a model's package, `NAME-VERSION`; `ValueError` for a name, version or licence outside `_ALLOWED`."""
+    for setting, (pattern, allowed) in _ALLOWED.items():
+        value = getattr(config, setting)
+        if not re.fullmatch(pattern, value):
+            raise ValueError(
+                f"model {config.name!r} cannot be described for bioimage.io: its {setting} is {value!r}; it must be "
+                f"{allowed}: change it in the model's config.json"
+            )
     return f"{config.name}-{config.version}"
 
 
-def rdf_yaml(config: ModelConfig, weights: Mapping[str, Any], hashes: Mapping[str, str], any_channels: bool) -> str:
-    """Text of `rdf.yaml`, from the entries of weights by format and the SHA-256 of files by name.
+def file_entry(files: Mapping[str, bytes], name: str) -> dict[str, str]:
+    """Entry in `rdf.yaml` for one of a package's files: its name and checksum."""
+    return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
+
+
+def rdf_yaml(config: ModelConfig, weights: Mapping[str, Any], files: Mapping[str, bytes], any_channels: bool) -> str:
+    """Text of `rdf.yaml`, from the entries of weights by format and the contents of files by name.
 
     `any_channels` declares any number of channels, as QuPath needs it for a model that takes one or several.
     """
@@ -61,7 +66,7 @@ def rdf_yaml(config: ModelConfig, weights: Mapping[str, Any], hashes: Mapping[st
         "description": summary(config)[:512],
         "license": config.licence,
         "authors": [{"name": "cytoseed"}],
-        "cite": [{"text": _PAPER, "doi": _PAPER_DOI}],
+        "cite": [{"text": _PAPER, "doi": "10.48550/arXiv.2408.15954"}],
         "tags": ["cytoseed", "instance-segmentation", "2d", "microscopy", "pytorch", *config.targets],
         "documentation": readme_file(config),
         "covers": ["cover.png"],
@@ -76,7 +81,7 @@ def rdf_yaml(config: ModelConfig, weights: Mapping[str, Any], hashes: Mapping[st
                 ],
                 "data": {"type": "float32"},
                 "preprocessing": _normalisation(),
-                **_tensors("input", hashes),
+                **_tensors("input", files),
             }
         ],
         "outputs": [
@@ -89,11 +94,11 @@ def rdf_yaml(config: ModelConfig, weights: Mapping[str, Any], hashes: Mapping[st
                     *(_space(name, config, {"tensor_id": "image", "axis_id": name, "offset": 0}) for name in "yx"),
                 ],
                 "data": {"type": "float32"},
-                **_tensors("output", hashes),
+                **_tensors("output", files),
             }
         ],
         "weights": weights,
-        "config": {"bioimageio": {"reproducibility_tolerance": [_tolerance()]}},
+        "config": {"bioimageio": {"reproducibility_tolerance": [_TOLERANCE]}},
     }
     return "\n".join(_lines(content, 0)) + "\n"
 
@@ -104,7 +109,7 @@ def readme_file(config: ModelConfig) -> str:
 
 
 def summary(config: ModelConfig) -> str:
-    """Return the description of a model, by default a sentence with its targets."""
+    """Description of a model, by default a sentence with its targets."""
     return config.description or f"Finds {' and '.join(config.targets)} in microscopy images."
 
 
@@ -122,7 +127,7 @@ def _space(name: str, config: ModelConfig, size: Mapping[str, Any]) -> dict[str,
 
 
 def _normalisation() -> list[dict[str, Any]]:
-    """List the steps of `core.prepare.normalise`, except that readers interpolate percentiles."""
+    """Steps of `core.prepare.normalise`, except that readers interpolate percentiles."""
     low, high = PERCENTILES
     scale = {"axes": ["y", "x"], "min_percentile": low, "max_percentile": high, "eps": EPS}
     return [
@@ -132,17 +137,9 @@ def _normalisation() -> list[dict[str, Any]]:
     ]
 
 
-def _tensors(which: str, hashes: Mapping[str, str]) -> dict[str, Any]:
-    test, sample = f"test_{which}.npy", f"sample_{which}.tif"
-    return {
-        "test_tensor": {"source": test, "sha256": hashes[test]},
-        "sample_tensor": {"source": sample, "sha256": hashes[sample]},
-    }
-
-
-def _tolerance() -> dict[str, Any]:
-    """Tolerance for rounding, which may move single pixels at the edges of objects."""
-    return {"relative_tolerance": 0.0, "absolute_tolerance": 0.0, "mismatched_elements_per_million": 1000}
+def _tensors(which: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    test, sample = file_entry(files, f"test_{which}.npy"), file_entry(files, f"sample_{which}.tif")
+    return {"test_tensor": test, "sample_tensor": sample}
 
 
 def _lines(value: Any, depth: int) -> list[str]:

@@ -24,23 +24,10 @@ _FIND_SEEDS = torch.tensor([])
 
 
 class ExportedSegmenter(nn.Module):
-    """A segmenter with the signature that QuPath and other programs with libtorch call.
+    """A segmenter, not copied, with the signature that QuPath and other programs with libtorch call.
 
-    Parameters
-    ----------
-    segmenter : Segmenter
-        Not copied.
-    channels : int
-        Number of image channels.
-    pixel_size_um : float
-        Pixel size of its images, in µm.
-
-    Attributes
-    ----------
-    pixel_size : float
-        `pixel_size_um`.
-    cells_and_nuclei : bool
-        Whether there are two targets, nuclei first.
+    They also read its attributes `pixel_size`, in µm, and `cells_and_nuclei`: whether there are two targets, nuclei
+    first.
     """
 
     def __init__(self, segmenter: Segmenter, channels: int, pixel_size_um: float) -> None:
@@ -67,33 +54,19 @@ class ExportedSegmenter(nn.Module):
         resolve_cell_and_nucleus: bool | None = None,
         precomputed_seeds: Tensor = _FIND_SEEDS,
     ) -> Tensor:
-        """Segment a batch of images; docs/qupath.md lists the meaning and the range of each option.
+        """Labels (N, T, H, W) float32 of images (N, C, H, W) at the model's pixel size, on the same device.
 
-        None is the model's own value. An option may also be in `args`, as a one-element tensor of any type, which takes
-        precedence over the keyword.
+        The images are normalised (`normalise`); they are clipped to [-0.5, 1.5], and a single channel is repeated. T is
+        the number of targets wanted, nuclei before cells. 0 is background, ids are 1 to K without gaps.
 
-        Parameters
-        ----------
-        x : Tensor, shape (N, C, H, W), float
-            Normalised (`normalise`) and at the model's pixel size; clipped to [-0.5, 1.5]; H and W at least 1. A
-            single channel is repeated. Not changed.
-        args : dict of str to Tensor, optional
-            Options by name.
-        target_segmentation : Tensor, shape (2,) or (1, 2)
-            Nonzero for each of nuclei and cells that is wanted; ignored by a model with one target.
-        precomputed_seeds : Tensor, shape (S, 2) or (1, S, 2), or their 2 * S numbers in one row
-            Row and column of seeds to use in each image and for each target, rounded down. Empty: seeds are found.
+        docs/qupath.md lists the meaning and the range of each option; None is the model's own value. An option may also
+        be in `args`, as a one-element tensor of any type, which takes precedence over the keyword.
+        `target_segmentation`, (2,) or (1, 2), is nonzero for each of nuclei and cells that is wanted; a model with one
+        target ignores it. `precomputed_seeds`, (S, 2), (1, S, 2) or their numbers in one row, are row and column of
+        seeds to use in each image and for each target, rounded down.
 
-        Returns
-        -------
-        Tensor, shape (N, T, H, W), float32, on the device of x
-            T is the number of targets wanted, nuclei before cells. 0 is background, ids are 1 to K without gaps.
-
-        Raises
-        ------
-        ValueError
-            An image of another shape or number of channels; an unknown option or a value outside its range. In
-            TorchScript, `torch.jit.Error` with the same message.
+        Raises `ValueError`, in TorchScript `torch.jit.Error`, for an image of another shape or number of channels, an
+        unknown option or a value outside its range.
         """
         given: dict[str, Tensor] = {}
         if args is not None:
@@ -127,22 +100,10 @@ class ExportedSegmenter(nn.Module):
 
     @torch.jit.export
     def normalise(self, image: Tensor) -> Tensor:
-        """Normalise raw pixels for `forward`, without the batch axis; QuPath normalises by itself.
+        """Normalise raw pixels (C, H, W) of any real type for `forward`; QuPath normalises by itself.
 
-        Parameters
-        ----------
-        image : Tensor, shape (C, H, W), any real type, finite
-            At the model's pixel size; C is 1 or the model's; H and W at least 1.
-
-        Returns
-        -------
-        Tensor, shape (channels, H, W), float32
-            Percentile 0.1 of each channel is 0, percentile 99.9 is 1, clipped to [-0.5, 1.5].
-
-        Raises
-        ------
-        ValueError
-            Another shape or number of channels; NaN or infinite values.
+        Percentile 0.1 of each channel becomes 0 and percentile 99.9 becomes 1, clipped to [-0.5, 1.5]; float32. Raises
+        `ValueError` for another shape or number of channels, and for NaN or infinite values.
         """
         if image.dim() != 3 or image.numel() == 0:
             raise ValueError(f"the image has shape {image.shape}; it must be channels, height, width, none of them 0")
@@ -199,19 +160,10 @@ class ExportedSegmenter(nn.Module):
 
 
 def to_torchscript(model: Model, path: str | Path) -> Path:
-    """Write the whole method as TorchScript: an `ExportedSegmenter` that `torch.jit.load` opens.
+    """Write the whole method, atomically, as TorchScript: an `ExportedSegmenter` that `torch.jit.load` opens.
 
-    Parameters
-    ----------
-    model : Model
-    path : str or Path
-        File to write, atomically. As the first export of its process, the same model gives the same bytes with the
-        same PyTorch (which numbers the classes that it scripts).
-
-    Returns
-    -------
-    Path
-        The file.
+    As the first export of its process, the same model gives the same bytes with the same PyTorch (which numbers the
+    classes that it scripts).
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is deprecated, but QuPath opens nothing else

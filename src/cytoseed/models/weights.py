@@ -80,24 +80,11 @@ def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
 
 
 def save_model(segmenter: Segmenter, config: ModelConfig, folder: str | os.PathLike[str], half: bool = True) -> Path:
-    """Write a model's two files into a folder, each atomically, the configuration last.
+    """Write a model's two files into a folder, each atomically, the configuration last; returns the folder.
 
-    Parameters
-    ----------
-    segmenter : Segmenter
-        On any device.
-    config : ModelConfig
-        Its configuration; `sha256` is filled in.
-    folder : str or path
-        Made if necessary; usually called like the model.
-    half : bool
-        Keep kernels and matrices in half precision, which halves the file. Vectors (biases, statistics of
-        normalisation), integers, and tensors with values too large for half precision stay as they are.
-
-    Returns
-    -------
-    Path
-        The folder.
+    `half` keeps kernels and matrices in half precision, which halves the file. Vectors (biases, statistics of
+    normalisation), integers, and tensors with values too large for half precision stay as they are. The folder is
+    usually called like the model; `sha256` of the configuration is filled in.
     """
     from safetensors.torch import save
 
@@ -136,14 +123,10 @@ def keeps_half(segmenter: Segmenter) -> bool:
 
 
 def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
-    """Read the configuration of the model in a folder; needs no torch.
+    """Configuration of the model in a folder; needs no torch.
 
-    Raises
-    ------
-    FileNotFoundError
-        The folder has no `config.json`.
-    ValueError
-        The file is not JSON, or has an unknown key or an invalid value.
+    Raises `FileNotFoundError` if the folder has no `config.json`, `ValueError` if it is not JSON or has an unknown key
+    or an invalid value.
     """
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
