@@ -13,6 +13,7 @@ PYTHONPATH=src:benchmarks "$PYTHON" benchmarks/gpu/pack.py "$@"
 # shellcheck disable=SC2086 # several words
 "$PYTHON" -m pip download --quiet --no-deps --only-binary=:all: $TARGET --dest .gpu/wheel imagecodecs
 "$PYTHON" - <<'END'
+import re
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,10 @@ with zipfile.ZipFile(wheel) as archive:
         if Path(name).name.startswith(wanted):
             archive.extract(name, ".gpu/python")
 wheel.unlink()
+version = re.search(r'__version__ = "(.+)"', Path("src/cytoseed/__init__.py").read_text())[1]
+about = Path(f".gpu/python/cytoseed-{version}.dist-info/METADATA")  # the code is not installed there
+about.parent.mkdir()
+about.write_text(f"Metadata-Version: 2.1\nName: cytoseed\nVersion: {version}\n")
 END
 rm -rf .gpu/wheel
 du -sh .gpu/pack .gpu/python
