@@ -170,14 +170,11 @@ def test_a_scheduler_that_does_not_answer_times_out_with_its_address(place, tmp_
 
 
 def test_a_missing_or_invalid_scheduler_file_is_refused(tmp_path):
-    with (
-        pytest.raises(FileNotFoundError, match=r"no scheduler file .*nowhere\.json"),
-        Cluster(scheduler="nowhere.json"),
-    ):
-        pass
+    with pytest.raises(FileNotFoundError, match=r"scheduler file .*nowhere\.json' does not exist"):
+        Cluster(scheduler="nowhere.json").__enter__()
     (tmp_path / "odd.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"odd\.json is no scheduler file"), Cluster(scheduler=tmp_path / "odd.json"):
-        pass
+    with pytest.raises(ValueError, match=r"odd\.json is not a scheduler file"):
+        Cluster(scheduler=tmp_path / "odd.json").__enter__()
 
 
 @pytest.mark.parametrize(

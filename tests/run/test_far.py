@@ -50,7 +50,7 @@ def test_files_equal_those_of_a_local_folder(place, bucket):  # noqa: F811
     assert files(there) == files(place / "here")
     assert len(files(there)) > len(FORMATS)
     assert tiled(place, there).already_done
-    with pytest.raises(FileExistsError, match=r"s3://.*made otherwise"):
+    with pytest.raises(FileExistsError, match=r"s3://.*made differently"):
         tiled(place, there, seed_threshold=0.6)
 
 

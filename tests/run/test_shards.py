@@ -100,7 +100,7 @@ def test_different_shards_are_not_joined(place):
     segment(place, place / "parts", "--shard", "2/2", "--seed-threshold", "0.6")
     result = run("merge", place / "parts")
     assert result.exit_code == 1
-    assert "shard 2 of 2 of 'scene' was made otherwise than the first (settings.seed_threshold: 0.5 -> 0.6)" in (
+    assert "shard 2 of 2 of 'scene' was made differently than the first (settings.seed_threshold: 0.5 -> 0.6)" in (
         result.stderr
     )
     segment(place, place / "parts", "--shard", "2/3")
@@ -140,7 +140,7 @@ def test_the_image_may_have_moved(place):
 def test_overwriting_shards_replace_files_only_when_merged(place):
     segment(place, place / "parts", "--seed-threshold", "0.6")
     before = contents(place / "parts")
-    assert "made otherwise" in segment(place, place / "parts", "--shard", "1/1").stderr
+    assert "made differently" in segment(place, place / "parts", "--shard", "1/1").stderr
     assert segment(place, place / "parts", "--shard", "1/1", "--overwrite").exit_code == 0
     assert contents(place / "parts") == before
     result = run("merge", place / "parts")

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ START_S = 120.0
 
 _LOOPBACK = "127.0.0.1"
 _ANY_LOOPBACK_PORT = f"{_LOOPBACK}:0"
-_INSTALL = "pip install 'cytoseed[cluster]'"
 
 
 def scheduler_address(scheduler: str | os.PathLike[str]) -> str:
@@ -36,17 +34,15 @@ def scheduler_address(scheduler: str | os.PathLike[str]) -> str:
     try:
         return str(json.loads(Path(text).read_text(encoding="utf-8"))["address"])
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no scheduler file {text!r}; an address looks like tcp://10.0.0.5:8786"
-        ) from error
+        remedy = "an address looks like tcp://10.0.0.5:8786"
+        raise FileNotFoundError(f"scheduler file {text!r} does not exist; {remedy}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{text} is no scheduler file: it does not name an address ({error})") from error
+        raise ValueError(f"{text} is not a scheduler file: it does not name an address ({error})") from error
 
 
 @contextmanager
 def connect(address: str, patience_s: float, security: Security | None = None) -> Iterator[Client]:
     """Connect to a scheduler, with the given keys or those of Dask's configuration."""
-    _require_dask()
     from distributed import Client
 
     try:
@@ -77,13 +73,9 @@ async def _ping(address: str, patience_s: float, security: Security | None) -> N
 
 def temporary_keys() -> Security:
     """TLS keys for a cluster on this machine, so that other users of the machine cannot give it work."""
-    _require_dask()
     from distributed.security import Security
 
-    try:
-        keys: Security = Security.temporary()
-    except ImportError as error:
-        raise ModuleNotFoundError(f"workers need the package cryptography: {_INSTALL}") from error
+    keys: Security = Security.temporary()
     return keys
 
 
@@ -92,15 +84,8 @@ def local_scheduler(security: Security) -> Iterator[str]:
     """Run a scheduler in this process, reachable from this machine only; yields its address."""
     from distributed import LocalCluster
 
-    with LocalCluster(
-        n_workers=0,
-        processes=True,
-        dashboard_address=_ANY_LOOPBACK_PORT,
-        host=_LOOPBACK,
-        silence_logs=50,
-        security=security,
-        protocol="tls://",
-    ) as scheduler:
+    place = {"host": _LOOPBACK, "dashboard_address": _ANY_LOOPBACK_PORT, "protocol": "tls://"}
+    with LocalCluster(n_workers=0, processes=True, silence_logs=50, security=security, **place) as scheduler:
         yield str(scheduler.scheduler_address)
 
 
@@ -136,11 +121,6 @@ def key_options(security: Security, folder: Path) -> list[str]:
         file.write_text(getattr(security, name), encoding="ascii")
         options += [f"--tls-{option}", str(file)]
     return options
-
-
-def _require_dask() -> None:
-    if find_spec("distributed") is None:
-        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}")
 
 
 def _await_workers(client: Client, process: subprocess.Popen[bytes], count: int, log: Path) -> None:

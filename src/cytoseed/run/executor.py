@@ -18,7 +18,6 @@ from cytoseed.run.plan import Plan
 from cytoseed.run.tile import Clock, SlideContext, TileInput, TileProcessor, TileResult, full_size_labels
 from cytoseed.run.tiles import Tile
 
-_BATCH = {"cuda": 4}  # tiles per pass of the network; on a CPU more than one would only take memory
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")  # in PyTorch's messages
 
 
@@ -39,7 +38,7 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Processes tiles in this process."""
+    """Processes tiles in this process, in their order."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -48,11 +47,11 @@ class LocalExecutor:
     def run(
         self, context: SlideContext, regions: Regions, batches: Sequence[Sequence[Tile]], clock: Clock
     ) -> Iterator[TileResult]:
-        """Process tiles in their order."""
+        """Process batches in their order."""
         return run_tiles(TileProcessor(context, regions, self._engine, clock), batches)
 
     def run_single(self, context: SlideContext, regions: Regions, clock: Clock) -> NDArray[np.int32]:
-        """Labels (T,H,W) of the only tile: it owns every object, so nothing is stitched."""
+        """The only tile owns every object, so nothing is stitched."""
         processor = TileProcessor(context, regions, self._engine, clock)
         with memory_errors(context.plan):
             tensor = processor.read(context.plan.grid.tile(0)).tensor
@@ -61,8 +60,8 @@ class LocalExecutor:
 
 
 def batch_size(device: str) -> int:
-    """Number of tiles that go through the network together on a kind of device, such as `cuda`."""
-    return _BATCH.get(device, 1)
+    """Number of tiles that go through the network together; on a CPU more than one would only take memory."""
+    return 4 if device == "cuda" else 1
 
 
 @contextmanager
@@ -131,8 +130,7 @@ def _finish(
     results = []
     for tile in tiles:
         try:
-            objects = processor.objects(tile, inputs.pop(tile.number), views.pop(tile.number))
-            results.append(TileResult(tile, objects, None))
+            results.append(TileResult(tile, processor.objects(tile, inputs.pop(tile.number), views.pop(tile.number))))
         except Exception:
             results.append(_process_alone(processor, tile))
     return results
@@ -141,6 +139,6 @@ def _finish(
 def _process_alone(processor: TileProcessor, tile: Tile) -> TileResult:
     try:
         tile_input = processor.read(tile)
-        return TileResult(tile, processor.objects(tile, tile_input, processor.fields([tile_input.tensor])), None)
+        return TileResult(tile, processor.objects(tile, tile_input, processor.fields([tile_input.tensor])))
     except Exception as error:
-        return TileResult(tile, None, error)
+        return TileResult.failed(tile, error)

@@ -100,7 +100,7 @@ def _require_complete(
         lines = differences(first, _deciding(run))
         if lines:
             raise ValueError(
-                f"{_listed([number], sizes[0])} of {stem!r} was made otherwise than the first ({'; '.join(lines)}): "
+                f"{_listed([number], sizes[0])} of {stem!r} was made differently than the first ({'; '.join(lines)}): "
                 f"make it again with --overwrite"
             )
 

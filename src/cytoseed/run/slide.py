@@ -11,6 +11,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -26,10 +27,10 @@ from cytoseed.results.store import Store
 from cytoseed.run.engine import choose_device, engine_for, precision_notice
 from cytoseed.run.executor import Executor, LocalExecutor
 from cytoseed.run.memory import trim
-from cytoseed.run.plan import Plan, make_plan, scale_notice
-from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job, read_start, record_start
+from cytoseed.run.plan import Plan, scale_notice
+from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job
 from cytoseed.run.stitch import stitch_tiles
-from cytoseed.run.survey import survey
+from cytoseed.run.survey import Limits, survey
 from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext
 from cytoseed.run.tiles import Box
 
@@ -89,21 +90,22 @@ def run_to_files(request: Request, callbacks: Callbacks | None = None, executor:
         job = compare_with_output(request)
         if job.is_done:
             return RunReport(None, () if request.shard else request.files, already_done=True)
-        _notify(request, job.plan, calls, executor)
-        run = _run_tiles if job.plan.is_tiled else _run_single
-        return run(request, job, calls, executor or _local_executor(request))
+        _notify(request, calls, executor)
+        executor = executor or _local_executor(request)
+        if job.plan.is_tiled:
+            return _run_tiles(request, job, calls, executor)
+        return _run_single(request, job, executor)
 
 
 def run_in_memory(request: Request, callbacks: Callbacks | None = None, executor: Executor | None = None) -> Result:
     """Segment an image without an output folder; tiles of a large one live in a temporary folder."""
     calls = callbacks or Callbacks()
-    plan = make_plan(request.image, request.model.config, request.options)
-    _notify(request, plan, calls, executor)
+    _notify(request, calls, executor)
     executor = executor or _local_executor(request)
-    if not plan.is_tiled:
-        return _single_result(request, plan, executor, Clock())
-    folder, job = _TemporaryFolder(), new_job(request, plan)
-    report = _run_tiles(request._replace(output=folder.path, formats=()), job, calls, executor, keep_alive=folder)
+    if not request.plan.is_tiled:
+        return _single_result(request, request.plan, executor, Clock())
+    folder, job = _TemporaryFolder(), new_job(request)
+    report = _run_tiles(replace(request, output=folder.path, formats=()), job, calls, executor, keep_alive=folder)
     if report.failures or report.result is None:
         cause = report.failures[0].cause if report.failures else "no result"
         raise ImageFileError(f"{request.image.source}: a part of it cannot be segmented: {cause}")
@@ -118,11 +120,11 @@ class _TemporaryFolder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
-def _notify(request: Request, plan: Plan, calls: Callbacks, executor: Executor | None) -> None:
+def _notify(request: Request, calls: Callbacks, executor: Executor | None) -> None:
     """Send the warnings that are known before the run."""
     options = request.options
     is_slow = None if executor is not None else precision_notice(options.precision, choose_device(options.device))
-    for sentence in filter(None, (scale_notice(plan), is_slow)):
+    for sentence in filter(None, (scale_notice(request.plan), is_slow)):
         calls.notice(sentence)
 
 
@@ -131,9 +133,8 @@ def _local_executor(request: Request) -> LocalExecutor:
     return LocalExecutor(engine_for(request.model, choose_device(options.device), options.precision))
 
 
-def _run_single(request: Request, job: Job, calls: Callbacks, executor: Executor) -> RunReport:
+def _run_single(request: Request, job: Job, executor: Executor) -> RunReport:
     """Segment an image that is one tile, and write its files."""
-    del calls  # a single tile has no progress
     clock = Clock()
     with clock("wall"):
         result = _single_result(request, job.plan, executor, clock)
@@ -171,15 +172,15 @@ def _run_tiles(
     """Process the missing tiles of an image, stitch them, and write the files."""
     clock, store = Clock(), request.store
     with request.image.regions() as regions, clock("wall"):
-        _start(request, job, regions, clock, executor.batch)
-        (limits, stains), config = read_start(store), request.model.config
+        limits, stains = _start(request, job, regions, clock, executor.batch)
+        config = request.model.config
         context = SlideContext(request.image, job.plan, limits, config.channels, request.options.tta, stains)
         failures = process_missing(context, regions, executor, store, clock, calls)
         if failures and len(failures) == len(store.todo()):
             raise ImageFileError(
-                f"{request.image.source}: none of its {len(failures)} tiles could be made: {failures[0].cause}"
+                f"{request.image.source}: none of its {len(failures)} tiles could be processed: {failures[0].cause}"
             )
-        report = _counts(request, job, failures)
+        report = _counts(store, job.plan, failures)
         if request.shard is not None:
             store.change(ended=True)
         else:
@@ -217,8 +218,7 @@ def process_missing(
             continue
         box = plan.full_box(tile.core_yxhw)
         if result.objects is None:
-            cause = " ".join(str(result.error).split()) or type(result.error).__name__
-            failures[tile.number] = Failure(box, cause)
+            failures[tile.number] = Failure(box, result.cause)
         else:
             with clock("store"):
                 store.write(tile.number, result.objects)
@@ -229,33 +229,47 @@ def process_missing(
     return tuple(failures[tile] for tile in sorted(failures))
 
 
-def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: int) -> None:
-    """Survey the image, and record what the run is going to do; a resumed run drops tiles that cannot be read."""
-    store = request.store
-    for tile in sorted(store.done()) if job.resumes else ():
-        try:
-            store.read(tile)
-        except ValueError:
-            store.drop(tile)
+def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: int) -> tuple[Limits, tuple[str, ...]]:
+    """Survey the image and record what the run is going to do, or read what an interrupted run recorded.
+
+    Returns normalisation and stains. A resumed run drops tiles that cannot be read; a shard takes whole batches.
+    """
+    store, run = request.store, describe_run(request, job)
     if job.resumes:
-        return
+        for tile in sorted(store.done()):
+            try:
+                store.read(tile)
+            except ValueError:
+                store.drop(tile)
+        started = store.run() or {}
+        low, high = (np.array(started["normalisation"][name], np.float32) for name in ("low", "high"))
+        return Limits(low, high), tuple(started.get("stains", ()))
     if job.overwrite:  # from here on the earlier run is gone, and this one can be resumed
-        store.announce(describe_run(request, job))
+        store.announce(run)
     with clock("survey"):
         found = survey(request.image, regions, job.plan, request.options.skip_background)
-    record_start(request, job, found, batch)
+    if not job.overwrite:
+        store.announce(run)
+    batches = job.plan.grid.batches(found.todo.tolist(), batch)
+    if request.shard is not None:
+        batches = [batches[index] for index in request.shard.share(len(batches))]
+    todo = np.array([tile.number for tiles in batches for tile in tiles], np.int64)
+    limits = {name: limit.tolist() for name, limit in found.limits._asdict().items()}
+    run |= {"normalisation": limits, "stains": list(found.stains), "tiles": len(found.todo)}
+    store.begin(run, todo)
+    return found.limits, found.stains
 
 
-def _counts(request: Request, job: Job, failures: Sequence[Failure]) -> RunReport:
+def _counts(store: Store, plan: Plan, failures: tuple[Failure, ...]) -> RunReport:
     """Report with the numbers of tiles and pixels."""
-    plan, todo = job.plan, request.store.todo().tolist()
+    todo = store.todo().tolist()
     cores = [plan.grid.tile(index).core_yxhw for index in todo]
     return RunReport(
         result=None,
-        failures=tuple(failures),
+        failures=failures,
         is_tiled=True,
         tiles=len(todo),
-        skipped=plan.grid.tiles - (request.store.run() or {}).get("tiles", len(todo)),
+        skipped=plan.grid.tiles - (store.run() or {}).get("tiles", len(todo)),
         input_px=sum(height * width for _, _, height, width in map(plan.full_box, cores)),
         network_px=sum(height * width for _, _, height, width in cores),
     )
@@ -265,7 +279,7 @@ def _write(request: Request, job: Job, stains: tuple[str, ...], report: RunRepor
     """Write the files that do not exist yet."""
     kept = request.store.kept()
     if kept is None:
-        raise ValueError(f"{request.store.path}: its stitching is damaged; --resume makes it again")
+        raise ValueError(f"{request.store.path}: its stitching is damaged; --resume repeats it")
     result = Result.from_store(
         request.store,
         kept,
@@ -291,7 +305,7 @@ def _warnings(request: Request, report: RunReport, margin_px: int) -> Iterator[s
     if report.failures:
         named = "; ".join(f"{_place(one.box_yxhw)}: {one.cause}" for one in report.failures[:_NAMED])
         more = f"; and {len(report.failures) - _NAMED} more" if len(report.failures) > _NAMED else ""
-        yield f"{len(report.failures)} tiles could not be made and are empty ({named}{more}); --resume tries them again"
+        yield f"{len(report.failures)} tiles could not be processed and are empty ({named}{more}); --resume tries them again"
     if not report.tiles:
         yield (
             "nothing was segmented: all of it was taken for background; if it is not, state --no-skip-background "

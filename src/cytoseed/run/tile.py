@@ -37,11 +37,16 @@ class TileInput(NamedTuple):
 
 
 class TileResult(NamedTuple):
-    """Objects of one tile, or the error that prevented them."""
+    """Objects of one tile, or the cause of its failure."""
 
     tile: Tile
     objects: Objects | None
-    error: Exception | None
+    cause: str = ""
+
+    @classmethod
+    def failed(cls, tile: Tile, error: Exception) -> TileResult:
+        """Result of a tile that could not be processed."""
+        return cls(tile, None, " ".join(str(error).split()) or type(error).__name__)
 
 
 class SlideContext(NamedTuple):
