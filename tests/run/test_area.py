@@ -98,24 +98,22 @@ def test_a_region_may_be_of_any_whole_numbers(region):
 
 
 @pytest.mark.parametrize(
-    ("region", "says"),
+    ("region", "inside"),
     [
-        ((3, 1, 0, 2), "region 3,1,0,2 (x, y, width, height) has no area; the image is 16 x 12 px (width x height)"),
-        ((3, 1, 2, -2), "region 3,1,2,-2 (x, y, width, height) has no area"),
-        (
-            (16, 0, 2, 2),
-            "lies outside the image; the image is 16 x 12 px (width x height): x must be from 0 to 15 and y from",
-        ),
-        ((0, -9, 2, 9), "lies outside the image"),
-        (
-            (10, 0, 7, 2),
-            "reaches beyond the image; the image is 16 x 12 px (width x height): x + width may be at most 16",
-        ),
-        ((10, -2, 7, 20), "what of it lies in the image is 10,0,6,12"),
+        ((3, 1, 0, 2), None),
+        ((3, 1, 2, -2), None),
+        ((16, 0, 2, 2), None),
+        ((0, -9, 2, 9), None),
+        ((10, 0, 7, 2), "10,0,6,2"),
+        ((10, -2, 7, 20), "10,0,6,12"),
     ],
 )
-def test_regions_outside_the_image_are_refused(region, says):
-    with pytest.raises(ValueError, match=re.escape(says)):
+def test_regions_outside_the_image_are_refused(region, inside):
+    says = (
+        f"region {','.join(map(str, region))} (x, y, width, height) must have an area and lie in the image, which is "
+    )
+    says += "16 x 12 px (width x height) at full resolution" + (f"; the part inside is {inside}" if inside else "")
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}$"):
         read_area(SHAPE, region)
 
 
@@ -274,9 +272,9 @@ def test_a_missing_mask_is_refused(tmp_path):
         ([polygon(), polygon([[1, 1], [1, 9], [1, 1]])], "is empty: it has no outline of any area"),
         (
             polygon(ring(1000, 2000, 50.5, 60)),
-            "in other coordinates than the image: it lies outside. Its outlines reach in x from 1000 to 1050.5 and in "
-            "y from 2000 to 2060; the image is 16 x 12 px (width x height). GeoJSON must be in px of the image at full "
-            "resolution, from its upper left corner, not in µm and not of a lower level",
+            "in other coordinates than the image: most of it lies outside. Its outlines reach in x from 1000 to 1050.5 "
+            "and in y from 2000 to 2060; the image is 16 x 12 px (width x height). GeoJSON must be in px of the image "
+            "at full resolution, from its upper left corner, not in µm and not of a lower level",
         ),
         ([polygon(ring(0, 0, 4, 4)), polygon(ring(12, 8, 10, 8))], "than the image: most of it lies outside"),
         ("hello", "is neither GeoJSON nor a picture that can be read as a mask"),

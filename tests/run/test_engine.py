@@ -51,7 +51,7 @@ def test_an_unknown_device_is_refused_with_the_known_ones():
 def test_an_absent_device_is_refused_with_those_present(name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=f"device is '{name}'.*it finds cpu"):
+    with pytest.raises(ValueError, match=f"device is '{name}'.*it finds: auto, cpu"):
         choose_device(name)
 
 

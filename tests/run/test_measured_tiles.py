@@ -18,9 +18,9 @@ from cytoseed.results.measure.table import measure_objects
 from cytoseed.results.objects import Objects, numbers_of, pack_masks
 from cytoseed.run.api import segment
 from cytoseed.run.plan import make_plan
-from cytoseed.run.stitch import Trimmed, measure_trimmed
+from cytoseed.run.stitch import ObjectMask, measure_trimmed
 from cytoseed.run.survey import Limits, Survey, survey
-from cytoseed.run.tile import SlideContext
+from cytoseed.run.tile import Clock, SlideContext
 from cytoseed.run.tiles import Grid
 from cytoseed.settings import STAINS, SegmentOptions
 from runs import run
@@ -156,7 +156,7 @@ def context_of(pixels: NDArray[Any], model: Model, stains: tuple[str, ...] = ())
     plan = make_plan(image, model.config, SegmentOptions())
     limits = Limits(np.zeros(3, np.float32), np.ones(3, np.float32))
     plan = plan._replace(grid=Grid(*plan.size_yx, CORE, 64, 128))
-    return SlideContext(image, plan, limits, model.config.channels, False, stains)
+    return SlideContext(image, image.regions, Clock(), plan, limits, model.config.channels, False, stains)
 
 
 @pytest.mark.parametrize(("tile", "touches"), [(1, 0), (0, 1), (4, 1)])
@@ -179,7 +179,7 @@ def test_a_trimmed_object_is_measured_as_in_one_pass(tile: int, touches: int) ->
         **{**numbers_of(known), "numbers": np.zeros((1, known.shape[1] - 1))},
     )
     with context.image.regions() as regions:
-        again = measure_trimmed(context, regions, before, Trimmed(tile, 0, (20, 140, 9, 11), mask))
+        again = measure_trimmed(context._replace(regions=regions), before, ObjectMask(tile, 0, (20, 140, 9, 11), mask))
     pd.testing.assert_frame_equal(again.table(), known.drop(columns="id"), check_exact=True)
     np.testing.assert_array_equal(again.mask(0), mask)
 

@@ -15,7 +15,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed import __version__
-from cytoseed.images import Image, Regions, address, open_image
+from cytoseed.images import Image, address, open_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results.objects import Objects
 from cytoseed.run.dask_client import START_S, connect, local_scheduler, local_workers, scheduler_address, temporary_keys
@@ -42,6 +42,7 @@ _POLL_S = 1.0  # between two checks whether there are workers
 # Dask evaluates these on a worker: schedulers without cytoseed can handle builtins, and workers without it fail
 _CALL, _CHECK = (f"__import__('{__name__}', fromlist=['x']).{name}(data)" for name in ("work", "check_worker"))
 _ONE_CALL = threading.Lock()
+_SENT = 3  # fields of `SlideContext` from this one on are sent; workers have their own image, regions and clock
 
 
 class Cluster:
@@ -66,10 +67,7 @@ class Cluster:
     """
 
     def __init__(
-        self,
-        workers: int | None = None,
-        scheduler: str | os.PathLike[str] | None = None,
-        patience_s: float = 60,
+        self, workers: int | None = None, scheduler: str | os.PathLike[str] | None = None, patience_s: float = 60
     ) -> None:
         if (workers is None) == (scheduler is None):
             raise ValueError("give a number of workers to start here, or the scheduler of workers that run elsewhere")
@@ -85,12 +83,14 @@ class Cluster:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            keys = temporary_keys() if self._workers is not None else None
-            address = stack.enter_context(local_scheduler(keys)) if keys else scheduler_address(self._scheduler or "")
-            self._client = stack.enter_context(connect(address, self._patience_s, keys))
-            self._address = address
+            if self._workers is None:
+                self._address, keys = scheduler_address(self._scheduler or ""), None
+            else:
+                keys = temporary_keys()
+                self._address = stack.enter_context(local_scheduler(keys))
+            self._client = stack.enter_context(connect(self._address, self._patience_s, keys))
             if self._workers is not None and keys:
-                stack.enter_context(local_workers(self._client, address, self._workers, keys))
+                stack.enter_context(local_workers(self._client, self._address, self._workers, keys))
             self._require_workers()
             self._stack = stack.pop_all()
         return self
@@ -195,12 +195,9 @@ class _ClusterExecutor:
     def batch(self) -> int:
         return batch_size(self._cluster.device_for(self._task))
 
-    def run(
-        self, context: SlideContext, regions: Regions, batches: Sequence[Sequence[Tile]], clock: Clock
-    ) -> Iterator[TileResult]:
+    def run(self, context: SlideContext, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
         """Send batches to the workers, several per call; those of a call that kills workers, one by one."""
-        del regions  # of this process
-        call = functools.partial(run_batches, self._task, tuple(context)[1:])
+        call = functools.partial(run_batches, self._task, context[_SENT:])
         size = max(1, min(_BATCHES, len(batches) // (_CALLS_PER_WORKER * max(1, self._cluster.size))))
         numbers = [[tile.number for tile in batch] for batch in batches]
         calls = deque(functools.partial(call, numbers[at : at + size]) for at in range(0, len(numbers), size))
@@ -208,7 +205,7 @@ class _ClusterExecutor:
             sent = done.args[-1]
             if not isinstance(answer, Exception):
                 packed, seconds = answer
-                clock.add(seconds)
+                context.clock.add(seconds)
                 for number, data, cause in packed:
                     objects = None if data is None else Objects.from_bytes(data)
                     yield TileResult(context.plan.grid.tile(number), objects, cause)
@@ -217,11 +214,10 @@ class _ClusterExecutor:
             else:
                 yield from (TileResult.failed(context.plan.grid.tile(number), answer) for number in sent[0])
 
-    def run_single(self, context: SlideContext, regions: Regions, clock: Clock) -> NDArray[np.int32]:
+    def run_single(self, context: SlideContext) -> NDArray[np.int32]:
         """Labels of a small image, from one worker."""
-        del regions, clock
         self._cluster.device_for(self._task)
-        call = functools.partial(run_single, self._task, tuple(context)[1:])
+        call = functools.partial(run_single, self._task, context[_SENT:])
         ((_, answer),) = self._cluster.map(deque([call]))
         if isinstance(answer, Exception):
             raise MemoryError(f"every worker that received it died ({answer}); make sure that they have enough memory")
@@ -272,28 +268,33 @@ def check_worker(data: bytes) -> str:
 
 
 def run_batches(
-    task: WorkerTask, context: tuple[Any, ...], batches: Sequence[Sequence[int]]
+    task: WorkerTask, sent: tuple[Any, ...], batches: Sequence[Sequence[int]]
 ) -> tuple[list[tuple[int, bytes | None, str]], Mapping[str, float]]:
-    """Process tiles, given by the fields of `SlideContext` after the image and the tiles' numbers.
+    """Process tiles, given by their numbers.
 
     Returns each tile's number with its packed objects, or None and the cause of its failure; and timings.
     """
-    full_context, clock = SlideContext(_image(task.source, task.identity), *context), Clock()
-    tiles = [[full_context.plan.grid.tile(number) for number in batch] for batch in batches]
     packed = []
-    with full_context.image.regions() as regions:
-        for result in _executor(task).run(full_context, regions, tiles, clock):
+    with _context(task, sent) as context:
+        tiles = [[context.plan.grid.tile(number) for number in batch] for batch in batches]
+        for result in _executor(task).run(context, tiles):
             data = None if result.objects is None else result.objects.to_bytes()
             packed.append((result.tile.number, data, result.cause))
-    return packed, clock.seconds
+    return packed, context.clock.seconds
 
 
-def run_single(task: WorkerTask, context: tuple[Any, ...]) -> tuple[bytes, tuple[int, ...]]:
+def run_single(task: WorkerTask, sent: tuple[Any, ...]) -> tuple[bytes, tuple[int, ...]]:
     """Labels of an image that is one tile: int32 compressed by zlib, and their shape (T,H,W)."""
-    full_context = SlideContext(_image(task.source, task.identity), *context)
-    with full_context.image.regions() as regions:
-        labels = _executor(task).run_single(full_context, regions, Clock())
+    with _context(task, sent) as context:
+        labels = _executor(task).run_single(context)
     return zlib.compress(labels.tobytes(), 1), labels.shape
+
+
+@contextmanager
+def _context(task: WorkerTask, sent: tuple[Any, ...]) -> Iterator[SlideContext]:
+    image = _image(task.source, task.identity)
+    with image.regions() as regions:
+        yield SlideContext(image, regions, Clock(), *sent)
 
 
 def _executor(task: WorkerTask) -> LocalExecutor:

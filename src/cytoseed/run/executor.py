@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cytoseed.images import Regions
 from cytoseed.run.engine import Engine
 from cytoseed.run.plan import Plan
-from cytoseed.run.tile import Clock, SlideContext, TileInput, TileProcessor, TileResult, full_size_labels
+from cytoseed.run.tile import SlideContext, TileInput, TileProcessor, TileResult, full_size_labels
 from cytoseed.run.tiles import Tile
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")  # in PyTorch's messages
@@ -28,31 +27,27 @@ class Executor(Protocol):
     def batch(self) -> int:
         """Number of tiles that go through the network together."""
 
-    def run(
-        self, context: SlideContext, regions: Regions, batches: Sequence[Sequence[Tile]], clock: Clock
-    ) -> Iterator[TileResult]:
+    def run(self, context: SlideContext, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
         """Process batches of tiles of equal size; results come in any order."""
 
-    def run_single(self, context: SlideContext, regions: Regions, clock: Clock) -> NDArray[np.int32]:
+    def run_single(self, context: SlideContext) -> NDArray[np.int32]:
         """Labels (T,H,W) at full resolution of an image that is one tile."""
 
 
 class LocalExecutor:
-    """Processes tiles in this process, in their order."""
+    """Processes tiles in this process."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.batch = batch_size(engine.device.type)
 
-    def run(
-        self, context: SlideContext, regions: Regions, batches: Sequence[Sequence[Tile]], clock: Clock
-    ) -> Iterator[TileResult]:
+    def run(self, context: SlideContext, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
         """Process batches in their order."""
-        return run_tiles(TileProcessor(context, regions, self._engine, clock), batches)
+        return run_tiles(TileProcessor(context, self._engine), batches)
 
-    def run_single(self, context: SlideContext, regions: Regions, clock: Clock) -> NDArray[np.int32]:
-        """The only tile owns every object, so nothing is stitched."""
-        processor = TileProcessor(context, regions, self._engine, clock)
+    def run_single(self, context: SlideContext) -> NDArray[np.int32]:
+        """Labels (T,H,W) of the only tile: it owns every object, so nothing is stitched."""
+        processor = TileProcessor(context, self._engine)
         with memory_errors(context.plan):
             tensor = processor.read(context.plan.grid.tile(0)).tensor
             labels = processor.labels(processor.fields([tensor]))  # the fields are freed before labels are enlarged

@@ -28,7 +28,6 @@ _LARGEST_SINGLE_TILE_BYTES = 1 << 30  # image as stored
 _THRESHOLDS = ("peak_radius_px", "seed_threshold", "mask_threshold", "agreement_iou", "min_size_px")
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # cover every microscope; a wrong unit lies beyond
 _LARGEST_AREA_PX = 1 << 40
-_SUITABLE_PX = (8, 40)  # diameters at which images at native scale and at the nominal scale score alike
 _SAME_SCALE = 0.01  # factors this near to 1 would only blur the image
 
 
@@ -67,14 +66,21 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
     if options.stain is not None:
         check_stain(len(channels), options.stain)
     elif len(channels) not in (1, config.channels):
-        raise ValueError(_wrong_channels(len(channels), image.channel_names, config))
+        names, wanted = image.channel_names, "1" if config.channels == 1 else f"1 or {config.channels}"
+        chosen = "" if len(channels) == len(names) else f", {len(channels)} are chosen,"
+        raise ValueError(
+            f"the image has {len(names)} channels{chosen} and model {config.name!r} takes {wanted}: choose by number "
+            f"or name, such as --channels 0 (channels=[0] in Python), of "
+            f"{', '.join(f'{index} ({name})' for index, name in enumerate(names))}"
+        )
     pixel_size_um, source = options.pixel_size_um, "given"
     if pixel_size_um is None:
         pixel_size_um, source = image.pixel_size_um, image.pixel_size_source
     factor = _factor(pixel_size_um, options.diameter_px, config)
-    by_diameter = options.diameter_px is not None
-    cause = f"diameter_px is {options.diameter_px}" if by_diameter else f"pixel_size_um is {pixel_size_um} ({source})"
-    size_yx = _scaled_size(image.shape, factor, cause)
+    if options.diameter_px is not None:
+        size_yx = _scaled_size(image.shape, factor, f"diameter_px is {options.diameter_px}")
+    else:
+        size_yx = _scaled_size(image.shape, factor, f"pixel_size_um is {pixel_size_um} ({source})")
     level, step_yx = _level(image, size_yx)
     full_yx = (image.shape[1], image.shape[2])
     area = read_area(full_yx, options.region or None, options.mask)
@@ -92,25 +98,26 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         "tta": options.tta,
         "precision": options.precision,
     }
-    own = {name: getattr(options, name) for name in _THRESHOLDS}
-    record |= {name: getattr(config, name) if value is None else value for name, value in own.items()}
+    for name in _THRESHOLDS:
+        given = getattr(options, name)
+        record[name] = getattr(config, name) if given is None else given
     grid, is_tiled = single_tile(*size_yx), _needs_tiles(image, size_yx, level, options)
     if is_tiled:
         grid = _grid(size_yx, step_yx, config, options, len(channels) * image.dtype.itemsize)
         record |= {"tile_size_px": grid.core_px, "margin_px": grid.margin_px}
         record |= {"skip_background": options.skip_background, **area.description}
-    level_yx = image.level_shapes[level]
-    return Plan(channels, level, level_yx, step_yx, full_yx, pixel_size_um, grid, is_tiled, area, record)
+    return Plan(
+        channels, level, image.level_shapes[level], step_yx, full_yx, pixel_size_um, grid, is_tiled, area, record
+    )
 
 
 def scale_notice(plan: Plan) -> str | None:
     """Warning that the scale is unknown; None if it is known."""
     if plan.pixel_size_um is not None or plan.record["diameter_px"] is not None:
         return None
-    smallest, largest = _SUITABLE_PX
-    return (
-        f"pixel size unknown, so segmented as it is, which suits nuclei {smallest} to {largest} px wide; for "
-        f"others state --diameter in px or --pixel-size in µm (diameter_px, pixel_size_um in Python)"
+    return (  # in that range, images at native scale and at the nominal scale score alike
+        "pixel size unknown, so segmented as it is, which suits nuclei 8 to 40 px wide; for others state --diameter "
+        "in px or --pixel-size in µm (diameter_px, pixel_size_um in Python)"
     )
 
 
@@ -139,8 +146,7 @@ def prepare_input(
     """Network input (channels,h,w) float32 for a box: normalised, in [-0.5, 1.5], at the model's scale.
 
     `pixels` (C,h,w) is a part of the plan's level, after `select_stain`, that begins at `origin_yx` and holds what
-    `core.scale.part_needed` names for the box; `limits` (C,) of the whole image become 0 and 1. A value does not
-    depend on the part or box in which it is computed.
+    `core.scale.part_needed` names; `limits` (C,) of the whole image become 0 and 1. Values do not depend on the box.
     """
     low, high = (torch.from_numpy(np.asarray(limit, np.float32)) for limit in limits)
     scaled = []
@@ -181,24 +187,11 @@ def _grid(
     return Grid(*size_yx, core_px, options.margin_px, reach_px)
 
 
-def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) -> str:
-    listed = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-    has = f"the image has {len(names)} channels" + ("" if chosen == len(names) else f", {chosen} are chosen,")
-    wanted = "1" if config.channels == 1 else f"1 or {config.channels}"
-    return (
-        f"{has} and model {config.name!r} takes {wanted}: choose by number or name, such as --channels 0 "
-        f"(channels=[0] in Python), of {listed}"
-    )
-
-
 def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:
     """Pixels of the network's input per pixel of the image; a given diameter overrides the file's pixel size."""
+    factor = 1.0 if pixel_size_um is None else pixel_size_um / config.pixel_size_um
     if diameter_px is not None:
         factor = config.diameter_px / diameter_px
-    elif pixel_size_um is not None:
-        factor = pixel_size_um / config.pixel_size_um
-    else:
-        return 1.0
     return 1.0 if abs(factor - 1) <= _SAME_SCALE else factor
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from cytoseed.images.overview import thumbnail
 from cytoseed.paths import is_remote, lock, write_bytes
 from cytoseed.results import Result
 from cytoseed.results.save import save
-from cytoseed.results.store import Store
+from cytoseed.results.store import StitchedObjects, Store
 from cytoseed.run.engine import choose_device, engine_for, precision_notice
 from cytoseed.run.executor import Executor, LocalExecutor
 from cytoseed.run.memory import trim
@@ -34,22 +34,15 @@ from cytoseed.run.survey import Limits, survey
 from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext
 from cytoseed.run.tiles import Box
 
-_NAMED = 3  # places that a message names at most
-
 
 class Progress(NamedTuple):
     """Progress of a run in tiles."""
 
-    done: int
-    """Tiles that are done or have failed."""
-    total: int
-    """Tiles to process."""
-    objects: int
-    """Objects found in this run; at borders some count twice."""
-    input_px: int
-    """Pixels of the image, at full resolution, processed in this run."""
-    seconds: float
-    """Seconds since the first tile of this run."""
+    done: int  # tiles that are done or have failed
+    total: int  # tiles to process
+    objects: int  # found in this run; at borders some count twice
+    input_px: int  # pixels of the image, at full resolution, processed in this run
+    seconds: float  # since the first tile of this run
 
 
 class Failure(NamedTuple):
@@ -57,6 +50,9 @@ class Failure(NamedTuple):
 
     box_yxhw: Box
     cause: str
+
+    def __str__(self) -> str:
+        return f"{_place(self.box_yxhw)}: {self.cause}"
 
 
 class Callbacks(NamedTuple):
@@ -90,8 +86,7 @@ def run_to_files(request: Request, callbacks: Callbacks | None = None, executor:
         job = compare_with_output(request)
         if job.is_done:
             return RunReport(None, () if request.shard else request.files, already_done=True)
-        _notify(request, calls, executor)
-        executor = executor or _local_executor(request)
+        executor = _announce(request, calls, executor)
         if job.plan.is_tiled:
             return _run_tiles(request, job, calls, executor)
         return _run_single(request, job, executor)
@@ -100,14 +95,13 @@ def run_to_files(request: Request, callbacks: Callbacks | None = None, executor:
 def run_in_memory(request: Request, callbacks: Callbacks | None = None, executor: Executor | None = None) -> Result:
     """Segment an image without an output folder; tiles of a large one live in a temporary folder."""
     calls = callbacks or Callbacks()
-    _notify(request, calls, executor)
-    executor = executor or _local_executor(request)
+    executor = _announce(request, calls, executor)
     if not request.plan.is_tiled:
         return _single_result(request, request.plan, executor, Clock())
     folder, job = _TemporaryFolder(), new_job(request)
     report = _run_tiles(replace(request, output=folder.path, formats=()), job, calls, executor, keep_alive=folder)
-    if report.failures or report.result is None:
-        cause = report.failures[0].cause if report.failures else "no result"
+    if report.result is None or report.failures:
+        cause = "; ".join(failure.cause for failure in report.failures[:1])
         raise ImageFileError(f"{request.image.source}: a part of it cannot be segmented: {cause}")
     return report.result
 
@@ -120,17 +114,16 @@ class _TemporaryFolder:
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
-def _notify(request: Request, calls: Callbacks, executor: Executor | None) -> None:
-    """Send the warnings that are known before the run."""
-    options = request.options
-    is_slow = None if executor is not None else precision_notice(options.precision, choose_device(options.device))
-    for sentence in filter(None, (scale_notice(request.plan), is_slow)):
+def _announce(request: Request, calls: Callbacks, executor: Executor | None) -> Executor:
+    """Send the warnings that are known before the run; returns the given executor, or one in this process."""
+    notices, options = [scale_notice(request.plan)], request.options
+    if executor is None:
+        device = choose_device(options.device)
+        notices.append(precision_notice(options.precision, device))
+        executor = LocalExecutor(engine_for(request.model, device, options.precision))
+    for sentence in filter(None, notices):
         calls.notice(sentence)
-
-
-def _local_executor(request: Request) -> LocalExecutor:
-    options = request.options
-    return LocalExecutor(engine_for(request.model, choose_device(options.device), options.precision))
+    return executor
 
 
 def _run_single(request: Request, job: Job, executor: Executor) -> RunReport:
@@ -151,57 +144,78 @@ def _single_result(request: Request, plan: Plan, executor: Executor, clock: Cloc
     with clock("read"):
         image = request.image.in_memory()
     config = request.model.config
-    context = SlideContext(image, plan, None, config.channels, request.options.tta)
     with image.regions() as regions:
-        labels = executor.run_single(context, regions, clock)
-    return Result.from_labels(
-        labels[0] if len(labels) == 1 else labels,
-        image.read(),
-        targets=config.targets,
-        channel_names=image.channel_names,
-        pixel_size_um=plan.pixel_size_um,
-        source=request.image.source,
-        settings=plan.record,
-        find_input=request.image.identity,
-    )
+        context = SlideContext(image, regions, clock, plan, None, config.channels, request.options.tta)
+        labels = executor.run_single(context)
+    facts = _facts(request, plan) | {"settings": plan.record, "find_input": request.image.identity}
+    return Result.from_labels(labels[0] if len(labels) == 1 else labels, image.read(), **facts)
+
+
+def _facts(request: Request, plan: Plan) -> dict[str, Any]:
+    """Fields of every result."""
+    return {
+        "targets": request.model.config.targets,
+        "channel_names": request.image.channel_names,
+        "pixel_size_um": plan.pixel_size_um,
+        "source": request.image.source,
+    }
 
 
 def _run_tiles(
     request: Request, job: Job, calls: Callbacks, executor: Executor, keep_alive: object = None
 ) -> RunReport:
     """Process the missing tiles of an image, stitch them, and write the files."""
-    clock, store = Clock(), request.store
+    clock, store, plan = Clock(), request.store, job.plan
     with request.image.regions() as regions, clock("wall"):
         limits, stains = _start(request, job, regions, clock, executor.batch)
-        config = request.model.config
-        context = SlideContext(request.image, job.plan, limits, config.channels, request.options.tta, stains)
-        failures = process_missing(context, regions, executor, store, clock, calls)
-        if failures and len(failures) == len(store.todo()):
+        of_model = request.model.config.channels, request.options.tta
+        context = SlideContext(request.image, regions, clock, plan, limits, *of_model, stains)
+        failures = process_missing(context, executor, store, calls)
+        todo = store.todo().tolist()
+        if failures and len(failures) == len(todo):
             raise ImageFileError(
                 f"{request.image.source}: none of its {len(failures)} tiles could be processed: {failures[0].cause}"
             )
-        report = _counts(store, job.plan, failures)
+        kept, result = None, None
+        files: tuple[Path, ...] = ()
         if request.shard is not None:
             store.change(ended=True)
         else:
-            if store.kept() is None:
-                stitch_tiles(context, regions, store, clock)
+            kept = store.kept() or stitch_tiles(context, store)
             with clock("write"):
-                report = _write(request, job, stains, report, keep_alive)
+                result = Result.from_store(
+                    store,
+                    kept,
+                    **_facts(request, plan),
+                    shape=request.image.shape,
+                    input=job.record.input,
+                    settings=job.record.settings,
+                    stains=stains,
+                    thumbnail=lambda largest_px: thumbnail(request.image, largest_px),
+                    failed=tuple(map(str, failures)),
+                    keep_alive=keep_alive,
+                )
+                staging = None if is_remote(request.output) else store.path / "staging"
+                if request.formats:
+                    files = save(result, request.output, request.formats, job.overwrite, staging=staging)
             if job.overwrite:
                 store.change(overwrites=False)  # from now on files beside it belong to others
-    report = report._replace(seconds={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()})
-    counts = {name: getattr(report, name) for name in ("tiles", "skipped", "input_px", "network_px")}
+    cores = [plan.grid.tile(index).core_yxhw for index in todo]
+    counts = {
+        "tiles": len(todo),
+        "skipped": plan.grid.tiles - (store.run() or {}).get("tiles", len(todo)),
+        "input_px": sum(height * width for _, _, height, width in map(plan.full_box, cores)),
+        "network_px": sum(height * width for _, _, height, width in cores),
+    }
+    seconds = {stage: round(seconds, 3) for stage, seconds in clock.seconds.items()}
     with contextlib.suppress(OSError):  # not part of the result
-        write_bytes(store.path / "timings.json", f"{json.dumps({**report.seconds, **counts}, indent=2)}\n".encode())
-    for sentence in _warnings(request, report, job.plan.grid.margin_px):
+        write_bytes(store.path / "timings.json", f"{json.dumps({**seconds, **counts}, indent=2)}\n".encode())
+    for sentence in _warnings(failures, counts["tiles"], kept, plan.grid.margin_px):
         calls.notice(sentence)
-    return report
+    return RunReport(result, files, failures=failures, seconds=seconds, is_tiled=True, **counts)
 
 
-def process_missing(
-    context: SlideContext, regions: Regions, executor: Executor, store: Store, clock: Clock, calls: Callbacks
-) -> tuple[Failure, ...]:
+def process_missing(context: SlideContext, executor: Executor, store: Store, calls: Callbacks) -> tuple[Failure, ...]:
     """Process the tiles that are not in the store yet; tiles that failed twice are returned."""
     grid, plan = context.plan.grid, context.plan
     todo, done = store.todo().tolist(), store.done()
@@ -212,7 +226,7 @@ def process_missing(
     started = time.perf_counter()
     if batches:
         store.drop_kept()
-    for result in executor.run(context, regions, batches, clock):
+    for result in executor.run(context, batches):
         tile = result.tile
         if tile.number in done:  # processed again only as a companion in its batch
             continue
@@ -220,7 +234,7 @@ def process_missing(
         if result.objects is None:
             failures[tile.number] = Failure(box, result.cause)
         else:
-            with clock("store"):
+            with context.clock("store"):
                 store.write(tile.number, result.objects)
             objects += int(result.objects.is_owned.sum())
         trim()
@@ -260,66 +274,28 @@ def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: in
     return found.limits, found.stains
 
 
-def _counts(store: Store, plan: Plan, failures: tuple[Failure, ...]) -> RunReport:
-    """Report with the numbers of tiles and pixels."""
-    todo = store.todo().tolist()
-    cores = [plan.grid.tile(index).core_yxhw for index in todo]
-    return RunReport(
-        result=None,
-        failures=failures,
-        is_tiled=True,
-        tiles=len(todo),
-        skipped=plan.grid.tiles - (store.run() or {}).get("tiles", len(todo)),
-        input_px=sum(height * width for _, _, height, width in map(plan.full_box, cores)),
-        network_px=sum(height * width for _, _, height, width in cores),
-    )
-
-
-def _write(request: Request, job: Job, stains: tuple[str, ...], report: RunReport, keep_alive: object) -> RunReport:
-    """Write the files that do not exist yet."""
-    kept = request.store.kept()
-    if kept is None:
-        raise ValueError(f"{request.store.path}: its stitching is damaged; --resume repeats it")
-    result = Result.from_store(
-        request.store,
-        kept,
-        shape=request.image.shape,
-        targets=request.model.config.targets,
-        channel_names=request.image.channel_names,
-        pixel_size_um=job.plan.pixel_size_um,
-        source=request.image.source,
-        input=job.record.input,
-        settings=job.record.settings,
-        stains=stains,
-        thumbnail=lambda largest_px: thumbnail(request.image, largest_px),
-        failed=tuple(f"{_place(failure.box_yxhw)}: {failure.cause}" for failure in report.failures),
-        keep_alive=keep_alive,
-    )
-    staging = None if is_remote(request.output) else request.store.path / "staging"
-    files = save(result, request.output, request.formats, job.overwrite, staging=staging) if request.formats else ()
-    return report._replace(result=result, files=files)
-
-
-def _warnings(request: Request, report: RunReport, margin_px: int) -> Iterator[str]:
+def _warnings(failures: Sequence[Failure], tiles: int, kept: StitchedObjects | None, margin_px: int) -> Iterator[str]:
     """Warnings about a finished run in tiles."""
-    if report.failures:
-        named = "; ".join(f"{_place(one.box_yxhw)}: {one.cause}" for one in report.failures[:_NAMED])
-        more = f"; and {len(report.failures) - _NAMED} more" if len(report.failures) > _NAMED else ""
-        yield f"{len(report.failures)} tiles could not be processed and are empty ({named}{more}); --resume tries them again"
-    if not report.tiles:
+    if failures:
+        yield f"{len(failures)} tiles failed and are empty ({_listed(failures)}); --resume tries them again"
+    if not tiles:
         yield (
             "nothing was segmented: all of it was taken for background; if it is not, state --no-skip-background "
             "(skip_background=False in Python)"
         )
-    kept = request.store.kept() if report.result is not None else None
-    boxes = kept.left_out_yxhw if kept is not None else np.zeros((0, 4), np.int64)
-    if len(boxes):
-        named = "; ".join(_place(box) for box in boxes[:_NAMED].tolist())
+    if kept is not None and len(kept.left_out_yxhw):
         yield (
-            f"{len(boxes)} objects reach further than {max(margin_px, WIDE_MARGIN_PX)} px (at the model's pixel size) "
-            f"from their tile and were left out rather than cut ({named}): if they are objects, state a "
-            f"larger --margin (margin_px in Python)"
+            f"{len(kept.left_out_yxhw)} objects reach further than {max(margin_px, WIDE_MARGIN_PX)} px (at the model's "
+            f"pixel size) from their tile and were left out rather than cut "
+            f"({_listed([_place(box) for box in kept.left_out_yxhw.tolist()])}): if they are objects, state a larger "
+            f"--margin (margin_px in Python)"
         )
+
+
+def _listed(places: Sequence[object]) -> str:
+    """The first three, and the number of the others."""
+    more = [f"and {len(places) - 3} more"] if len(places) > 3 else []
+    return "; ".join([*map(str, places[:3]), *more])
 
 
 def _place(box_yxhw: Sequence[int]) -> str:
