@@ -20,7 +20,7 @@ from bright import bright_config, bright_segmenter
 from cytoseed.cli.main import app
 from cytoseed.models.weights import load_model, save_model
 from cytoseed.run.cluster import Cluster
-from cytoseed.run.dask_client import connect, key_options, temporary_keys
+from cytoseed.run.dask_client import connect, key_options
 from cytoseed.run.slide import Callbacks
 from runs import run
 from scenes import contents, write_discs
@@ -124,10 +124,12 @@ def test_a_worker_may_join_during_a_run(place, expected, tmp_path):
 
 
 def test_workers_on_this_machine_serve_this_process_only(cluster):
+    from distributed.security import Security
+
     nanny = next(iter(cluster._client.scheduler_info()["workers"].values()))["nanny"]
     for own in (cluster._address, *cluster._client.nthreads(), nanny):
         for scheme in ("tls", "tcp"):
-            other = temporary_keys() if scheme == "tls" else None
+            other = Security.temporary() if scheme == "tls" else None
             address = f"{scheme}://{own.partition('://')[2]}"
             with pytest.raises(TimeoutError, match="no Dask scheduler answered"), connect(address, 2, other):
                 pass

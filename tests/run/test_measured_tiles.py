@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
 from numpy.typing import NDArray
 
-from bright import bright_config, bright_segmenter
+from bright import GREY, RGB
 from cytoseed.images import as_image
 from cytoseed.models.weights import Model
 from cytoseed.results.measure.table import measure_objects
@@ -25,8 +24,6 @@ from cytoseed.run.tiles import Grid
 from cytoseed.settings import STAINS, SegmentOptions
 from runs import run
 
-RGB = Model(bright_config(3), bright_segmenter(3))
-GREY = Model(bright_config(), bright_segmenter())
 CORE = 128
 RGB_NAMES = ("red", "green", "blue")
 
@@ -127,25 +124,6 @@ def test_fluorescence(dtype: Any, tmp_path: Path) -> None:
     image = np.moveaxis(brightfield(), -1, 0)[:1].astype(dtype) * dtype(7)
     table, _ = check_tiles(image, GREY, tmp_path)
     assert [name for name in table if name.startswith("mean_")] == ["mean_channel 0"]
-
-
-def test_tables_in_files_equal_those_of_the_blocks(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", brightfield(), tile=(64, 64), photometric="rgb")
-    report = run(
-        tmp_path / "a.tif",
-        tmp_path / "out",
-        RGB,
-        skip_background=False,
-        tile_size_px=CORE,
-        formats=["table", "parquet"],
-    )
-    assert report.result is not None
-    table = pd.concat([block.table for block in report.result.blocks()], ignore_index=True)
-    csv = pd.read_csv(tmp_path / "out" / "a.csv", float_precision="round_trip")
-    pd.testing.assert_frame_equal(csv, table.astype({"id": np.int64}), check_exact=True)
-    parquet = pd.read_parquet(tmp_path / "out" / "a.parquet")
-    kinds = {"touches_image_edge": bool, "touches_tile_edge": bool}
-    pd.testing.assert_frame_equal(parquet, table.astype(kinds), check_exact=True)
 
 
 # Trimmed objects

@@ -8,27 +8,18 @@ import pandas as pd
 import pytest
 import tifffile
 
-import cytoseed
-from bright import bright_config, bright_segmenter
+from bright import GREY, RGB, bright_config, bright_segmenter
 from cytoseed.models.weights import Model
 from cytoseed.run.api import segment
 from cytoseed.run.executor import LocalExecutor
 from cytoseed.run.tile import TileProcessor
 from runs import run
-from scenes import contents, write_discs
+from scenes import contents
 
 TARGETS = ("nuclei", "cells")
-GREY = Model(bright_config(), bright_segmenter())
-RGB = Model(bright_config(3), bright_segmenter(3))
 PAIRS = Model(bright_config(1, TARGETS), bright_segmenter(1, TARGETS))
 TILES = {"tile_size_px": 128}
 SIZES = {"one tile": {}, "many tiles": TILES}
-
-
-@pytest.fixture
-def path(tmp_path):
-    write_discs(tmp_path / "scene.tif", 300, 280)
-    return tmp_path / "scene.tif"
 
 
 @pytest.fixture
@@ -191,8 +182,3 @@ def test_a_failed_run_in_memory_leaves_no_temporary_folder(pixels, tmp_path, mon
         segment(pixels, GREY, **TILES)
     gc.collect()
     assert not list(tmp_path.glob("cytoseed-*"))
-
-
-def test_public_functions():
-    assert cytoseed.segment is segment
-    assert cytoseed.load_model("nuclei").config.name == "nuclei"

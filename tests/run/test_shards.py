@@ -9,22 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from bright import bright_config, bright_segmenter
 from cytoseed.cli.main import app
-from cytoseed.models.weights import save_model
 from cytoseed.results.store import Store
 from cytoseed.run.resume import Shard
 from cytoseed.run.shards import find_shards, merge
-from scenes import contents, write_discs
+from scenes import contents
 
 FORMATS = "labels,geojson,table,overlay"
-
-
-@pytest.fixture
-def place(tmp_path):
-    save_model(bright_segmenter(), bright_config(), tmp_path / "bright")
-    write_discs(tmp_path / "scene.tif", 420, 400)
-    return tmp_path
 
 
 def segment(place, output, *flags):

@@ -26,7 +26,7 @@ from cytoseed import __version__
 from cytoseed.images import Image, address, open_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.results.objects import Objects
-from cytoseed.run.dask_client import START_S, connect, local_scheduler, local_workers, scheduler_address, temporary_keys
+from cytoseed.run.dask_client import START_S, connect, local_cluster, scheduler_address
 from cytoseed.run.engine import check_precision, choose_device, engine_for
 from cytoseed.run.executor import Executor, LocalExecutor, batch_size
 from cytoseed.run.resume import Request
@@ -84,13 +84,10 @@ class Cluster:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             if self._workers is None:
-                self._address, keys = scheduler_address(self._scheduler or ""), None
+                self._address = scheduler_address(self._scheduler or "")
+                self._client = stack.enter_context(connect(self._address, self._patience_s))
             else:
-                keys = temporary_keys()
-                self._address = stack.enter_context(local_scheduler(keys))
-            self._client = stack.enter_context(connect(self._address, self._patience_s, keys))
-            if self._workers is not None and keys:
-                stack.enter_context(local_workers(self._client, self._address, self._workers, keys))
+                self._client, self._address = stack.enter_context(local_cluster(self._workers, self._patience_s))
             self._require_workers()
             self._stack = stack.pop_all()
         return self

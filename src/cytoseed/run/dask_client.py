@@ -71,39 +71,32 @@ async def _ping(address: str, patience_s: float, security: Security | None) -> N
         await there.close_rpc()
 
 
-def temporary_keys() -> Security:
-    """TLS keys for a cluster on this machine, so that other users of the machine cannot give it work."""
+@contextmanager
+def local_cluster(count: int, patience_s: float) -> Iterator[tuple[Client, str]]:
+    """Start a scheduler and workers that only this machine reaches, and only with the keys that are made for them.
+
+    Workers are commands of their own: the script that asks for them is not run again. Yields client and address.
+    """
+    from distributed import LocalCluster
     from distributed.security import Security
 
-    keys: Security = Security.temporary()
-    return keys
-
-
-@contextmanager
-def local_scheduler(security: Security) -> Iterator[str]:
-    """Run a scheduler in this process, reachable from this machine only; yields its address."""
-    from distributed import LocalCluster
-
+    keys, cores = Security.temporary(), max(1, (os.cpu_count() or 1) // count)
     place = {"host": _LOOPBACK, "dashboard_address": _ANY_LOOPBACK_PORT, "protocol": "tls://"}
-    with LocalCluster(n_workers=0, processes=True, silence_logs=50, security=security, **place) as scheduler:
-        yield str(scheduler.scheduler_address)
-
-
-@contextmanager
-def local_workers(client: Client, address: str, count: int, security: Security) -> Iterator[None]:
-    """Start workers on this machine as commands of their own: the script that asks for them is not run again."""
-    cores = max(1, (os.cpu_count() or 1) // count)
-    with tempfile.TemporaryDirectory(prefix="cytoseed-workers-", ignore_cleanup_errors=True) as folder:
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+    with (
+        LocalCluster(n_workers=0, processes=True, silence_logs=50, security=keys, **place) as scheduler,
+        connect(str(scheduler.scheduler_address), patience_s, keys) as client,
+        tempfile.TemporaryDirectory(prefix="cytoseed-workers-", ignore_cleanup_errors=True) as folder,
+    ):
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler.scheduler_address]
         command += ["--nthreads", str(cores), "--nworkers", str(count), "--memory-limit", "0", "--no-dashboard"]
         command += ["--death-timeout", "30", "--local-directory", folder, "--host", _LOOPBACK]
-        command += ["--dashboard-address", _ANY_LOOPBACK_PORT, *key_options(security, Path(folder))]
+        command += ["--dashboard-address", _ANY_LOOPBACK_PORT, *key_options(keys, Path(folder))]
         log = Path(folder) / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
         try:
             _await_workers(client, process, count, log)
-            yield
+            yield client, str(scheduler.scheduler_address)
         finally:
             process.terminate()
             try:
