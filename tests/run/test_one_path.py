@@ -1,6 +1,7 @@
 """Every image is a slide: one tile in memory, one tile through the tile path, and repeated or concurrent runs."""
 
 import gc
+import os
 import threading
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_a_run_with_other_settings_is_refused_while_a_small_image_is_processed(p
     try:
         assert started.wait(60)
         for existing in ("refuse", "resume", "overwrite"):
-            with pytest.raises(BlockingIOError, match="another run"):
+            with pytest.raises(BlockingIOError, match=f"another run.*process {os.getpid()}"):
                 segment(path, GREY, seed_threshold=0.6, existing=existing, **options)
     finally:
         proceed.set()

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import threading
 
 import pytest
 import tifffile
@@ -204,18 +203,6 @@ def _hold(folder, ready, done):
             done.wait(60)
 
     run(image, folder, GREY, formats=["table"], callbacks=Callbacks(progress=first), **TILES)
-
-
-def test_a_concurrent_run_into_the_same_output_is_refused(tmp_path):
-    ready, done = threading.Event(), threading.Event()
-    thread = threading.Thread(target=_hold, args=(tmp_path, ready, done))
-    thread.start()
-    assert ready.wait(60)
-    with pytest.raises(BlockingIOError, match=f"another run.*process {os.getpid()}"):
-        run(discs()[0], tmp_path, GREY, formats=["table"], existing="overwrite", **TILES)
-    done.set()
-    thread.join()
-    assert run(discs()[0], tmp_path, GREY, formats=["table"], **TILES).already_done
 
 
 def test_a_killed_process_holds_no_lock(tmp_path):

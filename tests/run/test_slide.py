@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bright import GREY, RGB
-from cytoseed.images import ImageFileError, open_image
+from cytoseed.images import open_image
 from cytoseed.run.api import segment
 from cytoseed.run.slide import Callbacks
 from cytoseed.run.tile import TileProcessor
@@ -156,24 +156,10 @@ def test_the_coarsest_sufficient_level_of_a_pyramid_is_read(tmp_path):
     assert_same_objects(whole.labels, segment(small, GREY, pixel_size_um=1.0).labels.repeat(4, 0).repeat(4, 1), 0.8)
 
 
-def test_a_cut_slide_is_refused(tmp_path):
-    image, _ = discs(600, 600)
-    path = tmp_path / "scene.tif"
-    with tifffile.TiffWriter(path) as writer:  # the page's tags come before its pixels
-        writer.write(image, tile=(64, 64))
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.truncate(size // 2)
-    with pytest.raises(ImageFileError, match=r"scene\.tif: is cut short"):
-        run(path, tmp_path / "out", GREY, **TILES)
-
-
 def test_bad_regions_settings_and_folders_are_refused_before_the_run(path, tmp_path, monkeypatch):
     monkeypatch.setattr(TileProcessor, "read", None)
     with pytest.raises(ValueError, match="region"):
         run(path, tmp_path / "out", GREY, region=(400, 400, 100, 100))
-    with pytest.raises(TypeError, match="no setting 'tilesize'"):
-        run(path, tmp_path / "out", GREY, tilesize=3)
     with pytest.raises(ValueError, match="multiple of 64"):
         run(path, tmp_path / "out", GREY, tile_size_px=100)
     (tmp_path / "file").write_text("")

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from cytoseed import __version__
 from cytoseed.images import Image, address, open_image
 from cytoseed.models.weights import Model, load_model
-from cytoseed.results.objects import Objects
 from cytoseed.run.dask_client import START_S, connect, local_cluster, scheduler_address
 from cytoseed.run.engine import check_precision, choose_device, engine_for
 from cytoseed.run.executor import Executor, LocalExecutor, batch_size
@@ -181,45 +180,41 @@ class WorkerTask(NamedTuple):
     precision: str
 
 
-class _ClusterExecutor:
+class _ClusterExecutor(NamedTuple):
     """The workers of a cluster as `cytoseed.run.executor.Executor` for one image."""
 
-    def __init__(self, cluster: Cluster, task: WorkerTask) -> None:
-        self._cluster = cluster
-        self._task = task
+    cluster: Cluster
+    task: WorkerTask
 
     @property
     def batch(self) -> int:
-        return batch_size(self._cluster.device_for(self._task))
+        return batch_size(self.cluster.device_for(self.task))
 
     def run(self, context: SlideContext, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
         """Send batches to the workers, several per call; those of a call that kills workers, one by one."""
-        call = functools.partial(run_batches, self._task, context[_SENT:])
-        size = max(1, min(_BATCHES, len(batches) // (_CALLS_PER_WORKER * max(1, self._cluster.size))))
-        numbers = [[tile.number for tile in batch] for batch in batches]
-        calls = deque(functools.partial(call, numbers[at : at + size]) for at in range(0, len(numbers), size))
-        for done, answer in self._cluster.map(calls):
+        call = functools.partial(run_batches, self.task, context[_SENT:])
+        size = max(1, min(_BATCHES, len(batches) // (_CALLS_PER_WORKER * max(1, self.cluster.size))))
+        calls = deque(functools.partial(call, batches[at : at + size]) for at in range(0, len(batches), size))
+        for done, answer in self.cluster.map(calls):
             sent = done.args[-1]
             if not isinstance(answer, Exception):
-                packed, seconds = answer
+                results, seconds = answer
                 context.clock.add(seconds)
-                for number, data, cause in packed:
-                    objects = None if data is None else Objects.from_bytes(data)
-                    yield TileResult(context.plan.grid.tile(number), objects, cause)
+                yield from results
             elif len(sent) > 1:
                 calls.extend(functools.partial(call, [batch]) for batch in sent)
             else:
-                yield from (TileResult.failed(context.plan.grid.tile(number), answer) for number in sent[0])
+                yield from (TileResult.failed(tile, answer) for tile in sent[0])
 
     def run_single(self, context: SlideContext) -> NDArray[np.int32]:
         """Labels of a small image, from one worker."""
-        self._cluster.device_for(self._task)
-        call = functools.partial(run_single, self._task, context[_SENT:])
-        ((_, answer),) = self._cluster.map(deque([call]))
+        self.cluster.device_for(self.task)
+        call = functools.partial(run_single, self.task, context[_SENT:])
+        ((_, answer),) = self.cluster.map(deque([call]))
         if isinstance(answer, Exception):
             raise MemoryError(f"every worker that received it died ({answer}); make sure that they have enough memory")
-        data, shape = answer
-        return np.frombuffer(zlib.decompress(data), np.int32).reshape(shape)
+        labels: NDArray[np.int32] = answer
+        return labels
 
 
 def _result(future: Future[Any]) -> Any:
@@ -229,7 +224,7 @@ def _result(future: Future[Any]) -> Any:
     from distributed import KilledWorker
 
     try:
-        return pickle.loads(future.result())
+        return pickle.loads(zlib.decompress(future.result()))
     except KilledWorker as error:
         return error
     except CancelledError as error:
@@ -246,13 +241,13 @@ def _lacks_cytoseed(error: ModuleNotFoundError) -> str:
 
 
 def work(data: bytes) -> bytes:
-    """Run a pickled call, one at a time, on as many cores as the worker has threads; returns a pickled result."""
+    """Run a pickled call, one at a time, on as many cores as the worker has threads; the result is compressed."""
     import torch
     from distributed import get_worker
 
     with _ONE_CALL:
         torch.set_num_threads(get_worker().state.nthreads)
-        return pickle.dumps(pickle.loads(data)())
+        return zlib.compress(pickle.dumps(pickle.loads(data)()), 1)
 
 
 def check_worker(data: bytes) -> str:
@@ -265,26 +260,17 @@ def check_worker(data: bytes) -> str:
 
 
 def run_batches(
-    task: WorkerTask, sent: tuple[Any, ...], batches: Sequence[Sequence[int]]
-) -> tuple[list[tuple[int, bytes | None, str]], Mapping[str, float]]:
-    """Process tiles, given by their numbers.
-
-    Returns each tile's number with its packed objects, or None and the cause of its failure; and timings.
-    """
-    packed = []
+    task: WorkerTask, sent: tuple[Any, ...], batches: Sequence[Sequence[Tile]]
+) -> tuple[list[TileResult], Mapping[str, float]]:
+    """Results of tiles, and the seconds of each stage."""
     with _context(task, sent) as context:
-        tiles = [[context.plan.grid.tile(number) for number in batch] for batch in batches]
-        for result in _executor(task).run(context, tiles):
-            data = None if result.objects is None else result.objects.to_bytes()
-            packed.append((result.tile.number, data, result.cause))
-    return packed, context.clock.seconds
+        return list(_executor(task).run(context, batches)), context.clock.seconds
 
 
-def run_single(task: WorkerTask, sent: tuple[Any, ...]) -> tuple[bytes, tuple[int, ...]]:
-    """Labels of an image that is one tile: int32 compressed by zlib, and their shape (T,H,W)."""
+def run_single(task: WorkerTask, sent: tuple[Any, ...]) -> NDArray[np.int32]:
+    """Labels (T,H,W) of an image that is one tile."""
     with _context(task, sent) as context:
-        labels = _executor(task).run_single(context)
-    return zlib.compress(labels.tobytes(), 1), labels.shape
+        return _executor(task).run_single(context)
 
 
 @contextmanager

@@ -51,16 +51,6 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def precision_notice(precision: str, device: torch.device) -> str | None:
-    """Warning that bfloat16 is slow on this device; None if it is not."""
-    if precision != "bfloat16" or bfloat16_is_fast(device):
-        return None
-    return (
-        "bfloat16 is fast on NVIDIA GPUs since Ampere and on CPUs with AMX or AVX-512 BF16; this "
-        f"{'CPU' if device.type == 'cpu' else 'GPU'} has no units for it, and float32 may take half as long"
-    )
-
-
 class Engine:
     """A segmenter made ready for one device and precision.
 

@@ -101,31 +101,29 @@ def run_tiles(processor: TileProcessor, batches: Sequence[Sequence[Tile]]) -> It
         torch.set_num_threads(cores)  # otherwise a thread's setting becomes the default of all later threads
 
 
-def _read(processor: TileProcessor, tiles: Sequence[Tile]) -> dict[int, TileInput]:
-    """Inputs of those tiles that can be read, by number."""
-    inputs = {}
-    for tile in tiles:
-        with suppress(Exception):  # `_finish` reads it again
-            inputs[tile.number] = processor.read(tile)
-    return inputs
+def _read(processor: TileProcessor, tiles: Sequence[Tile]) -> list[TileInput]:
+    """Inputs of tiles; none if one cannot be read: `_finish` reads each again."""
+    with suppress(Exception):
+        return [processor.read(tile) for tile in tiles]
+    return []
 
 
-def _run_network(processor: TileProcessor, inputs: dict[int, TileInput]) -> dict[int, torch.Tensor]:
+def _run_network(processor: TileProcessor, inputs: list[TileInput]) -> list[torch.Tensor]:
     """Fields of each input; none if the network fails, for lack of memory: it then runs on each alone."""
     with suppress(Exception):
-        views = processor.fields([each.tensor for each in inputs.values()])
-        return {number: views[:, place : place + 1] for place, number in enumerate(inputs)}
-    return {}
+        views = processor.fields([each.tensor for each in inputs])
+        return [views[:, place : place + 1] for place in range(len(inputs))]
+    return []
 
 
 def _finish(
-    processor: TileProcessor, tiles: Sequence[Tile], inputs: dict[int, TileInput], views: dict[int, torch.Tensor]
+    processor: TileProcessor, tiles: Sequence[Tile], inputs: list[TileInput], views: list[torch.Tensor]
 ) -> list[TileResult]:
     """Objects of tiles; where any stage failed, the tile is processed again from its beginning."""
     results = []
     for tile in tiles:
         try:
-            results.append(TileResult(tile, processor.objects(tile, inputs.pop(tile.number), views.pop(tile.number))))
+            results.append(TileResult(tile, processor.objects(tile, inputs.pop(0), views.pop(0))))
         except Exception:
             results.append(_process_alone(processor, tile))
     return results

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from cytoseed.images import Image, address
 from cytoseed.models.weights import Model
 from cytoseed.paths import require_writable
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
-from cytoseed.results.record import Record, compare, differences, read_record
+from cytoseed.results.record import OldRecord, Record, compare, differences, read_record
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.results.view import stem_of
 from cytoseed.results.writers import check_formats, paths_of
@@ -107,19 +106,26 @@ def compare_with_output(request: Request) -> Job:
     check_precision(request.options.precision, choose_device(request.options.device))
     if existing == "overwrite":
         return new_job(request)
-    started = store.run()
-    tile_size_px = request.options.tile_size_px or _earlier_tile_size(request, started)  # memory may differ today
-    if tile_size_px not in (None, request.plan.record.get("tile_size_px")):
-        options = replace(request.options, tile_size_px=tile_size_px)
-        job = new_job(replace(request, options=options))._replace(overwrite=False)
-    else:
-        job = new_job(request)._replace(overwrite=False)
+    started, asked = store.run(), request
+    earlier = started or (read_record(request.files[-1]) or OldRecord()).decides
+    tile_size_px = earlier.get("settings", {}).get("tile_size_px")  # memory may differ today
+    if request.options.tile_size_px is None and tile_size_px not in (None, request.plan.record.get("tile_size_px")):
+        asked = replace(request, options=replace(request.options, tile_size_px=tile_size_px))
+    job = new_job(asked)._replace(overwrite=False)
     resumes = job.plan.is_tiled and started is not None and "normalisation" in started
     found = compare(request.output, request.stem, job.record, request.formats)
     has_files = found.state == "same" and not found.missing
     if started is not None and started.get("overwrites") and found.state == "different":
         job = job._replace(overwrite=True)
-    _refuse_others(request, job.record, started, () if job.overwrite else found.differences)
+    lines = () if job.overwrite else found.differences
+    if started is not None:
+        wanted = json.loads(json.dumps({name: getattr(job.record, name) for name in ("version", "input", "settings")}))
+        lines = tuple(differences({name: started.get(name) for name in wanted}, wanted)) or lines
+    if lines:
+        raise FileExistsError(
+            f"{request.output} holds a result for {request.stem!r} that was made differently ({'; '.join(lines)}); "
+            f"choose another folder, or overwrite it (--overwrite, existing='overwrite')"
+        )
     if not resumes:
         return job._replace(is_done=started is None and has_files)
     missing = len(set(store.todo().tolist()) - store.done())
@@ -151,27 +157,3 @@ def describe_run(request: Request, job: Job) -> dict[str, Any]:
             "shard": list(request.shard or ()),
         },
     }
-
-
-def _refuse_others(
-    request: Request, record: Record, started: Mapping[str, Any] | None, of_files: tuple[str, ...]
-) -> None:
-    """Refuse to continue, or overwrite, results that were made differently."""
-    lines = of_files
-    if started is not None:
-        wanted = json.loads(json.dumps({"version": record.version, "input": record.input, "settings": record.settings}))
-        lines = tuple(differences({name: started.get(name) for name in wanted}, wanted)) or lines
-    if lines:
-        raise FileExistsError(
-            f"{request.output} holds a result for {request.stem!r} that was made differently ({'; '.join(lines)}); "
-            f"choose another folder, or overwrite it (--overwrite, existing='overwrite')"
-        )
-
-
-def _earlier_tile_size(request: Request, started: Mapping[str, Any] | None) -> int | None:
-    """Tile size of the run or result in the output folder."""
-    if started is None:
-        record = read_record(request.files[-1])
-        started = record.decides if record is not None else {}
-    found = started.get("settings", {}).get("tile_size_px")
-    return found if isinstance(found, int) else None

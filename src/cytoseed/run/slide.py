@@ -24,7 +24,7 @@ from cytoseed.paths import is_remote, lock, write_bytes
 from cytoseed.results import Result
 from cytoseed.results.save import save
 from cytoseed.results.store import StitchedObjects, Store
-from cytoseed.run.engine import choose_device, engine_for, precision_notice
+from cytoseed.run.engine import bfloat16_is_fast, choose_device, engine_for
 from cytoseed.run.executor import Executor, LocalExecutor
 from cytoseed.run.memory import trim
 from cytoseed.run.plan import Plan, scale_notice
@@ -33,6 +33,8 @@ from cytoseed.run.stitch import stitch_tiles
 from cytoseed.run.survey import Limits, survey
 from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext
 from cytoseed.run.tiles import Box
+
+_SLOW = "bfloat16 is fast on NVIDIA GPUs since Ampere and on CPUs with AMX or AVX-512 BF16; float32 may be faster here"
 
 
 class Progress(NamedTuple):
@@ -119,7 +121,8 @@ def _announce(request: Request, calls: Callbacks, executor: Executor | None) -> 
     notices, options = [scale_notice(request.plan)], request.options
     if executor is None:
         device = choose_device(options.device)
-        notices.append(precision_notice(options.precision, device))
+        if options.precision == "bfloat16" and not bfloat16_is_fast(device):
+            notices.append(_SLOW)
         executor = LocalExecutor(engine_for(request.model, device, options.precision))
     for sentence in filter(None, notices):
         calls.notice(sentence)
