@@ -86,7 +86,7 @@ def test_another_image_of_the_same_name_is_refused(path, tmp_path, save):
     with open_result(stored, path) as result, pytest.raises(ValueError, match=wrong):
         result.overview(4096)
     with open_result(stored, moved) as result:
-        assert result.overview(4096)[0].shape == (1, 340, 300)
+        assert result.overview(4096)[0].shape == (1, 500, 420)
 
 
 def test_a_result_of_an_array_needs_the_array_for_its_overlay(path, tmp_path):

@@ -43,12 +43,12 @@ def prepare_requests(
     from cytoseed.models.weights import load_model
     from cytoseed.paths import as_path
     from cytoseed.results.writers import check_formats
-    from cytoseed.run.engine import check_precision, choose_device
+    from cytoseed.run.engine import choose_device
     from cytoseed.run.resume import Request, Shard
 
     names = check_formats([name.strip() for name in formats])
     part = Shard.parse(shard) if shard else None
-    check_precision(options.precision, choose_device(options.device))
+    choose_device(options.device, options.precision)
     loaded, folder = load_model(model), as_path(output)
     _require_writable(folder)
     return functools.partial(

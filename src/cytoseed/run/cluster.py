@@ -26,7 +26,7 @@ from cytoseed import __version__
 from cytoseed.images import Image, address, open_image
 from cytoseed.models.weights import Model, load_model
 from cytoseed.run.dask_client import START_S, connect, local_cluster, scheduler_address
-from cytoseed.run.engine import check_precision, choose_device, engine_for
+from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.executor import Executor, LocalExecutor, batch_size
 from cytoseed.run.resume import Request
 from cytoseed.run.tile import Clock, SlideContext, TileResult
@@ -254,9 +254,7 @@ def check_worker(data: bytes) -> str:
     """Kind of device for a pickled task; an error where version or model differ, or there is no such device."""
     task = pickle.loads(data)
     _model(task.model, task.sha256, task.version)
-    device = choose_device(task.device)
-    check_precision(task.precision, device)
-    return device.type
+    return choose_device(task.device, task.precision).type
 
 
 def run_batches(

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from cytoseed.core.model import Segmenter, Thresholds
 from cytoseed.core.network import UNet
 from cytoseed.models.weights import Model
-from cytoseed.settings import DEVICES, PRECISIONS
+from cytoseed.settings import DEVICES
 
 _BAND_PX = 256  # rows per band at the network's first level on a CPU: a multiple of its stride
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # names of mallopt(3)
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """Device to run on: `cpu`, `cuda`, `mps`, or `auto` for the first present of CUDA, MPS and CPU."""
+def choose_device(name: str = "auto", precision: str = "float32") -> torch.device:
+    """Device for a precision: `cpu`, `cuda`, `mps`, or `auto` for the first present of CUDA, MPS and CPU."""
     if name not in DEVICES:
         raise ValueError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
@@ -32,15 +32,10 @@ def choose_device(name: str = "auto") -> torch.device:
     if name not in ("auto", *present):
         found = ", ".join(present)
         raise ValueError(f"device is {name!r}, which PyTorch does not find here; give one that it finds: auto, {found}")
-    return torch.device(present[0] if name == "auto" else name)
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raise a ValueError for an unknown precision, or one that the device does not support."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    device = torch.device(present[0] if name == "auto" else name)
     if precision == "bfloat16" and device.type == "mps":
         raise ValueError("precision is 'bfloat16', which needs device cpu or cuda, and device is 'mps': give float32")
+    return device
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
@@ -60,7 +55,6 @@ class Engine:
     """
 
     def __init__(self, segmenter: Segmenter, device: torch.device, precision: str = "float32") -> None:
-        check_precision(precision, device)
         self.device = device
         self._backbone = copy.deepcopy(segmenter).cpu().eval()
         self._postprocessor = copy.deepcopy(self._backbone) if device.type == "mps" else self._backbone

@@ -111,16 +111,6 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
     )
 
 
-def scale_notice(plan: Plan) -> str | None:
-    """Warning that the scale is unknown; None if it is known."""
-    if plan.pixel_size_um is not None or plan.record["diameter_px"] is not None:
-        return None
-    return (  # in that range, images at native scale and at the nominal scale score alike
-        "pixel size unknown, so segmented as it is, which suits nuclei 8 to 40 px wide; for others state --diameter "
-        "in px or --pixel-size in µm (diameter_px, pixel_size_um in Python)"
-    )
-
-
 def check_values(pixels: NDArray[Any]) -> None:
     """Raise a ValueError for pixels (C,h,w) that are NaN, infinite or beyond float32."""
     check_pixels(pixels)

@@ -17,7 +17,7 @@ from cytoseed.results.record import OldRecord, Record, compare, differences, rea
 from cytoseed.results.store import SUFFIX, Store
 from cytoseed.results.view import stem_of
 from cytoseed.results.writers import check_formats, paths_of
-from cytoseed.run.engine import check_precision, choose_device
+from cytoseed.run.engine import choose_device
 from cytoseed.run.plan import Plan, make_plan
 from cytoseed.settings import SegmentOptions
 
@@ -103,7 +103,7 @@ def compare_with_output(request: Request) -> Job:
     store, existing = request.store, request.existing
     check_formats(request.formats)
     require_writable(request.output)
-    check_precision(request.options.precision, choose_device(request.options.device))
+    choose_device(request.options.device, request.options.precision)
     if existing == "overwrite":
         return new_job(request)
     started, asked = store.run(), request

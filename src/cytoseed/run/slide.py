@@ -27,13 +27,17 @@ from cytoseed.results.store import StitchedObjects, Store
 from cytoseed.run.engine import bfloat16_is_fast, choose_device, engine_for
 from cytoseed.run.executor import Executor, LocalExecutor
 from cytoseed.run.memory import trim
-from cytoseed.run.plan import Plan, scale_notice
+from cytoseed.run.plan import Plan
 from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job
 from cytoseed.run.stitch import stitch_tiles
 from cytoseed.run.survey import Limits, survey
 from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext
 from cytoseed.run.tiles import Box
 
+_UNKNOWN_SCALE = (  # 8 to 40 px: there, images at native scale and at the nominal scale score alike
+    "pixel size unknown, so segmented as it is, which suits nuclei 8 to 40 px wide; for others state --diameter in px "
+    "or --pixel-size in µm (diameter_px, pixel_size_um in Python)"
+)
 _SLOW = "bfloat16 is fast on NVIDIA GPUs since Ampere and on CPUs with AMX or AVX-512 BF16; float32 may be faster here"
 
 
@@ -77,8 +81,6 @@ class RunReport(NamedTuple):
     is_tiled: bool = False  # False for an image that was segmented as one tile in memory
     tiles: int = 1  # tiles to be processed
     skipped: int = 0  # tiles left out as background, or outside the area
-    input_px: int = 0  # pixels of the image, at full resolution, in the tiles
-    network_px: int = 0  # the same at the network's resolution
 
 
 def run_to_files(request: Request, callbacks: Callbacks | None = None, executor: Executor | None = None) -> RunReport:
@@ -118,13 +120,15 @@ class _TemporaryFolder:
 
 def _announce(request: Request, calls: Callbacks, executor: Executor | None) -> Executor:
     """Send the warnings that are known before the run; returns the given executor, or one in this process."""
-    notices, options = [scale_notice(request.plan)], request.options
+    notices, options = [], request.options
+    if request.plan.pixel_size_um is None and options.diameter_px is None:
+        notices.append(_UNKNOWN_SCALE)
     if executor is None:
-        device = choose_device(options.device)
+        device = choose_device(options.device, options.precision)
         if options.precision == "bfloat16" and not bfloat16_is_fast(device):
             notices.append(_SLOW)
         executor = LocalExecutor(engine_for(request.model, device, options.precision))
-    for sentence in filter(None, notices):
+    for sentence in notices:
         calls.notice(sentence)
     return executor
 
@@ -138,8 +142,7 @@ def _run_single(request: Request, job: Job, executor: Executor) -> RunReport:
             files = save(result, request.output, request.formats, job.overwrite, record=job.record)
             if job.overwrite:
                 request.store.clear()  # tiles of an earlier run with other settings
-    px = job.plan.size_yx[0] * job.plan.size_yx[1]
-    return RunReport(result, files, seconds=clock.seconds, input_px=result.shape[1] * result.shape[2], network_px=px)
+    return RunReport(result, files, seconds=clock.seconds)
 
 
 def _single_result(request: Request, plan: Plan, executor: Executor, clock: Clock) -> Result:
@@ -203,19 +206,20 @@ def _run_tiles(
                     files = save(result, request.output, request.formats, job.overwrite, staging=staging)
             if job.overwrite:
                 store.change(overwrites=False)  # from now on files beside it belong to others
+    skipped = plan.grid.tiles - (store.run() or {}).get("tiles", len(todo))
+    seconds = {stage: round(seconds, 3) for stage, seconds in clock.seconds.items()}
     cores = [plan.grid.tile(index).core_yxhw for index in todo]
-    counts = {
+    timings = seconds | {
         "tiles": len(todo),
-        "skipped": plan.grid.tiles - (store.run() or {}).get("tiles", len(todo)),
+        "skipped": skipped,
         "input_px": sum(height * width for _, _, height, width in map(plan.full_box, cores)),
         "network_px": sum(height * width for _, _, height, width in cores),
     }
-    seconds = {stage: round(seconds, 3) for stage, seconds in clock.seconds.items()}
     with contextlib.suppress(OSError):  # not part of the result
-        write_bytes(store.path / "timings.json", f"{json.dumps({**seconds, **counts}, indent=2)}\n".encode())
-    for sentence in _warnings(failures, counts["tiles"], kept, plan.grid.margin_px):
+        write_bytes(store.path / "timings.json", f"{json.dumps(timings, indent=2)}\n".encode())
+    for sentence in _warnings(failures, len(todo), kept, plan.grid.margin_px):
         calls.notice(sentence)
-    return RunReport(result, files, failures=failures, seconds=seconds, is_tiled=True, **counts)
+    return RunReport(result, files, False, failures, seconds, True, len(todo), skipped)
 
 
 def process_missing(context: SlideContext, executor: Executor, store: Store, calls: Callbacks) -> tuple[Failure, ...]:

@@ -48,43 +48,25 @@ class ObjectMask(NamedTuple):
     mask: NDArray[np.bool_]  # (h,w)
 
 
-class Stitched(NamedTuple):
-    """Objects of the tiles that belong to the result."""
-
-    first: NDArray[np.int64]  # these four: as in `StitchedObjects`
-    place: NDArray[np.int64]
-    id: NDArray[np.int64]  # within a tile, cells come first, then nuclei without a cell
-    tile_box_yxhw: NDArray[np.int64]
-    unowned_yxhw: NDArray[np.int64]  # (N,4) boxes of kept objects that no tile owns
-    trimmed: tuple[ObjectMask, ...]  # kept objects that lost pixels to others, each one piece, tile after tile
-
-
 def stitch_tiles(context: SlideContext, store: Store) -> StitchedObjects:
     """Decide which objects of the tiles in a store are kept, number them, and store the decision."""
     grid, done = context.plan.grid, store.done()
-    left_out: list[NDArray[np.int64]] = []
 
     def load(tile: int) -> Objects:
-        objects = store.read(tile) if tile in done else _NO_OBJECTS
-        left_out.append(objects.left_out_yxhw)
-        return objects
+        return store.read(tile) if tile in done else _NO_OBJECTS
 
     with context.clock("stitch"):
-        agreement_iou = float(context.plan.record["agreement_iou"])
-        found = stitch(grid, max(WIDE_MARGIN_PX, grid.margin_px), load, agreement_iou)
+        margin_px, agreement_iou = max(WIDE_MARGIN_PX, grid.margin_px), float(context.plan.record["agreement_iou"])
+        kept, trimmed = stitch(grid, margin_px, load, agreement_iou)
         changed, changed_at, last_read = [], [], (-1, _NO_OBJECTS)
-        for trimmed in found.trimmed:  # those of one tile come one after the other
-            if trimmed.tile != last_read[0]:
-                last_read = trimmed.tile, store.read(trimmed.tile)
-            changed.append(measure_trimmed(context, last_read[1].take([trimmed.place]), trimmed))
-            first, last = found.first[trimmed.tile : trimmed.tile + 2].tolist()
-            changed_at.append(first + int(np.flatnonzero(found.place[first:last] == trimmed.place)[0]))
-        kept = StitchedObjects(
-            *found[:4],
-            left_out_yxhw=_not_inside(np.concatenate(left_out), found.unowned_yxhw),
-            changed_at=np.array(changed_at, np.int64),
-            changed=join_objects(changed) if changed else _NO_OBJECTS,
-        )
+        for own in trimmed:
+            if own.tile != last_read[0]:
+                last_read = own.tile, store.read(own.tile)
+            changed.append(measure_trimmed(context, last_read[1].take([own.place]), own))
+            first, last = kept.first[own.tile : own.tile + 2].tolist()
+            changed_at.append(first + int(np.flatnonzero(kept.place[first:last] == own.place)[0]))
+        if changed:
+            kept = kept._replace(changed_at=np.array(changed_at, np.int64), changed=join_objects(changed))
         store.write_kept(kept)
     return kept
 
@@ -106,13 +88,16 @@ def _not_inside(boxes_yxhw: NDArray[np.int64], outer_yxhw: NDArray[np.int64]) ->
     return boxes_yxhw[~inside.any(axis=1)]
 
 
-def stitch(grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement_iou: float) -> Stitched:
+def stitch(
+    grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement_iou: float
+) -> tuple[StitchedObjects, list[ObjectMask]]:
     """Decide, in one pass over the tiles, which objects are kept; the order in which tiles were made does not matter.
 
-    Objects reach at most `margin_px` px of the grid beyond their core. `load` is called once per tile; a few rows of
-    tiles are held at a time. Of two objects with at least `agreement_iou` the lower-ranked one is dropped; with less
-    overlap it loses the shared pixels. A pair of nucleus and cell outranks a single object, then the higher score
-    does, then the earlier one.
+    Returns them, and those that lost pixels to others as they are now, tile after tile. Objects reach at most
+    `margin_px` px of the grid beyond their core. `load` is called once per tile; a few rows of tiles are held at a
+    time. Of two objects with at least `agreement_iou` the lower-ranked one is dropped; with less overlap it loses the
+    shared pixels. A pair of nucleus and cell outranks a single object, then the higher score does, then the earlier
+    one. Within a tile, cells are numbered first, then nuclei without a cell.
     """
     work = _Work(agreement_iou)
     away = -(-2 * margin_px // grid.core_px)
@@ -140,7 +125,8 @@ class _Work:
         self._objects: dict[int, Objects] = {}
         self._kept: dict[int, NDArray[np.bool_]] = {}
         self._changed: dict[tuple[int, int], ObjectMask] = {}
-        self._unowned: list[NDArray[np.int64]] = []
+        self._unowned: list[NDArray[np.int64]] = []  # boxes of kept objects that no tile owns
+        self._left_out: list[NDArray[np.int64]] = []
         self._boxes: list[Box] = []  # these three: of each tile that is no longer in memory
         self._places: list[NDArray[np.int64]] = []
         self._ids: list[NDArray[np.int64]] = []
@@ -148,6 +134,7 @@ class _Work:
     def load(self, tile: int, objects: Objects) -> None:
         self._objects[tile] = objects
         self._kept[tile] = objects.is_owned.copy()
+        self._left_out.append(objects.left_out_yxhw)
 
     def forget(self, tile: int) -> None:
         """Number the kept objects of the next tile, and free its memory."""
@@ -190,18 +177,20 @@ class _Work:
             for their in stronger:
                 self._trim(self._object(tile, index), their)
 
-    def result(self) -> Stitched:
+    def result(self) -> tuple[StitchedObjects, list[ObjectMask]]:
         counts = [len(of_tile) for of_tile in self._places]
         before = _sums([int(of_tile.max(initial=0)) for of_tile in self._ids])  # ids of earlier tiles
-        changed = sorted(self._changed.items(), key=lambda entry: entry[0])
-        return Stitched(
-            _sums(counts),
-            np.concatenate(self._places),
-            np.concatenate(self._ids) + np.repeat(before[:-1], counts),
-            np.array(self._boxes, np.int64),
-            np.array(self._unowned, np.int64).reshape(-1, 4),
-            tuple(own for (tile, place), own in changed if self._kept[tile][place]),
+        kept = StitchedObjects(
+            first=_sums(counts),
+            place=np.concatenate(self._places),
+            id=np.concatenate(self._ids) + np.repeat(before[:-1], counts),
+            tile_box_yxhw=np.array(self._boxes, np.int64),
+            left_out_yxhw=_not_inside(np.concatenate(self._left_out), np.array(self._unowned, np.int64).reshape(-1, 4)),
+            changed_at=np.zeros(0, np.int64),
+            changed=_NO_OBJECTS,
         )
+        changed = sorted(self._changed.items(), key=lambda entry: entry[0])
+        return kept, [own for (tile, place), own in changed if self._kept[tile][place]]
 
     def _meeting(self, earlier: int, later: int, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
         """Pairs of a kept object of one tile and a chosen one of another, of one target, whose boxes meet.
