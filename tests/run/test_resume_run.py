@@ -151,7 +151,7 @@ def test_a_failed_tile_is_listed_and_resume_tries_it_again(path, tmp_path, monke
         patch.setattr(TileProcessor, "read", failing)
         report = run(path, tmp_path / "out", GREY, callbacks=Callbacks(notices.append), **TILES)
     (failure,) = report.failures
-    assert failure.box_yxhw == (128, 128, 128, 128)
+    assert failure == "x 128 to 256, y 128 to 256: lamp failure"
     assert any("lamp failure" in text and "--resume" in text for text in notices)
     assert report.result.count < discs()[1]
     assert "failed_tiles" in json.loads((tmp_path / "out" / "scene.cytoseed.json").read_text())

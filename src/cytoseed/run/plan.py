@@ -25,7 +25,6 @@ LARGEST_COUNTED_PX = 1 << 26
 
 _LARGEST_SINGLE_TILE_PX = 1 << 23  # network input: 3 GB
 _LARGEST_SINGLE_TILE_BYTES = 1 << 30  # image as stored
-_THRESHOLDS = ("peak_radius_px", "seed_threshold", "mask_threshold", "agreement_iou", "min_size_px")
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # cover every microscope; a wrong unit lies beyond
 _LARGEST_AREA_PX = 1 << 40
 _SAME_SCALE = 0.01  # factors this near to 1 would only blur the image
@@ -53,7 +52,7 @@ class Plan(NamedTuple):
     @property
     def thresholds(self) -> Thresholds:
         """Thresholds for seeds and objects."""
-        return Thresholds(**{name: self.record[name] for name in _THRESHOLDS})
+        return Thresholds(*(self.record[name] for name in Thresholds._fields))
 
     def full_box(self, box_yxhw: Box) -> Box:
         """Box, at full resolution, of the pixels whose centres lie in a box of the network's input."""
@@ -98,7 +97,7 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         "tta": options.tta,
         "precision": options.precision,
     }
-    for name in _THRESHOLDS:
+    for name in Thresholds._fields:
         given = getattr(options, name)
         record[name] = getattr(config, name) if given is None else given
     grid, is_tiled = single_tile(*size_yx), _needs_tiles(image, size_yx, level, options)

@@ -119,7 +119,7 @@ def compare_with_output(request: Request) -> Job:
         job = job._replace(overwrite=True)
     lines = () if job.overwrite else found.differences
     if started is not None:
-        wanted = json.loads(json.dumps({name: getattr(job.record, name) for name in ("version", "input", "settings")}))
+        wanted = json.loads(json.dumps(vars(job.record)))
         lines = tuple(differences({name: started.get(name) for name in wanted}, wanted)) or lines
     if lines:
         raise FileExistsError(
@@ -144,9 +144,7 @@ def describe_run(request: Request, job: Job) -> dict[str, Any]:
     folder, mask = request.model.folder, request.options.mask
     options = asdict(request.options) | {"mask": None if mask is None else os.path.abspath(mask)}
     return {
-        "version": job.record.version,
-        "input": job.record.input,
-        "settings": job.record.settings,
+        **vars(job.record),
         "grid": job.plan.grid._asdict(),
         "overwrites": job.overwrite,
         "asked": {

@@ -32,7 +32,6 @@ from cytoseed.run.resume import Job, Request, compare_with_output, describe_run,
 from cytoseed.run.stitch import stitch_tiles
 from cytoseed.run.survey import Limits, survey
 from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext
-from cytoseed.run.tiles import Box
 
 _UNKNOWN_SCALE = (  # 8 to 40 px: there, images at native scale and at the nominal scale score alike
     "pixel size unknown, so segmented as it is, which suits nuclei 8 to 40 px wide; for others state --diameter in px "
@@ -51,16 +50,6 @@ class Progress(NamedTuple):
     seconds: float  # since the first tile of this run
 
 
-class Failure(NamedTuple):
-    """A tile that could not be processed: its core in the image, and why."""
-
-    box_yxhw: Box
-    cause: str
-
-    def __str__(self) -> str:
-        return f"{_place(self.box_yxhw)}: {self.cause}"
-
-
 class Callbacks(NamedTuple):
     """Callbacks for warnings and progress."""
 
@@ -76,7 +65,7 @@ class RunReport(NamedTuple):
     result: Result | None  # None where everything existed already, and for a shard
     files: tuple[Path, ...] = ()  # of the formats asked for, and the record, last; none for a shard
     already_done: bool = False  # everything existed already, and nothing was done
-    failures: tuple[Failure, ...] = ()  # tiles that could not be processed: `existing="resume"` tries them again
+    failures: tuple[str, ...] = ()  # place and cause of tiles that failed: `existing="resume"` tries them again
     seconds: Mapping[str, float] = MappingProxyType({})  # per stage; stages run side by side, `wall` is the whole
     is_tiled: bool = False  # False for an image that was segmented as one tile in memory
     tiles: int = 1  # tiles to be processed
@@ -105,8 +94,7 @@ def run_in_memory(request: Request, callbacks: Callbacks | None = None, executor
     folder, job = _TemporaryFolder(), new_job(request)
     report = _run_tiles(replace(request, output=folder.path, formats=()), job, calls, executor, keep_alive=folder)
     if report.result is None or report.failures:
-        cause = "; ".join(failure.cause for failure in report.failures[:1])
-        raise ImageFileError(f"{request.image.source}: a part of it cannot be segmented: {cause}")
+        raise ImageFileError(f"{request.image.source}: cannot be segmented at {_listed(report.failures)}")
     return report.result
 
 
@@ -179,9 +167,7 @@ def _run_tiles(
         failures = process_missing(context, executor, store, calls)
         todo = store.todo().tolist()
         if failures and len(failures) == len(todo):
-            raise ImageFileError(
-                f"{request.image.source}: none of its {len(failures)} tiles could be processed: {failures[0].cause}"
-            )
+            raise ImageFileError(f"{request.image.source}: all {len(todo)} tiles failed ({_listed(failures)})")
         kept, result = None, None
         files: tuple[Path, ...] = ()
         if request.shard is not None:
@@ -198,7 +184,7 @@ def _run_tiles(
                     settings=job.record.settings,
                     stains=stains,
                     thumbnail=lambda largest_px: thumbnail(request.image, largest_px),
-                    failed=tuple(map(str, failures)),
+                    failed=failures,
                     keep_alive=keep_alive,
                 )
                 staging = None if is_remote(request.output) else store.path / "staging"
@@ -222,13 +208,13 @@ def _run_tiles(
     return RunReport(result, files, False, failures, seconds, True, len(todo), skipped)
 
 
-def process_missing(context: SlideContext, executor: Executor, store: Store, calls: Callbacks) -> tuple[Failure, ...]:
-    """Process the tiles that are not in the store yet; tiles that failed twice are returned."""
+def process_missing(context: SlideContext, executor: Executor, store: Store, calls: Callbacks) -> tuple[str, ...]:
+    """Process the tiles that are not in the store yet; returns place and cause of those that failed twice."""
     grid, plan = context.plan.grid, context.plan
     todo, done = store.todo().tolist(), store.done()
     batches = grid.batches(todo, executor.batch)  # always of all tiles: companions decide the rounding
     batches = [batch for batch in batches if any(tile.number not in done for tile in batch)]
-    failures: dict[int, Failure] = {}
+    failures: dict[int, str] = {}
     objects, input_px, number = 0, 0, len(done)
     started = time.perf_counter()
     if batches:
@@ -239,7 +225,7 @@ def process_missing(context: SlideContext, executor: Executor, store: Store, cal
             continue
         box = plan.full_box(tile.core_yxhw)
         if result.objects is None:
-            failures[tile.number] = Failure(box, result.cause)
+            failures[tile.number] = f"{_place(box)}: {result.cause}"
         else:
             with context.clock("store"):
                 store.write(tile.number, result.objects)
@@ -281,7 +267,7 @@ def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: in
     return found.limits, found.stains
 
 
-def _warnings(failures: Sequence[Failure], tiles: int, kept: StitchedObjects | None, margin_px: int) -> Iterator[str]:
+def _warnings(failures: Sequence[str], tiles: int, kept: StitchedObjects | None, margin_px: int) -> Iterator[str]:
     """Warnings about a finished run in tiles."""
     if failures:
         yield f"{len(failures)} tiles failed and are empty ({_listed(failures)}); --resume tries them again"
@@ -299,10 +285,9 @@ def _warnings(failures: Sequence[Failure], tiles: int, kept: StitchedObjects | N
         )
 
 
-def _listed(places: Sequence[object]) -> str:
+def _listed(places: Sequence[str]) -> str:
     """The first three, and the number of the others."""
-    more = [f"and {len(places) - 3} more"] if len(places) > 3 else []
-    return "; ".join([*map(str, places[:3]), *more])
+    return "; ".join([*places[:3], *([f"and {len(places) - 3} more"] if len(places) > 3 else [])])
 
 
 def _place(box_yxhw: Sequence[int]) -> str:
