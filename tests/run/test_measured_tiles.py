@@ -59,20 +59,16 @@ def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple
     assert list(table.columns) == list(once.columns)
     assert table["touches_tile_edge"].dtype == once["touches_tile_edge"].dtype == np.int64
     assert not once["touches_tile_edge"].any()
-    for tile, block in zip(filled_tiles(report.result), report.result.blocks(), strict=True):
-        columns = -(-report.result.shape[2] // CORE)
-        core = CORE * (tile // columns), CORE * (tile % columns)
+    side = round(CORE / whole.settings["scale"])  # at full resolution
+    columns = -(-report.result.shape[2] // side)
+    for tile, block in zip(report.result.contents._filled, report.result.blocks(), strict=True):
+        core = side * (tile // columns), side * (tile % columns)
         for row in block.table.to_dict("records"):
-            assert row["touches_tile_edge"] == reaches_over(row, core, report.result.shape[1:]), row
+            assert row["touches_tile_edge"] == reaches_over(row, core, report.result.shape[1:], side), row
     return table, once
 
 
-def filled_tiles(result: Any) -> list[int]:
-    """Numbers of the tiles that have objects, in the order of the blocks."""
-    return result.contents._filled
-
-
-def reaches_over(row: dict[str, Any], core: tuple[int, int], image_yx: tuple[int, int], core_px: int = CORE) -> bool:
+def reaches_over(row: dict[str, Any], core: tuple[int, int], image_yx: tuple[int, int], core_px: int) -> bool:
     """Whether an object's box, a px wider and clipped to the image, leaves the core."""
     for begin, size, first, side in (
         (row["box_y_px"], row["box_height_px"], core[0], image_yx[0]),
@@ -101,22 +97,7 @@ def test_one_channel_of_a_brightfield_image(tmp_path: Path) -> None:
 
 
 def test_brightfield_at_another_scale(tmp_path: Path) -> None:
-    whole = segment(brightfield(), RGB, pixel_size_um=0.4)
-    report = run(
-        brightfield(), tmp_path, RGB, skip_background=False, tile_size_px=CORE, pixel_size_um=0.4, formats=["table"]
-    )
-    assert report.result is not None
-    table = pd.concat([block.table for block in report.result.blocks()], ignore_index=True)
-    keys = ["centroid_y_px", "centroid_x_px"]
-    apart = ["id", "touches_tile_edge"]
-    tables = [one.sort_values(keys).reset_index(drop=True).drop(columns=apart) for one in (table, whole.table)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    side = round(CORE / 0.8)  # at full resolution
-    for tile, block in zip(filled_tiles(report.result), report.result.blocks(), strict=True):
-        columns = -(-report.result.shape[2] // side)
-        core = side * (tile // columns), side * (tile % columns)
-        for row in block.table.to_dict("records"):
-            assert row["touches_tile_edge"] == reaches_over(row, core, report.result.shape[1:], side), row
+    check_tiles(brightfield(), RGB, tmp_path, pixel_size_um=0.4)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
