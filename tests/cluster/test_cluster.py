@@ -200,6 +200,25 @@ def test_workers_without_this_version_of_cytoseed_are_refused(place, tmp_path, p
     assert not list((tmp_path / "out").glob("*.csv"))
 
 
+def test_a_worker_that_dies_in_the_first_check_does_not_hold_up_the_run(place, expected, tmp_path):
+    (tmp_path / "deadly.py").write_text(
+        "import os, sys\n"
+        "class Deadly:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        name == 'cytoseed' and os._exit(1)\n"
+        "sys.meta_path.insert(0, Deadly())\n"
+    )
+    with Cluster(workers=1) as cluster:
+        flags = ("--no-nanny", "--preload", tmp_path / "deadly.py", *keys_of(cluster, tmp_path))
+        other = start_worker(cluster._address, tmp_path, *flags)
+        wait_for(lambda: cluster.size == 2)
+        began = time.monotonic()
+        run(place / "scene.tif", tmp_path / "out", place / "bright", formats=FORMATS, cluster=cluster, **TILES)
+        assert time.monotonic() - began < 100
+        assert other.wait(10) == 1
+    assert contents(tmp_path / "out") == expected
+
+
 def test_workers_without_the_model_or_with_another_image_are_refused(place, cluster, tmp_path):
     gone = load_model(place / "bright")
     object.__setattr__(gone, "folder", tmp_path / "gone")

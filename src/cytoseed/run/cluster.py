@@ -119,11 +119,11 @@ class Cluster:
         if key not in self._devices:
             self._require_workers()
             answers = self._client.run(eval, _CHECK, {"data": pickle.dumps(task)}, on_error="return")
-            alive = self._client.nthreads()
             for name, answer in answers.items():
                 if isinstance(answer, ModuleNotFoundError):
                     raise ValueError(f"worker {name} {_lacks_cytoseed(answer)}") from answer
-                if isinstance(answer, Exception) and name in alive:
+                has_died = isinstance(answer, OSError) and not isinstance(answer, FileNotFoundError)
+                if isinstance(answer, Exception) and not has_died:
                     raise ValueError(f"worker {name} {answer}") from answer
             found = {answer for answer in answers.values() if not isinstance(answer, Exception)}
             self._devices[key] = found.pop() if len(found) == 1 else "cpu"

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cytoseed.core.model import Thresholds
 from cytoseed.core.network import REACH, STRIDE
-from cytoseed.core.prepare import fit_channels, scale_intensity
-from cytoseed.core.scale import full_box, rescale_part
+from cytoseed.core.scale import full_box
 from cytoseed.images import Image, check_pixels, choose_channels
 from cytoseed.images.channels import check_stain, unmix
 from cytoseed.run.area import Area, read_area
@@ -122,36 +120,6 @@ def select_stain(pixels: NDArray[Any], plan: Plan) -> NDArray[Any]:
     """Pixels (C,h,w) as stored, or the amount of one stain, (1,h,w), where the plan names one."""
     stain = plan.record["stain"]
     return pixels if stain is None else unmix(pixels, stain)
-
-
-def prepare_input(
-    pixels: NDArray[Any],
-    origin_yx: tuple[int, int],
-    limits: tuple[NDArray[np.float32], NDArray[np.float32]],
-    plan: Plan,
-    channels: int,
-    box_yxhw: Box,
-) -> torch.Tensor:
-    """Network input (channels,h,w) float32 for a box: normalised, in [-0.5, 1.5], at the model's scale.
-
-    `pixels` (C,h,w) is a part of the plan's level, after `select_stain`, that begins at `origin_yx` and holds what
-    `core.scale.part_needed` names; `limits` (C,) of the whole image become 0 and 1. Values do not depend on the box.
-    """
-    low, high = (torch.from_numpy(np.asarray(limit, np.float32)) for limit in limits)
-    scaled = []
-    for index, channel in enumerate(pixels):  # one after the other: a tile at full resolution is large
-        values = scale_channel(channel, low[index : index + 1], high[index : index + 1])
-        scaled.append(rescale_part(values, origin_yx, plan.level_yx, plan.step_yx, box_yxhw))
-    return fit_channels(torch.cat(scaled), channels)
-
-
-def scale_channel(channel: NDArray[Any], low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Scale one channel (h,w) as `scale_intensity` does, to (1,h,w); 8 and 16 bit through a lookup table."""
-    if channel.dtype.kind != "u" or channel.dtype.itemsize > 2 or channel.size < np.iinfo(channel.dtype).max:
-        return scale_intensity(torch.from_numpy(np.ascontiguousarray(channel, np.float32))[None], low, high)
-    values = torch.arange(np.iinfo(channel.dtype).max + 1, dtype=torch.float32)
-    table = scale_intensity(values[None, None], low, high).flatten().numpy()
-    return torch.from_numpy(np.take(table, channel))[None]
 
 
 def _needs_tiles(image: Image, size_yx: tuple[int, int], level: int, options: SegmentOptions) -> bool:

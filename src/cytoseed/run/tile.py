@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
-from cytoseed.core.scale import part_needed, rescale_labels, rescale_labels_part
+from cytoseed.core.prepare import fit_channels, scale_intensity
+from cytoseed.core.scale import part_needed, rescale_labels, rescale_labels_part, rescale_part
 from cytoseed.core.seeds import highest_points
 from cytoseed.images import Image, Regions
 from cytoseed.results.measure.table import Frame, measure_objects
 from cytoseed.results.objects import Objects, around, join_objects, numbers_of, pack_masks
 from cytoseed.run.engine import Engine
-from cytoseed.run.plan import Plan, check_values, prepare_input, select_stain
+from cytoseed.run.plan import Plan, check_values, select_stain
 from cytoseed.run.survey import Limits, pixel_limits
 from cytoseed.run.tiles import Box, Tile
 
@@ -84,7 +85,7 @@ class SlideContext(NamedTuple):
 
 
 def read_tile(context: SlideContext, tile: Tile) -> TileInput:
-    """Read a tile's pixels, and normalise and rescale them for the network."""
+    """Read a tile's pixels, and normalise and rescale them for the network; a value does not depend on the tile."""
     plan = context.plan
     top, left, height, width = part_needed(tile.input_yxhw, plan.level_yx, plan.step_yx)
     with context.clock("read"):
@@ -93,8 +94,21 @@ def read_tile(context: SlideContext, tile: Tile) -> TileInput:
         check_values(pixels)
         selected = select_stain(pixels, plan)
         limits = pixel_limits(selected) if context.limits is None else context.limits
-        tensor = prepare_input(selected, (top, left), limits, plan, context.channels, tile.input_yxhw)
+        scaled = []
+        for channel, *ends in zip(selected, *limits, strict=True):  # one at a time: a tile at full resolution is large
+            values = scale_channel(channel, *(torch.tensor([end]) for end in ends))
+            scaled.append(rescale_part(values, (top, left), plan.level_yx, plan.step_yx, tile.input_yxhw))
+        tensor = fit_channels(torch.cat(scaled), context.channels)
     return TileInput(pixels, (top, left), tensor)
+
+
+def scale_channel(channel: NDArray[Any], low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Scale one channel (h,w) as `scale_intensity` does, to (1,h,w); 8 and 16 bit through a lookup table."""
+    if channel.dtype.kind != "u" or channel.dtype.itemsize > 2 or channel.size < np.iinfo(channel.dtype).max:
+        return scale_intensity(torch.from_numpy(np.ascontiguousarray(channel, np.float32))[None], low, high)
+    values = torch.arange(np.iinfo(channel.dtype).max + 1, dtype=torch.float32)
+    table = scale_intensity(values[None, None], low, high).flatten().numpy()
+    return torch.from_numpy(np.take(table, channel))[None]
 
 
 class TileProcessor:
