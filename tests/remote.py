@@ -28,7 +28,7 @@ def s3_server() -> Iterator[str]:
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
     with pytest.MonkeyPatch.context() as patch:
-        told = {
+        variables = {
             "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
@@ -38,7 +38,7 @@ def s3_server() -> Iterator[str]:
             "AWS_SHARED_CREDENTIALS_FILE": "nowhere",
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        for name, value in told.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         forget_sessions()
         yield address
@@ -57,7 +57,7 @@ def bucket(s3_server: str) -> str:  # noqa: ARG001 - it must run
 
 
 def forget_sessions() -> None:
-    """Close the sessions of s3fs and fsspec's HTTP, so that the next one reads the environment anew."""
+    """Close the sessions of s3fs and fsspec's HTTP, so that the next one reads the environment again."""
     from fsspec.asyn import sync
     from fsspec.implementations.http import HTTPFileSystem
     from s3fs import S3FileSystem
@@ -146,7 +146,7 @@ def serving(folder: Path) -> Iterator[Web]:  # noqa: C901
                 try:
                     self.wfile.write(data)
                     sent = len(data)
-                except OSError:  # whoever asked has seen enough
+                except OSError:  # the client has closed the connection
                     self.close_connection = True
             served.asked.append((method, self.path, sent))
 

@@ -254,17 +254,17 @@ def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: in
     if job.overwrite:  # from here on the earlier run is gone, and this one can be resumed
         store.announce(run)
     with clock("survey"):
-        found = survey(request.image, regions, job.plan, request.options.skip_background)
+        limits, numbers, stains = survey(request.image, regions, job.plan, request.options.skip_background)
     if not job.overwrite:
         store.announce(run)
-    batches = job.plan.grid.batches(found.todo.tolist(), batch)
+    batches = job.plan.grid.batches(numbers, batch)
     if request.shard is not None:
         batches = [batches[index] for index in request.shard.share(len(batches))]
     todo = np.array([tile.number for tiles in batches for tile in tiles], np.int64)
-    limits = {name: limit.tolist() for name, limit in found.limits._asdict().items()}
-    run |= {"normalisation": limits, "stains": list(found.stains), "tiles": len(found.todo)}
+    normalisation = {"low": limits.low.tolist(), "high": limits.high.tolist()}
+    run |= {"normalisation": normalisation, "stains": list(stains), "tiles": len(numbers)}
     store.begin(run, todo)
-    return found.limits, found.stains
+    return limits, stains
 
 
 def _warnings(failures: Sequence[str], tiles: int, kept: StitchedObjects | None, margin_px: int) -> Iterator[str]:

@@ -127,7 +127,7 @@ class _Work:
         self._changed: dict[tuple[int, int], ObjectMask] = {}
         self._unowned: list[NDArray[np.int64]] = []  # boxes of kept objects that no tile owns
         self._left_out: list[NDArray[np.int64]] = []
-        self._boxes: list[Box] = []  # these three: of each tile that is no longer in memory
+        self._boxes: list[Box] = []  # these three: of tiles that have left memory
         self._places: list[NDArray[np.int64]] = []
         self._ids: list[NDArray[np.int64]] = []
 

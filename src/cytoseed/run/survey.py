@@ -36,16 +36,13 @@ class Limits(NamedTuple):
     high: NDArray[np.float32]
 
 
-class Survey(NamedTuple):
-    """What all tiles of an image share, and the tiles to process."""
+def survey(
+    image: Image, regions: Regions, plan: Plan, skip_background: bool
+) -> tuple[Limits, list[int], tuple[str, ...]]:
+    """Survey an image that `regions` has open; `skip_background` leaves out tiles without tissue.
 
-    limits: Limits
-    todo: NDArray[np.int64]  # (N,) numbers of the tiles to process, rising
-    stains: tuple[str, ...]  # whose optical density is measured in the objects
-
-
-def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) -> Survey:
-    """Survey an image that `regions` has open; `skip_background` leaves out tiles without tissue."""
+    Returns the normalisation, the numbers of the tiles to process, rising, and the stains to measure.
+    """
     picture = overview(regions, image, plan.channels)
     tissue = find_tissue(picture, math.ceil(_MARGIN_PX * plan.full_yx[0] / plan.size_yx[0] / picture.step))
     limits = intensity_limits(regions, image, plan, tissue)
@@ -57,7 +54,7 @@ def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) ->
         ends = [(int(a / picture.step), math.ceil((a + n) / picture.step)) for a, n in ((top, height), (left, width))]
         if plan.area.meets(widened) and everywhere[slice(*ends[0]), slice(*ends[1])].any():
             todo.append(index)
-    return Survey(limits, np.array(todo, np.int64), _stains(image, regions, plan, picture))
+    return limits, todo, _stains(image, regions, plan, picture)
 
 
 def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tuple[str, ...]:
