@@ -81,6 +81,11 @@ def test_a_second_call_does_nothing_and_returns_an_equal_result(path, tmp_path, 
     assert {name: (output / name).stat().st_mtime_ns for name in contents(output)} == before
 
 
+def test_an_image_without_objects_is_segmented_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("cytoseed.run.api.run_in_memory", lambda *_: pytest.fail("segmented again"))
+    assert segment(np.zeros((40, 50), np.uint8), GREY, output=tmp_path, formats=["table"]).count == 0
+
+
 @pytest.mark.parametrize("settings", SIZES.values(), ids=SIZES)
 def test_a_result_in_memory_saves_the_files_of_a_run_with_an_output(path, tmp_path, settings):
     formats = ("labels", "table", "geojson", "overlay", "objects")

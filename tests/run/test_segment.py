@@ -246,13 +246,3 @@ def test_describe_equals_the_settings_of_a_result(tmp_path):
     by_folder = segment(image, saved, options).settings
     assert len(by_folder["model_sha256"]) == 64
     assert dict(by_folder, model_sha256="") == described
-
-
-def test_the_bundled_model_finds_nuclei():
-    rows, columns = np.mgrid[:200, :200]
-    image = np.zeros((200, 200))
-    for centre in ((50, 50), (60, 140), (150, 90)):
-        squared = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2
-        image += np.exp(-((squared / 90) ** 2))
-    result = segment((200 * image + 10).astype(np.uint8), pixel_size_um=0.5)
-    assert result.count == 3
