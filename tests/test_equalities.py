@@ -154,14 +154,14 @@ def test_our_metrics_equal_stardists(nuclei, tissue):
 
 
 @pytest.mark.parametrize(
-    ("core", "wishes"),
+    ("core", "settings"),
     [(256, {}), (192, {"pixel_size_um": 0.35}), (128, {"tta": True}), (256, {"pixel_size_um": 0.8})],
     ids=["as it is", "shrunk", "views", "enlarged"],
 )
-def test_tiles_stitched_equal_the_whole_image(nuclei, core, wishes):
+def test_tiles_stitched_equal_the_whole_image(nuclei, core, settings):
     """Real nuclei by the real model; the paper's section 2.7 promises duplicates matched, not equality."""
     image = data.immunohistochemistry()[:, :400]
-    options = {"stain": "haematoxylin", **wishes}
+    options = {"stain": "haematoxylin", **settings}
     whole = segment(image, nuclei, **options).labels
     tiles = segment(image, nuclei, tile_size_px=core, skip_background=False, **options).labels
     assert whole.max() > 50

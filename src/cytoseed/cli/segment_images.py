@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,12 +43,12 @@ def prepare_requests(
     from cytoseed.models.weights import load_model
     from cytoseed.paths import as_path
     from cytoseed.results.writers import check_formats
-    from cytoseed.run.engine import check_precision, choose_device
+    from cytoseed.run.engine import choose_device
     from cytoseed.run.resume import Request, Shard
 
     names = check_formats([name.strip() for name in formats])
     part = Shard.parse(shard) if shard else None
-    check_precision(options.precision, choose_device(options.device))
+    choose_device(options.device, options.precision)
     loaded, folder = load_model(model), as_path(output)
     _require_writable(folder)
     return functools.partial(
@@ -104,15 +105,14 @@ class _Work:
     def _segment(self, number: int, path: Path) -> tuple[str, bool]:
         """Segment one image; returns a phrase about it, and whether it is complete."""
         from cytoseed.images import open_image
-        from cytoseed.run.plan import make_plan
 
         request = self._requests(open_image(path))
-        if make_plan(request.image, request.model.config, request.options).is_tiled:
+        if request.plan.is_tiled:
             with self._tiled_slots:
                 return self._run(path, request)
         if request.shard is not None and not request.shard.takes(number):
             return "left to another shard", True
-        return self._run(path, request._replace(shard=None))
+        return self._run(path, replace(request, shard=None))
 
     def _run(self, path: Path, request: Request) -> tuple[str, bool]:
         from cytoseed.run.slide import Callbacks, run_to_files

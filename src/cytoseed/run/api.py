@@ -93,13 +93,16 @@ def segment(  # noqa: PLR0913
     """
     resolved = with_settings(options, settings)
     loaded = model if isinstance(model, Model) else load_model(model)
-    opened = as_image(image)
-    request = Request(opened, as_path("." if output is None else output), loaded, resolved, tuple(formats), existing)
+    place = as_path("." if output is None else output)
+    request = Request(as_image(image), place, loaded, resolved, tuple(formats), existing)
     executor = None if cluster is None else cluster.executor(request)
     if output is None:
         return run_in_memory(request, callbacks, executor)
-    report = run_to_files(request, callbacks, executor)
-    return report.result or _existing_result(request)
+    result = run_to_files(request, callbacks, executor).result
+    if result is not None:
+        return result
+    stored = place / f"{request.stem}{WRITERS['objects'].suffix}"  # every file exists already
+    return open_result(stored, request.image) if stored.exists() else run_in_memory(request)
 
 
 def segment_slide(image: ImageLike, output: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Result:
@@ -117,14 +120,6 @@ def network_image(image: ImageLike, config: ModelConfig, options: SegmentOptions
     opened = as_image(image).in_memory()
     plan = make_plan(opened, config, options or SegmentOptions())
     plan = plan._replace(grid=single_tile(*plan.size_yx))
-    context = SlideContext(opened, plan, None, config.channels, tta=False)
     with opened.regions() as regions, memory_errors(plan):
-        return read_tile(context, regions, plan.grid.tile(0), Clock()).tensor
-
-
-def _existing_result(request: Request) -> Result:
-    """Result whose files all exist already: from its stored form, else computed again in memory."""
-    stored = request.output / f"{request.stem}{WRITERS['objects'].suffix}"
-    if stored.exists():
-        return open_result(stored, request.image)
-    return run_in_memory(request)
+        context = SlideContext(opened, regions, Clock(), plan, None, config.channels, tta=False)
+        return read_tile(context, plan.grid.tile(0)).tensor

@@ -36,16 +36,13 @@ class Limits(NamedTuple):
     high: NDArray[np.float32]
 
 
-class Survey(NamedTuple):
-    """Properties that all tiles of an image share, and the tiles to process."""
+def survey(
+    image: Image, regions: Regions, plan: Plan, skip_background: bool
+) -> tuple[Limits, list[int], tuple[str, ...]]:
+    """Survey an image that `regions` has open; `skip_background` leaves out tiles without tissue.
 
-    limits: Limits
-    todo: NDArray[np.int64]  # (N,) numbers of the tiles to process, rising
-    stains: tuple[str, ...]  # whose optical density is measured in the objects
-
-
-def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) -> Survey:
-    """Survey an image that `regions` has open; `skip_background` leaves out tiles without tissue."""
+    Returns the normalisation, the numbers of the tiles to process, rising, and the stains to measure.
+    """
     picture = overview(regions, image, plan.channels)
     tissue = find_tissue(picture, math.ceil(_MARGIN_PX * plan.full_yx[0] / plan.size_yx[0] / picture.step))
     limits = intensity_limits(regions, image, plan, tissue)
@@ -57,7 +54,7 @@ def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) ->
         ends = [(int(a / picture.step), math.ceil((a + n) / picture.step)) for a, n in ((top, height), (left, width))]
         if plan.area.meets(widened) and everywhere[slice(*ends[0]), slice(*ends[1])].any():
             todo.append(index)
-    return Survey(limits, np.array(todo, np.int64), _stains(image, regions, plan, picture))
+    return limits, todo, _stains(image, regions, plan, picture)
 
 
 def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tuple[str, ...]:
@@ -74,16 +71,13 @@ def intensity_limits(regions: Regions, image: Image, plan: Plan, tissue: NDArray
     """Percentiles 0.1 and 99.9 of each channel, the same for all tiles.
 
     Levels of up to 2 ** 26 px count with all pixels, exactly as `core.prepare.percentiles` does. Larger ones count
-    with up to 64 blocks of 512 x 512 px spread evenly over the tissue, at the resolution that is segmented: means at a
-    lower resolution have a narrower range (of an H&E section at 0.5 µm per px, means over 16 px span 78 to 88 %).
+    with up to 64 blocks of 512 x 512 px spread evenly over the tissue, at the resolution that is segmented: means over
+    16 px of an H&E section at 0.5 µm per px span only 78 to 88 % of its range.
     """
-    height, width = plan.level_yx
     unmixes = plan.record["stain"] is not None
-    if height * width <= LARGEST_COUNTED_PX:
-        px_bytes = _STAIN_BYTES if unmixes else len(plan.channels) * image.dtype.itemsize
-        boxes = list(bands((height, width), px_bytes))
-    else:
-        boxes = _samples(tissue, (height, width))
+    px_bytes = _STAIN_BYTES if unmixes else len(plan.channels) * image.dtype.itemsize
+    is_large = plan.level_yx[0] * plan.level_yx[1] > LARGEST_COUNTED_PX
+    boxes = _samples(tissue, plan.level_yx) if is_large else list(bands(plan.level_yx, px_bytes))
     if not unmixes and _is_counted(image.dtype):
         parts = (regions.read(box, plan.level, plan.channels) for box in boxes)
         return _limits_of_counts(parts, len(plan.channels), image.dtype)
@@ -143,9 +137,8 @@ def _samples(tissue: NDArray[np.bool_], level_yx: tuple[int, int]) -> list[Box]:
     share = sums / (px[0][:, None] * px[1])
     enough = min(0.5, float(share.max()))
     chosen = _spread(np.argwhere(share >= enough), _SAMPLES)
-    height, width = level_yx
-    places = [(int(corners[0][row]), int(corners[1][column])) for row, column in chosen]
-    return [(y, x, min(_SAMPLE_PX, height - y), min(_SAMPLE_PX, width - x)) for y, x in places]
+    places = [(int(row) * _SAMPLE_PX, int(column) * _SAMPLE_PX) for row, column in chosen]
+    return [(y, x, min(_SAMPLE_PX, level_yx[0] - y), min(_SAMPLE_PX, level_yx[1] - x)) for y, x in places]
 
 
 def _spread(places: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
@@ -164,12 +157,11 @@ def _spread(places: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
 def find_tissue(image: Overview, margin_px: int) -> NDArray[np.bool_]:
     """Mask (h,w) of the tissue in an overview: everything that may hold objects.
 
-    The background is the most common brightness of a channel, glass or darkness, with the width of its noise. Tissue is
-    everything that differs from it in any channel, to either side, and everything with contrast within a few cells'
-    width, however uneven the background: a single nucleus shows there even where its brightness equals that of the
-    background elsewhere. If no background is flat compared with the contrasts of the image, or if nothing differs from
-    it, everything is tissue. Pixels that are 0 in all channels were not scanned and are never tissue. Tissue grows by
-    `margin_px` pixels of the overview, about 100 µm, from which the scale of cells is derived.
+    The background is the most common brightness of a channel, glass or darkness, with the width of its noise. Tissue
+    differs from it in any channel, to either side, or has contrast within a few cells' width: a single nucleus shows
+    there however uneven the background is. If no background is flat compared with the contrasts of the image, or if
+    nothing differs from it, everything is tissue. Pixels that are 0 in all channels were not scanned and are never
+    tissue. Tissue grows by `margin_px` px of the overview, about 100 µm, from which the scale of cells is derived.
     """
     import cv2
 
@@ -207,10 +199,8 @@ def _stands_out(channel: NDArray[np.float32], live: NDArray[np.bool_], reach: in
     contrasts = _sorted(contrast[live])
     if _FLAT * usual >= _CLEAR * contrasts[int(0.999 * (len(contrasts) - 1))]:
         return np.ones(channel.shape, bool)
-    result: NDArray[np.bool_] = (away > max(_NOISE_WIDTHS * width, uneven)) | (
-        contrast > max(_FLAT * usual, uneven / 2)
-    )
-    return result
+    differs: NDArray[np.bool_] = away > max(_NOISE_WIDTHS * width, uneven)
+    return differs | (contrast > max(_FLAT * usual, uneven / 2))
 
 
 def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
