@@ -82,14 +82,14 @@ def test_the_table_says_what_is_known(tmp_path):
 
 def test_without_published_splits_fields_are_divided_by_share_and_never_parted():
     items = [item(f"{field}-{n}", field=f"field {field}") for field in range(600) for n in range(2)]
-    samples = assign_splits(source(items, val_share=0.2, test_share=0.1), items)
+    samples = assign_splits(source(items, val_share=0.2), items)
     assert [sample.name for sample in samples] == [each.stem for each in items]
     splits = {sample.field: sample.split for sample in samples}
     assert all(splits[sample.field] == sample.split for sample in samples)
     counts = Counter(splits.values())
     assert 90 <= counts["val"] <= 150
     assert 40 <= counts["test"] <= 80
-    assert samples == assign_splits(source(items, val_share=0.2, test_share=0.1), items)
+    assert samples == assign_splits(source(items, val_share=0.2), items)
 
 
 def test_published_splits_stay_and_lend_only_a_missing_val():

@@ -190,7 +190,7 @@ def test_consep_files_that_are_no_label_are_named(download):
     with pytest.raises(ValueError, match=r"test_1\.mat cannot be read as a MATLAB file with an array 'inst_map'"):
         masks_of("consep", folder)
     scipy.io.savemat(path, {"inst_map": MASK + 0.5})
-    with pytest.raises(ValueError, match=r"test_1\.mat holds values that are no ids"):
+    with pytest.raises(ValueError, match=r"test_1\.mat holds values that are not ids"):
         masks_of("consep", folder)
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM" + bytes(400)
     path.write_bytes(header)

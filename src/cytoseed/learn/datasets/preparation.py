@@ -20,8 +20,8 @@ from cytoseed.learn.datasets.public_sources import find_source
 from cytoseed.learn.samples import SPLITS, Sample, read_table, split_by_name
 from cytoseed.paths import write_bytes
 
-_COLUMNS = ("dataset", "stem", "field", "split", "modality", "pixel_size_um", "licence")
 _LARGEST_PNG_ID = 65_535
+_TEST_SHARE = 0.1  # fraction of all fields that becomes `test`, if no split is published
 
 
 @dataclass(frozen=True)
@@ -79,28 +79,22 @@ def prepare(
 
 def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample, ...]:
     """Samples, without paths, in the published splits, else in splits by a hash of the field (`split_by_name`)."""
-    no_path = Path()
+    size_um, licence = source.pixel_size_um, source.licence
     samples = [
-        Sample(
-            *(image.stem, source.name, image.modality, image.split, no_path, no_path),
-            pixel_size_um=source.pixel_size_um,
-            field=image.field,
-            licence=source.licence,
-        )
-        for image in images
+        Sample(each.stem, source.name, each.modality, each.split, Path(), Path(), size_um, each.field, licence)
+        for each in images
     ]
-    splits = {sample.name: sample.split for sample in samples if sample.split}
-    rest = [sample for sample in samples if not sample.split]
-    test_share = source.test_share
+    splits = {sample.name: sample.split for sample in samples}
+    rest: Sequence[Sample] = [sample for sample in samples if not sample.split]
+    share = source.val_share
     if rest:
-        division = split_by_name(rest, test_share)
-        rest = list(division.train)
-        splits |= {sample.name: "test" for sample in division.val}
+        rest, test = split_by_name(rest, _TEST_SHARE)
+        splits |= {sample.name: "test" for sample in test}
+        share += _TEST_SHARE  # the hash is the same both times: no field of `rest` ranks below the share of `test`
     elif "val" not in splits.values():
-        rest, test_share = [sample for sample in samples if sample.split == "train"], 0.0
-    # The hash is the same both times: no field of `rest` ranks below the share of `test`.
-    train, val = split_by_name(rest, test_share + source.val_share)
-    splits |= {sample.name: sample.split for sample in (*train, *val)}
+        rest = [sample for sample in samples if sample.split == "train"]
+    for part in split_by_name(rest, share):
+        splits |= {sample.name: sample.split for sample in part}
     return tuple(replace(sample, split=splits[sample.name]) for sample in samples)
 
 
@@ -128,22 +122,22 @@ def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.
 
 def _write_rows(table: Path, columns: list[str], rows: list[dict[str, str]], samples: Sequence[Sample]) -> None:
     """Write samples.csv: rows of other data sets, in the columns that it has, then those of the samples."""
+    added = [
+        {
+            "dataset": sample.dataset,
+            "stem": sample.name,
+            "field": sample.field or sample.name,
+            "split": sample.split,
+            "modality": sample.modality,
+            "pixel_size_um": "" if sample.pixel_size_um is None else f"{sample.pixel_size_um:g}",
+            "licence": sample.licence,
+        }
+        for sample in samples
+    ]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*columns, *(name for name in _COLUMNS if name not in columns)], lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys([*columns, *added[0]])), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    for sample in samples:
-        size = "" if sample.pixel_size_um is None else f"{sample.pixel_size_um:g}"
-        values = (
-            sample.dataset,
-            sample.name,
-            sample.field or sample.name,
-            sample.split,
-            sample.modality,
-            size,
-            sample.licence,
-        )
-        writer.writerow(dict(zip(_COLUMNS, values, strict=True)))
+    writer.writerows([*rows, *added])
     _write_if_changed(table, text.getvalue().encode())
 
 
