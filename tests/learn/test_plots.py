@@ -132,8 +132,6 @@ def test_ties_go_by_name_and_ranks_have_enough_digits(folders, monkeypatch):
 
 def test_images_that_are_not_there(folders):
     evaluation = evaluate_folders(folders / "predicted", folders / "true")
-    with pytest.raises(FileNotFoundError, match="which is no folder"):
-        write_plots(evaluation, folders / "plots", folders / "nowhere")
     (folders / "others").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no image of all, empty, fine"):
         write_plots(evaluation, folders / "plots", folders / "others")
@@ -147,15 +145,13 @@ def test_images_that_are_not_there(folders):
 
 def test_what_cannot_be_drawn_is_refused(folders):
     evaluation = Evaluation((ScoredImage("a", "", "unknown", score(PREDICTED, TRUE)),))
-    with pytest.raises(ValueError, match="worst is -1"):
-        write_plots(evaluation, folders / "plots", worst=-1)
     with pytest.raises(ValueError, match="a has no label images on disk"):
         write_plots(evaluation, folders / "plots")
 
 
 @pytest.fixture
 def without_matplotlib(monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib" or name == "cytoseed.learn.plots"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 

@@ -85,7 +85,6 @@ def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
     """
     from scipy import ndimage
 
-    check_labels(mask, "mask")
     target = np.zeros(mask.shape, np.float32)
     ids, rows = np.unique(mask.ravel(), return_inverse=True)
     objects = int(np.count_nonzero(ids > 0))
@@ -103,20 +102,8 @@ def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
 
 def median_diameter(mask: NDArray[Any]) -> float:
     """Median over objects of the diameter, in px, of a disc of equal area; nan without objects."""
-    check_labels(mask, "mask")
     _, areas = np.unique(mask[mask > 0], return_counts=True)
     return float(np.median(np.sqrt(areas * (4 / np.pi)))) if areas.size else float("nan")
-
-
-def check_labels(labels: NDArray[Any], name: str, lowest: int | None = None) -> None:
-    """Raise `TypeError` or `ValueError` unless these are integers of shape (H, W), none below `lowest`."""
-    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
-        kind = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id per object")
-    if labels.ndim != 2:
-        raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
-    if lowest is not None and labels.size and labels.min() < lowest:
-        raise ValueError(f"{name} holds {labels.min()}; its lowest value may be {lowest}")
 
 
 def _union(patches: Iterable[Patch], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -12,12 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.learn.annotations import check_labels
-
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU thresholds of matching; their F1 values average to the paper's mean F1."""
-
-_LARGEST_ID = 2**31 - 1  # the product of two ids must fit in int64
 
 
 @dataclass(frozen=True)
@@ -94,11 +90,10 @@ class ImageScore:
 
     def f1_at(self, threshold: float) -> float:
         """F1 at one of `THRESHOLDS`; another threshold raises `ValueError`."""
-        for i, known in enumerate(THRESHOLDS):
-            if abs(known - threshold) < 1e-6:
-                return self._ratio(2 * self.tp[i], 2 * self.tp[i] + self.fp[i] + self.fn[i])
-        allowed = ", ".join(str(known) for known in THRESHOLDS)
-        raise ValueError(f"threshold is {threshold!r}; counts are kept at IoU {allowed}")
+        if threshold not in THRESHOLDS:
+            raise ValueError(f"threshold is {threshold!r}; counts are kept at IoU {', '.join(map(str, THRESHOLDS))}")
+        i = THRESHOLDS.index(threshold)
+        return self._ratio(2 * self.tp[i], 2 * self.tp[i] + self.fp[i] + self.fn[i])
 
     def _ratio(self, part: float, whole: float) -> float:
         if whole > 0:
@@ -184,13 +179,13 @@ class Overlaps(NamedTuple):
 
 def find_overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> Overlaps:
     """Overlap of each predicted object with each true one; memory grows with pixels, not with objects squared."""
-    check_labels(predicted, "predicted", lowest=0)
-    check_labels(true, "true", lowest=-1)
+    _check_labels(predicted, "predicted", 0)
+    _check_labels(true, "true", -1)
     if predicted.shape != true.shape:
         raise ValueError(f"predicted has shape {predicted.shape} and true has {true.shape}; they must be equal, (H, W)")
-    true_pixels, predicted_pixels = _small_ids(true), _small_ids(predicted)
+    true_pixels, predicted_pixels = (labels.ravel().astype(np.int64) for labels in (true, predicted))
     base = int(predicted_pixels.max(initial=0)) + 1
-    # Ids of true objects are raised by 1, so that -1 divides as the others do.
+    # ids of true objects are raised by 1, so that -1 divides as the others do
     keys, counts = np.unique((true_pixels + 1) * base + predicted_pixels, return_counts=True)
     pair_true, pair_predicted = keys // base - 1, keys % base
 
@@ -213,14 +208,15 @@ def find_overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> Overlaps:
     )
 
 
-def _small_ids(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Flat int64 labels; -1 and 0 stay, and ids that are too large become their rank."""
-    flat = labels.ravel()
-    if flat.max(initial=0) <= _LARGEST_ID:
-        return flat.astype(np.int64)
-    ids, rows = np.unique(flat, return_inverse=True)
-    ranks = rows + 1 - np.count_nonzero(ids <= 0)
-    return np.where(flat > 0, ranks, flat.astype(np.int64))
+def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
+    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
+        kind = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id per object")
+    if labels.ndim != 2:
+        raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
+    for value in (labels.min(initial=0), labels.max(initial=0)):
+        if not lowest <= value < 2**31:  # the product of two ids must fit in int64
+            raise ValueError(f"{name} holds {value}; its values must lie in {lowest} to 2^31 - 1")
 
 
 def _sum_by(rows: NDArray[np.intp], values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
