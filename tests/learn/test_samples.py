@@ -178,7 +178,7 @@ def test_a_pickle_of_masks_is_refused_unread(tmp_path, layout):
         (tmp_path / "masks").mkdir()
     for name in layout:
         (tmp_path / name).write_bytes(b"never read")
-    with pytest.raises(ValueError, match=r"a_seg\.npy is a pickle.*Save masks as PNG/TIFF.*--save_tif"):
+    with pytest.raises(ValueError, match=r"a_seg\.npy, which is a pickle.*Save masks as PNG/TIFF.*--save_tif"):
         find_samples(tmp_path)
 
 

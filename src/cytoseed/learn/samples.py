@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,9 +53,7 @@ class Sample:
         mask = read_mask(self.mask_path)
         if pixels.shape[1:] != mask.shape:
             image, own = (f"{height} x {width} px" for height, width in (pixels.shape[1:], mask.shape))
-            raise ValueError(
-                f"{self.image_path} is {image} and its mask {self.mask_path} is {own}; they must have the same size"
-            )
+            raise ValueError(f"{self.image_path} is {image} and its mask {self.mask_path} is {own}; they must be equal")
         return pixels, mask
 
 
@@ -95,7 +95,8 @@ def find_samples(
             f"splits is {splits!r} and datasets is {datasets!r}: each occurs in {str(root)!r}, but not together"
         )
     for kind, suffixes in (("image", IMAGE_SUFFIXES), ("mask", _MASK_OR_OUTLINE)):
-        missing = [path for path in (getattr(sample, f"{kind}_path") for sample in kept) if not path.is_file()]
+        paths = [sample.image_path if kind == "image" else sample.mask_path for sample in kept]
+        missing = [path for path in paths if not path.is_file()]
         if missing:
             names = ", ".join(path.stem for path in missing[:3])
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -113,19 +114,18 @@ def split_by_name(samples: Sequence[Sample], val_share: float = 0.2, seed: int =
     """
     if not 0 < val_share < 1:
         raise ValueError(f"val_share is {val_share!r}; it must be above 0 and below 1")
-    fields = sorted({sample.field or sample.name for sample in samples})
-    digests = (hashlib.sha256(f"{seed}:{field}".encode()).digest()[:8] for field in fields)
-    ranks = {field: int.from_bytes(digest, "big") / 2**64 for field, digest in zip(fields, digests, strict=True)}
-    val_fields = {field for field, rank in ranks.items() if rank < val_share}
-    if len(ranks) > 1 and not val_fields:
-        val_fields = {min(ranks, key=ranks.__getitem__)}
-    elif len(val_fields) == len(ranks):
-        val_fields -= {max(ranks, key=ranks.__getitem__, default="")}
-    in_val = [(sample, (sample.field or sample.name) in val_fields) for sample in samples]
-    return TrainValSplit(
-        train=tuple(replace(sample, split="train") for sample, val in in_val if not val),
-        val=tuple(replace(sample, split="val") for sample, val in in_val if val),
-    )
+
+    def rank(field: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{seed}:{field}".encode()).digest()[:8], "big") / 2**64
+
+    fields = sorted({sample.field or sample.name for sample in samples}, key=rank)
+    below = sum(rank(field) < val_share for field in fields)
+    val_fields = set(fields[: min(max(below, 1), len(fields) - 1)])
+    sides: dict[str, list[Sample]] = {"train": [], "val": []}
+    for sample in samples:
+        split = "val" if (sample.field or sample.name) in val_fields else "train"
+        sides[split].append(replace(sample, split=split))
+    return TrainValSplit(tuple(sides["train"]), tuple(sides["val"]))
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -152,39 +152,35 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[dic
 
 
 def _of_table(table: Path) -> Iterator[Sample]:
-    folders: dict[Path, dict[str, Path]] = {}
+    listed = cache(files_by_stem)
 
-    def locate(kind: str, row: dict[str, str], suffixes: tuple[str, ...]) -> Path:
+    def locate(row: dict[str, str], kind: str, suffixes: tuple[str, ...]) -> Path:
         folder = table.parent / row["dataset"] / kind
-        if folder not in folders:
-            folders[folder] = files_by_stem(folder, suffixes)
-        return folders[folder].get(row["stem"], folder / f"{row['stem']}.png")
+        return listed(folder, suffixes).get(row["stem"], folder / f"{row['stem']}.png")
 
     for row in read_table(table, ("dataset", "stem"))[1]:
-        where, size, split = f"{table} gives {row['stem']} the", row.get("pixel_size_um"), row.get("split") or "train"
+        split, size, size_um = row.get("split") or "train", row.get("pixel_size_um"), 0.0
         if split not in SPLITS:
-            raise ValueError(f"{where} split {split!r}; it must be {', '.join(SPLITS)}, or left empty")
+            raise ValueError(
+                f"{table} gives {row['stem']} the split {split!r}; it must be {', '.join(SPLITS)}, or left empty"
+            )
+        with suppress(ValueError):
+            size_um = float(size or "1")
+        if not 0 < size_um < float("inf"):
+            raise ValueError(
+                f"{table} gives {row['stem']} the pixel_size_um {size!r}; it must be above 0, or left empty"
+            )
         yield Sample(
             name=row["stem"],
             dataset=row["dataset"],
             modality=row.get("modality") or "unknown",
             split=split,
-            image_path=locate("images", row, IMAGE_SUFFIXES),
-            mask_path=locate("masks", row, _MASK_OR_OUTLINE),
-            pixel_size_um=_positive(size, where) if size else None,
+            image_path=locate(row, "images", IMAGE_SUFFIXES),
+            mask_path=locate(row, "masks", _MASK_OR_OUTLINE),
+            pixel_size_um=size_um if size else None,
             field=row.get("field") or "",
             licence=row.get("licence") or "",
         )
-
-
-def _positive(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{where} pixel_size_um {text!r}; it must be above 0, or left empty")
-    return value
 
 
 def _of_folder(root: Path) -> Iterator[Sample]:
@@ -196,15 +192,14 @@ def _of_folder(root: Path) -> Iterator[Sample]:
     for stem, path in files_by_stem(images, IMAGE_SUFFIXES).items():
         if not apart and stem.endswith(_NOT_IMAGES):
             continue
-        found = [masks[stem + ending] for ending in endings if stem + ending in masks]
-        found += [outlines[stem]] if stem in outlines else []
+        candidates = [*(masks.get(stem + ending) for ending in endings), outlines.get(stem)]
+        found = [mask for mask in candidates if mask is not None]
         if len(found) > 1:
             raise ValueError(f"{path} has the masks {found[0].name} and {found[1].name}; keep one of them")
-        pickles = [parent / f"{stem}_seg.npy" for parent in (images, folder)]
-        for pickle in () if found else filter(Path.is_file, pickles):
+        if not found and any((parent / f"{stem}_seg.npy").is_file() for parent in (images, folder)):
             raise ValueError(
-                f"{pickle} is a pickle, which can run any code when it is read, so it is not; export the masks from "
-                f"Cellpose: File > Save masks as PNG/TIFF in its window, --save_png or --save_tif on its command line"
+                f"{path} has only the mask {stem}_seg.npy, which is a pickle: it could run any code when read. Export "
+                f"the masks from Cellpose: File > Save masks as PNG/TIFF in its window, or --save_png or --save_tif"
             )
         mask = found[0] if found else folder / f"{stem}{endings[0]}.png"
         yield Sample(stem, root.resolve().name, "unknown", "train", path, mask)
