@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -15,8 +14,7 @@ import torch
 
 from cytoseed.core.model import Thresholds
 from cytoseed.learn.evaluate import Accuracy, Evaluation, ScoredImage, accuracies_to_json
-from cytoseed.learn.metrics import ImageScore
-from cytoseed.learn.metrics import score as score_labels
+from cytoseed.learn.metrics import ImageScore, score
 from cytoseed.learn.samples import Sample
 from cytoseed.models.weights import CONFIG_FILE, WEIGHTS_FILE, Model, keeps_half, save_model
 from cytoseed.run.api import network_image
@@ -27,19 +25,12 @@ from cytoseed.settings import SegmentOptions
 LEAST_GAIN = 0.002
 """Gain of mean F1 that a change of a threshold needs; smaller gains did not transfer (docs/experiments.md)."""
 
-_STEPS: dict[str, tuple[float, ...]] = {
-    "seed_threshold": (-0.05, 0.05, -0.1, 0.1),
-    "mask_threshold": (-0.25, 0.25, -0.5, 0.5),
-    "peak_radius_px": (-1, 1, -2, 2),
-    "agreement_iou": (-0.1, 0.1, -0.2, 0.2),
-    "min_size_px": (-0.5, 1.0, 2.0, 4.0),  # fractions of the value, or of 5 px if that is more
-}
-_ALLOWED: dict[str, tuple[float, float]] = {
-    "seed_threshold": (0.1, 0.9),  # below, maxima of the background are seeds; above, hardly any pixel is
-    "mask_threshold": (-5.0, 5.0),
-    "peak_radius_px": (1, 32),
-    "agreement_iou": (0.1, 0.9),
-    "min_size_px": (0, 1000),
+_GRID: dict[str, tuple[float, float, tuple[float, ...]]] = {  # lowest and highest value, and steps
+    "seed_threshold": (0.1, 0.9, (-0.05, 0.05, -0.1, 0.1)),  # below, the background has seeds; above, hardly any pixel
+    "mask_threshold": (-5.0, 5.0, (-0.25, 0.25, -0.5, 0.5)),
+    "peak_radius_px": (1, 32, (-1, 1, -2, 2)),
+    "agreement_iou": (0.1, 0.9, (-0.1, 0.1, -0.2, 0.2)),
+    "min_size_px": (0, 1000, (-0.5, 1.0, 2.0, 4.0)),  # steps are fractions of the value, or of 5 px if that is more
 }
 _LEAST_SIZE_PX = 5
 
@@ -119,27 +110,23 @@ def search(start: Thresholds, score_of: Callable[[Thresholds], float]) -> Thresh
     """Thresholds with a higher score, found by changing one threshold at a time; deterministic.
 
     In each round every threshold takes the best of a few values around its own if that gains `LEAST_GAIN`; of equal
-    ones the nearest. The search ends after a round without a change. `score_of` is called once per set.
+    ones the nearest. The search ends after a round without a change.
     """
-    score = cache(score_of)
-    best, changed = start, True
-    while changed:
-        changed = False
-        for name in _STEPS:
-            neighbours = tuple(_neighbours(best, name))
-            if not neighbours:
-                continue
-            candidate = max(neighbours, key=score)
-            if score(candidate) >= score(best) + LEAST_GAIN:
-                best, changed = candidate, True
+    best, before = start, None
+    while best != before:
+        before = best
+        for name in _GRID:
+            candidate = max((best, *_neighbours(best, name)), key=score_of)
+            if score_of(candidate) >= score_of(best) + LEAST_GAIN:
+                best = candidate
     return best
 
 
 def _neighbours(thresholds: Thresholds, name: str) -> Iterable[Thresholds]:
     """Thresholds with another value of one of them, the nearest first."""
     own = getattr(thresholds, name)
-    low, high = _ALLOWED[name]
-    for step in _STEPS[name]:
+    low, high, steps = _GRID[name]
+    for step in steps:
         difference = step * max(own, _LEAST_SIZE_PX) if name == "min_size_px" else step
         exact = min(max(own + difference, low), high)
         other = int(exact) if name.endswith("_px") else round(exact, 6)
@@ -154,7 +141,6 @@ class _Trials:
         self, model: Model, samples: Sequence[Sample], folder: Path, progress: Callable[[TuneProgress], None] | None
     ) -> None:
         self._model, self._samples, self._folder, self._progress = model, samples, folder, progress
-        self._images_done = 0
         self._evaluations: dict[Thresholds, Evaluation] = {}
 
     def run_network(self, device: torch.device) -> None:
@@ -171,8 +157,7 @@ class _Trials:
             np.save(self._folder / f"{index}.fields.npy", engine.views(image[None])[0].cpu().numpy())
             np.save(self._folder / f"{index}.mask.npy", mask)
             objects += int(mask.max(initial=0) > 0)
-            self._images_done = index + 1
-            self._report()
+            self._report(index + 1)
         if not objects:
             raise ValueError("samples hold no true object, so there is nothing to choose thresholds by")
 
@@ -184,13 +169,12 @@ class _Trials:
     def evaluate(self, thresholds: Thresholds) -> Evaluation:
         """Evaluation of all samples, computed once per set of thresholds."""
         if thresholds not in self._evaluations:
-            self._evaluations[thresholds] = Evaluation(
-                tuple(
-                    ScoredImage(sample.name, sample.dataset, sample.modality, self._score(index, thresholds))
-                    for index, sample in enumerate(self._samples)
-                )
-            )
-            self._report()
+            images = [
+                ScoredImage(sample.name, sample.dataset, sample.modality, self._score(index, thresholds))
+                for index, sample in enumerate(self._samples)
+            ]
+            self._evaluations[thresholds] = Evaluation(tuple(images))
+            self._report(len(images))
         return self._evaluations[thresholds]
 
     @torch.inference_mode()
@@ -198,10 +182,10 @@ class _Trials:
         fields = torch.from_numpy(np.load(self._folder / f"{index}.fields.npy"))  # (1, T, F, h, w)
         mask = np.load(self._folder / f"{index}.mask.npy")  # (H, W)
         labels = self._model.segmenter.labels(fields, thresholds)[0]  # (T, h, w)
-        return score_labels(full_size_labels(labels, *mask.shape)[0], mask)
+        return score(full_size_labels(labels, *mask.shape)[0], mask)
 
-    def _report(self) -> None:
+    def _report(self, images_done: int) -> None:
         if self._progress is not None:
             scores = [evaluation.pooled.f1_mean for evaluation in self._evaluations.values()]
             best = max(scores, default=float("nan"))
-            self._progress(TuneProgress(self._images_done, len(self._samples), len(scores), best))
+            self._progress(TuneProgress(images_done, len(self._samples), len(scores), best))
