@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -21,7 +22,7 @@ from cytoseed.learn.augment import CropSampler
 from cytoseed.learn.distil import teacher_loss
 from cytoseed.learn.evaluate import Accuracy, accuracies_from_json, accuracies_to_json, evaluate_model
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
-from cytoseed.learn.samples import Sample, TrainValSplit
+from cytoseed.learn.samples import TrainValSplit
 from cytoseed.learn.train_log import Provenance, TrainLog
 from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
 from cytoseed.paths import atomic_file
@@ -93,30 +94,20 @@ def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a
             f"output {str(folder)!r} holds a training already; continue it with --resume (resume=True in Python), or "
             f"give another folder"
         )
-    trainer = _Trainer(model, config, choose_device(device), samples, teacher)
+    trainer = _Trainer(model, config, choose_device(device), samples, teacher, folder)
     if resume and (folder / CHECKPOINT).exists():
-        trainer.load(folder / CHECKPOINT)
-    start = model.config if isinstance(model, Model) else None
-    provenance = Provenance(start, None if teacher is None else teacher.config, config, samples.train)
+        trainer.load()
     folder.parent.mkdir(parents=True, exist_ok=True)
     sampler = CropSampler(samples.train, trainer.model_config, config, trainer.device, folder.parent)
-    with closing(sampler):
-        folder.mkdir(parents=True, exist_ok=True)
-        with closing(TrainLog(folder, trainer.step)) as log:
-            if trainer.step == 0 and isinstance(model, Model):
-                log.write(trainer.score_start(samples.val, folder))
-            _run_steps(trainer, sampler, samples.val, log, progress, provenance, folder)
+    with closing(sampler), closing(TrainLog(folder, trainer.step)) as log:
+        if trainer.step == 0 and isinstance(model, Model):
+            log.write(trainer.score_start())
+        _run_steps(trainer, sampler, log, progress)
     return TrainResult(folder / BEST, trainer.best, trainer.best_step, trainer.before, trainer.after)
 
 
 def _run_steps(
-    trainer: _Trainer,
-    sampler: CropSampler,
-    val: tuple[Sample, ...],
-    log: TrainLog,
-    progress: Callable[[TrainProgress], None] | None,
-    provenance: Provenance,
-    folder: Path,
+    trainer: _Trainer, sampler: CropSampler, log: TrainLog, progress: Callable[[TrainProgress], None] | None
 ) -> None:
     """Train until the last step or until patience is exhausted; log, validate and save on the way."""
     config = trainer.config
@@ -133,18 +124,12 @@ def _run_steps(
             if progress is not None:
                 progress(TrainProgress(trainer.step, config.steps, speed, loss, trainer.best))
         if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
-            accuracies = trainer.validate(val)
-            plain = accuracies_to_json(accuracies)
+            plain = trainer.validate_and_save()
             log.write({"step": trainer.step, **plain, "seconds": round(time.monotonic() - started, 1)})
-            saved = provenance.describe(trainer.model_config, trainer.step, trainer.device.type, plain)
-            if accuracies[-1].f1_mean > trainer.best or trainer.best_step < 0:
-                trainer.best, trainer.best_step, trainer.after = accuracies[-1].f1_mean, trainer.step, accuracies
-                save_model(trainer.average, saved, folder / BEST)
-            save_model(trainer.average, saved, folder / LAST)
             losses, since = [], time.monotonic()
         elif losses or time.monotonic() - saved_at < _CHECKPOINT_SECONDS:
             continue  # between two reports, whose mean would not be the same after a resume
-        trainer.save(folder / CHECKPOINT)
+        trainer.save()
         saved_at = time.monotonic()
 
 
@@ -162,9 +147,7 @@ def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) ->
     for name in _SHARED_WITH_TEACHER:
         own, other = getattr(model, name), getattr(teacher.config, name)
         if own != other:
-            raise ValueError(
-                f"{name} is {own!r}, and the teacher's {other!r}; choose a teacher with the same {name}, or none"
-            )
+            raise ValueError(f"{name} is {own!r}, and the teacher's {other!r}; choose a teacher with the same, or none")
 
 
 class _Trainer:
@@ -175,11 +158,15 @@ class _Trainer:
         model: ModelConfig | Model,
         config: TrainConfig,
         device: torch.device,
-        data: TrainValSplit,
+        samples: TrainValSplit,
         teacher: Model | None,
+        folder: Path,
     ) -> None:
-        self.val_names = [sample.name for sample in data.val]
-        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in data.train)
+        self.folder, self.val = folder, samples.val
+        self.val_names = [sample.name for sample in samples.val]
+        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train)
+        start = model.config if isinstance(model, Model) else None
+        self.provenance = Provenance(start, None if teacher is None else teacher.config, config, samples.train)
         torch.manual_seed(config.seed)
         if device.type == "cpu":
             keep_freed_memory()
@@ -262,21 +249,32 @@ class _Trainer:
             if not mean.is_floating_point():
                 mean.copy_(now)
 
-    def score_start(self, samples: tuple[Sample, ...], folder: Path) -> dict[str, Any]:
+    def score_start(self) -> dict[str, Any]:
         """Score the starting weights and save them as the best so far; returns the line for the log."""
-        self.before = self.after = accuracies = self.validate(samples)
+        self.before = self.after = accuracies = self.validate()
         self.best, self.best_step = accuracies[-1].f1_mean, 0
         plain = accuracies_to_json(accuracies)
         start = dataclasses.replace(self.model_config, figures={"val": plain})  # not trained on the new data yet
-        save_model(self.average, start, folder / BEST, half=keeps_half(self.average))
+        save_model(self.average, start, self.folder / BEST, half=keeps_half(self.average))
         return {"step": 0, **plain}
 
-    def validate(self, samples: tuple[Sample, ...]) -> tuple[Accuracy, ...]:
+    def validate_and_save(self) -> dict[str, Any]:
+        """Score the averaged weights and save them, also as the best if they are; returns the figures for the log."""
+        accuracies = self.validate()
+        plain = accuracies_to_json(accuracies)
+        saved = self.provenance.describe(self.model_config, self.step, self.device.type, plain)
+        if accuracies[-1].f1_mean > self.best or self.best_step < 0:
+            self.best, self.best_step, self.after = accuracies[-1].f1_mean, self.step, accuracies
+            save_model(self.average, saved, self.folder / BEST)
+        save_model(self.average, saved, self.folder / LAST)
+        return plain
+
+    def validate(self) -> tuple[Accuracy, ...]:
         """Accuracy of the averaged weights, as they are saved, on whole images."""
         model = Model(self.model_config, self.average if self.step == 0 else in_half(self.average))
-        return evaluate_model(model, samples, SegmentOptions(device=self.device.type)).accuracies
+        return evaluate_model(model, self.val, SegmentOptions(device=self.device.type)).accuracies
 
-    def save(self, path: Path) -> None:
+    def save(self) -> None:
         """Write the checkpoint. Its keys are part of the file format and keep their names."""
         state = {
             "model": self.model.state_dict(),
@@ -292,11 +290,12 @@ class _Trainer:
             "lessons": self.train_names,
             "taught_by": self.teacher_checksum,
         }
-        with atomic_file(path) as partial:
+        with atomic_file(self.folder / CHECKPOINT) as partial:
             torch.save(state, partial)
 
-    def load(self, path: Path) -> None:
+    def load(self) -> None:
         """Restore a checkpoint that was made with the same settings and images."""
+        path = self.folder / CHECKPOINT
         state = torch.load(path, map_location=self.device, weights_only=True)
         self._check_checkpoint(state, f"checkpoint {str(path)!r} was made")
         self.model.load_state_dict(state["model"])
@@ -313,16 +312,13 @@ class _Trainer:
                 f"{made} on {state['device']}, and device is {self.device.type}: random numbers differ between them; "
                 f"resume with --device {state['device']}"
             )
-        if state["judges"] != self.val_names:
-            raise ValueError(
-                f"{made} with other images to validate with ({len(state['judges'])}, now {len(self.val_names)}), so "
-                f"its best score does not compare; give the same data, or another output"
-            )
-        if state.get("lessons", self.train_names) != self.train_names:
-            raise ValueError(
-                f"{made} with other images to learn from ({len(state['lessons'])}, now {len(self.train_names)}), or "
-                f"under other licences; give the same data, or another output"
-            )
+        for key, own, use in (("judges", self.val_names, "validate with"), ("lessons", self.train_names, "learn from")):
+            was = state.get(key, own)
+            if was != own:
+                raise ValueError(
+                    f"{made} with other images to {use} ({len(was)}, now {len(own)}), or under other licences; "
+                    f"give the same data, or another output"
+                )
         if state.get("taught_by", "") != self.teacher_checksum:
             raise ValueError(f"{made} with another teacher, or with none; resume with the same --teacher")
         if state["settings"] != self._settings():
@@ -350,7 +346,6 @@ def _differences(old_settings: str, new_settings: str) -> Iterator[str]:
     """Differences of two `_Trainer._settings` as phrases."""
     for old, new in zip(json.loads(old_settings), json.loads(new_settings), strict=True):
         for name in sorted(old.keys() | new.keys()):
-            values = [str(settings.get(name, "unknown")) for settings in (old, new)]
-            if values[0] != values[1]:
-                was, now = (value if len(value) <= 60 else value[:57] + "..." for value in values)
+            if old.get(name) != new.get(name):
+                was, now = (textwrap.shorten(str(each.get(name, "unknown")), 60) for each in (old, new))
                 yield f"{name} was {was}, now {now}"
