@@ -55,8 +55,6 @@ class CropSampler:
         device: torch.device,
         scratch: Path | None = None,
     ) -> None:
-        if not samples:
-            raise ValueError("samples is empty; training needs at least one image with a mask")
         self._config = config
         self._device = device
         self._pixels = PixelStore(scratch, model.channels, "float16")

@@ -138,8 +138,6 @@ def evaluate_samples(
 
     `progress` is called after each sample with the number done and the total.
     """
-    if not samples:
-        raise ValueError("samples is empty; give at least one")
     images = []
     for done, sample in enumerate(samples, start=1):
         pixels, mask = sample.read()
@@ -156,17 +154,11 @@ def evaluate_model(
     options: SegmentOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Segment whole images as users do, each at its own pixel size, and score the model's first target.
-
-    A pixel size or diameter in `options` replaces the samples' own. Samples without a pixel size run as they are.
-    """
+    """Segment whole images as users do, each at its own pixel size if it has one, and score the first target."""
     from cytoseed.run.api import segment  # needs PyTorch, which scoring folders does not
 
-    given = options or SegmentOptions()
-    scaled = given.pixel_size_um is not None or given.diameter_px is not None
-
     def label(pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
-        own = given if scaled else dataclasses.replace(given, pixel_size_um=sample.find_pixel_size_um())
+        own = dataclasses.replace(options or SegmentOptions(), pixel_size_um=sample.find_pixel_size_um())
         labels = segment(pixels, model, own).labels
         return labels if labels.ndim == 2 else labels[0]
 

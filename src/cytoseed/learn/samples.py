@@ -87,22 +87,24 @@ def find_samples(
             f"folder {str(root)!r} holds no samples; it needs a samples.csv, or folders images and masks, "
             f"or images STEM.* ({', '.join(IMAGE_SUFFIXES)}) beside STEM_masks.* or STEM.geojson"
         )
-    keep_splits = _known_values("splits", splits, {sample.split for sample in samples})
-    keep_datasets = _known_values("datasets", datasets, {sample.dataset for sample in samples})
-    kept = tuple(s for s in samples if s.split in keep_splits and s.dataset in keep_datasets)
+    kept = samples
+    for name, attribute, wanted in (("splits", "split", splits), ("datasets", "dataset", datasets)):
+        known = {getattr(sample, attribute) for sample in samples}
+        keep = known if wanted is None else {wanted} if isinstance(wanted, str) else set(wanted)
+        if not keep <= known:
+            raise ValueError(f"{name} asks for {min(keep - known)!r}; there are: {', '.join(sorted(known))}")
+        kept = tuple(sample for sample in kept if getattr(sample, attribute) in keep)
     if not kept:
         raise ValueError(
             f"splits is {splits!r} and datasets is {datasets!r}: each occurs in {str(root)!r}, but not together"
         )
-    for kind, suffixes in (("image", IMAGE_SUFFIXES), ("mask", _MASK_OR_OUTLINE)):
-        paths = [sample.image_path if kind == "image" else sample.mask_path for sample in kept]
-        missing = [path for path in paths if not path.is_file()]
-        if missing:
-            names = ", ".join(path.stem for path in missing[:3])
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise FileNotFoundError(
-                f"no {kind} ({', '.join(suffixes)}) in {missing[0].parent} for: {names}{more}; add or leave out"
-            )
+    missing = [path for sample in kept for path in (sample.image_path, sample.mask_path) if not path.is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise FileNotFoundError(
+            f"there is no {', '.join(map(str, missing[:3]))}{more}, nor with another suffix; add what is missing, or "
+            f"leave these samples out"
+        )
     return kept
 
 
@@ -203,14 +205,3 @@ def _of_folder(root: Path) -> Iterator[Sample]:
             )
         mask = found[0] if found else folder / f"{stem}{endings[0]}.png"
         yield Sample(stem, root.resolve().name, "unknown", "train", path, mask)
-
-
-def _known_values(name: str, wanted: Iterable[str] | None, known: set[str]) -> set[str]:
-    """The values to keep, all of them if none are given; a value that does not occur is refused."""
-    if wanted is None:
-        return known
-    keep = {wanted} if isinstance(wanted, str) else set(wanted)
-    unknown = sorted(keep - known)
-    if unknown:
-        raise ValueError(f"{name} asks for {unknown[0]!r}; there are: {', '.join(sorted(known))}")
-    return keep

@@ -34,14 +34,8 @@ BEST, LAST = "best", "last"
 _LOG_EVERY = 20
 _CHECKPOINT_SECONDS = 300.0  # at most so much of a training is lost when its process ends
 _SHARED_WITH_TEACHER = (
-    "channels",
-    "targets",
-    "positional_dims",
-    "conditional_dims",
-    "classifier_widths",
-    "grid_step",
-    "offset_limit",
-    "pixel_size_um",
+    *("channels", "targets", "positional_dims", "conditional_dims", "classifier_widths"),
+    *("grid_step", "offset_limit", "pixel_size_um"),
 )
 _MAY_CHANGE_ON_RESUME = ("memory_gb", "patience", "compile")
 
@@ -134,18 +128,13 @@ def _run_steps(
 
 
 def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) -> None:
-    if not samples.train or not samples.val:
-        which = "train" if not samples.train else "val"
-        raise ValueError(f"there are no samples with split {which!r}; training needs some of both, train and val")
+    for split, members in samples._asdict().items():
+        if not members:
+            raise ValueError(f"there are no samples with split {split!r}; training needs some of both, train and val")
     if len(model.targets) > 1:
-        raise ValueError(
-            f"targets is {model.targets!r}; training takes one, as a sample has the mask of one: "
-            f"('nuclei',) or ('cells',)"
-        )
-    if teacher is None:
-        return
+        raise ValueError(f"targets is {model.targets!r}; training takes one, as a sample has the mask of one")
     for name in _SHARED_WITH_TEACHER:
-        own, other = getattr(model, name), getattr(teacher.config, name)
+        own, other = getattr(model, name), getattr(model if teacher is None else teacher.config, name)
         if own != other:
             raise ValueError(f"{name} is {own!r}, and the teacher's {other!r}; choose a teacher with the same, or none")
 
@@ -185,9 +174,8 @@ class _Trainer:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         decay = config.weight_decay if config.optimizer == "adamw" else 0.0
-        self.optimizer = kind(
-            self.model.parameters(), config.learning_rate, weight_decay=decay, fused=device.type == "cuda"
-        )
+        fused = device.type == "cuda"
+        self.optimizer = kind(self.model.parameters(), config.learning_rate, weight_decay=decay, fused=fused)
         self.half = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_is_fast(device))
         self.step = 0
         self.best, self.best_step = math.nan, -1

@@ -16,7 +16,7 @@ from cytoseed.core.model import Thresholds
 from cytoseed.learn.evaluate import Accuracy, Evaluation, ScoredImage, accuracies_to_json
 from cytoseed.learn.metrics import ImageScore, score
 from cytoseed.learn.samples import Sample
-from cytoseed.models.weights import CONFIG_FILE, WEIGHTS_FILE, Model, keeps_half, save_model
+from cytoseed.models.weights import CONFIG_FILE, Model, keeps_half, save_model
 from cytoseed.run.api import network_image
 from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.tile import full_size_labels
@@ -72,14 +72,8 @@ def tune(
     Raises `FileExistsError` if `output` holds a model and `overwrite` is False.
     """
     folder = Path(output)
-    held = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if (folder / name).exists()]
-    if held and not overwrite:
-        raise FileExistsError(
-            f"output {str(folder)!r} holds a model ({held[0]}); give another folder, or "
-            f"--overwrite (overwrite=True in Python)"
-        )
-    if not samples:
-        raise ValueError("samples is empty; give at least one image with its mask")
+    if (folder / CONFIG_FILE).exists() and not overwrite:
+        raise FileExistsError(f"output {str(folder)!r} holds a model; give another folder, or --overwrite")
     own = Thresholds(**{name: getattr(model.config, name) for name in Thresholds._fields})
     torch_device = choose_device(device)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,6 @@ from cytoseed.learn.datasets.public_sources import find_source
 from cytoseed.learn.samples import SPLITS, Sample, read_table, split_by_name
 from cytoseed.paths import write_bytes
 
-_LARGEST_PNG_ID = 65_535
 _TEST_SHARE = 0.1  # fraction of all fields that becomes `test`, if no split is published
 
 
@@ -47,8 +46,6 @@ def prepare(
     """
     source = find_source(source) if isinstance(source, str) else source
     root = Path(out)
-    if root.exists() and not root.is_dir():
-        raise NotADirectoryError(f"out is {str(root)!r}, a file; give a folder to write to")
     found, table = source.find_images(downloaded), root / "samples.csv"
     columns, rows = read_table(table, ("dataset", "stem")) if table.is_file() else ([], [])
     samples = assign_splits(source, found)
@@ -107,7 +104,7 @@ def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.
         raise ValueError(
             f"image {stem} is {pixels.dtype} with {pixels.shape[0]} channels; it must be 8 or 16 bit, 1 or 3"
         )
-    if mask.min(initial=0) >= 0 and mask.max(initial=0) <= _LARGEST_PNG_ID:
+    if mask.min(initial=0) >= 0 and mask.max(initial=0) < 2**16:
         suffix, other, data = ".png", ".tif", bytes(imagecodecs.png_encode(mask.astype(np.uint16)))
     else:
         file = io.BytesIO()

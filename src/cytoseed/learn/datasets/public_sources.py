@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from cytoseed.images import open_image
 from cytoseed.images.outlines import Patch, rasterise
@@ -216,11 +217,8 @@ def _read_nucleus(path: Path, shape: _Shape) -> Patch:
     inside = _read_picture(path)[0] > 0
     if inside.shape != shape:
         raise ValueError(f"{path} has the shape {inside.shape} and its image {shape}; they must be the same")
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not rows.size:
-        return Patch(0, 0, inside[:0, :0])
-    top, left = int(rows[0]), int(columns[0])
-    return Patch(top, left, inside[top : rows[-1] + 1, left : columns[-1] + 1])
+    boxes = ndimage.find_objects(inside.astype(np.int8))
+    return Patch(boxes[0][0].start, boxes[0][1].start, inside[boxes[0]]) if boxes else Patch(0, 0, inside[:0])
 
 
 def _connected_pieces(values: NDArray[Any], corners: bool = False) -> NDArray[np.int32]:
