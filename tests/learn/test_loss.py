@@ -52,12 +52,7 @@ def dice_reference(logits, target, counts):
     return np.mean(losses)
 
 
-terms = pytest.mark.parametrize(
-    ("term", "reference"), [(lovasz_hinge, lovasz_reference), (dice_loss, dice_reference)], ids=["lovasz", "dice"]
-)
-
-
-@terms
+@pytest.mark.parametrize(("term", "reference"), [(lovasz_hinge, lovasz_reference), (dice_loss, dice_reference)])
 @given(case=windows)
 def test_an_instance_term_is_its_definition(term, reference, case):
     result = term(*tensors(*case))
@@ -66,20 +61,9 @@ def test_an_instance_term_is_its_definition(term, reference, case):
     np.testing.assert_allclose(result.item(), reference(*case), atol=1e-4)
 
 
-@terms
-@given(case=windows)
-def test_a_perfect_window_costs_nothing(term, reference, case):  # noqa: ARG001
-    _, target, counts = tensors(*case)
-    logits = (30 * (target.float() * 2 - 1)).requires_grad_()
-    loss = term(logits, target, counts)
-    loss.backward()
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert logits.grad.abs().max() < 1e-6
-
-
-@terms
+@pytest.mark.parametrize("term", [lovasz_hinge, dice_loss])
 @given(case=windows, other=st.sampled_from([-INF, INF, -1e30, 0.0, 1e30, 3.0]))
-def test_pixels_that_do_not_count_change_nothing(term, reference, case, other):  # noqa: ARG001
+def test_pixels_that_do_not_count_change_nothing(term, case, other):
     logits, target, counts = tensors(*case)
     changed = torch.where(counts, logits, other)
     strange = torch.where(counts, target, ~target)
@@ -94,36 +78,14 @@ def test_pixels_that_do_not_count_change_nothing(term, reference, case, other): 
     assert (gradients[1][1][~counts] == 0).all()
 
 
-@terms
-def test_a_step_along_the_gradient_makes_it_better(term, reference):  # noqa: ARG001
-    torch.manual_seed(0)
-    target = torch.rand(3, 40) < 0.4
-    counts = torch.ones_like(target)
-    logits = torch.randn(3, 40, requires_grad=True)
-    loss = term(logits, target, counts)
-    loss.backward()
-    with torch.no_grad():
-        assert term(logits - 0.1 * logits.grad, target, counts) < loss
-
-
-@terms
-def test_no_seed_no_loss_and_a_gradient_of_zero(term, reference):  # noqa: ARG001
+@pytest.mark.parametrize("term", [lovasz_hinge, dice_loss])
+def test_no_seed_no_loss_and_a_gradient_of_zero(term):
     weight = torch.ones(25, requires_grad=True)
     none = torch.zeros(0, 25)
     loss = term(none * weight, none.bool(), none.bool())
     assert loss.item() == 0
     loss.backward()
     assert (weight.grad == 0).all()
-
-
-@terms
-def test_a_window_in_which_nothing_counts_costs_nothing(term, reference):  # noqa: ARG001
-    logits = torch.full((2, 9), -INF, requires_grad=True)
-    nothing = torch.zeros(2, 9, dtype=torch.bool)
-    loss = term(logits, ~nothing, nothing)
-    loss.backward()
-    assert loss.item() == 0
-    assert (logits.grad == 0).all()
 
 
 fields_of_seeds = st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8)).flatmap(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -69,7 +69,6 @@ def assert_equals_stardist(ours: ImageScore, theirs):
         assert ours.sq == pytest.approx(theirs[0].mean_matched_score, rel=1e-5)
 
 
-@settings(deadline=None)
 @given(label_pairs())
 def test_counts_and_figures_equal_stardists(pair):
     from stardist.matching import matching
@@ -78,7 +77,6 @@ def test_counts_and_figures_equal_stardists(pair):
     assert_equals_stardist(score(predicted, true), matching(true, predicted, thresh=THRESHOLDS))
 
 
-@settings(deadline=None)
 @given(st.lists(label_pairs(), min_size=1, max_size=4))
 def test_pooled_figures_equal_stardists(pairs):
     from stardist.matching import matching_dataset
@@ -98,7 +96,6 @@ def test_an_iou_equal_to_the_threshold_matches(threshold):
     assert sum(result.tp) == THRESHOLDS.index(threshold) + 1
 
 
-@settings(deadline=None)
 @given(label_pairs())
 def test_aggregated_jaccard_equals_plain_loops(pair):
     result = score(*pair)
@@ -137,7 +134,6 @@ def test_of_equally_good_predictions_the_lowest_id_is_used():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
-@settings(deadline=None)
 @given(pair=label_pairs())
 def test_integer_types_and_gaps_in_ids_do_not_matter(dtype, pair):
     predicted, true = pair
@@ -146,7 +142,6 @@ def test_integer_types_and_gaps_in_ids_do_not_matter(dtype, pair):
     assert score(far, true.astype(dtype)) == score(predicted, true)
 
 
-@settings(deadline=None)
 @given(label_pairs(lowest_true=-1))
 def test_the_truth_itself_scores_one(pair):
     predicted, true = pair

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from matplotlib.figure import Figure
-from typer.testing import CliRunner
 
-from cytoseed.cli.main import app
 from cytoseed.learn import plots
 from cytoseed.learn.evaluate import Evaluation, ScoredImage, evaluate_folders
 from cytoseed.learn.metrics import score
@@ -111,14 +109,6 @@ def test_images_of_odd_sizes(folders, shape):
     assert pixels_of(picture, COLOURS["found"]) > 20
 
 
-def test_groups_of_many_kinds(folders):
-    counts = score(PREDICTED, TRUE)
-    images = [ScoredImage(str(index), f"set {index % 13}", "fluorescence", counts) for index in range(26)]
-    box, line = write_plots(Evaluation(tuple(images)), folders / "plots", worst=0)
-    assert read_png(box).shape[1] > 2000
-    assert read_png(line).shape[1] == 1100
-
-
 def test_ties_go_by_name_and_ranks_have_enough_digits(folders, monkeypatch):
     evaluation = evaluate_folders(folders / "predicted", folders / "true")
     fine = next(image for image in evaluation.images if image.name == "fine")
@@ -156,11 +146,7 @@ def without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def test_the_command(folders):
+def test_the_command(run, folders):
     table = folders / "samples.csv"
     table.write_text(
         "stem,dataset,modality\nall,cells,fluorescence\nfine,cells,brightfield\nempty,cells,fluorescence\n"
@@ -175,7 +161,7 @@ def test_the_command(folders):
 
 
 @pytest.mark.usefixtures("without_matplotlib")
-def test_the_command_refuses_before_it_scores(folders):
+def test_the_command_refuses_before_it_scores(run, folders):
     command = ["evaluate", folders / "predicted", folders / "true"]
     lost = run(*command, "--images", folders / "images")
     assert (lost.exit_code, lost.stdout) == (2, "")

@@ -168,9 +168,15 @@ def test_a_sample_that_cannot_be_segmented_is_named(model, data, tmp_path):
         tune(model, find_samples(data), tmp_path / "better", "cpu")
 
 
-def test_the_command(run_command, models_folder, data, tmp_path):
-    flags = ["--model", models_folder / "grey", "--data", data, "--output", tmp_path / "better", "--device", "cpu"]
-    done = run_command("tune", *flags)
+@pytest.fixture
+def command(run, data, tmp_path):
+    model = save_model(bright_segmenter(), bright_config(), tmp_path / "models" / "grey")
+    flags = ["--model", model, "--data", data, "--output", tmp_path / "better", "--device", "cpu"]
+    return lambda *more: run("tune", *flags, *more)
+
+
+def test_the_command(command, tmp_path):
+    done = command()
     assert done.exit_code == 0, done.output
     assert "2 images of split val" in done.stdout
     shown = [line.split() for line in done.stdout.splitlines()]
@@ -179,38 +185,22 @@ def test_the_command(run_command, models_folder, data, tmp_path):
     (figures,) = [line for line in shown if line[:3] == ["all:", "mean", "F1"]]
     assert float(figures[4]) > float(figures[3])
     assert json.loads((tmp_path / "better" / "config.json").read_text())["min_size_px"] == int(sizes[2])
-    again = run_command("tune", *flags)
+    again = command()
     assert again.exit_code == 1
     assert "--overwrite" in again.stderr
-    assert run_command("tune", *flags, "--overwrite").exit_code == 0
+    assert command("--overwrite").exit_code == 0
 
 
-def test_the_command_takes_all_images_where_none_is_marked(run_command, models_folder, data, tmp_path):
-    flags = ["--model", models_folder / "grey", "--data", data, "--output", tmp_path / "better", "--device", "cpu"]
+def test_the_command_takes_all_images_where_none_is_marked(command, data):
     table = data / "samples.csv"
     table.write_text(table.read_text().replace(",val,", ",test,"))
-    wrong = run_command("tune", *flags)
+    wrong = command()
     assert wrong.exit_code == 2
     assert "no sample of split 'val', only of test" in wrong.stderr
     table.write_text(table.read_text().replace(",test,", ",,"))
-    done = run_command("tune", *flags)
+    done = command()
     assert done.exit_code == 0
     assert "in the data, since none is marked as val" in done.stdout
-
-
-@pytest.fixture
-def models_folder(tmp_path):
-    save_model(bright_segmenter(), bright_config(), tmp_path / "models" / "grey")
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def run_command():
-    from typer.testing import CliRunner
-
-    from cytoseed.cli.main import app
-
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize(("f1", "expected"), [(0.8, 0.7), (0.79, -1.0)])
