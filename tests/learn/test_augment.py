@@ -153,10 +153,9 @@ def colours(kind: str) -> np.ndarray:
     return np.repeat(line[:, None], SIDE, axis=1)
 
 
-KINDS = ("8 bit", "12 of 16 bit", "16 bit colour", "signed", "float", "large float", "tiny float", "two values")
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["8 bit", "12 of 16 bit", "16 bit colour", "signed", "float", "large float", "tiny float", "two values"]
+)
 def test_a_crop_has_the_brightness_that_it_has_in_the_normalised_whole_image(kind):
     pixels = colours(kind)
     mask = np.broadcast_to(np.arange(1, 201), (SIDE, 200))  # every column tells its number
@@ -233,12 +232,12 @@ def test_a_full_crop_moves_image_labels_and_distance_alike(monkeypatch):
 @pytest.mark.parametrize("modality", ["fluorescence", "brightfield"])
 def test_objects_can_still_be_told_in_full_crops(modality):
     mask = discs(radius=10)
-    nuclei = np.array([90, 60, 140])[:, None, None] if modality == "brightfield" else np.array([200])[:, None, None]
-    ground = np.array([230, 190, 220])[:, None, None] if modality == "brightfield" else np.array([20])[:, None, None]
-    pixels = np.where(mask > 0, nuclei, ground) + np.random.default_rng(0).integers(-9, 10, (1, *mask.shape))
-    batch = sampler_of(HeldSample(pixels.astype(np.uint8), mask, modality), batch_size=96, augment="full").draw(
-        generator()
-    )
+    nuclei, ground = ([90, 60, 140], [230, 190, 220]) if modality == "brightfield" else ([200], [20])
+    pixels = np.where(
+        mask > 0, *(np.array(colour)[:, None, None] for colour in (nuclei, ground))
+    ) + np.random.default_rng(0).integers(-9, 10, (1, *mask.shape))
+    sampler = sampler_of(HeldSample(pixels.astype(np.uint8), mask, modality), batch_size=96, augment="full")
+    batch = sampler.draw(generator())
     told = []
     for image, labels, distance in zip(batch.image.mean(1), batch.labels[:, 0], batch.distance[:, 0], strict=True):
         ours, others = image[distance > 0.4], image[labels == 0]
@@ -274,10 +273,8 @@ def test_objects_are_scaled_within_the_range(settings, least, most):
     rows, columns = np.mgrid[:64, :64] - 31.5
     mask[np.hypot(rows, columns) <= 12] = 9
     given = {"augment": "full", "nominal_scale_share": 0.0, "crop_px": 96, "batch_size": 100, **settings}
-    areas = np.array(
-        areas_of_whole_objects(sampler_of(HeldSample(mask[None].astype(np.uint8), mask), **given).draw(generator()))
-    )
-    scales = np.sqrt(areas / (mask > 0).sum())
+    batch = sampler_of(HeldSample(mask[None].astype(np.uint8), mask), **given).draw(generator())
+    scales = np.sqrt(np.array(areas_of_whole_objects(batch)) / (mask > 0).sum())
     assert len(scales) > 30
     assert scales.min() > least * 0.97
     assert scales.max() < most * 1.03

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from test_metrics import strips
+from test_metrics import label_pairs, strips
 
 from cytoseed.learn.error_map import find_errors
 from cytoseed.learn.metrics import score
@@ -62,21 +60,6 @@ from cytoseed.learn.metrics import score
 def test_errors_worked_out_by_hand(true, predicted, expected):
     errors = find_errors(strips(*predicted), strips(*true))
     assert {name: ids.tolist() for name, ids in vars(errors).items() if len(ids)} == expected
-
-
-@st.composite
-def label_pairs(draw, lowest_true=0):
-    """Label images of few, large, overlapping boxes: merges and splits are common."""
-    shape = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    images = []
-    for lowest in (0, lowest_true):
-        image = draw(hnp.arrays(np.int32, shape, elements=st.integers(lowest, 4), fill=st.just(0)))
-        for _ in range(draw(st.integers(0, 6))):
-            row, column = draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))
-            height, width = draw(st.integers(1, 8)), draw(st.integers(1, 8))
-            image[row : row + height, column : column + width] = draw(st.integers(lowest, 12))
-        images.append(image)
-    return images[0], images[1]
 
 
 def ids(labels):

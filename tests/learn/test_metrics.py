@@ -15,16 +15,17 @@ FIGURES = ("f1", "f1_mean", "ap", "precision", "recall", "pq", "sq", "aji", "dic
 
 @st.composite
 def label_pairs(draw, lowest_true=0):
-    """Two label images that agree in part: the second is the first, shifted and partly painted over."""
+    """Two label images that agree in part: the second is the first, shifted and painted over with boxes."""
     height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     block = draw(st.integers(1, 4))
     coarse = draw(hnp.arrays(np.int32, (height, width), elements=st.integers(lowest_true, 6)))
     true = np.kron(coarse, np.ones((block, block), np.int32))
     predicted = np.roll(np.maximum(true, 0), draw(st.integers(0, 2)), axis=draw(st.integers(0, 1)))
-    for _ in range(draw(st.integers(0, 4))):
-        row, column = draw(st.integers(0, height * block - 1)), draw(st.integers(0, width * block - 1))
-        size, label = draw(st.integers(1, 5)), draw(st.integers(0, 9))
-        predicted[row : row + size, column : column + size] = label
+    for image, lowest in ((true, lowest_true), (predicted, 0)):
+        for _ in range(draw(st.integers(0, 4))):
+            row, column = draw(st.integers(0, height * block - 1)), draw(st.integers(0, width * block - 1))
+            size, label = draw(st.integers(1, 8)), draw(st.integers(lowest, 9))
+            image[row : row + size, column : column + size] = label
     return predicted, true
 
 
@@ -109,18 +110,9 @@ def test_figures_worked_out_by_hand():
     predicted = strips((0, 1), (1, 3), (0, 2), (2, 1), (4, 3), (0, 2), (5, 2))
     result = score(predicted, true)
     # IoU: (1,1) 3/4; (2,2) 1/3; (2,4) 1/5; true 3 missed; predicted 4 and 5 used by nobody
-    assert result.tp == (1, 1, 1, 0, 0)
-    assert result.fp == (3, 3, 3, 4, 4)
-    assert result.fn == (2, 2, 2, 3, 3)
-    assert result.aji == pytest.approx((3 + 1) / (4 + 3 + 2 + 3 + 2))
-    assert result.dice == pytest.approx(2 * 5 / (9 + 9))
-    assert result.f1 == pytest.approx(2 / 7)
-    assert result.f1_mean == pytest.approx(3 / 5 * 2 / 7)
-    assert result.ap == pytest.approx(1 / 6)
-    assert result.precision == pytest.approx(1 / 4)
-    assert result.recall == pytest.approx(1 / 3)
-    assert result.sq == pytest.approx(3 / 4)
-    assert result.pq == pytest.approx(3 / 4 / 3.5)
+    assert (result.tp, result.fp, result.fn) == ((1, 1, 1, 0, 0), (3, 3, 3, 4, 4), (2, 2, 2, 3, 3))
+    expected = [2 / 7, 3 / 5 * 2 / 7, 1 / 6, 1 / 4, 1 / 3, 3 / 4 / 3.5, 3 / 4, (3 + 1) / (4 + 3 + 2 + 3 + 2), 10 / 18]
+    assert [getattr(result, name) for name in FIGURES] == pytest.approx(expected)
     assert (result.true_objects, result.predicted_objects, result.images) == (3, 4, 1)
 
 
@@ -190,24 +182,22 @@ def test_a_threshold_without_counts_is_refused():
         score(strips((1, 2)), strips((1, 2))).f1_at(0.55)
 
 
-def test_wrong_arrays_are_refused():
-    good = np.zeros((2, 2), np.int32)
-    with pytest.raises(TypeError, match="predicted is float64"):
-        score(good.astype(float), good)
-    with pytest.raises(TypeError, match="true is bool"):
-        score(good, good.astype(bool))
-    with pytest.raises(TypeError, match="true is list"):
-        score(good, good.tolist())
-    with pytest.raises(ValueError, match=r"true has shape \(1, 2, 2\)"):
-        score(good, good[None])
-    with pytest.raises(ValueError, match=r"\(2, 2\) and true has \(2, 1\)"):
-        score(good, good[:, :1])
-    with pytest.raises(ValueError, match="predicted holds -1"):
-        score(good - 1, good)
-    with pytest.raises(ValueError, match="true holds -2"):
-        score(good, good - 2)
-    with pytest.raises(ValueError, match="predicted holds 4294967296"):
-        score(good.astype(np.int64) + 2**32, good)
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda good: (good.astype(float), good), TypeError, "predicted is float64"),
+        (lambda good: (good, good.astype(bool)), TypeError, "true is bool"),
+        (lambda good: (good, good.tolist()), TypeError, "true is list"),
+        (lambda good: (good, good[None]), ValueError, r"true has shape \(1, 2, 2\)"),
+        (lambda good: (good, good[:, :1]), ValueError, r"\(2, 2\) and true has \(2, 1\)"),
+        (lambda good: (good - 1, good), ValueError, "predicted holds -1"),
+        (lambda good: (good, good - 2), ValueError, "true holds -2"),
+        (lambda good: (good + 2**32, good), ValueError, "predicted holds 4294967296"),
+    ],
+)
+def test_wrong_arrays_are_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        score(*change(np.zeros((2, 2), np.int64)))
 
 
 def test_nothing_to_pool_is_refused():
