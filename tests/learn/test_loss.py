@@ -112,19 +112,6 @@ def test_the_seed_term_is_the_mean_over_annotated_pixels(case):
         np.testing.assert_allclose(result.item(), expected[pretrain], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pretrain", [False, True])
-def test_the_seed_term_does_not_see_unknown_pixels(pretrain):
-    torch.manual_seed(0)
-    labels = torch.randint(-1, 2, (2, 9, 9))
-    seed_map, distance = torch.rand(2, 9, 9), torch.rand(2, 9, 9)
-    leaf = torch.where(labels < 0, 100.0, seed_map).requires_grad_()
-    loss = seed_loss(leaf, labels, distance, pretrain)
-    loss.backward()
-    assert loss.item() == pytest.approx(seed_loss(seed_map, labels, distance, pretrain).item())
-    assert (leaf.grad[labels < 0] == 0).all()
-    assert (leaf.grad[labels >= 0] != 0).all()
-
-
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

@@ -148,9 +148,8 @@ def without_matplotlib(monkeypatch):
 
 def test_the_command(run, folders):
     table = folders / "samples.csv"
-    table.write_text(
-        "stem,dataset,modality\nall,cells,fluorescence\nfine,cells,brightfield\nempty,cells,fluorescence\n"
-    )
+    kinds = ("all,cells,fluorescence", "fine,cells,brightfield", "empty,cells,fluorescence")
+    table.write_text("\n".join(["stem,dataset,modality", *kinds]))
     command = ["evaluate", folders / "predicted", folders / "true", "--samples", table, "--plot", folders / "plots"]
     done = run(*command, "--images", folders / "images", "--worst", 2)
     assert done.exit_code == 0, done.output
@@ -163,12 +162,11 @@ def test_the_command(run, folders):
 @pytest.mark.usefixtures("without_matplotlib")
 def test_the_command_refuses_before_it_scores(run, folders):
     command = ["evaluate", folders / "predicted", folders / "true"]
-    lost = run(*command, "--images", folders / "images")
-    assert (lost.exit_code, lost.stdout) == (2, "")
-    assert "give --plot too" in lost.stderr
-    missing = run(*command, "--plot", folders / "plots", "--images", folders / "nowhere")
-    assert (missing.exit_code, missing.stdout) == (2, "")
-    assert "nowhere" in missing.stderr
-    bare = run(*command, "--plot", folders / "plots")
-    assert (bare.exit_code, bare.stdout) == (2, "")
-    assert "pip install 'cytoseed[plot]'" in bare.stderr
+    for flags, message in (
+        (["--images", folders / "images"], "give --plot too"),
+        (["--plot", folders / "plots", "--images", folders / "nowhere"], "nowhere"),
+        (["--plot", folders / "plots"], "pip install 'cytoseed[plot]'"),
+    ):
+        refused = run(*command, *flags)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert message in refused.stderr

@@ -53,17 +53,8 @@ def listed(tmp_path):
 
 def test_a_table_gives_samples_in_its_order(listed):
     first, second, third = find_samples(listed)
-    assert first == Sample(
-        name="a",
-        dataset="cells",
-        modality="fluorescence",
-        split="train",
-        image_path=listed / "cells" / "images" / "a.png",
-        mask_path=listed / "cells" / "masks" / "a.png",
-        pixel_size_um=0.25,
-        field="f1",
-        licence="CC0-1.0",
-    )
+    paths = (listed / "cells" / kind / "a.png" for kind in ("images", "masks"))
+    assert first == Sample("a", "cells", "fluorescence", "train", *paths, 0.25, "f1", "CC0-1.0")
     assert (second.split, second.pixel_size_um) == ("val", None)
     assert (third.dataset, third.modality, third.split, third.field) == ("tissue", "unknown", "train", "")
     assert third.licence == ""
@@ -174,10 +165,9 @@ def test_images_without_masks_are_named(tmp_path):
 
 
 def test_a_missing_or_empty_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.*does not exist"):
-        find_samples(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="holds no samples"):
-        find_samples(tmp_path)
+    for folder, message in ((tmp_path / "nowhere", r"nowhere.*does not exist"), (tmp_path, "holds no samples")):
+        with pytest.raises(FileNotFoundError, match=message):
+            find_samples(folder)
 
 
 def test_a_mask_of_another_size_is_refused(listed):
