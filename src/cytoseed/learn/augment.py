@@ -1,8 +1,7 @@
 """Random augmented crops, made on the training device (the paper's section 2.6).
 
-All images lie in one flat array, on the device if they fit, and a batch is a few gathers: there is no data loader.
-Stain and brightness change on raw pixels, then the percentiles of the whole image normalise the crop, then intensity,
-blur and noise change.
+All images lie in one flat array, and a batch is a few gathers. Stain and brightness change on raw pixels, then the
+percentiles of the whole image normalise the crop, then intensity, blur and noise change.
 """
 
 from __future__ import annotations
@@ -41,11 +40,7 @@ class Batch(NamedTuple):
 
 
 class CropSampler:
-    """Draws batches of random crops from images with masks.
-
-    Images of known pixel size are scaled to the model's first. Images lie on the device if they fit, else in a
-    temporary file in `scratch`.
-    """
+    """Draws batches of random crops; images that do not fit on the device stay in a temporary file in `scratch`."""
 
     def __init__(
         self,
@@ -90,8 +85,8 @@ class CropSampler:
     def _add(self, sample: Sample, model: ModelConfig) -> tuple[Any, ...]:
         """Append an image to the stores, scaled to the model's pixel size as `segment` does.
 
-        Returns size, palette (C, P), whether it is stained, whether its nuclei are bright, their median diameter, their
-        number, and whether it was scaled.
+        Returns size, palette (C, P), whether stained, whether nuclei are bright, median diameter, objects, whether
+        scaled.
         """
         pixels, mask, stained = _read(sample, model.channels)
         brightness = pixels.mean(0, dtype=np.float32)
@@ -260,8 +255,7 @@ def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[n
 def _unit_range(raw: NDArray[Any], stained: bool) -> NDArray[np.float16]:
     """Scale to about 0..1: stained images by the range of their type, since white means no stain; others by their own.
 
-    The own range of a grey image leaves out the brightest and darkest thousandth: a hot pixel of 16 bits would leave
-    the nuclei only a few steps of float16.
+    Of a grey image the extreme thousandths are left out: a hot pixel would leave the nuclei few steps of float16.
     """
     values = raw.astype(np.float32)
     if stained and np.issubdtype(raw.dtype, np.integer):

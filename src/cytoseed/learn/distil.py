@@ -23,9 +23,8 @@ _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 def teacher_loss(teacher: Segmenter, fields: Tensor, target: Tensor, labels: Tensor) -> Tensor:
     """Difference of fields from the teacher's `target`, as far as the teacher's pixel classifier depends on it.
 
-    Compares the seed map, scaled by 15, and the output of the classifier's first layer for P and E of each pixel and
-    for P of likely seeds. `fields` and `target` are (N, T, F, H, W), `labels` (N, T, H, W), where -1 is ignored; the
-    result is a weighted mean over pixels and targets.
+    Weighted mean of the differences of the seed map, times 15, and of the output of the classifier's first layer for P
+    and E of each pixel and for P of likely seeds. Fields are (N, T, F, H, W), `labels` (N, T, H, W); -1 is ignored.
     """
     near = F.max_pool2d((labels > 0).float(), _CELL_PX, ceil_mode=True)
     near = F.max_pool2d(near, 2 * _NEAR_CELLS + 1, 1, _NEAR_CELLS)

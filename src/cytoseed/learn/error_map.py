@@ -33,9 +33,9 @@ class Errors:
 def find_errors(predicted: NDArray[Any], true: NDArray[Any]) -> Errors:
     """Classify the objects of two label images (H, W) as found, missed, false, split or merged.
 
-    The matching is that of `score` at IoU 0.5: `missed`, `split` and `merged` add up to its false negatives, `false`,
-    `parts` and `merging` to its false positives. If several kinds apply, the first counts: found, left out, merged,
-    split, then missed or false. "More than half" is of the annotated pixels.
+    `missed`, `split` and `merged` add up to the false negatives of `score` at IoU 0.5, `false`, `parts` and `merging`
+    to its false positives. If several kinds apply, the first counts: found, left out, merged, split, then missed or
+    false. "More than half" is of the annotated pixels.
     """
     overlaps = find_overlaps(predicted, true)
     rows = overlaps.matched(THRESHOLDS[0])

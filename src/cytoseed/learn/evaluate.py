@@ -105,8 +105,8 @@ class Evaluation:
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:
     """Score each label image (PNG, TIFF) of the folder `true` against the one of equal stem in `predicted`.
 
-    `STEM.labels.*`, as cytoseed writes it, is taken before other files of that stem. -1 in a true mask marks pixels
-    that nobody annotated. `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups.
+    `STEM.labels.*` is taken before other files of that stem. -1 in a true mask marks pixels that nobody annotated.
+    `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups.
     """
     predictions, masks = _label_files(Path(predicted), "predicted"), _label_files(Path(true), "true")
     if not masks:
@@ -134,10 +134,7 @@ def evaluate_samples(
     samples: Sequence[Sample],
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score the labels (H, W) that a function returns for pixels (C, H, W) and sample, in the order of the samples.
-
-    `progress` is called after each sample with the number done and the total.
-    """
+    """Score the labels (H, W) that a function makes of pixels (C, H, W) and sample; `progress` gets done and total."""
     images = []
     for done, sample in enumerate(samples, start=1):
         pixels, mask = sample.read()

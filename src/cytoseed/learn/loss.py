@@ -34,9 +34,8 @@ def batch_losses(
 ) -> Losses:
     """Both loss terms of one batch, means over the targets.
 
-    `fields` (N, T, F, H, W) are the output of `Segmenter.fields`. `labels` (N, T, H, W) are ids of objects, 0 for
-    background, -1 for pixels that nobody annotated, which are ignored. `distance` (N, T, H, W) is the target of the
-    seed map: relative distance to the object's boundary. `pretrain`: cross-entropy and Dice, not L1 and Lovász hinge.
+    `fields` (N, T, F, H, W) are of `Segmenter.fields`; `labels` (N, T, H, W) are ids, 0 background, -1 ignored;
+    `distance` (N, T, H, W) is the target of the seed map. `pretrain`: cross-entropy and Dice, not L1 and Lovász hinge.
     """
     seed_terms, instance_terms, count = [], [], 0
     for index, (classifier, own_fields) in enumerate(zip(model.classifiers, fields.unbind(1), strict=True)):
@@ -57,10 +56,7 @@ def batch_losses(
 
 
 def draw_seeds(seed_map: Tensor, labels: Tensor, model: Segmenter, training: TrainingSeeds) -> Tensor:
-    """Random sample of the seeds that inference would find on annotated objects: (S, 3), image, row and column.
-
-    Sorted by image, in random order within; `seed_map` and `labels` are (N, H, W).
-    """
+    """Random sample, sorted by image, of the seeds of inference that lie on objects: (S, 3), image, row and column."""
     seeds = find_seeds(seed_map, model.peak_radius_px, model.seed_threshold)
     seeds = seeds[labels[seeds[:, 0], seeds[:, 1], seeds[:, 2]] > 0]
     order = torch.rand(seeds.shape[0], generator=training.generator, device=seeds.device)

@@ -1,7 +1,4 @@
-"""Agreement of predicted and true objects: F1 (the paper's section 3.2), AP, PQ, AJI and Dice.
-
-`score` keeps counts, not ratios, so that `pool` can add them up over images.
-"""
+"""Agreement of predicted and true objects, as counts to add up: F1 (section 3.2), AP, PQ, AJI and Dice."""
 
 from __future__ import annotations
 
@@ -109,13 +106,6 @@ def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
     IoU of at least the threshold, as in StarDist's `matching`. A predicted object with more than half of its pixels on
     -1 may match, but is never a false positive nor unused in the aggregated Jaccard index. Of equally good
     predictions that index takes the one with the lowest id.
-
-    >>> import numpy as np
-    >>> true = np.array([[1, 1, 0, 2]])
-    >>> predicted = np.array([[7, 7, 0, 0]])
-    >>> result = score(predicted, true)
-    >>> result.tp[0], result.fp[0], result.fn[0]
-    (1, 0, 1)
     """
     overlaps = find_overlaps(predicted, true)
     iou = overlaps.intersection / overlaps.union
@@ -134,10 +124,7 @@ def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
 
 
 def pool(scores: Iterable[ImageScore]) -> ImageScore:
-    """Sum of the counts of at least one image: every object has the same weight.
-
-    As `matching_dataset` of StarDist with `by_image=False`.
-    """
+    """Sum of the counts of at least one image, as `matching_dataset` of StarDist with `by_image=False`."""
     parts = tuple(scores)
     if not parts:
         raise ValueError("scores is empty; give the score of at least one image")

@@ -18,7 +18,7 @@ from cytoseed.learn.annotations import read_mask
 from cytoseed.learn.error_map import Errors, find_errors
 from cytoseed.learn.evaluate import Evaluation, ScoredImage
 from cytoseed.learn.metrics import THRESHOLDS, ImageScore, pool
-from cytoseed.learn.samples import IMAGE_SUFFIXES
+from cytoseed.learn.samples import IMAGE_SUFFIXES, files_by_stem
 from cytoseed.paths import atomic_file
 from cytoseed.results import Result, stem_of
 from cytoseed.results.formats.overlay import draw_overlay
@@ -65,9 +65,8 @@ def write_plots(
 
     `f1_box.png`: F1 at IoU 0.5 and mean F1 of the images by group (box: quartiles, whiskers: 1.5 times the box, dots:
     images, diamond: pooled). `f1_iou.png`: pooled F1 against IoU. `worst_01_STEM.png` and so on: the `worst` images by
-    mean F1, then name, with outlines of found, missed, false, split and merged objects (`find_errors`), on the files of
-    the folder `images` with the stems of the label images, or without them on a plain background. Pictures of worst
-    images from an earlier run are removed.
+    mean F1, then name, with the outlines of `find_errors` on the files of the folder `images`; earlier ones are
+    removed.
     """
     ranked = sorted(evaluation.images, key=lambda image: (image.score.f1_mean, image.name))[:worst]
     pictures = {} if images is None else _pictures(Path(images), ranked)
@@ -147,10 +146,7 @@ def _draw_f1_by_iou(evaluation: Evaluation) -> Figure:
 
 
 def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) -> Figure:
-    """Matplotlib figure of one image of `evaluate_folders` with each object's outline in the style of its kind.
-
-    `picture` is the image's file, the background if there is one. `rank` (from 1) and `note` are for the title.
-    """
+    """Figure of one image with each object's outline in the style of its kind; `rank` (from 1) is in the title."""
     if image.predicted_path is None or image.true_path is None:
         raise ValueError(f"{image.name} has no label images on disk to draw; give an evaluation of evaluate_folders")
     predicted, true = read_mask(image.predicted_path), read_mask(image.true_path)
@@ -223,10 +219,7 @@ def _legend(figure: Figure, errors: Errors) -> None:
 
 
 def _read_background(path: Path | None, true: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """RGB (H, W, 3) of an image, or twice as large, as in the overlays of `segment`.
-
-    Without an image grey: true objects lighter, pixels that nobody annotated darker.
-    """
+    """RGB (H, W, 3) of an image, or twice as large, as in the overlays of `segment`; without an image, of its masks."""
     if path is None:
         grey = np.select([true > 0, true < 0], [105, 40], default=70).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -240,14 +233,12 @@ def _read_background(path: Path | None, true: NDArray[np.int32]) -> NDArray[np.u
 
 
 def _pictures(folder: Path, images: Sequence[ScoredImage]) -> dict[str, Path]:
-    """Image files by name; an error if there is none of them."""
-    names = {image.name for image in images}
+    """Image files by name; an error if none of the images is there."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            for name in {path.stem, stem_of(path)} & names:
-                found.setdefault(name, path)
-    if names and not found:
+    for path in reversed(files_by_stem(folder, IMAGE_SUFFIXES).values()):
+        found |= {path.stem: path, stem_of(path): path}
+    names = [image.name for image in images]
+    if names and not found.keys() & names:
         raise FileNotFoundError(
             f"images is {str(folder)!r}, which holds no image of {', '.join(sorted(names)[:3])}; give the folder of "
             f"the images that the labels belong to"

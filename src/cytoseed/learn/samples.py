@@ -69,13 +69,11 @@ def find_samples(
 ) -> tuple[Sample, ...]:
     """Find images with masks in a folder of one of three layouts; at least one, or `FileNotFoundError`.
 
-    1. `samples.csv` with the columns `dataset` and `stem` and optionally `field`, `split`, `modality`,
-       `pixel_size_um` and `licence`; the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
+    1. `samples.csv` (columns in docs/data.md); the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
     2. Folders `images` and `masks` with files of equal stems.
     3. Images `STEM.*` beside `STEM_masks.*` or `STEM_cp_masks.*` (Cellpose) or `STEM.geojson` (QuPath).
 
-    Samples come in the order of the table, else by name. `splits` and `datasets` keep only these; without a table
-    every sample is in `train` and the data set is the folder's name.
+    Samples come in the order of the table, else by name, all in `train` and in a data set called like the folder.
     """
     root = Path(folder)
     if not root.is_dir():

@@ -73,13 +73,10 @@ def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a
 ) -> TrainResult:
     """Train a model from random weights (a `ModelConfig`) or from those of another (a `Model`); section 2.5.
 
-    Writes into `output`: `best/` and `last/` (models for `load_model`), `checkpoint.pt`, `log.jsonl` and, with
-    TensorBoard installed, its event files. A `Model` is scored first, so the best model is never worse than it on the
-    validation images. A resumed training on a CPU in float32 gives the same weights as an uninterrupted one. With a
-    `teacher` the fields also approach the teacher's; a new network starts from its pixel classifiers.
-
-    Raises `ValueError` if a split is empty, the model has two targets, the teacher's fields differ in kind, `output`
-    holds a training and `resume` is False, or the checkpoint was made with other settings or images.
+    Writes `best/` and `last/` (models), `checkpoint.pt`, `log.jsonl` and, with TensorBoard installed, its event files
+    into `output`. A `Model` is scored first, so the best model is never worse than it on the validation images. With a
+    `teacher` the fields also approach the teacher's; a new network starts from its pixel classifiers. Mistakes are
+    `ValueError`s.
     """
     folder = Path(output)
     _check(samples, model if isinstance(model, ModelConfig) else model.config, teacher)

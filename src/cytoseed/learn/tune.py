@@ -64,12 +64,9 @@ def tune(
 ) -> TuneResult:
     """Choose thresholds by the pooled mean F1 on samples and write a copy of the model with them to `output`.
 
-    A threshold changes only if mean F1 gains `LEAST_GAIN` and F1 at IoU 0.5 does not fall. The samples, with at least
-    one object, should not be training images; the model's first target is scored, with the accuracy that
-    `evaluate_model` measures. The network's fields, 4 bytes per channel and pixel, are kept in a temporary folder
-    beside `output`. The copy's name is that of the folder, and its `figures` are only the new ones, as `val`.
-
-    Raises `FileExistsError` if `output` holds a model and `overwrite` is False.
+    A threshold changes only if mean F1 gains `LEAST_GAIN` and F1 at IoU 0.5 does not fall. The first target is scored,
+    as `evaluate_model` does. The network's fields, 4 bytes per channel and pixel, are kept in a temporary folder beside
+    `output`.
     """
     folder = Path(output)
     if (folder / CONFIG_FILE).exists() and not overwrite:
@@ -101,10 +98,9 @@ def tune(
 
 
 def search(start: Thresholds, score_of: Callable[[Thresholds], float]) -> Thresholds:
-    """Thresholds with a higher score, found by changing one threshold at a time; deterministic.
+    """Thresholds with a higher score, found by changing one threshold at a time until a round brings no change.
 
-    In each round every threshold takes the best of a few values around its own if that gains `LEAST_GAIN`; of equal
-    ones the nearest. The search ends after a round without a change.
+    Every threshold takes the best of a few values around its own if that gains `LEAST_GAIN`; of equal ones the nearest.
     """
     best, before = start, None
     while best != before:

@@ -40,9 +40,8 @@ def prepare(
 ) -> PreparedDataset:
     """Write the images of an unpacked download as samples to NAME/images, NAME/masks and samples.csv in `out`.
 
-    Files that are there already with the same content are kept, so an interrupted preparation can be repeated;
-    samples.csv is written last and keeps the rows of other data sets. `progress` receives the numbers of images done
-    and to do.
+    Files that are there already with the same content are kept; samples.csv is written last and keeps the rows of other
+    data sets. `progress` receives the numbers of images done and to do.
     """
     source = find_source(source) if isinstance(source, str) else source
     root = Path(out)
@@ -96,10 +95,7 @@ def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample
 
 
 def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.int32]) -> bool:
-    """Write images/STEM.png and masks/STEM.png, uint16, or with -1 or more than 65,535 ids STEM.tif, int32.
-
-    Returns whether one of them was new.
-    """
+    """Write images/STEM.png and masks/STEM.png or, with -1 or many ids, STEM.tif; returns whether one was new."""
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[0] not in (1, 3):
         raise ValueError(
             f"image {stem} is {pixels.dtype} with {pixels.shape[0]} channels; it must be 8 or 16 bit, 1 or 3"

@@ -90,8 +90,7 @@ def monuseg(folder: Path) -> list[SourceImage]:
 def kumar(folder: Path) -> list[SourceImage]:
     """Kumar et al. 2017: 30 images of MoNuSeg's training data, in the split of HoVer-Net (Graham et al. 2019).
 
-    HoVer-Net trains on 16 images of four organs and tests on 14 of these and three other organs. Four of the 16, one
-    per organ, are `val` in kumar.csv.
+    HoVer-Net trains on 16 images, of which four are `val` in kumar.csv, and tests on 14.
     """
     splits = {row["stem"]: row["split"] for row in _read_table("kumar")}
     pairs = pair_files(folder, "Tissue Images/{stem}.tif", "Annotations/{stem}.xml")  # 7 more than Kumar's
@@ -139,8 +138,7 @@ def consep(folder: Path) -> list[SourceImage]:
 def lynsec(folder: Path) -> list[SourceImage]:
     """LyNSeC (Hussein et al. 2023): arrays of height x width x (red, green, blue, id of the nucleus, class).
 
-    `lynsec 1` is immunohistochemistry, `lynsec 3` H&E; the annotations of `lynsec 2` do not match its images. Patients
-    are not published.
+    `lynsec 1` is immunohistochemistry, `lynsec 3` H&E; the annotations of `lynsec 2` do not match its images.
     """
 
     def read(path: Path) -> NDArray[Any]:
@@ -163,11 +161,10 @@ def lynsec(folder: Path) -> list[SourceImage]:
 
 
 def dsb2018(folder: Path) -> list[SourceImage]:
-    """DSB 2018, stage 1 (Caicedo et al. 2019, BBBC038): 670 images with one mask file per nucleus.
+    """DSB 2018, stage 1 (Caicedo et al. 2019, BBBC038): 670 images with one mask file per nucleus, the smaller on top.
 
     Splits, kinds and fields are not published; dsb2018.csv has them for the 664 images that cytoseed's models were made
-    with (images of one field were found by edges that continue each other). Where two nuclei overlap, the smaller is on
-    top.
+    with (images of one field were found by edges that continue each other).
     """
     images = find_files(folder, "{id}/images/{id}.png")
     nuclei = defaultdict(list)
