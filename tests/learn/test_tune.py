@@ -203,8 +203,15 @@ def test_the_command_takes_all_images_where_none_is_marked(command, data):
     assert "in the data, since none is marked as val" in done.stdout
 
 
-@pytest.mark.parametrize(("f1", "expected"), [(0.8, 0.7), (0.79, -1.0)])
-def test_thresholds_that_cost_f1_count_for_nothing(monkeypatch, f1, expected):
-    scored = SimpleNamespace(pooled=SimpleNamespace(f1=f1, f1_mean=0.7))
-    monkeypatch.setattr(tuning._Trials, "evaluate", lambda *_: scored)
-    assert tuning._Trials(None, (), None, None).f1_mean(START, least_f1=0.8) == expected
+def test_thresholds_that_cost_f1_count_for_nothing(monkeypatch, model, tmp_path):
+    own = Thresholds(**{name: getattr(model.config, name) for name in Thresholds._fields})
+
+    def evaluate(_, thresholds):
+        changed = thresholds != own
+        return SimpleNamespace(
+            pooled=SimpleNamespace(f1=0.8 - 0.01 * changed, f1_mean=0.7 + 0.1 * changed), accuracies=()
+        )
+
+    monkeypatch.setattr(tuning._Trials, "run_network", lambda *_: None)
+    monkeypatch.setattr(tuning._Trials, "evaluate", evaluate)
+    assert tune(model, (), tmp_path / "out", "cpu").thresholds == own

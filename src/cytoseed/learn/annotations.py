@@ -42,9 +42,9 @@ def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
     outlined = [each.get("nucleusGeometry") or each["geometry"] for each in features]
     patches = [rasterise(polygons_of(each, f"{path}: feature {n}"), size) for n, each in enumerate(outlined)]
     if patches and not any(patch.inside.any() for patch in patches):
+        size_text = f"{shape[0]} x {shape[1]} px"
         raise ValueError(
-            f"{path}: no feature holds a pixel of the image of {shape[0]} x {shape[1]} px; coordinates must be pixels "
-            f"of the full image, from its upper left corner, as QuPath exports them"
+            f"{path}: no feature holds a pixel of the image of {size_text}; export it from QuPath in pixels"
         )
     named = list(zip(patches, map(_class_name, features), strict=True))
     objects = [_EMPTY_PATCH if name.startswith((_IGNORED, _ANNOTATED)) else patch for patch, name in named]

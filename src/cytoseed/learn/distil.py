@@ -65,9 +65,7 @@ def copy_strongest_channels(wide: UNet, narrow: UNet) -> None:
     for group in dict.fromkeys(name for layer in layers for name in (layer.inputs, layer.outputs)):
         strength, size = _strength(before, layers, group), len(_strength(after, layers, group))
         if size > len(strength):
-            raise ValueError(
-                f"the new network has {size} channels where the other has {len(strength)}; choose a narrower one"
-            )
+            raise ValueError(f"network has {size} channels where the other has {len(strength)}; choose a narrower one")
         kept[group] = strength.topk(size).indices.sort().values
     for layer in layers:
         rows = (kept[layer.outputs][:, None] * layer.times + torch.arange(layer.times)).flatten()

@@ -126,16 +126,10 @@ def _draw_f1_by_iou(evaluation: Evaluation) -> Figure:
     axes = figure.subplots()
     for (name, scores), *style in zip(groups.items(), cycle(_COLOURS), cycle(_DASHES), cycle(_MARKERS), strict=False):
         pooled = pool(scores)
-        colour, dashes, marker = ("black", "-", "") if name == "all" else style
-        axes.plot(
-            THRESHOLDS,
-            [pooled.f1_at(threshold) for threshold in THRESHOLDS],
-            color=colour,
-            linestyle=dashes,
-            marker=marker,
-            linewidth=3.2 if name == "all" else 2.0,
-            label=f"{name}: {_images(len(scores))}, mean {pooled.f1_mean:.3f}",
-        )
+        colour, dashes, marker, width = ("black", "-", "", 3.2) if name == "all" else (*style, 2.0)
+        label = f"{name}: {_images(len(scores))}, mean {pooled.f1_mean:.3f}"
+        values = [pooled.f1_at(threshold) for threshold in THRESHOLDS]
+        axes.plot(THRESHOLDS, values, color=colour, linestyle=dashes, marker=marker, linewidth=width, label=label)
     axes.set_xlabel("IoU from which two objects match")
     axes.set_ylabel("F1, pooled over objects")
     axes.set_xticks(THRESHOLDS)
@@ -226,9 +220,7 @@ def _read_background(path: Path | None, true: NDArray[np.int32]) -> NDArray[np.u
     image = open_image(path)
     pixels = image.read()
     if pixels.shape[1:] != true.shape:
-        raise ValueError(
-            f"{path} has {pixels.shape[1:]} pixels and its labels have {true.shape}; give the image that they belong to"
-        )
+        raise ValueError(f"{path} has {pixels.shape[1:]} pixels and its labels have {true.shape}; give their own image")
     return draw_overlay(Result.from_labels(np.zeros_like(true), pixels, channel_names=image.channel_names))
 
 
@@ -239,10 +231,8 @@ def _pictures(folder: Path, images: Sequence[ScoredImage]) -> dict[str, Path]:
         found |= {path.stem: path, stem_of(path): path}
     names = [image.name for image in images]
     if names and not found.keys() & names:
-        raise FileNotFoundError(
-            f"images is {str(folder)!r}, which holds no image of {', '.join(sorted(names)[:3])}; give the folder of "
-            f"the images that the labels belong to"
-        )
+        some = ", ".join(sorted(names)[:3])
+        raise FileNotFoundError(f"images is {str(folder)!r}, which holds no image of {some}; give their images' folder")
     return found
 
 

@@ -93,16 +93,11 @@ def find_samples(
             raise ValueError(f"{name} asks for {min(keep - known)!r}; there are: {', '.join(sorted(known))}")
         kept = tuple(sample for sample in kept if getattr(sample, attribute) in keep)
     if not kept:
-        raise ValueError(
-            f"splits is {splits!r} and datasets is {datasets!r}: each occurs in {str(root)!r}, but not together"
-        )
+        raise ValueError(f"splits is {splits!r} and datasets is {datasets!r}: there are both, but not together")
     missing = [path for sample in kept for path in (sample.image_path, sample.mask_path) if not path.is_file()]
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise FileNotFoundError(
-            f"there is no {', '.join(map(str, missing[:3]))}{more}, nor with another suffix; add what is missing, or "
-            f"leave these samples out"
-        )
+        names = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise FileNotFoundError(f"there is no {names}, nor with another suffix; add them, or leave these samples out")
     return kept
 
 
@@ -160,16 +155,13 @@ def _of_table(table: Path) -> Iterator[Sample]:
 
     for row in read_table(table, ("dataset", "stem"))[1]:
         split, size, size_um = row.get("split") or "train", row.get("pixel_size_um"), 0.0
+        where = f"{table} gives {row['stem']} the"
         if split not in SPLITS:
-            raise ValueError(
-                f"{table} gives {row['stem']} the split {split!r}; it must be {', '.join(SPLITS)}, or left empty"
-            )
+            raise ValueError(f"{where} split {split!r}; it must be {', '.join(SPLITS)}, or left empty")
         with suppress(ValueError):
             size_um = float(size or "1")
         if not 0 < size_um < float("inf"):
-            raise ValueError(
-                f"{table} gives {row['stem']} the pixel_size_um {size!r}; it must be above 0, or left empty"
-            )
+            raise ValueError(f"{where} pixel_size_um {size!r}; it must be above 0, or left empty")
         yield Sample(
             name=row["stem"],
             dataset=row["dataset"],

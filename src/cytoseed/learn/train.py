@@ -8,7 +8,7 @@ import json
 import math
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,10 +81,7 @@ def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a
     folder = Path(output)
     _check(samples, model if isinstance(model, ModelConfig) else model.config, teacher)
     if (folder / CHECKPOINT).exists() and not resume:
-        raise ValueError(
-            f"output {str(folder)!r} holds a training already; continue it with --resume (resume=True in Python), or "
-            f"give another folder"
-        )
+        raise ValueError(f"output {str(folder)!r} holds a training already; continue it with --resume, or give another")
     trainer = _Trainer(model, config, choose_device(device), samples, teacher, folder)
     if resume and (folder / CHECKPOINT).exists():
         trainer.load()
@@ -149,8 +146,6 @@ class _Trainer:
         folder: Path,
     ) -> None:
         self.folder, self.val = folder, samples.val
-        self.val_names = [sample.name for sample in samples.val]
-        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train)
         start = model.config if isinstance(model, Model) else None
         self.provenance = Provenance(start, None if teacher is None else teacher.config, config, samples.train)
         torch.manual_seed(config.seed)
@@ -158,6 +153,14 @@ class _Trainer:
             keep_freed_memory()
         self.config = config
         self.model_config = model if isinstance(model, ModelConfig) else model.config
+        fixed = {name: value for name, value in config.to_dict().items() if name not in _MAY_CHANGE_ON_RESUME}
+        self.identity: dict[str, Any] = {  # must be the same on resuming
+            "settings": json.dumps([self.model_config.to_dict(), fixed], sort_keys=True),
+            "device": device.type,
+            "judges": [sample.name for sample in samples.val],
+            "lessons": sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train),
+            "taught_by": "" if teacher is None else checksum(teacher.segmenter),
+        }
         self.device = device
         self.model = Segmenter(self.model_config).to(device)
         if isinstance(model, Model):
@@ -165,7 +168,6 @@ class _Trainer:
         elif teacher is not None:
             self.model.classifiers.load_state_dict(teacher.segmenter.classifiers.state_dict())
         self.teacher = None if teacher is None else _prepare_teacher(teacher, device)
-        self.teacher_checksum = "" if teacher is None else checksum(teacher.segmenter)
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator(device).manual_seed(config.seed)
@@ -269,11 +271,7 @@ class _Trainer:
             "step": self.step,
             "best": (self.best, self.best_step),
             "figures": json.dumps([accuracies_to_json(self.before), accuracies_to_json(self.after)]),
-            "settings": self._settings(),
-            "device": self.device.type,
-            "judges": self.val_names,
-            "lessons": self.train_names,
-            "taught_by": self.teacher_checksum,
+            **self.identity,
         }
         with atomic_file(self.folder / CHECKPOINT) as partial:
             torch.save(state, partial)
@@ -282,7 +280,9 @@ class _Trainer:
         """Restore a checkpoint that was made with the same settings and images."""
         path = self.folder / CHECKPOINT
         state = torch.load(path, map_location=self.device, weights_only=True)
-        self._check_checkpoint(state, f"checkpoint {str(path)!r} was made")
+        _check_checkpoint(
+            {**self.identity, "taught_by": "", **state}, self.identity, f"checkpoint {str(path)!r} was made"
+        )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -290,30 +290,6 @@ class _Trainer:
         self.step = state["step"]
         self.best, self.best_step = state["best"]
         self.before, self.after = (accuracies_from_json(plain) for plain in json.loads(state["figures"]))
-
-    def _check_checkpoint(self, state: dict[str, Any], made: str) -> None:
-        if state["device"] != self.device.type:
-            raise ValueError(
-                f"{made} on {state['device']}, and device is {self.device.type}: random numbers differ between them; "
-                f"resume with --device {state['device']}"
-            )
-        for key, own, use in (("judges", self.val_names, "validate with"), ("lessons", self.train_names, "learn from")):
-            was = state.get(key, own)
-            if was != own:
-                raise ValueError(
-                    f"{made} with other images to {use} ({len(was)}, now {len(own)}), or under other licences; "
-                    f"give the same data, or another output"
-                )
-        if state.get("taught_by", "") != self.teacher_checksum:
-            raise ValueError(f"{made} with another teacher, or with none; resume with the same --teacher")
-        if state["settings"] != self._settings():
-            differing = "; ".join(_differences(state["settings"], self._settings()))
-            raise ValueError(f"{made} with other settings: {differing}. Use its settings, or start in another folder")
-
-    def _settings(self) -> str:
-        """Settings that must not change on resuming, as JSON."""
-        fixed = {name: value for name, value in self.config.to_dict().items() if name not in _MAY_CHANGE_ON_RESUME}
-        return json.dumps([self.model_config.to_dict(), fixed], sort_keys=True)
 
 
 def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
@@ -327,10 +303,24 @@ def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
     return prepared
 
 
-def _differences(old_settings: str, new_settings: str) -> Iterator[str]:
-    """Differences of two `_Trainer._settings` as phrases."""
-    for old, new in zip(json.loads(old_settings), json.loads(new_settings), strict=True):
-        for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
-                was, now = (textwrap.shorten(str(each.get(name, "unknown")), 60) for each in (old, new))
-                yield f"{name} was {was}, now {now}"
+def _check_checkpoint(old: dict[str, Any], new: dict[str, Any], made: str) -> None:
+    """Raise `ValueError` if the identity of a checkpoint is not that of the training."""
+    if old["device"] != new["device"]:
+        raise ValueError(
+            f"{made} on {old['device']}, and device is {new['device']}; resume with --device {old['device']}"
+        )
+    for key, use in (("judges", "validate with"), ("lessons", "learn from")):
+        if old[key] != new[key]:
+            counts = f"({len(old[key])}, now {len(new[key])})"
+            raise ValueError(f"{made} with other images to {use} {counts}, or under other licences; give the same data")
+    if old["taught_by"] != new["taught_by"]:
+        raise ValueError(f"{made} with another teacher, or with none; resume with the same --teacher")
+    differing = []
+    for was, now in zip(json.loads(old["settings"]), json.loads(new["settings"]), strict=True):
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                texts = [textwrap.shorten(str(each.get(name, "unknown")), 60) for each in (was, now)]
+                differing.append(f"{name} was {texts[0]}, now {texts[1]}")
+    if differing:
+        names = "; ".join(differing)
+        raise ValueError(f"{made} with other settings: {names}. Use its settings, or start in another folder")

@@ -78,7 +78,13 @@ def tune(
         trials = _Trials(model, samples, Path(fields_folder), progress)
         trials.run_network(torch_device)
         least_f1 = trials.evaluate(own).pooled.f1
-        best = search(own, lambda thresholds: trials.f1_mean(thresholds, least_f1))
+
+        def f1_mean(thresholds: Thresholds) -> float:
+            """Pooled mean F1; -1 if F1 at IoU 0.5 is lower than before."""
+            pooled = trials.evaluate(thresholds).pooled
+            return pooled.f1_mean if pooled.f1 >= least_f1 else -1.0
+
+        best = search(own, f1_mean)
         before, after = (trials.evaluate(each).accuracies for each in (own, best))
     stage = {
         "tuned_from": f"{model.config.name} {model.config.version}",
@@ -150,11 +156,6 @@ class _Trials:
             self._report(index + 1)
         if not objects:
             raise ValueError("samples hold no true object, so there is nothing to choose thresholds by")
-
-    def f1_mean(self, thresholds: Thresholds, least_f1: float) -> float:
-        """Pooled mean F1 of all samples; -1 if F1 at IoU 0.5 is below `least_f1`."""
-        pooled = self.evaluate(thresholds).pooled
-        return pooled.f1_mean if pooled.f1 >= least_f1 else -1.0
 
     def evaluate(self, thresholds: Thresholds) -> Evaluation:
         """Evaluation of all samples, computed once per set of thresholds."""

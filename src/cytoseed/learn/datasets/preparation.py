@@ -97,9 +97,7 @@ def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample
 def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.int32]) -> bool:
     """Write images/STEM.png and masks/STEM.png or, with -1 or many ids, STEM.tif; returns whether one was new."""
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[0] not in (1, 3):
-        raise ValueError(
-            f"image {stem} is {pixels.dtype} with {pixels.shape[0]} channels; it must be 8 or 16 bit, 1 or 3"
-        )
+        raise ValueError(f"image {stem} is {pixels.dtype} with {len(pixels)} channels; it must be 8 or 16 bit, 1 or 3")
     if mask.min(initial=0) >= 0 and mask.max(initial=0) < 2**16:
         suffix, other, data = ".png", ".tif", bytes(imagecodecs.png_encode(mask.astype(np.uint16)))
     else:

@@ -294,10 +294,8 @@ _OTHER_SOURCES = {  # prepared by other means: licence and source
 def find_source(name: str) -> Source:
     """Data set by name; `ValueError` if it is unknown."""
     if name not in SOURCES:
-        raise ValueError(
-            f"name is {name!r}; it must be one of: {', '.join(SOURCES)}. Your own images need no preparation: "
-            f"see docs/data.md"
-        )
+        known = ", ".join(SOURCES)
+        raise ValueError(f"name is {name!r}; it must be one of: {known}. For your own images see docs/data.md")
     return SOURCES[name]
 
 
