@@ -20,8 +20,6 @@ from cytoseed.settings import SegmentOptions
 if TYPE_CHECKING:
     from cytoseed.models.weights import Model
 
-_AT_HALF = ("tp", "fp", "fn")  # of which the CSV file has the counts at IoU 0.5
-_METRICS = ("f1", "f1_mean", "ap", "precision", "recall", "pq", "sq", "aji", "dice")
 _TABLE = {"F1@0.5": "f1", "mean F1": "f1_mean", "AP": "ap", "PQ": "pq", "AJI": "aji", "Dice": "dice"}
 
 
@@ -75,7 +73,7 @@ class Evaluation:
     def accuracies(self) -> tuple[Accuracy, ...]:
         """Pooled accuracy of each group, then of all images together."""
         return tuple(
-            Accuracy(name, round(group.f1, 4), round(group.f1_mean, 4), round(group.aji, 4))
+            Accuracy(name, round(group.f1, 4), round(group.f1_mean, 4), round(group.metrics["aji"], 4))
             for name, group in self._named_groups()
         )
 
@@ -83,7 +81,7 @@ class Evaluation:
         """Table for a terminal: one line per group and one for all images."""
         lines = [("", "images", "objects", *_TABLE)]
         for name, group in self._named_groups():
-            metrics = (f"{getattr(group, metric):.3f}" for metric in _TABLE.values())
+            metrics = (f"{group.metrics[metric]:.3f}" for metric in _TABLE.values())
             lines.append((name, str(group.images), str(group.true_objects), *metrics))
         return align(lines)
 
@@ -94,12 +92,11 @@ class Evaluation:
         """Write one row per image: counts, those at IoU 0.5, and metrics."""
         with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as lines:
             writer = csv.writer(lines)
-            counts = ("true_objects", "predicted_objects")
-            writer.writerow(("name", "dataset", "modality", *counts, *_AT_HALF, *_METRICS))
+            columns = ("true_objects", "predicted_objects", "tp", "fp", "fn", *self.pooled.metrics)  # counts at IoU 0.5
+            writer.writerow(("name", "dataset", "modality", *columns))
             for name, dataset, modality, result, *_ in self.images:
-                at_half = [getattr(result, column)[0] for column in _AT_HALF]
-                before, after = ([getattr(result, column) for column in columns] for columns in (counts, _METRICS))
-                writer.writerow((name, dataset, modality, *before, *at_half, *after))
+                counts = (result.true_objects, result.predicted_objects, result.tp[0], result.fp[0], result.fn[0])
+                writer.writerow((name, dataset, modality, *counts, *result.metrics.values()))
 
 
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:

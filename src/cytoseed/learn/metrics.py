@@ -15,7 +15,7 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Counts of one image, or their sums over several, with the metrics as properties.
+    """Counts of one image, or their sums over several, and the metrics that follow from them.
 
     All metrics lie in [0, 1]. Without true and predicted objects they are 1; if only one of the two is empty, 0.
     """
@@ -51,39 +51,20 @@ class ImageScore:
         return sum(self.f1_at(threshold) for threshold in THRESHOLDS) / len(THRESHOLDS)
 
     @property
-    def ap(self) -> float:
-        """TP / (TP + FP + FN) at IoU 0.5: `accuracy` in StarDist, average precision in the 2018 DSB."""
-        return self._ratio(self.tp[0], self.tp[0] + self.fp[0] + self.fn[0])
-
-    @property
-    def precision(self) -> float:
-        """Fraction of predicted objects that match at IoU 0.5."""
-        return self._ratio(self.tp[0], self.predicted_objects)
-
-    @property
-    def recall(self) -> float:
-        """Fraction of true objects that match at IoU 0.5."""
-        return self._ratio(self.tp[0], self.true_objects)
-
-    @property
-    def sq(self) -> float:
-        """Segmentation quality: mean IoU of the pairs matched at 0.5."""
-        return self._ratio(self.matched_iou, self.tp[0])
-
-    @property
-    def pq(self) -> float:
-        """Panoptic quality, F1 times `sq` (Kirillov et al. 2019, equation 1)."""
-        return self._ratio(self.matched_iou, self.tp[0] + self.fp[0] / 2 + self.fn[0] / 2)
-
-    @property
-    def aji(self) -> float:
-        """Aggregated Jaccard index (Kumar et al. 2017, algorithm 1)."""
-        return self._ratio(self.aji_intersection, self.aji_union)
-
-    @property
-    def dice(self) -> float:
-        """Dice coefficient of foreground pixels."""
-        return self._ratio(self.dice_intersection, self.dice_total)
+    def metrics(self) -> dict[str, float]:
+        """Every metric by name; those from `ap` to `sq` are at IoU 0.5."""
+        tp, fp, fn = self.tp[0], self.fp[0], self.fn[0]
+        return {
+            "f1": self.f1,
+            "f1_mean": self.f1_mean,
+            "ap": self._ratio(tp, tp + fp + fn),  # `accuracy` in StarDist, average precision in the 2018 DSB
+            "precision": self._ratio(tp, tp + fp),
+            "recall": self._ratio(tp, tp + fn),
+            "pq": self._ratio(self.matched_iou, tp + fp / 2 + fn / 2),  # Kirillov et al. 2019, equation 1: F1 times sq
+            "sq": self._ratio(self.matched_iou, tp),  # mean IoU of the matched pairs
+            "aji": self._ratio(self.aji_intersection, self.aji_union),  # Kumar et al. 2017, algorithm 1
+            "dice": self._ratio(self.dice_intersection, self.dice_total),  # of foreground pixels
+        }
 
     def f1_at(self, threshold: float) -> float:
         """F1 at one of `THRESHOLDS`; another threshold raises `ValueError`."""
