@@ -282,19 +282,19 @@ def test_synthetic_sections_are_made_of_grey_images_with_bright_nuclei_only():
     assert coloured(dark) < usual + 0.2
 
 
-@pytest.mark.parametrize(("present", "channels"), [(2, 3), (4, 3), (3, 1)])
-def test_another_number_of_channels_is_refused(present, channels):
-    sample = HeldSample(np.zeros((present, 9, 9), np.uint8), np.zeros((9, 9)))
-    with pytest.raises(ValueError, match=f"made.png has {present} channels; the model takes {channels}, or 1"):
-        sampler_of(sample, channels=channels)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_no_numbers_are_refused(value):
-    pixels = np.zeros((1, 9, 9), np.float32)
+@pytest.mark.parametrize(
+    ("present", "channels", "value", "message"),
+    [
+        *((present, 3, 0, f"has {present} channels; the model takes 3, or 1") for present in (2, 4)),
+        (3, 1, 0, "has 3 channels; the model takes 1, or 1"),
+        *((1, 3, value, ".*NaN or infinite, the first in channel 0, row 3, column 4") for value in (np.nan, np.inf)),
+    ],
+)
+def test_other_channels_and_values_that_are_not_numbers_are_refused(present, channels, value, message):
+    pixels = np.zeros((present, 9, 9), np.float32)
     pixels[0, 3, 4] = value
-    with pytest.raises(ValueError, match=r"made.png: .*NaN or infinite, the first in channel 0, row 3, column 4"):
-        sampler_of(HeldSample(pixels, np.zeros((9, 9))))
+    with pytest.raises(ValueError, match=rf"made\.png:? {message}"):
+        sampler_of(HeldSample(pixels, np.zeros((9, 9))), channels=channels)
 
 
 def test_a_bank_on_disk_draws_the_same_as_one_in_memory(tmp_path):
