@@ -99,21 +99,15 @@ def test_crumbs_are_left_out_after_tuning(model, data, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["better"]  # the fields are gone
 
 
-def test_the_figures_are_those_of_segment(model, data, tmp_path):
-    samples = find_samples(data)
+@pytest.mark.parametrize("targets", [("nuclei",), ("nuclei", "cells")])
+def test_the_figures_are_those_of_segment(data, tmp_path, targets):
+    """A model of two targets is scored by its first."""
+    model, samples = Model(bright_config(targets=targets), bright_segmenter(targets=targets)), find_samples(data)
     tuned = tune(model, samples, tmp_path / "better", "cpu")
     assert tuned.before == evaluate_model(model, samples).accuracies
     copy = load_model(tuned.folder)
     assert tuned.after == evaluate_model(copy, samples).accuracies
     assert accuracies_from_json(copy.config.figures["val"]) == tuned.after
-
-
-def test_a_model_of_two_targets_is_scored_by_its_first(data, tmp_path):
-    targets = ("nuclei", "cells")
-    model = Model(bright_config(targets=targets), bright_segmenter(targets=targets))
-    samples = find_samples(data)
-    tuned = tune(model, samples, tmp_path / "better", "cpu")
-    assert tuned.before == evaluate_model(model, samples).accuracies
     assert tuned.after[-1].f1 == 1
 
 
@@ -141,11 +135,7 @@ def test_weights_stay_the_same_to_the_bit(data, tmp_path, half):
         for tensor in segmenter.network.parameters():
             tensor.add_(1e-9 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)))
     save_model(segmenter, bright_config(), tmp_path / "start", half=half)
-    start = load_model(tmp_path / "start")
-    tuned = tune(start, find_samples(data), tmp_path / "better", "cpu")
-    copy = load_model(tuned.folder)
-    for name, tensor in start.segmenter.state_dict().items():
-        assert torch.equal(tensor, copy.segmenter.state_dict()[name]), name
+    tune(load_model(tmp_path / "start"), find_samples(data), tmp_path / "better", "cpu")
     files = [tmp_path / folder / "model.safetensors" for folder in ("start", "better")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
