@@ -90,35 +90,28 @@ def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a
     with closing(sampler), closing(TrainLog(folder, trainer.step)) as log:
         if trainer.step == 0 and isinstance(model, Model):
             log.write(trainer.score_start())
-        _run_steps(trainer, sampler, log, progress)
+        started = since = saved_at = time.monotonic()
+        losses: list[Tensor] = []  # since the last report
+        while trainer.step < config.steps and not trainer.patience_exhausted():
+            losses.append(trainer.train_step(sampler))
+            is_last = trainer.step == config.steps
+            if trainer.step % _LOG_EVERY == 0 or is_last:
+                seed, instance, loss = torch.stack(losses).mean(0).tolist()
+                speed = round(len(losses) * config.batch_size / (time.monotonic() - since), 1)
+                losses, since = [], time.monotonic()
+                report = {"seed": seed, "instance": instance, "loss": loss, "crops_per_second": speed}
+                log.write({"step": trainer.step, "rate": trainer.learning_rate(), **report})
+                if progress is not None:
+                    progress(TrainProgress(trainer.step, config.steps, speed, loss, trainer.best))
+            if trainer.step % config.validate_every == 0 or is_last:
+                plain = trainer.validate_and_save()
+                log.write({"step": trainer.step, **plain, "seconds": round(time.monotonic() - started, 1)})
+                losses, since = [], time.monotonic()
+            elif losses or time.monotonic() - saved_at < _CHECKPOINT_SECONDS:
+                continue  # between two reports, whose mean would not be the same after a resume
+            trainer.save()
+            saved_at = time.monotonic()
     return TrainResult(folder / BEST, trainer.best, trainer.best_step, trainer.before, trainer.after)
-
-
-def _run_steps(
-    trainer: _Trainer, sampler: CropSampler, log: TrainLog, progress: Callable[[TrainProgress], None] | None
-) -> None:
-    """Train until the last step or until patience is exhausted; log, validate and save on the way."""
-    config = trainer.config
-    started = since = saved_at = time.monotonic()
-    losses: list[Tensor] = []  # since the last report
-    while trainer.step < config.steps and not trainer.patience_exhausted():
-        losses.append(trainer.train_step(sampler))
-        if trainer.step % _LOG_EVERY == 0 or trainer.step == config.steps:
-            seed, instance, loss = torch.stack(losses).mean(0).tolist()
-            speed = round(len(losses) * config.batch_size / (time.monotonic() - since), 1)
-            losses, since = [], time.monotonic()
-            report = {"seed": seed, "instance": instance, "loss": loss, "crops_per_second": speed}
-            log.write({"step": trainer.step, "rate": trainer.learning_rate(), **report})
-            if progress is not None:
-                progress(TrainProgress(trainer.step, config.steps, speed, loss, trainer.best))
-        if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
-            plain = trainer.validate_and_save()
-            log.write({"step": trainer.step, **plain, "seconds": round(time.monotonic() - started, 1)})
-            losses, since = [], time.monotonic()
-        elif losses or time.monotonic() - saved_at < _CHECKPOINT_SECONDS:
-            continue  # between two reports, whose mean would not be the same after a resume
-        trainer.save()
-        saved_at = time.monotonic()
 
 
 def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) -> None:
