@@ -234,12 +234,6 @@ def test_fields_are_never_parted():
     assert (len(only.train), len(only.val)) == (2, 0)
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, float("nan")])
-def test_an_impossible_share_is_refused(share):
-    with pytest.raises(ValueError, match="val_share is"):
-        split_by_name(named("a", "b"), share)
-
-
 def target_by_loops(labels):
     """Distance to the nearest pixel of another value, pixel by pixel."""
     places = np.stack(np.indices(labels.shape), axis=-1)

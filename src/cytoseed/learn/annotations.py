@@ -84,14 +84,11 @@ def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
     largest: in (0, 1] on objects with at least one 1 in each, 0 elsewhere. The image's edge is not a boundary.
     """
     from scipy import ndimage
+    from skimage.segmentation import relabel_sequential
 
     target = np.zeros(mask.shape, np.float32)
-    ids, rows = np.unique(mask.ravel(), return_inverse=True)
-    objects = int(np.count_nonzero(ids > 0))
-    if not objects:
-        return target
-    compact = np.maximum(rows - (len(ids) - objects) + 1, 0).reshape(mask.shape)
-    for index, box in enumerate(ndimage.find_objects(compact, max_label=objects), start=1):
+    compact = relabel_sequential(np.maximum(mask, 0))[0]
+    for index, box in enumerate(ndimage.find_objects(compact), start=1):
         # One more pixel on each side, where there is one, holds the nearest pixel of another value.
         crop = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
         own = compact[crop] == index

@@ -60,7 +60,7 @@ class CropSampler:
             room = config.memory_gb * 1e9
             if device.type == "cuda":
                 room = max(room, torch.cuda.get_device_properties(device).total_memory / 2)
-            fits = sum(store.size_bytes for store in self._stores) <= room
+            fits = sum(store.file.tell() for store in self._stores) <= room
             for store in self._stores:
                 store.seal(device if fits else None)
         except BaseException:
@@ -80,7 +80,7 @@ class CropSampler:
     def close(self) -> None:
         """Delete the temporary files."""
         for store in self._stores:
-            store.close()
+            store.file.close()
 
     def _add(self, sample: Sample, model: ModelConfig) -> tuple[Any, ...]:
         """Append an image to the stores, scaled to the model's pixel size as `segment` does.
@@ -199,29 +199,24 @@ class PixelStore:
     """One array (positions, columns) of float16 or int32, filled in an unnamed file: append, seal, then take values."""
 
     def __init__(self, folder: Path | None, columns: int, dtype: str) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
         self._columns, self._dtype = columns, dtype
         self._map: mmap.mmap | None = None  # of values that stay in the file
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes appended so far."""
-        return self._file.tell()
-
     def append(self, values: NDArray[Any]) -> None:
         """Append values, (P, columns)."""
-        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
+        self.file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
 
     def seal(self, device: torch.device | None) -> None:
         """End appending: move everything to a device, or leave it in the file if device is None."""
-        self._file.flush()
-        mapped = mmap.mmap(self._file.fileno(), 0)
+        self.file.flush()
+        mapped = mmap.mmap(self.file.fileno(), 0)
         self._values = torch.frombuffer(mapped, dtype=getattr(torch, self._dtype)).view(-1, self._columns)
         if device is None:
             self._map = mapped
         else:
             self._values = self._values.to(device, copy=True)
-            self._file.close()
+            self.file.close()
 
     def take(self, index: Tensor) -> Tensor:
         """Values at positions, (*index.shape, columns), on the index's device."""
@@ -230,10 +225,6 @@ class PixelStore:
             # pages that were read count as memory of the process until they are released
             self._map.madvise(mmap.MADV_DONTNEED)
         return taken
-
-    def close(self) -> None:
-        """Delete the file."""
-        self._file.close()
 
 
 def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[np.int32], bool]:

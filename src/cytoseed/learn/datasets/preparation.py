@@ -14,6 +14,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from skimage.segmentation import relabel_sequential
 
 from cytoseed.learn.datasets.downloads import Source, SourceImage
 from cytoseed.learn.datasets.public_sources import find_source
@@ -27,7 +28,6 @@ _TEST_SHARE = 0.1  # fraction of all fields that becomes `test`, if no split is 
 class PreparedDataset:
     """Result of a preparation."""
 
-    source: Source
     folder: Path  # folder with `images` and `masks`; samples.csv is beside it
     images: Mapping[str, int]  # number of images by split
     objects: Mapping[str, int]  # number of objects by split
@@ -53,8 +53,7 @@ def prepare(
     for done, (item, sample) in enumerate(zip(found, samples, strict=True), start=1):
         pixels = item.image()
         mask = item.mask((pixels.shape[1], pixels.shape[2]))
-        ids, places = np.unique(mask, return_inverse=True)
-        mask = np.where(ids > 0, np.cumsum(ids > 0), ids).astype(np.int32)[places].reshape(mask.shape)  # 1 to K
+        mask = np.where(mask > 0, relabel_sequential(np.maximum(mask, 0))[0], mask).astype(np.int32)  # ids 1 to K
         if mask.shape != pixels.shape[1:]:
             raise ValueError(f"image {item.stem} has the shape {pixels.shape[1:]} and its mask {mask.shape}")
         written += _write_pair(folder, item.stem, pixels, mask)
@@ -70,7 +69,7 @@ def prepare(
         if expected not in (None, found)
     )
     by_split = [{split: counts[split] for split in SPLITS} for counts in (images, objects)]
-    return PreparedDataset(source, folder, by_split[0], by_split[1], written, remarks)
+    return PreparedDataset(folder, by_split[0], by_split[1], written, remarks)
 
 
 def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample, ...]:
