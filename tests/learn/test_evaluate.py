@@ -111,23 +111,21 @@ def test_tables_that_cannot_be_used_are_refused(folders, tmp_path):
     table = tmp_path / "samples.csv"
     with pytest.raises(FileNotFoundError, match="samples_csv is"):
         evaluate_folders(*folders, samples_csv=table)
-    table.write_text("stem,dataset\nb,tissue\n")
-    with pytest.raises(ValueError, match="no column 'modality'"):
-        evaluate_folders(*folders, samples_csv=table)
-    table.write_text("stem,dataset,modality\nb,tissue,x\nb,cells,x\n")
-    with pytest.raises(ValueError, match=r"lists 'b' as \('tissue', 'x'\) and as \('cells', 'x'\)"):
-        evaluate_folders(*folders, samples_csv=table)
+    for text, message in (
+        ("stem,dataset\nb,tissue\n", "no column 'modality'"),
+        ("stem,dataset,modality\nb,tissue,x\nb,cells,x\n", r"lists 'b' as \('tissue', 'x'\) and as \('cells', 'x'\)"),
+    ):
+        table.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            evaluate_folders(*folders, samples_csv=table)
 
 
 @pytest.fixture
 def samples(tmp_path):
     """Three samples whose images show their masks."""
     lines = ["dataset,stem,modality"]
-    for dataset, stem, image in (
-        ("cells", "a", labels(1, 2)),
-        ("cells", "b", labels(1, 2, 3)),
-        ("tissue", "a", labels(1)),
-    ):
+    for dataset, stem, ids in (("cells", "a", (1, 2)), ("cells", "b", (1, 2, 3)), ("tissue", "a", (1,))):
+        image = labels(*ids)
         lines.append(f"{dataset},{stem},fluorescence")
         write(tmp_path / dataset / "images" / f"{stem}.png", image.astype(np.uint8))
         write(tmp_path / dataset / "masks" / f"{stem}.png", image)
@@ -143,11 +141,8 @@ def test_a_function_is_run_over_samples(samples):
 
     evaluation = evaluate_samples(without_the_first, samples, lambda *done: calls.append(done))
     assert calls == [(1, 3), (2, 3), (3, 3)]
-    assert [(image.dataset, image.name) for image in evaluation.images] == [
-        ("cells", "a"),
-        ("cells", "b"),
-        ("tissue", "a"),
-    ]
+    names = [(image.dataset, image.name) for image in evaluation.images]
+    assert names == [("cells", "a"), ("cells", "b"), ("tissue", "a")]
     assert [image.score.tp[0] for image in evaluation.images] == [1, 2, 0]
     assert [image.score.fn[0] for image in evaluation.images] == [1, 1, 1]
     assert evaluation.groups["cells", "fluorescence"].f1 == pytest.approx(6 / 8)
@@ -184,10 +179,8 @@ def test_the_csv_file_holds_every_image(evaluation, tmp_path):
     evaluation.write_csv(path)
     with path.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    columns = (
-        "name dataset modality true_objects predicted_objects tp fp fn f1 f1_mean ap precision recall pq sq aji dice"
-    )
-    assert list(rows[0]) == columns.split()
+    columns = "name dataset modality true_objects predicted_objects tp fp fn f1 f1_mean ap precision recall pq sq aji"
+    assert list(rows[0]) == [*columns.split(), "dice"]
     assert [row["name"] for row in rows] == ["one", "two", "three"]
     assert [rows[0][name] for name in ("tp", "fp", "fn", "true_objects")] == ["1", "0", "0", "1"]
     assert float(rows[0]["dice"]) == pytest.approx(2 / 3)
