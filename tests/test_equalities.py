@@ -150,7 +150,7 @@ def test_our_metrics_equal_stardists(nuclei, tissue):
     assert 0 < ours.f1_mean < 1
     for threshold, theirs in zip(THRESHOLDS, matching(labels, moved, thresh=THRESHOLDS), strict=True):
         assert ours.f1_at(threshold) == pytest.approx(theirs.f1)
-    assert ours.pq == pytest.approx(matching(labels, moved, thresh=0.5).panoptic_quality, rel=1e-5)
+    assert ours.metrics["pq"] == pytest.approx(matching(labels, moved, thresh=0.5).panoptic_quality, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,13 @@ def evaluate(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.learn.evaluate import evaluate_folders
-        from cytoseed.learn.plots import require_matplotlib
 
         if plot is None and images is not None:
             raise ValueError(f"images is {str(images)!r}, which is only for the pictures of --plot; give --plot too")
         if images is not None and not images.is_dir():
             raise FileNotFoundError(f"images is {str(images)!r}, which is not a folder; give the folder of the images")
         if plot is not None:
-            require_matplotlib()
+            from cytoseed.learn.plots import write_plots
         evaluation = evaluate_folders(predicted, true, samples)
     with exit_on_mistake(FAILED):
         typer.echo(evaluation.to_table())
@@ -46,7 +45,5 @@ def evaluate(
         if csv is not None:
             evaluation.write_csv(csv)
         if plot is not None:
-            from cytoseed.learn.plots import write_plots
-
             for path in write_plots(evaluation, plot, images, worst):
                 typer.echo(path)

@@ -42,9 +42,9 @@ def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
     outlined = [each.get("nucleusGeometry") or each["geometry"] for each in features]
     patches = [rasterise(polygons_of(each, f"{path}: feature {n}"), size) for n, each in enumerate(outlined)]
     if patches and not any(patch.inside.any() for patch in patches):
+        size_text = f"{shape[0]} x {shape[1]} px"
         raise ValueError(
-            f"{path}: no feature holds a pixel of the image of {shape[0]} x {shape[1]} px; coordinates must be pixels "
-            f"of the full image, from its upper left corner, as QuPath exports them"
+            f"{path}: no feature holds a pixel of the image of {size_text}; export it from QuPath in pixels"
         )
     named = list(zip(patches, map(_class_name, features), strict=True))
     objects = [_EMPTY_PATCH if name.startswith((_IGNORED, _ANNOTATED)) else patch for patch, name in named]
@@ -84,15 +84,11 @@ def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
     largest: in (0, 1] on objects with at least one 1 in each, 0 elsewhere. The image's edge is not a boundary.
     """
     from scipy import ndimage
+    from skimage.segmentation import relabel_sequential
 
-    check_labels(mask, "mask")
     target = np.zeros(mask.shape, np.float32)
-    ids, rows = np.unique(mask.ravel(), return_inverse=True)
-    objects = int(np.count_nonzero(ids > 0))
-    if not objects:
-        return target
-    compact = np.maximum(rows - (len(ids) - objects) + 1, 0).reshape(mask.shape)
-    for index, box in enumerate(ndimage.find_objects(compact, max_label=objects), start=1):
+    compact = relabel_sequential(np.maximum(mask, 0))[0]
+    for index, box in enumerate(ndimage.find_objects(compact), start=1):
         # One more pixel on each side, where there is one, holds the nearest pixel of another value.
         crop = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
         own = compact[crop] == index
@@ -103,20 +99,8 @@ def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
 
 def median_diameter(mask: NDArray[Any]) -> float:
     """Median over objects of the diameter, in px, of a disc of equal area; nan without objects."""
-    check_labels(mask, "mask")
     _, areas = np.unique(mask[mask > 0], return_counts=True)
     return float(np.median(np.sqrt(areas * (4 / np.pi)))) if areas.size else float("nan")
-
-
-def check_labels(labels: NDArray[Any], name: str, lowest: int | None = None) -> None:
-    """Raise `TypeError` or `ValueError` unless these are integers of shape (H, W), none below `lowest`."""
-    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
-        kind = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id per object")
-    if labels.ndim != 2:
-        raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
-    if lowest is not None and labels.size and labels.min() < lowest:
-        raise ValueError(f"{name} holds {labels.min()}; its lowest value may be {lowest}")
 
 
 def _union(patches: Iterable[Patch], shape: tuple[int, int]) -> NDArray[np.bool_]:
