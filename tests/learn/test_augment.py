@@ -229,6 +229,23 @@ def test_a_full_crop_moves_image_labels_and_distance_alike(monkeypatch):
     assert torch.equal(batch.distance > 0, batch.labels > 0)
 
 
+@pytest.mark.parametrize("modality", ["fluorescence", "brightfield"])
+def test_nuclei_stay_visible_in_fully_augmented_crops(modality):
+    mask = discs(radius=10)
+    nuclei, background = ((90, 60, 140), (230, 190, 220)) if modality == "brightfield" else ((200,), (20,))
+    pixels = np.where(mask > 0, *(np.array(colour)[:, None, None] for colour in (nuclei, background)))
+    pixels = pixels + np.random.default_rng(0).integers(-9, 10, (1, *mask.shape))
+    sample = HeldSample(pixels.astype(np.uint8), mask, modality)
+    batch = sampler_of(sample, batch_size=96, augment="full").draw(generator())
+    is_visible = []
+    for image, labels, distance in zip(batch.image.mean(1), batch.labels[:, 0], batch.distance[:, 0], strict=True):
+        inside, outside = image[distance > 0.4], image[labels == 0]
+        if min(len(inside), len(outside)) > 30:
+            is_visible.append((inside.mean() - outside.mean()).abs() > inside.std() + outside.std())
+    assert len(is_visible) > 40
+    assert sum(is_visible) / len(is_visible) > 0.85
+
+
 def areas_of_whole_objects(batch: Batch) -> list[int]:
     """Areas of the objects that no edge of a crop cuts."""
     areas = []
