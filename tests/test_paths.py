@@ -163,12 +163,6 @@ def test_a_cache_without_room_or_that_cannot_be_made(url: str, cache: Path, monk
         local_copy(url)
 
 
-def test_files_of_another_folder_are_not_copied(url: str, cache: Path) -> None:
-    with pytest.raises(OSError, match="which is in another folder"):
-        local_copy(url, ["../outside"])
-    assert left(cache) == []
-
-
 def test_a_process_that_is_killed_leaves_no_copy_and_the_next_makes_it(web: Web) -> None:  # noqa: F811
     (web.folder / "file").write_bytes(DATA)
     code = (

@@ -158,7 +158,7 @@ def test_a_broken_link_is_told(segment, image, tmp_path):
     for given in (image.parent, image.parent / "broken.tif"):
         done = segment(given, "--pixel-size", 0.5)
         assert done.exit_code == 1
-        assert "broken.tif: is a link to 'unplugged.tif', which is not there" in done.stderr
+        assert "broken.tif: is a link to 'unplugged.tif', which does not exist" in done.stderr
     assert (tmp_path / "out" / "scene.labels.tif").exists()
 
 

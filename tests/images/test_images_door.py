@@ -166,7 +166,7 @@ def test_what_is_no_image_file_is_refused_with_the_remedy(tmp_path: Path) -> Non
     for path, kind, says in [
         (tmp_path / "nowhere.tif", FileNotFoundError, r"nowhere\.tif: there is no such file"),
         (Path("s3://bucket/slide.tif"), FileNotFoundError, "give a URL as a str, not as a Path"),
-        (tmp_path / "link.tif", FileNotFoundError, r"link\.tif: is a link to 'gone\.tif', which is not there"),
+        (tmp_path / "link.tif", FileNotFoundError, r"link\.tif: is a link to 'gone\.tif', which does not exist"),
         (tmp_path, ImageFileError, "is a folder; give the path of one image file"),
         (tmp_path / "empty.tif", ImageFileError, r"empty\.tif: is empty"),
         (tmp_path / "notes.png", ImageFileError, r"notes\.png: begins with b'hello, t'.*TIFF.*PNG.*JPEG.*OME-Zarr"),

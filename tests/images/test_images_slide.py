@@ -333,7 +333,7 @@ def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(tmp_path: Path, monkey
     image = open_image(tmp_path / "slide.vsi")
     (tmp_path / "_slide_" / "stack1").mkdir(parents=True)
     (tmp_path / "_slide_" / "stack1" / "frame_t.ets").touch()
-    with pytest.raises(ImageFileError, match=r"slide\.vsi: is a slide of Olympus.*OME-TIFF"):
+    with pytest.raises(ImageFileError, match=r"slide\.vsi: is only the overview of a slide of Olympus.*OME-TIFF"):
         open_image(tmp_path / "slide.vsi")
     monkeypatch.setattr(readers, "slide_family", lambda _: "olympus")  # an OpenSlide to come may know it
     monkeypatch.setattr(readers, "open_slide", lambda _: replace(image, channel_names=("opened",)))

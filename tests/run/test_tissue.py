@@ -17,6 +17,7 @@ from cytoseed.core.prepare import percentiles
 from cytoseed.images import as_image, open_image
 from cytoseed.images.channels import unmix
 from cytoseed.images.overview import Overview, overview
+from cytoseed.images.regions import Layout
 from cytoseed.learn.samples import find_samples
 from cytoseed.run import survey as normalisation
 from cytoseed.run.area import read_area
@@ -34,6 +35,7 @@ class RecordingRegions:
 
     def __init__(self, levels):
         self.levels, self.reads = levels, []
+        self.layout = Layout(levels[0].shape, levels[0].dtype, tuple(level.shape[1:] for level in levels))
 
     def read(self, box_yxhw, level=0, channels=None):
         top, left, height, width = box_yxhw

@@ -55,18 +55,12 @@ def path_digest(path: Path) -> tuple[int, str] | None:
                 return None if is_web(path) else (_add_remote_folder(digest, path), digest.hexdigest())
             except PermissionError:  # a bucket may be readable but not listable
                 return None
-        path = local_copy(path, parts_of(path))
+        path = local_copy(path)
     size = 0 if path.is_dir() else _add_file(digest, path)
     folder = path if path.is_dir() else path.with_suffix("")  # MRXS: the slide is in the folder of the same name
     if path.is_dir() or (folder / "Slidedat.ini").is_file():
         size += _add_folder(digest, folder)
     return size, digest.hexdigest()
-
-
-def parts_of(path: Path) -> tuple[str, ...]:
-    """Names of what belongs to a remote file: the folder of an MRXS slide."""
-    name = PurePosixPath(file_name(path))
-    return (name.stem,) if name.suffix.lower() == ".mrxs" else ()
 
 
 def pixels_digest(regions: Regions, shape: tuple[int, int, int]) -> str:

@@ -82,13 +82,13 @@ class _Slide(AbstractContextManager["_Slide"]):
             raise
         self._idle.append(slide)
 
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
         top, left, height, width = box_yxhw
         result = np.empty((3, height, width), np.uint8)
         with self._lent() as slide:
             for block in self._blocks(box_yxhw, level):
                 paste(np.moveaxis(result, 0, 2), self._block(slide, block, level), block[0] - top, block[1] - left)
-        return result if channels is None else result[list(channels)]
+        return result[list(channels)]
 
     def _blocks(self, box_yxhw: Box, level: int) -> Iterator[Box]:
         """Blocks of a region.

@@ -74,7 +74,7 @@ class _Picture(AbstractContextManager["_Picture"]):
     def __exit__(self, *_: object) -> None:
         self._whole = None
 
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
         with self._lock:  # two threads must not decode twice
             if self._whole is None:
                 decoded = self._decode(self._path)

@@ -7,22 +7,22 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cytoseed.images.identity import is_zarr_folder, parts_of
+from cytoseed.images.identity import is_zarr_folder
 from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.openslide_reader import GENERIC_TIFF, open_slide, slide_family
 from cytoseed.images.picture import open_jpeg, open_png
-from cytoseed.images.regions import CutFileError, ImageFileError, Layout, Regions, Slices
-from cytoseed.images.tiff import open_tiff, other_files, suits_openslide
+from cytoseed.images.regions import CutFileError, ImageFileError, Reader, Slices
+from cytoseed.images.tiff import open_tiff, suits_openslide
 from cytoseed.images.zarr_reader import is_image_folder, open_zarr
 from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, storage_errors
 
@@ -36,30 +36,28 @@ _COLLAPSED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 _REQUESTS = 16
 _DICOM, _DICOM_AT = b"DICM", 128
 _VMS = b"[Virtual"
+_SEVERAL_FILES = (".mrxs", ".vsi")  # as DICOM and VMS
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 _MANY = 16  # more channels than this, over a last axis of no more than this: the axes are in another order
 
 
 def as_image(image: ImageLike) -> Image:
-    """Open a path, a URL or an array as an `Image`; pixels are not read."""
+    """Open a path, a URL or an array as an `Image`; pixels are neither read nor copied.
+
+    Accepted shapes of arrays, of any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB
+    and RGBA, whose alpha is dropped; (C,H,W), everything else with three axes. An array of Dask or Zarr, or a memory
+    map, is read region by region; no array may change while the image is in use. Raises `TypeError` for other types and
+    `ValueError` for other or ambiguous axes; for files, what `open_image` does.
+    """
     if isinstance(image, Image):
         return image
-    is_path = isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options")  # a UPath is not a PathLike
-    return open_image(cast(Any, image)) if is_path else _image_of(cast(Any, image))
-
-
-def _image_of(array: ArrayLike) -> Image:
-    """Array as an `Image`; its pixels are neither read nor copied, and must not change while the image is in use.
-
-    Accepted shapes, for any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB and RGBA,
-    whose alpha is dropped; (C,H,W), everything else with three axes. An array of Dask or Zarr, or a memory map, is read
-    region by region. Raises `TypeError` for other types and `ValueError` for other or ambiguous axes.
-    """
-    source: Any = array if _is_lazy(array) else np.asarray(array)
+    if isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options"):  # a UPath is not a PathLike
+        return open_image(cast(Any, image))
+    source: Any = image if _is_lazy(image) else np.asarray(image)
     axes = _axes(tuple(source.shape), source.dtype)
     is_rgb = axes == "yxc"
     reader = Slices((source,), axes, 3 if is_rgb else None)
-    return make_image(None, reader.layout, reader.opened, RGB_NAMES if is_rgb else None)
+    return make_image(None, reader.layout, partial(nullcontext, reader), RGB_NAMES if is_rgb else None)
 
 
 def check_pixels(pixels: NDArray[Any]) -> None:
@@ -142,13 +140,7 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     or damaged file, a format that is not read, a picture that is too large, or a stack of planes.
     """
     place = as_path(path)
-    if not is_remote(place):
-        return _open_local(place)
-    if not _is_remote_folder(place):
-        return _open_copy(place)
-    if is_zarr_folder(place):
-        return open_zarr(place)
-    raise ImageFileError(f"{display(place)}: is a folder; give the URL of one image")
+    return _open_remote(place) if is_remote(place) else _open_local(place)
 
 
 def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
@@ -187,58 +179,48 @@ def _listed(folder: Any, matches: Callable[[str], bool], is_picture: Callable[[s
     return [str(folder / name) for name, keep in zip(names, wanted, strict=True) if keep]
 
 
-def _is_remote_folder(path: Path) -> bool:
-    """Whether a URL names a folder; web servers, and buckets that may not be listed, know only files."""
+def _open_remote(path: Path) -> Image:
+    """Open the image at a URL; web servers, and buckets that may not be listed, know only files."""
     far = cast(Any, path)
     if file_name(path).lower().endswith(".zarr") and is_zarr_folder(path):
-        return True
+        return open_zarr(path)
     try:
         with storage_errors(path):
             info = far.fs.info(far.path)
     except (FileNotFoundError, PermissionError):
         if is_zarr_folder(path):
-            return True
+            return open_zarr(path)
         raise
-    is_page = is_web(path) and info.get("mimetype") == "text/html"
-    return info["type"] == "directory" or (is_page and is_zarr_folder(path))
+    is_folder, is_page = info["type"] == "directory", is_web(path) and info.get("mimetype") == "text/html"
+    if (is_folder or is_page) and is_zarr_folder(path):
+        return open_zarr(path)
+    if is_folder:
+        raise ImageFileError(f"{display(path)}: is a folder; give the URL of one image")
+    return _open_copy(path)
 
 
 def _open_copy(path: Path) -> Image:
-    """Open the local copy of a remote file, with the files beside it that belong to it."""
-    parts = parts_of(path)
-    if file_name(path).lower().endswith(".vsi"):
-        raise _only_overview(path)
-    copy = local_copy(path, parts)
+    """Open the local copy of a remote file; refuse slides in several files."""
+    copy = local_copy(path)
     with copy.open("rb") as file:
         beginning = file.read(_DICOM_AT + len(_DICOM))
-    if beginning.startswith(_VMS) or beginning[_DICOM_AT:] == _DICOM:
+    is_named_so = file_name(path).lower().endswith(_SEVERAL_FILES)
+    if is_named_so or beginning.startswith(_VMS) or beginning[_DICOM_AT:] == _DICOM:
         raise ImageFileError(
-            f"{display(path)}: may be a slide in several files, and its URL does not tell which: copy its folder to "
+            f"{display(path)}: may be a slide in several files, and its URL names only this one: copy its folder to "
             f"this machine"
         )
     with _named(copy, path):
-        others = other_files(copy)
-        if others:
-            parts = (*parts, *others)
-            copy = local_copy(path, parts)
-        image = _open_local(copy)
-    return replace(image, path=path, connect=partial(_connect_copy, path, parts, copy, _layout(image)))
+        return replace(_open_local(copy), path=path, connect=partial(_connect_copy, path, copy))
 
 
 @contextmanager
-def _connect_copy(path: Path, parts: tuple[str, ...], copy: Path, layout: Layout) -> Iterator[Regions]:
+def _connect_copy(path: Path, copy: Path) -> Iterator[Reader]:
     """Open the copy for reads, made again if it was deleted or this is another machine."""
     if not copy.is_file():
-        copy = local_copy(path, parts)
-    with _named(copy, path):
-        image = _open_local(copy)
-        layout.require_same(path, _layout(image))
-        with image.connect() as regions:
-            yield regions
-
-
-def _layout(image: Image) -> Layout:
-    return Layout(image.shape, image.dtype, image.level_shapes)
+        copy = local_copy(path)
+    with _named(copy, path), _open_local(copy).connect() as reader:
+        yield reader
 
 
 @contextmanager
@@ -256,7 +238,9 @@ def _open_local(path: Path) -> Image:
             return open_zarr(path)
         raise ImageFileError(f"{path}: is a folder; give the path of one image file")
     if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(f"{path}: is a link to {str(path.readlink())!r}, which is not there; mend the link")
+        raise FileNotFoundError(
+            f"{path}: is a link to {str(path.readlink())!r}, which does not exist; correct the link"
+        )
     if not path.exists():
         collapsed = _COLLAPSED_URL.match(str(path))
         remedy = "give a URL as a str, not as a Path" if collapsed else "check the name and the folder"
@@ -286,7 +270,10 @@ def _open_any_tiff(path: Path) -> Image:
         return open_slide(path)
     inside = path.parent / f"_{path.stem}_"
     if not family and inside.is_dir() and next(inside.rglob("*.ets"), None) is not None:
-        raise _only_overview(path)
+        raise ImageFileError(
+            f"{path}: is only the overview of a slide of Olympus (VSI), whose pixels are in {inside.name}; cytoseed does "
+            f"not read it: export it as OME-TIFF"
+        )
     try:
         image = open_tiff(path)
     except CutFileError:
@@ -319,14 +306,6 @@ def _open_any_jpeg(path: Path) -> Image:
     if slide_family(path) is None:
         raise ImageFileError(f"{path}: is a slide of MIRAX, which needs OpenSlide: {_INSTALL}")
     return open_slide(path)
-
-
-def _only_overview(path: Path) -> ImageFileError:
-    name = f"_{PurePosixPath(file_name(path)).stem}_"
-    return ImageFileError(
-        f"{display(path)}: is a slide of Olympus (VSI), whose pixels are in {name}, and this is only its overview; "
-        f"cytoseed does not read it: export it as OME-TIFF"
-    )
 
 
 _READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[Path], Image]], ...] = (  # name, first bytes, function

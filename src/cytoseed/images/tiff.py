@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_pixel_size
 from cytoseed.images.regions import Box, ImageFileError, Layout, cut_short, foreign_errors
-from cytoseed.images.tiff_segments import Plane, Store, planes_of
+from cytoseed.images.tiff_segments import Store, planes_of
 
 _REMEDY_STACK = "give one plane, or a projection (in Fiji Image > Stacks > Z Project; in Python stack.max(axis=0))"
 _REMEDY_AXIS = (
@@ -76,21 +75,6 @@ def _is_sound(page: Any) -> bool:
     return fits and _LEAST_TILE_BYTES <= 3 * count <= _LARGEST_TILE_BYTES
 
 
-def other_files(path: Path) -> tuple[str, ...]:
-    """Names of further files beside an OME-TIFF with planes of its first image; none for other files."""
-    try:
-        with foreign_errors(path), _tifffile(path) as tif:
-            pixels = ome_pixels(tif)
-            if pixels is None:
-                return ()
-            own = ElementTree.fromstring(str(tif.ome_metadata)).get("UUID")
-            uuids = [uuid for uuid in pixels.findall("{*}TiffData/{*}UUID") if uuid.text != own]
-            names = dict.fromkeys(uuid.get("FileName") for uuid in uuids)
-            return tuple(name for name in names if name and name != path.name)
-    except ImageFileError:
-        return ()
-
-
 @contextmanager
 def _tifffile(path: Path) -> Iterator[Any]:
     """Open `TiffFile`, whose warnings about unusual files would be printed if its logger had no handler."""
@@ -135,8 +119,10 @@ class _Tiff:
         self._colours = None if colours is None else (colours >> (8 * (colours.max() > 255))).astype(np.uint8)
         kind = (series.axes, series.dtype)  # a lower resolution of another, or without all its pages, is left out
         lower = [level for level in series.levels[1:] if (level.axes, level.dtype) == kind and _has_all_pages(level)]
-        levels = [series, *lower]
-        self._levels: list[tuple[Plane, ...]] = [planes_of(level, store) for level in levels]
+        levels = {level: planes for level in (series, *lower) if (planes := planes_of(level, store))}
+        if series not in levels:
+            raise ImageFileError(f"{path}: its axes are in an unusual order ({series.axes}): save it as OME-TIFF")
+        self._levels = list(levels.values())
         shapes = [dict(zip(level.axes, map(int, level.shape), strict=True)) for level in levels]
         self.layout = Layout(
             (3 if self.is_rgb else samples - has_alpha, shapes[0]["Y"], shapes[0]["X"]),
@@ -147,21 +133,20 @@ class _Tiff:
             if not all(plane.is_whole for plane in planes):
                 raise cut_short(path, f"pixels of level {number} are missing")
 
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Read a region; see `Regions.read`. Only planes with a chosen channel are read."""
-        chosen = range(self.layout.shape[0]) if channels is None else channels
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
+        """Read a region; only planes with a chosen channel are read."""
         planes = self._levels[level]
         if self._colours is not None:
-            shown: NDArray[Any] = np.take(self._colours[list(chosen)], planes[0].read(box_yxhw)[0], axis=1)
+            shown: NDArray[Any] = np.take(self._colours[list(channels)], planes[0].read(box_yxhw)[0], axis=1)
             return shown
-        result = np.empty((len(chosen), *box_yxhw[2:]), self.layout.dtype)
+        result = np.empty((len(channels), *box_yxhw[2:]), self.layout.dtype)
         first = 0
         for plane in planes:
-            here = [place for place, channel in enumerate(chosen) if first <= channel < first + plane.samples]
+            here = [place for place, channel in enumerate(channels) if first <= channel < first + plane.samples]
             if here:
                 pixels = plane.read(box_yxhw)
                 for place in here:
-                    result[place] = pixels[chosen[place] - first]
+                    result[place] = pixels[channels[place] - first]
             first += plane.samples
         return result
 

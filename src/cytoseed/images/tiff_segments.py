@@ -1,8 +1,7 @@
 """Regions of a TIFF's planes: only the tiles and strips that a region touches are read and decoded.
 
-An uncompressed run of rows is read where it lies; tiles and strips are decoded in the calling thread; axes in an
-unusual order are read as a whole. A segment of 0 bytes stands for background: white in slides (tiles of 8-bit RGB, as
-OpenSlide has it), else what the file says, else 0.
+An uncompressed run of rows is read where it lies; tiles and strips are decoded in the calling thread. A segment of 0
+bytes stands for background: white in slides (tiles of 8-bit RGB, as OpenSlide has it), else what the file says, else 0.
 """
 
 from __future__ import annotations
@@ -27,20 +26,21 @@ _RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 t
 
 
 def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
-    """Planes of one level, a `tifffile.TiffPageSeries`, in the order of its channels (C or S)."""
+    """Planes of one level, a `tifffile.TiffPageSeries`, in the order of its channels; none for an unusual layout."""
     long = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
     channels = math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YX")
     height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
     first, keyframe = series[0], series.keyframe
-    in_order = long in _RUNS and series.transform is None
-    if in_order and series.dataoffset is not None and first.databytecounts[0]:
+    if long not in _RUNS or series.transform is not None:
+        return ()
+    if series.dataoffset is not None and first.databytecounts[0]:
         dtype = series.dtype.newbyteorder(keyframe.parent.byteorder)
         run = _Run(store, _file_of(first), series.dataoffset, 1, height, width, dtype)
         return (run._replace(samples=channels),) if long[-1] in "SC" else run.repeated(channels)
     as_announced = (keyframe.imagedepth, keyframe.imagelength, keyframe.imagewidth) == (1, height, width)
-    if in_order and as_announced and len(series) * keyframe.samplesperpixel == channels:
-        return tuple(plane for page in series for plane in _planes_of_page(page, keyframe, store))
-    return (_Whole(store, series, channels, height, width),)
+    if not as_announced or len(series) * keyframe.samplesperpixel != channels:
+        return ()
+    return tuple(plane for page in series for plane in _planes_of_page(page, keyframe, store))
 
 
 def _planes_of_page(page: Any, keyframe: Any, store: Store) -> Sequence[Plane]:
@@ -78,7 +78,6 @@ class Store:
         self._kept_bytes = 0
         self._making: dict[Any, Lock] = {}
         self._lock = Lock()
-        self.alone = Lock()  # for what tifffile reads itself: it is made for one thread
 
     def close(self) -> None:
         """Close all files and forget all segments."""
@@ -232,45 +231,7 @@ class _Segments(NamedTuple):
         return np.asarray(segment)
 
 
-class _Whole(NamedTuple):
-    """A level whose axes lie in an unusual order; tifffile reorders them."""
-
-    store: Store
-    series: Any
-    samples: int
-    height: int
-    width: int
-
-    @property
-    def is_whole(self) -> bool:
-        if self.series.dataoffset is not None:
-            return _holds(_file_of(self.series[0]), self.series.dataoffset + self.series.nbytes)
-        return all(
-            _holds(_file_of(page), offset + count)
-            for page in self.series
-            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-        )
-
-    def read(self, box_yxhw: Box) -> NDArray[Any]:
-        top, left, height, width = box_yxhw
-        if (height, width) == (self.height, self.width):
-            return self._decoded()
-        size = self.samples * self.height * self.width * self.series.dtype.itemsize
-        self.store.require_small(size, "is stored with its axes in an unusual order, as an image")
-        pixels = self.store.kept(("series", self.height, self.width), self._decoded)
-        return pixels[:, top : top + height, left : left + width]
-
-    def _decoded(self) -> NDArray[Any]:
-        if not self.is_whole:
-            raise _cut(_file_of(self.series[0]))
-        with self.store.alone:
-            pixels: NDArray[Any] = self.series.asarray()
-        others = [index for index, axis in enumerate(self.series.axes) if axis not in "YX"]
-        order = [*others, self.series.axes.index("Y"), self.series.axes.index("X")]
-        return pixels.transpose(order).reshape(self.samples, self.height, self.width)
-
-
-Plane = _Run | _Segments | _Whole
+Plane = _Run | _Segments
 """Some channels of one level that are stored together; `read` gives (samples, h, w) in the machine's byte order."""
 
 

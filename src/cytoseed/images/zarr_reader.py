@@ -65,7 +65,7 @@ def open_zarr(path: Path) -> Image:
 
 
 def _connect(path: Path) -> AbstractContextManager[Slices]:
-    """Open the levels again."""
+    """Open the levels again for reads."""
     found = _find(path)
     if found is None:
         if is_remote(path) and not is_zarr_folder(path):
