@@ -329,8 +329,8 @@ def _download(far: Any, info: dict[str, Any], target: Path) -> None:
     """Copy a remote file; refuse a part of it."""
     size, free = info.get("size"), shutil.disk_usage(target.parent).free
     no_room = OSError(
-        f"{display(far)}: has to be copied to this machine, which needs {(size or 0) / 1e6:.0f} MB in {cache_folder()}, "
-        f"where {free / 1e6:.0f} MB are free; make room, or set {CACHE_VARIABLE} to a folder on another disk"
+        f"{display(far)}: has to be copied to this machine, which needs {(size or 0) / 1e6:.0f} MB in "
+        f"{cache_folder()}, where {free / 1e6:.0f} MB are free; make room, or set {CACHE_VARIABLE} to a folder on another disk"
     )
     if free < (size or 0) + _SPARE_BYTES:
         raise no_room

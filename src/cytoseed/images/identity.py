@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
-from cytoseed.paths import file_name, is_remote, is_web, local_copy, read_bytes, storage_errors
+from cytoseed.paths import is_remote, is_web, local_copy, read_bytes, storage_errors
 
 if TYPE_CHECKING:
     from cytoseed.images.regions import Box, Regions

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -57,7 +57,7 @@ def as_image(image: ImageLike) -> Image:
     axes = _axes(tuple(source.shape), source.dtype)
     is_rgb = axes == "yxc"
     reader = Slices((source,), axes, 3 if is_rgb else None)
-    return make_image(None, reader.layout, partial(nullcontext, reader), RGB_NAMES if is_rgb else None)
+    return make_image(None, reader.layout, reader.opened, RGB_NAMES if is_rgb else None)
 
 
 def check_pixels(pixels: NDArray[Any]) -> None:
@@ -271,8 +271,8 @@ def _open_any_tiff(path: Path) -> Image:
     inside = path.parent / f"_{path.stem}_"
     if not family and inside.is_dir() and next(inside.rglob("*.ets"), None) is not None:
         raise ImageFileError(
-            f"{path}: is only the overview of a slide of Olympus (VSI), whose pixels are in {inside.name}; cytoseed does "
-            f"not read it: export it as OME-TIFF"
+            f"{path}: is only the overview of a slide of Olympus (VSI), whose pixels are in {inside.name}; cytoseed "
+            f"does not read it: export it as OME-TIFF"
         )
     try:
         image = open_tiff(path)
