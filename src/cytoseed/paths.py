@@ -327,12 +327,12 @@ def _version(info: dict[str, Any]) -> str:
 
 def _download(far: Any, info: dict[str, Any], target: Path) -> None:
     """Copy a remote file; refuse a part of it."""
-    size, free = info.get("size"), shutil.disk_usage(target.parent).free
+    size, free = info.get("size") or 0, shutil.disk_usage(target.parent).free
     no_room = OSError(
-        f"{display(far)}: has to be copied to this machine, which needs {(size or 0) / 1e6:.0f} MB in "
-        f"{cache_folder()}, where {free / 1e6:.0f} MB are free; make room, or set {CACHE_VARIABLE} to a folder on another disk"
+        f"{display(far)}: has to be copied to this machine, which needs {size / 1e6:.0f} MB in {cache_folder()}, where "
+        f"{free / 1e6:.0f} MB are free; make room, or set {CACHE_VARIABLE} to a folder on another disk"
     )
-    if free < (size or 0) + _SPARE_BYTES:
+    if free < size + _SPARE_BYTES:
         raise no_room
     try:
         with storage_errors(far):
@@ -341,7 +341,7 @@ def _download(far: Any, info: dict[str, Any], target: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_room from error
         raise
-    if size not in (None, target.stat().st_size):
+    if info.get("size") not in (None, target.stat().st_size):
         raise OSError(f"{display(far)}: gave {target.stat().st_size} bytes of {size}; open it again")
 
 

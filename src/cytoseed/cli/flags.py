@@ -6,7 +6,6 @@ import ast
 import copy
 import functools
 import inspect
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
@@ -120,9 +119,9 @@ def _split_of(hint: Any) -> Callable[[str | None], tuple[Any, ...] | None] | Non
 @functools.cache
 def _documentation(settings: type) -> dict[str, str]:
     """Documentation strings below the fields of a class."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
+    (definition,) = ast.parse(inspect.getsource(settings)).body
     found = {}
-    for statement, after in pairwise(getattr(body, "body", [])):
+    for statement, after in pairwise(getattr(definition, "body", [])):
         match statement, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 found[name] = " ".join(text.split()).replace("`", "")
