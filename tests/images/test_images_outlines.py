@@ -204,5 +204,5 @@ def test_polygons_and_their_holes_in_order():
 
 def test_coordinates_that_are_no_pixels_are_refused():
     for value in (float("nan"), float("inf"), 1e300):
-        with pytest.raises(ValueError, match=r"^it has coordinates that are no rings of pairs of numbers"):
+        with pytest.raises(ValueError, match=r"^it has coordinates that are not rings of pairs of numbers"):
             polygons_of({"type": "Polygon", "coordinates": [[[0, 0], [value, 0], [1, 1]]]}, "it")

@@ -130,7 +130,7 @@ def test_a_mask_comes_back_from_its_outlines(tmp_path_factory, mask):
         ([{"type": "Feature"}], "holds no GeoJSON features"),
         ([{"geometry": {"type": "Point", "coordinates": [1, 2]}}], "feature 0 is a Point; it must be a Polygon"),
         ([{"geometry": None}], "feature 0 is a None"),
-        ([{"geometry": {"type": "Polygon"}}], "feature 0 has coordinates that are no rings"),
+        ([{"geometry": {"type": "Polygon"}}], "feature 0 has coordinates that are not rings"),
         ([{"geometry": {"type": "Polygon", "coordinates": [[[1, 2], [3]]]}}], "feature 0 has coordinates"),
         ([{"geometry": {"type": "Polygon", "coordinates": [[["a", 2]]]}}], "feature 0 has coordinates"),
         (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,7 +31,6 @@ ImageLike = str | os.PathLike[str] | Image | ArrayLike
 _INSTALL = "pip install openslide-python openslide-bin"
 _SHOWN_BYTES = 8
 _NDPI = "hamamatsu"  # beyond 4 GiB not a valid TIFF
-_COLLAPSED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 _REQUESTS = 16
 _DICOM, _DICOM_AT = b"DICM", 128
 _VMS = b"[Virtual"
@@ -109,14 +107,12 @@ def _axes(shape: tuple[int, ...], dtype: Any) -> str:
 
 
 def _is_lazy(array: Any) -> bool:
-    """Whether an object can be read slice by slice like a NumPy array."""
-    if not all(hasattr(array, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
-        return False
+    """Whether an object can be read slice by slice like a NumPy array; not a tensor, whose type NumPy does not know."""
     try:
         np.dtype(array.dtype)
-    except TypeError:  # a type that NumPy does not know, as PyTorch's
+    except (AttributeError, TypeError):
         return False
-    return True
+    return all(hasattr(array, name) for name in ("shape", "ndim", "__getitem__"))
 
 
 def open_image(path: str | os.PathLike[str]) -> Image:
@@ -237,14 +233,9 @@ def _open_local(path: Path) -> Image:
         if is_image_folder(path) or is_zarr_folder(path):
             return open_zarr(path)
         raise ImageFileError(f"{path}: is a folder; give the path of one image file")
-    if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(
-            f"{path}: is a link to {str(path.readlink())!r}, which does not exist; correct the link"
-        )
     if not path.exists():
-        collapsed = _COLLAPSED_URL.match(str(path))
-        remedy = "give a URL as a str, not as a Path" if collapsed else "check the name and the folder"
-        raise FileNotFoundError(f"{path}: there is no such file; {remedy}")
+        what = f"is a link to {str(path.readlink())!r}, which" if path.is_symlink() else "this file"
+        raise FileNotFoundError(f"{path}: {what} does not exist; check the name and the folder, give a URL as a str")
     with path.open("rb") as file:
         beginning = file.read(_SHOWN_BYTES)
     for _, beginnings, open_file in _READERS:
@@ -252,14 +243,14 @@ def _open_local(path: Path) -> Image:
             return open_file(path)
     if not beginning:
         raise ImageFileError(f"{path}: is empty (0 bytes); copy or export it again")
-    known = slide_family(path)
-    if known:
+    family = slide_family(path)
+    if family:
         return open_slide(path)
-    without = "" if known is not None else f" (and slides in other formats with OpenSlide: {_INSTALL})"
+    formats = ", ".join(name for name, _, _ in _READERS)
+    without = f" (slides in other formats need OpenSlide: {_INSTALL})" if family is None else ""
     raise ImageFileError(
-        f"{path}: begins with {beginning!r}, which is not a format that cytoseed reads; "
-        f"it reads {', '.join(name for name, _, _ in _READERS)}, OME-Zarr and whole slides{without}: "
-        f"export the image as one of these"
+        f"{path}: begins with {beginning!r}, which is not a format that cytoseed reads; it reads {formats}, OME-Zarr "
+        f"and whole slides{without}: export the image as one of these"
     )
 
 
@@ -276,10 +267,8 @@ def _open_any_tiff(path: Path) -> Image:
         )
     try:
         image = open_tiff(path)
-    except CutFileError:
-        raise
-    except ImageFileError:
-        if not family or family == GENERIC_TIFF or not suits_openslide(path):
+    except ImageFileError as error:
+        if isinstance(error, CutFileError) or family in (None, "", GENERIC_TIFF) or not suits_openslide(path):
             raise
         return open_slide(path)
     return _through_openslide(path, family, image) if family and suits_openslide(path) else image
