@@ -80,8 +80,12 @@ def test_whole_numbers_of_any_type_make_a_box_and_no_others(tmp_path: Path, make
     assert (empty.shape, empty.dtype) == ((image.shape[0], 0, 3), image.dtype)
 
 
-@KINDS
-def test_images_travel_to_other_processes_and_into_memory(tmp_path: Path, make: Any) -> None:
+def pyramid(path: Path) -> Image:
+    return open_image(write_slide(path / "pyramid.svs", halves(noise(3, 128, 192), 2)))
+
+
+@pytest.mark.parametrize("make", [tiff, png, slide, ngff, array, pyramid])
+def test_images_travel_to_other_processes_and_with_their_full_resolution_into_memory(tmp_path: Path, make: Any) -> None:
     image = make(tmp_path)
     expected, kept = image.read(), image.in_memory()
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(image)).read(), expected)
@@ -90,13 +94,6 @@ def test_images_travel_to_other_processes_and_into_memory(tmp_path: Path, make: 
     for name in ("path", "channel_names", "pixel_size_source"):
         assert getattr(kept, name) == getattr(image, name)
     assert_regions(pickle.loads(pickle.dumps(kept)), [expected])
-
-
-def test_in_memory_only_the_full_resolution_is_kept(tmp_path: Path) -> None:
-    levels = halves(noise(3, 128, 192), 2)
-    image = open_image(write_slide(tmp_path / "slide.svs", levels))
-    assert len(image.level_shapes) == 2
-    assert_regions(image.in_memory(), levels[:1])
 
 
 @pytest.mark.parametrize("make", [tiff, png, slide, ngff])
