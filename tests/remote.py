@@ -47,6 +47,13 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of local copies, of this test alone."""
+    monkeypatch.setenv("CYTOSEED_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def bucket(s3_server: str) -> str:  # noqa: ARG001 - it must run
     """URL of an empty bucket of its own, `s3://...`."""
     import fsspec

@@ -9,7 +9,7 @@ from bright import bright_config, bright_segmenter
 from cytoseed.cli.inputs import find_images
 from cytoseed.cli.main import app
 from cytoseed.models.weights import save_model
-from remote import bucket, put, s3_server  # noqa: F401 - fixtures
+from remote import put
 
 
 def command(*parts):
@@ -17,7 +17,7 @@ def command(*parts):
 
 
 @pytest.fixture
-def scenes(tmp_path, bucket):  # noqa: F811
+def scenes(tmp_path, bucket):
     image = np.full((60, 70), 10, np.uint8)
     image[20:32, 30:42] = 200
     image[0, 0], image[-1, -1] = 0, 255

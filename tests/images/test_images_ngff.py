@@ -122,10 +122,8 @@ def test_pixel_sizes(tmp_path: Path, version: str, unit: Any, inner: Any, outer:
 
 @pytest.mark.parametrize("axes", [None, ["t", "c", "z", "y", "x"]])
 def test_older_ways_to_name_the_axes(tmp_path: Path, axes: Any) -> None:
-    folder = write(tmp_path / "image", [noise(2, 20, 30)], "0.4", "tczyx", {"axes": axes})
-    image = open_image(folder)
-    assert image.shape == (2, 20, 30)
-    assert image.pixel_size_um is None
+    image = open_image(write(tmp_path / "image", [noise(2, 20, 30)], "0.4", "tczyx", {"axes": axes}))
+    assert (image.shape, image.pixel_size_um) == ((2, 20, 30), None)
 
 
 @VERSIONS
@@ -286,6 +284,6 @@ def test_a_codec_that_may_run_code_is_refused(
     file = folder / "s0" / ("zarr.json" if version == "0.5" else ".zarray")
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
     place = put(folder, f"memory://{tmp_path.name}/image.zarr") if far else folder
-    with pytest.raises(ImageFileError, match=rf"image\.zarr/s0/{file.name}: .*codec '.*pickle'.*write the image anew"):
+    with pytest.raises(ImageFileError, match=rf"image\.zarr/s0/{file.name}: .*codec '.*pickle'.*write the image again"):
         open_image(place).read()
     assert not (tmp_path / "ran").exists()

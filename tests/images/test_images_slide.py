@@ -69,13 +69,6 @@ def test_levels_whose_pixels_lie_between_those_of_the_full_resolution(
         assert np.abs(stored.astype(int) - read).max() <= 2
 
 
-def test_a_region_larger_than_a_block_is_put_together(tmp_path: Path, through_openslide: list[Any]) -> None:
-    pixels = noise(3, 1500, 2600)
-    image = open_image(write_slide(tmp_path / "slide.svs", [pixels], tile=(256, 256)))
-    np.testing.assert_array_equal(image.read((3, 5, 1490, 2590)), pixels[:, 3:1493, 5:2595])
-    assert max(max(size) for size in through_openslide) <= 1024
-
-
 @pytest.mark.parametrize(
     ("mpp", "per_cm", "um", "source"),
     [

@@ -24,17 +24,12 @@ from cytoseed.images import Image, ImageFileError, as_image, is_image_folder, li
 from cytoseed.paths import as_path
 from remote import Web, forget_sessions, put
 
+pytestmark = pytest.mark.usefixtures("cache")
 GREY = noise(1, 20, 30)[0]
 KNOWN = ("shape", "dtype", "channel_names", "pixel_size_yx_um", "pixel_size_source", "level_shapes")
 SCALES: list[dict[str, Any]] = [
     {"coordinateTransformations": [{"type": "scale", "scale": [1, 0.5 * factor, 0.25 * factor]}]} for factor in (1, 2)
 ]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CYTOSEED_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -247,25 +242,18 @@ def folder(tmp_path: Path, bucket: str) -> str:
     return f"{bucket}/slides"
 
 
-def test_the_images_in_a_folder(folder: str) -> None:
-    names = ["a.tif", "b.svs", "cells.zarr", "named", "what[1].tif"]
-    found = list_images(folder, is_picture)
-    assert found == [f"{folder}/{name}" for name in names]
-    assert list_images(f"{folder}/", is_picture) == found
-    assert all(isinstance(open_image(url), Image) for url in found)
-    assert list_images(folder, lambda _: False) == [f"{folder}/cells.zarr", f"{folder}/named"]
-
-
-def test_the_images_of_a_pattern(folder: str) -> None:
+def test_the_images_of_a_folder_and_of_a_pattern(folder: str) -> None:
+    every = ["a.tif", "b.svs", "cells.zarr", "named", "what[1].tif"]
     for pattern, names in {
-        "*.svs": ["b.svs"],
-        "*": ["a.tif", "b.svs", "cells.zarr", "named", "what[1].tif"],
-        "*.zarr": ["cells.zarr"],
-        "what[1]*": ["what[1].tif"],
-        "z*": [],
-        **{name: [name] for name in ("notes.txt", "cells.zarr", ".hidden.tif")},  # an image is a list of one
+        **dict.fromkeys(("", "/", "/*"), every),
+        "/*.svs": ["b.svs"],
+        "/*.zarr": ["cells.zarr"],
+        "/what[1]*": ["what[1].tif"],
+        "/z*": [],
+        **{f"/{name}": [name] for name in ("notes.txt", "cells.zarr", ".hidden.tif")},  # an image is a list of one
     }.items():
-        assert list_images(f"{folder}/{pattern}", is_picture) == [f"{folder}/{name}" for name in names]
+        assert list_images(folder + pattern, is_picture) == [f"{folder}/{name}" for name in names]
+    assert all(isinstance(open_image(f"{folder}/{name}"), Image) for name in every)
 
 
 def test_an_image_that_another_program_puts_into_a_folder_is_seen(folder: str, grey: Path) -> None:

@@ -113,7 +113,7 @@ def _attributes(path: Path) -> Mapping[str, Any]:
                 attributes = attributes.get("attributes", {})
                 attributes = attributes.get("ome", attributes)
             if not isinstance(attributes, dict):
-                raise ValueError(f"{display(path)}: its attributes are no mapping")
+                raise ValueError(f"{display(path)}: its attributes are not a mapping")
             return attributes
     if refused is not None:
         raise refused
@@ -237,7 +237,7 @@ def _require_known_codecs(file: Path, text: bytes) -> None:
         if name not in known:
             raise ImageFileError(
                 f"{display(file)}: its pixels are stored with the codec {name!r}, which cytoseed does not open, as "
-                f"codecs can run code that comes with a file; write the image anew with a usual one, such as zstd, "
+                f"codecs can run code that comes with a file; write the image again with a usual one, such as zstd, "
                 f"blosc or gzip"
             )
 
