@@ -70,7 +70,7 @@ def convert(
 
 
 def _check_image(flag: str, place: str | Path | None, results: int) -> None:
-    from cytoseed.images import is_url
+    from cytoseed.paths import is_url
 
     if place is not None and results > 1:
         raise ValueError(f"{flag} is the image of one result, but there are {results}; convert them one by one")

@@ -87,33 +87,30 @@ def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]
     text, default = texts.get(entry.name), _default(settings, entry)
     if text is None:
         text, default = _documentation(ModelConfig)[entry.name], "the model's"
+    is_list = get_origin(hint) is tuple
     option = typer.Option(
         spelling,
         help=text,
         metavar=_UNITS.get(unit) or _LISTS.get(entry.name),
         show_default=default or False,
-        callback=_split_of(hint),
+        callback=_split_of(get_args(hint)[0]) if is_list else None,
     )
-    kind = str if get_origin(hint) is tuple else hint
-    return inspect.Parameter(
-        entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-    )
+    kind = str if is_list else hint
+    annotation = Annotated[kind | None, option]
+    return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _split_of(hint: Any) -> Callable[[str | None], tuple[Any, ...] | None] | None:
+def _split_of(kind: type[int] | type[float] | type[str]) -> Callable[[str | None], tuple[Any, ...] | None]:
     """Make the callback that splits a text at commas, for fields that are tuples."""
-    kinds = {int: "whole numbers", float: "numbers"}
 
     def split(value: str | None) -> tuple[Any, ...] | None:
-        if value is None:
-            return None
-        kind = get_args(hint)[0]
         try:
-            return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
+            return None if value is None else tuple(kind(part.strip()) for part in value.split(",") if part.strip())
         except ValueError:
-            raise typer.BadParameter(f"{value!r} is not a list of {kinds[kind]}; put commas between") from None
+            what = "whole numbers" if kind is int else "numbers"
+            raise typer.BadParameter(f"{value!r} is not a list of {what}; put commas between") from None
 
-    return split if get_origin(hint) is tuple else None
+    return split
 
 
 @functools.cache

@@ -48,11 +48,6 @@ def first_credible(statements: Iterable[tuple[str, tuple[float, float]]]) -> Pix
     return UNKNOWN
 
 
-def tiff_pixel_size(tif: Any) -> PixelSize:
-    """Pixel size that an open `tifffile.TiffFile` states."""
-    return first_credible(_statements(tif))
-
-
 def length_um(length: float | str | None, unit: str = "µm") -> float:
     """A length in µm; NaN if it is not a number or the unit is unknown."""
     try:
@@ -80,8 +75,8 @@ def _xml(text: str) -> ElementTree.Element | None:
         return None
 
 
-def _statements(tif: Any) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Every statement of a pixel size in the file, in order of trust."""
+def tiff_statements(tif: Any) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Every statement of a pixel size in an open `tifffile.TiffFile`, in order of trust."""
     page, pixels = tif.pages[0], ome_pixels(tif)
     if pixels is not None:
         y, x = (length_um(pixels.get(name), pixels.get(f"{name}Unit", "µm")) for name in _OME_SIDES)

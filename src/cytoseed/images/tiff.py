@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_pixel_size
+from cytoseed.images.pixel_size import first_credible, ome_pixels, perkinelmer_text, tiff_statements
 from cytoseed.images.regions import Box, ImageFileError, Layout, cut_short, foreign_errors
 from cytoseed.images.tiff_segments import Store, planes_of
 
@@ -40,7 +40,8 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 def open_tiff(path: Path) -> Image:
     """Open the first image of a TIFF, with its lower resolutions; refuse cut files and anything but a 2-D image."""
     with foreign_errors(path), _opened(path) as tiff:
-        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), tiff_pixel_size(tiff.tif))
+        size = first_credible(tiff_statements(tiff.tif))
+        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), size)
 
 
 def suits_openslide(path: Path) -> bool:
@@ -63,13 +64,12 @@ def suits_openslide(path: Path) -> bool:
 
 def _is_sound(page: Any) -> bool:
     """Whether a page and its tiles are of a possible size."""
-    if not all(isinstance(side, int) and 0 < side < _LONGEST_PX for side in (page.imagewidth, page.imagelength)):
+    tile = [page.tags.valueof(name) for name in ("TileWidth", "TileLength")]
+    sides = [page.imagewidth, page.imagelength, *(tile if tile != [None, None] else ())]
+    if not all(isinstance(side, int) and 0 < side < _LONGEST_PX for side in sides):
         return False
-    tile = (page.tags.valueof("TileWidth"), page.tags.valueof("TileLength"))
-    if tile == (None, None):
+    if tile == [None, None]:
         return True
-    if not all(isinstance(side, int) and side > 0 for side in tile):
-        return False
     count = tile[0] * tile[1]
     fits: bool = page.compression != 1 or count * (3 if page.planarconfig == 1 else 1) % _LEAST_TILE_BYTES == 0
     return fits and _LEAST_TILE_BYTES <= 3 * count <= _LARGEST_TILE_BYTES

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.regions import Box, CutFileError, ImageFileError, cut_short, paste
+from cytoseed.images.regions import Box, ImageFileError, cut_short, paste
 
 _KEPT_BYTES = 1 << 30  # of decoded segments, while the file is open
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
@@ -93,7 +93,7 @@ class Store:
             self._files[path].seek(offset)
             data = self._files[path].read(count)
         if len(data) < count:
-            raise _cut(path)
+            raise cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
         return data
 
     def kept(self, key: Any, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -113,22 +113,6 @@ class Store:
                     self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             return segment
 
-    def require_small(self, size: int, what: str) -> None:
-        """Refuse to decode a segment that is too large to be kept when only a part of it is needed."""
-        if size > _KEPT_BYTES:
-            raise ImageFileError(
-                f"{self.root}: {what} of {size / (1 << 30):.1f} GiB that can only be decoded at once, so "
-                f"no region of it can be read; save it as a tiled TIFF, as OME-TIFF with tiles, or as OME-Zarr"
-            )
-
-
-def _holds(path: Path, end: int) -> bool:
-    return end <= path.stat().st_size
-
-
-def _cut(path: Path) -> CutFileError:
-    return cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
-
 
 class _Run(NamedTuple):
     """Uncompressed rows, one after the other."""
@@ -147,7 +131,7 @@ class _Run(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        return _holds(self.path, self.offset + self.height * self._row_bytes)
+        return self.offset + self.height * self._row_bytes <= self.path.stat().st_size
 
     def repeated(self, count: int) -> tuple[_Run, ...]:
         """`count` such runs, one after the other."""
@@ -195,14 +179,15 @@ class _Segments(NamedTuple):
         own = slice(self.first, self.first + count)
         offsets = np.asarray(self.page.dataoffsets[own], dtype=np.uint64)
         counts = np.asarray(self.page.databytecounts[own], dtype=np.uint64)
-        all_named = len(offsets) == len(counts) == count
-        return all_named and _holds(self.path, int((offsets + counts)[counts > 0].max(initial=0)))
+        end = int((offsets + counts)[counts > 0].max(initial=0)) if len(offsets) == len(counts) == count else math.inf
+        return end <= self.path.stat().st_size
 
     def read(self, box_yxhw: Box) -> NDArray[Any]:
         top, left, height, width = box_yxhw
-        (rows, columns), across = self._size, self._grid[1]
-        whole = (height, width) == (self.keyframe.imagelength, self.keyframe.imagewidth)
-        result = np.full((height, width, self.samples), _background(self.keyframe), self.keyframe.dtype)
+        (rows, columns), across, key = self._size, self._grid[1], self.keyframe
+        whole = (height, width) == (key.imagelength, key.imagewidth)
+        is_slide = key.is_tiled and key.photometric in _COLOUR and key.dtype == np.uint8
+        result = np.full((height, width, self.samples), 255 if is_slide else key.nodata, key.dtype)
         for row in range(top // rows, -(-(top + height) // rows)):
             for column in range(left // columns, -(-(left + width) // columns)):
                 segment = self._segment(self.first + row * across + column, whole)
@@ -215,12 +200,16 @@ class _Segments(NamedTuple):
         offset, count = self.page.dataoffsets[index], self.page.databytecounts[index]
         if not offset or not count:
             return None
-        size = math.prod(self._size) * self.samples * self.keyframe.dtype.itemsize
-        if not whole:
-            self.store.require_small(size, f"is stored in {'tiles' if self.keyframe.is_tiled else 'compressed strips'}")
-            if not self.keyframe.is_tiled or size >= _LARGE_TILE_BYTES:
-                return self.store.kept((self.path, offset), lambda: self._decoded(index, offset, count))
-        return self._decoded(index, offset, count)
+        size, is_tiled = math.prod(self._size) * self.samples * self.keyframe.dtype.itemsize, self.keyframe.is_tiled
+        if size > _KEPT_BYTES and not whole:
+            raise ImageFileError(
+                f"{self.store.root}: is stored in {'tiles' if is_tiled else 'compressed strips'} of "
+                f"{size / (1 << 30):.1f} GiB that can only be decoded at once, so no region of it can be read; save it "
+                f"as a tiled TIFF, as OME-TIFF with tiles, or as OME-Zarr"
+            )
+        if whole or (is_tiled and size < _LARGE_TILE_BYTES):
+            return self._decoded(index, offset, count)
+        return self.store.kept((self.path, offset), lambda: self._decoded(index, offset, count))
 
     def _decoded(self, index: int, offset: int, count: int) -> NDArray[Any]:
         data = self.store.read(self.path, offset, count)
@@ -233,8 +222,3 @@ class _Segments(NamedTuple):
 
 Plane = _Run | _Segments
 """Some channels of one level that are stored together; `read` gives (samples, h, w) in the machine's byte order."""
-
-
-def _background(keyframe: Any) -> Any:
-    is_slide = keyframe.is_tiled and keyframe.photometric in _COLOUR and keyframe.dtype == np.uint8
-    return 255 if is_slide else keyframe.nodata

@@ -8,6 +8,7 @@ not notice, and reads on beyond the end.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -151,40 +152,34 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
 
 def _pixel_size(found: _Found) -> PixelSize:
     """Product of the scales of the image and of its full resolution; without a unit they are not a pixel size."""
-    sides = []
-    for index in (found.names.index("y"), found.names.index("x")):
-        length = 1.0
-        for owner in (found.multiscale, found.multiscale["datasets"][0]):
-            scales = [one for one in owner.get("coordinateTransformations") or () if one.get("type") == "scale"]
-            length *= float(scales[0]["scale"][index]) if scales else 1.0
-        sides.append(length_um(length, found.units[index]))
-    height, width = sides
+    owners = (found.multiscale, found.multiscale["datasets"][0])
+    steps = [step for owner in owners for step in owner.get("coordinateTransformations") or ()]
+    scales = [step["scale"] for step in steps if step.get("type") == "scale"]
+    axes = [found.names.index(name) for name in "yx"]
+    height, width = (length_um(math.prod(float(s[axis]) for s in scales), found.units[axis]) for axis in axes)
     return first_credible([("OME-Zarr metadata", (height, width))])
 
 
 def _open_array(folder: Path) -> Any | None:
     """Open an array for reading; None if there is none. Its reads raise `ImageFileError` and `OSError`."""
     import zarr
+    from zarr.storage import FsspecStore, LocalStore
 
-    store = _store_class()(_plain_store(folder), folder)
+    if is_remote(folder):
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+        far = cast(Any, folder)
+        # through fsspec's own thread and session: that of zarr's thread would not be closed at the end
+        plain: Any = FsspecStore(AsyncFileSystemWrapper(far.fs, asynchronous=True), read_only=True, path=far.path)
+    else:
+        plain = LocalStore(folder, read_only=True)
+    store = _store_class()(plain, folder)
     try:
         array = zarr.open_array(store, mode="r")
     except FileNotFoundError:
         return None
     store.is_blosc = not array.shards and "blosc" in "".join(type(c).__name__.lower() for c in array.compressors[-1:])
     return array
-
-
-def _plain_store(folder: Path) -> Any:
-    from zarr.storage import FsspecStore, LocalStore
-
-    if not is_remote(folder):
-        return LocalStore(folder, read_only=True)
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
-    far = cast(Any, folder)
-    # through fsspec's own thread and session: that of zarr's thread would not be closed at the end
-    return FsspecStore(AsyncFileSystemWrapper(far.fs, asynchronous=True), read_only=True, path=far.path)
 
 
 @cache
