@@ -95,8 +95,7 @@ def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]
         show_default=default or False,
         callback=_split_of(get_args(hint)[0]) if is_list else None,
     )
-    kind = str if is_list else hint
-    annotation = Annotated[kind | None, option]
+    annotation: Any = Annotated[str if is_list else hint, option]
     return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

@@ -62,13 +62,14 @@ def segment(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.cli.inputs import find_images
-        from cytoseed.cli.segment_images import prepare_requests, segment_images
 
         if overwrite and resume:
             raise ValueError("--overwrite starts anew and --resume continues a run: give one of them")
         paths = find_images(inputs)
         if shard and (workers is not None or scheduler):
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")
+        from cytoseed.cli.segment_images import prepare_requests, segment_images
+
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
         options = SegmentOptions(**given)
         requests = prepare_requests(model, options, output, formats.split(","), existing, shard)
