@@ -34,9 +34,8 @@ FormatsOption = Annotated[
 def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Callable[[Callable[..., None]], Any]:
     """Decorator of a command that adds a flag for each field of a settings class, in panels of `--help`.
 
-    Field `min_size_px` becomes `--min-size`, in px; its documentation becomes the help; a tuple is given as one text,
-    with commas. `panels` has the names of fields and of the command's own options, in order, by title. The command
-    has a parameter `given`: a dictionary of the fields whose flags were given.
+    Field `min_size_px` becomes `--min-size`, in px; a tuple is one text, with commas. `panels` has the names of all
+    options in order, by title. The command's parameter `given` becomes a dictionary of the fields that were given.
     """
     hints = get_type_hints(settings)
     texts = _documentation(settings)

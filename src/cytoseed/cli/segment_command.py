@@ -87,12 +87,18 @@ def demo(
 ) -> None:
     """Segment an example image of scikit-image: a section stained with hematoxylin and, in brown, DAB."""
     with exit_on_mistake(MISUSED):
-        from cytoseed.cli.segment_images import prepare_requests, segment_images, write_example
+        import imagecodecs
+        from skimage.data import immunohistochemistry
+
+        from cytoseed.cli.segment_images import prepare_requests, segment_images
+        from cytoseed.paths import write_bytes
 
         options = SegmentOptions(stain="haematoxylin")
         requests = prepare_requests(model, options, output, _FORMATS.split(","), "overwrite")
     with exit_on_mistake(FAILED):
-        segment_images(requests, [write_example(output)])
+        path = output / "immunohistochemistry.png"
+        write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))
+        segment_images(requests, [path])
 
 
 def merge(

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeR
 from cytoseed.cli.console import Notes, plain_console, run_each
 from cytoseed.images import Image
 from cytoseed.models.weights import load_model
-from cytoseed.paths import as_path, is_remote, require_writable, write_bytes
+from cytoseed.paths import as_path, is_remote, require_writable
 from cytoseed.results.writers import check_formats
 from cytoseed.run.cluster import Cluster
 from cytoseed.run.engine import check_precision, choose_device
@@ -54,20 +54,16 @@ def segment_images(requests: RequestMaker, paths: Sequence[Path], cluster: Clust
     """Segment images; failures are reported without stopping the others, and make the exit code `FAILED`."""
     threads = 1 if cluster is None else max(_TILED_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
     console = plain_console()
-    with _progress_bars(console) as bars:
-        work = _Work(requests, cluster, console, bars, len(paths))
-        run_each(enumerate(paths, start=1), lambda item: item[1].name, work.segment, work.notes, threads)
-
-
-def _progress_bars(console: Console) -> Progress:
-    """Bars for images and for the tiles of large ones; only on a terminal."""
-    return Progress(
-        *("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn()),
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn())
+    with Progress(
+        *columns,
         console=console,
         transient=True,
         disable=not console.is_terminal,
         redirect_stderr=sys.stderr.isatty(),  # a redirected stderr is read apart from the bars
-    )
+    ) as bars:
+        work = _Work(requests, cluster, console, bars, len(paths))
+        run_each(enumerate(paths, start=1), lambda item: item[1].name, work.segment, work.notes, threads)
 
 
 class _Work:
@@ -141,16 +137,6 @@ def _time(report: RunReport) -> str:
     shares = f"reading {reading:.0%}, network {network:.0%}, the rest {1 - reading - network:.0%}"
     skipped = f", {report.skipped} of {report.tiles + report.skipped} tiles skipped" if report.skipped else ""
     return f"{wall:.0f} s ({shares}{skipped})"
-
-
-def write_example(folder: Path) -> Path:
-    """Write scikit-image's picture of a stained tissue section into a folder, as PNG; nothing is downloaded."""
-    import imagecodecs
-    from skimage.data import immunohistochemistry
-
-    path = folder / "immunohistochemistry.png"
-    write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))
-    return path
 
 
 def _require_writable(folder: Path) -> None:

@@ -91,11 +91,10 @@ class _Slide(AbstractContextManager["_Slide"]):
         return result[list(channels)]
 
     def _blocks(self, box_yxhw: Box, level: int) -> Iterator[Box]:
-        """Blocks of a region.
+        """Blocks of a region; OpenSlide takes their positions in px at full resolution.
 
-        OpenSlide takes a region's position in px at full resolution. If the pixels of a level do not coincide with
-        them, it interpolates; blocks that always begin at the same positions then give a pixel the same value in every
-        region.
+        If the pixels of a level do not coincide with those, it interpolates; blocks that always begin at the same
+        positions then give a pixel the same value in every region.
         """
         top, left, height, width = box_yxhw
         first_row, first_column, last_row, last_column = top, left, top + height, left + width

@@ -30,8 +30,8 @@ class Overview(NamedTuple):
 def overview(regions: Regions, image: Image, channels: Sequence[int], largest_px: int = 4096) -> Overview:
     """Channels of an open image at low resolution.
 
-    The longer side is at most `largest_px`, and at least half of it where the image is so large (at 4096 px, a slide
-    of 25 mm has pixels of 6 to 12 µm). The coarsest level that is large enough is read, piece by piece.
+    The longer side is at most `largest_px`, and at least half of it where the image is so large. The coarsest level
+    that is large enough is read, piece by piece.
     """
     sides = [max(shape) for shape in image.level_shapes]
     level = min((i for i, side in enumerate(sides) if 2 * side >= largest_px), key=sides.__getitem__, default=0)

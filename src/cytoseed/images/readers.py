@@ -29,12 +29,6 @@ ImageLike = str | os.PathLike[str] | Image | ArrayLike
 """Path or URL of a file (a str or a `UPath`), an opened image, or an array."""
 
 _INSTALL = "pip install openslide-python openslide-bin"
-_SHOWN_BYTES = 8
-_NDPI = "hamamatsu"  # beyond 4 GiB not a valid TIFF
-_REQUESTS = 16
-_DICOM, _DICOM_AT = b"DICM", 128
-_VMS = b"[Virtual"
-_SEVERAL_FILES = (".mrxs", ".vsi")  # as DICOM and VMS
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 _MANY = 16  # more channels than this, over a last axis of no more than this: the axes are in another order
 
@@ -142,9 +136,8 @@ def open_image(path: str | os.PathLike[str]) -> Image:
 def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
     """URLs of the images that a URL names, by name.
 
-    The URL names an image or a folder, or has `*` in its last part, such as `s3://bucket/folder/*.svs`. From a folder
-    (by HTTP: from the links on the server's page for it) all OME-Zarr are taken, and files whose name `is_picture`
-    accepts; no hidden ones. Raises `OSError` if there is nothing, or the store does not answer or allow it.
+    The URL names an image or a folder, or has `*` in its last part. From a folder (by HTTP: from the links on its page)
+    all OME-Zarr are taken, and files whose name `is_picture` accepts; no hidden ones. Raises `OSError` for no folder.
     """
     path: Any = as_path(url)
     name = file_name(path)
@@ -170,7 +163,7 @@ def _listed(folder: Any, matches: Callable[[str], bool], is_picture: Callable[[s
     def is_wanted(name: str) -> bool:
         return is_image_folder(folder / name) if kinds[name] == "directory" else is_picture(name)
 
-    with ThreadPoolExecutor(_REQUESTS) as pool:  # the metadata of each folder are requested
+    with ThreadPoolExecutor(16) as pool:  # the metadata of each folder are requested
         wanted = list(pool.map(is_wanted, names))
     return [str(folder / name) for name, keep in zip(names, wanted, strict=True) if keep]
 
@@ -199,9 +192,9 @@ def _open_copy(path: Path) -> Image:
     """Open the local copy of a remote file; refuse slides in several files."""
     copy = local_copy(path)
     with copy.open("rb") as file:
-        beginning = file.read(_DICOM_AT + len(_DICOM))
-    is_named_so = file_name(path).lower().endswith(_SEVERAL_FILES)
-    if is_named_so or beginning.startswith(_VMS) or beginning[_DICOM_AT:] == _DICOM:
+        beginning = file.read(132)
+    is_vms, is_dicom = beginning.startswith(b"[Virtual"), beginning[128:] == b"DICM"
+    if is_vms or is_dicom or file_name(path).lower().endswith((".mrxs", ".vsi")):
         raise ImageFileError(
             f"{display(path)}: may be a slide in several files, and its URL names only this one: copy its folder to "
             f"this machine"
@@ -237,7 +230,7 @@ def _open_local(path: Path) -> Image:
         what = f"is a link to {str(path.readlink())!r}, which" if path.is_symlink() else "this file"
         raise FileNotFoundError(f"{path}: {what} does not exist; check the name and the folder, give a URL as a str")
     with path.open("rb") as file:
-        beginning = file.read(_SHOWN_BYTES)
+        beginning = file.read(8)
     for _, beginnings, open_file in _READERS:
         if beginning.startswith(beginnings):
             return open_file(path)
@@ -257,7 +250,7 @@ def _open_local(path: Path) -> Image:
 def _open_any_tiff(path: Path) -> Image:
     """Open with OpenSlide if it knows the scanner, and the image is 8-bit RGB, as OpenSlide treats every image."""
     family = slide_family(path)
-    if family == _NDPI:
+    if family == "hamamatsu":  # beyond 4 GiB not a valid TIFF
         return open_slide(path)
     inside = path.parent / f"_{path.stem}_"
     if not family and inside.is_dir() and next(inside.rglob("*.ets"), None) is not None:

@@ -15,6 +15,7 @@ from cytoseed.paths import display
 
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
+STACKS = {"z": "planes in z", "t": "points in time"}
 
 
 class ImageFileError(ValueError):

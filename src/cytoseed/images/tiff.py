@@ -15,15 +15,9 @@ from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.pixel_size import first_credible, ome_pixels, perkinelmer_text, tiff_statements
-from cytoseed.images.regions import Box, ImageFileError, Layout, cut_short, foreign_errors
+from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, foreign_errors
 from cytoseed.images.tiff_segments import Store, planes_of
 
-_REMEDY_STACK = "give one plane, or a projection (in Fiji Image > Stacks > Z Project; in Python stack.max(axis=0))"
-_REMEDY_AXIS = (
-    "if they are channels, say so in the file: tifffile.imwrite(path, array, imagej=True, "
-    "metadata={'axes': 'CYX'}), or in Fiji Image > Properties; else give one plane"
-)
-_STACKS = {"Z": "planes in z", "T": "points in time"}
 _RGB, _PALETTE, _YCBCR = 2, 3, 6
 _GREY = (0, 1)
 _ALPHA = (1, 2)
@@ -47,9 +41,8 @@ def open_tiff(path: Path) -> Image:
 def suits_openslide(path: Path) -> bool:
     """Whether OpenSlide reads a TIFF without loss and without harm.
 
-    It treats everything as 8-bit RGB, the right way up, and ignores the metadata of OME-TIFF and ImageJ. It fails on
-    tiles below 1 KiB and on uncompressed ones that are not a multiple of it, and crashes the whole program if a damaged
-    file states absurd sizes.
+    It treats everything as upright 8-bit RGB without metadata of OME-TIFF and ImageJ, fails on tiles below 1 KiB and on
+    uncompressed ones that are not a multiple of it, and crashes the whole program on absurd sizes in a damaged file.
     """
     try:
         with foreign_errors(path), _tifffile(path) as tif:
@@ -178,8 +171,13 @@ def _channel_count(path: Path, series: Any) -> int:
     what, remedy = "two axes of channels", "save the channels along one axis, CYX"
     if strange:
         axis, size = strange[0]
-        what = f"{size} {_STACKS.get(axis, f'images along an axis of unknown meaning ({axis})')}"
-        remedy = _REMEDY_STACK if axis in _STACKS else _REMEDY_AXIS
+        what = f"{size} {STACKS.get(axis.lower(), f'images along an axis of unknown meaning ({axis})')}"
+        remedy = "give one plane, or a projection (in Fiji Image > Stacks > Z Project; in Python stack.max(axis=0))"
+        if axis not in "ZT":
+            remedy = (
+                "if they are channels, say so in the file: tifffile.imwrite(path, array, imagej=True, "
+                "metadata={'axes': 'CYX'}), or in Fiji Image > Properties; else give one plane"
+            )
     text = ", ".join(f"{axis} {size}" for axis, size in sizes)
     raise ImageFileError(f"{path}: holds {what} ({text}); cytoseed takes 2-D images: {remedy}")
 
@@ -214,8 +212,7 @@ def _names(tiff: _Tiff) -> Sequence[str | None]:
 def require_all_pages(path: Path) -> None:
     """Follow a TIFF's chain of pages, and each page's pointers to lower resolutions, to the end.
 
-    To decoders, a cut file seems to end with its last complete page. A file is refused if a page, or a value of one of
-    its public tags, lies beyond its end; private tags may hold anything.
+    To decoders, a cut file seems to end with its last complete page. Private tags may point beyond the end of the file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from cytoseed.images.identity import ZARR_MARKS, is_zarr_folder, read_text
 from cytoseed.images.image import Image, make_image
 from cytoseed.images.pixel_size import PixelSize, first_credible, length_um
-from cytoseed.images.regions import ImageFileError, Slices, cut_short, foreign_errors
+from cytoseed.images.regions import STACKS, ImageFileError, Slices, cut_short, foreign_errors
 from cytoseed.paths import display, is_remote, storage_errors
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 _BEFORE_AXES = ("t", "c", "z", "y", "x")  # of versions that do not name them
-_STACKS = {"z": "planes in z", "t": "points in time"}
 _BLOSC_HEADER = struct.Struct("<12xI")  # its last field is the chunk's length
 _NUMCODECS = {
     *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
@@ -135,7 +134,7 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
         raise ImageFileError(f"{source}: names the axes {', '.join(names)} and has arrays of {len(first.shape)} axes")
     for name, size in zip(names, first.shape, strict=True):
         if size > 1 and name not in ("c", "y", "x"):
-            what = _STACKS.get(name, f"images along an axis of unknown meaning ({name})")
+            what = STACKS.get(name, f"images along an axis of unknown meaning ({name})")
             raise ImageFileError(
                 f"{source}: holds {size} {what} ({sizes}); cytoseed takes 2-D images: give one plane, or a projection "
                 f"such as stack.max(axis={names.index(name)})"
