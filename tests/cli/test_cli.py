@@ -131,14 +131,6 @@ def test_a_lighter_network_is_made_of_another_and_taught_by_it(run, training_dat
     assert len(config["recipe"]["stages"]) == 2
 
 
-def test_a_network_that_cannot_be_made_of_the_other_is_refused(run, training_data, tmp_path):
-    flags = ["--data", training_data, "--output", tmp_path / "out", "--from", "nuclei-paper", "--network", "slim"]
-    done = run("train", *flags)
-    assert done.exit_code == 2
-    assert "built differently" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 
 import numpy as np
 import pytest
@@ -68,20 +67,6 @@ def test_folders_patterns_and_one_bad_result_that_does_not_stop_the_others(run, 
     first, last = done.stderr.splitlines()
     assert first.startswith(f"error: {cut}: is damaged or cut short")
     assert last == "note: 1 of 3 failed, as reported above"
-
-
-def test_a_result_of_a_newer_version(run, stored):
-    with zipfile.ZipFile(stored) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    facts = {**json.loads(members["result.json"]), "format": 7, "version": "9.1"}
-    with zipfile.ZipFile(stored, "w") as archive:
-        for name, data in {**members, "result.json": json.dumps(facts)}.items():
-            archive.writestr(name, data)
-    done = run("convert", stored, "--format", "table")
-    assert done.exit_code == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "was written by cytoseed 9.1" in done.stderr
-    assert "upgrade" in done.stderr
 
 
 def test_an_image_that_was_moved(run, stored, image, tmp_path):

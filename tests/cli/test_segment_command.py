@@ -177,14 +177,6 @@ def test_a_bad_image_is_reported_in_one_line(segment, tmp_path, pixels, axes, me
     assert names(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (20, 20), (63, 200)])
-def test_small_images_work(segment, tmp_path, shape):
-    done = segment(write_image(tmp_path / "in" / "small.tif", 0, shape))
-    assert done.exit_code == 0
-    assert done.stdout.startswith("small.tif: 0 nuclei")
-    assert tifffile.imread(tmp_path / "out" / "small.labels.tif").shape == shape
-
-
 def test_channels_by_name_and_number(segment, tmp_path):
     path = tmp_path / "multi.ome.tif"
     pixels = np.zeros((5, 60, 80), np.uint8)

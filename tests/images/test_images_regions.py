@@ -259,10 +259,3 @@ def test_shape_and_type_count_though_the_bytes_are_equal() -> None:
     pixels = noise(20, 30)
     found = [as_image(a).identity() for a in (pixels, pixels.reshape(30, 20), pixels.view(np.int8))]
     assert len({json.dumps(one) for one in found}) == 3
-
-
-def test_a_file_that_is_gone(tmp_path: Path) -> None:
-    image = open_image(write_slide(tmp_path / "slide.svs", [noise(3, 64, 64)]))
-    (tmp_path / "slide.svs").unlink()
-    with pytest.raises(FileNotFoundError):
-        image.identity()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.identity import path_digest, pixels_digest
-from cytoseed.images.pixel_size import UNKNOWN, PixelSize
+from cytoseed.images.pixel_size import Statement, first_credible
 from cytoseed.images.regions import Box, ImageFileError, Layout, Reader, Regions, Slices, foreign_errors
 from cytoseed.paths import display, file_name, is_remote
 
@@ -132,9 +132,10 @@ def make_image(
     layout: Layout,
     connect: Callable[[], AbstractContextManager[Reader]],
     names: Sequence[str | None] | None = None,
-    size: PixelSize = UNKNOWN,
+    statements: Iterable[Statement] = (),
 ) -> Image:
-    """`Image` of a reader; its channels are numbered if they have no names, or too few."""
+    """`Image` of a reader; channels without names are numbered; statements of the pixel size are in order of trust."""
+    size, source = first_credible(statements)
     numbered = [f"channel {index}" for index in range(layout.shape[0])]
     if names is None or len(names) != len(numbered):
         names = numbered
@@ -143,8 +144,8 @@ def make_image(
         shape=layout.shape,
         dtype=layout.dtype,
         channel_names=tuple(str(own or "").strip() or name for own, name in zip(names, numbered, strict=True)),
-        pixel_size_yx_um=size.yx_um,
-        pixel_size_source=size.source,
+        pixel_size_yx_um=size,
+        pixel_size_source=source,
         level_shapes=layout.level_shapes,
         connect=connect,
     )

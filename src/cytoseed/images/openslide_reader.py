@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.pixel_size import first_credible, length_um
+from cytoseed.images.pixel_size import length_um
 from cytoseed.images.regions import Box, Layout, foreign_errors, paste
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def open_slide(path: Path) -> Image:
     with foreign_errors(path), _Slide(path) as slide:
         found = slide.properties
     height, width = (length_um(found.get(f"openslide.mpp-{axis}")) for axis in "yx")
-    size = first_credible([(f"{found['openslide.vendor'].capitalize()} metadata", (height, width))])
-    return make_image(path, slide.layout, partial(_Slide, path), RGB_NAMES, size)
+    statement = f"{found['openslide.vendor'].capitalize()} metadata", (height, width)
+    return make_image(path, slide.layout, partial(_Slide, path), RGB_NAMES, [statement])
 
 
 class _Slide(AbstractContextManager["_Slide"]):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.pixel_size import first_credible, ome_pixels, perkinelmer_text, tiff_statements
+from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_statements
 from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, foreign_errors
 from cytoseed.images.tiff_segments import Store, planes_of
 
@@ -34,8 +34,7 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 def open_tiff(path: Path) -> Image:
     """Open the first image of a TIFF, with its lower resolutions; refuse cut files and anything but a 2-D image."""
     with foreign_errors(path), _opened(path) as tiff:
-        size = first_credible(tiff_statements(tiff.tif))
-        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), size)
+        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), tiff_statements(tiff.tif))
 
 
 def suits_openslide(path: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from cytoseed.images.identity import ZARR_MARKS, is_zarr_folder, read_text
 from cytoseed.images.image import Image, make_image
-from cytoseed.images.pixel_size import PixelSize, first_credible, length_um
+from cytoseed.images.pixel_size import Statement, length_um
 from cytoseed.images.regions import STACKS, ImageFileError, Slices, cut_short, foreign_errors
 from cytoseed.paths import display, is_remote, storage_errors
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-_BEFORE_AXES = ("t", "c", "z", "y", "x")  # of versions that do not name them
 _BLOSC_HEADER = struct.Struct("<12xI")  # its last field is the chunk's length
 _NUMCODECS = {
     *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
@@ -61,7 +60,7 @@ def open_zarr(path: Path) -> Image:
         layout = Slices(_open_levels(path, found), found.names).layout
         channels = (found.attributes.get("omero") or {}).get("channels") or ()  # of the viewer's settings
         names = [channel.get("label") for channel in channels]
-        return make_image(path, layout, partial(_connect, path), names, _pixel_size(found))
+        return make_image(path, layout, partial(_connect, path), names, [_pixel_size(found)])
 
 
 def _connect(path: Path) -> AbstractContextManager[Slices]:
@@ -93,7 +92,7 @@ def _find(path: Path) -> _Found | None:
     multiscales = attributes.get("multiscales")
     if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
         return None
-    axes = [{"name": axis} if isinstance(axis, str) else axis for axis in multiscales[0].get("axes") or _BEFORE_AXES]
+    axes = [axis for axis in multiscales[0].get("axes") or () if isinstance(axis, dict)]  # older versions: none, names
     names = ["c" if axis.get("type") == "channel" else str(axis["name"]).lower() for axis in axes]
     return _Found(path, attributes, multiscales[0], names, [str(axis.get("unit") or "") for axis in axes])
 
@@ -149,14 +148,14 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
     return tuple(levels)
 
 
-def _pixel_size(found: _Found) -> PixelSize:
+def _pixel_size(found: _Found) -> Statement:
     """Product of the scales of the image and of its full resolution; without a unit they are not a pixel size."""
     owners = (found.multiscale, found.multiscale["datasets"][0])
     steps = [step for owner in owners for step in owner.get("coordinateTransformations") or ()]
     scales = [step["scale"] for step in steps if step.get("type") == "scale"]
     axes = [found.names.index(name) for name in "yx"]
     height, width = (length_um(math.prod(float(s[axis]) for s in scales), found.units[axis]) for axis in axes)
-    return first_credible([("OME-Zarr metadata", (height, width))])
+    return "OME-Zarr metadata", (height, width)
 
 
 def _open_array(folder: Path) -> Any | None:
