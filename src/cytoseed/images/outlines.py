@@ -109,9 +109,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
     if isinstance(found, dict):
         found = found.get("features", [found])
     if not isinstance(found, list) or not all(isinstance(each, dict) and "geometry" in each for each in found):
-        raise ValueError(
-            f"{path} holds no GeoJSON features; it must be what QuPath writes by File > Export objects as GeoJSON"
-        )
+        raise ValueError(f"{path} holds no GeoJSON features; in QuPath, use File > Export objects as GeoJSON")
     return found
 
 

@@ -45,9 +45,7 @@ def open_jpeg(path: Path) -> Image:
     """Open a JPEG: grey or RGB. A rotation in its EXIF data is not applied."""
     bits, height, width, channels = _jpeg_header(path, path.read_bytes())
     if channels not in (1, 3):
-        raise ImageFileError(
-            f"{path}: is a JPEG of {channels} components (CMYK?); cytoseed reads grey and RGB: convert it to RGB"
-        )
+        raise ImageFileError(f"{path}: is a JPEG of {channels} components (CMYK?), not grey or RGB: convert it to RGB")
     return _image(path, (channels, height, width), bits)
 
 

@@ -30,7 +30,6 @@ ImageLike = str | os.PathLike[str] | Image | ArrayLike
 
 _INSTALL = "pip install openslide-python openslide-bin"
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
-_MANY = 16  # more channels than this, over a last axis of no more than this: the axes are in another order
 
 
 def as_image(image: ImageLike) -> Image:
@@ -63,9 +62,8 @@ def check_pixels(pixels: NDArray[Any]) -> None:
     if bad:
         channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
         raise ValueError(
-            f"image has {bad} value{'s' * (bad > 1)} that {'are' if bad > 1 else 'is'} NaN or infinite, the "
-            f"first in channel {channel}, row {row}, column {column}; every value must be "
-            f"a finite number: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
+            f"image has NaN or infinite values ({bad}), the first in channel {channel}, row {row}, column {column}; "
+            f"values must be finite: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
         )
 
 
@@ -73,8 +71,7 @@ def _axes(shape: tuple[int, ...], dtype: Any) -> str:
     """Axes by the shape: `yx`, `yxc` or `cyx`; refuse shapes that are ambiguous."""
     if np.dtype(dtype).kind not in "buif":
         raise TypeError(
-            f"image has values of type {dtype}; allowed are booleans, integers and real numbers: "
-            f"convert it first, for example with image.astype('float32')"
+            f"image has values of type {dtype}; allowed are booleans, integers and real numbers: convert it"
         )
     if not all(isinstance(size, Integral) for size in shape):
         raise ValueError(f"image has shape {shape}; its size must be known: in Dask, array.compute_chunk_sizes()")
@@ -92,11 +89,8 @@ def _axes(shape: tuple[int, ...], dtype: Any) -> str:
                 f"save it as a TIFF whose axes are named and give its path, or pad it by a pixel"
             )
         return "yxc"
-    if min(shape[:2]) > _MANY >= shape[2]:
-        raise ValueError(
-            f"image has shape {shape}, where the channels seem to come last; "
-            f"they go first, (C,H,W): np.moveaxis(image, -1, 0)"
-        )
+    if min(shape[:2]) > 16 >= shape[2]:  # more channels than columns
+        raise ValueError(f"image has shape {shape}; channels go first, (C,H,W): np.moveaxis(image, -1, 0)")
     return "cyx"
 
 

@@ -93,10 +93,8 @@ class _Tiff:
 
     def __init__(self, path: Path, tif: Any, store: Store) -> None:
         if tif.is_bif:
-            raise ImageFileError(
-                f"{path}: is a slide of Ventana, whose tiles overlap; OpenSlide reads it where it is installed: "
-                f"pip install openslide-python openslide-bin"
-            )
+            install = "pip install openslide-python openslide-bin"
+            raise ImageFileError(f"{path}: is a slide of Ventana, whose tiles overlap; OpenSlide reads it: {install}")
         series = tif.series[0]
         _require_all_planes(path, tif, series)
         page = series.keyframe
@@ -183,10 +181,7 @@ def _channel_count(path: Path, series: Any) -> int:
 
 def _require_known_values(path: Path, series: Any, page: Any) -> None:
     if series.dtype is None or series.dtype.kind not in "buif":
-        raise ImageFileError(
-            f"{path}: holds values of type {series.dtype}; cytoseed takes booleans, integers and real "
-            f"numbers: convert the image, for example to 32-bit float"
-        )
+        raise ImageFileError(f"{path}: holds values of type {series.dtype}; save it with integers or 32-bit floats")
     raw_ycbcr = page.photometric == _YCBCR and page.compression in _UNCONVERTED
     if page.photometric not in (*_GREY, _RGB, _PALETTE, _YCBCR) or raw_ycbcr:
         name = getattr(page.photometric, "name", page.photometric)

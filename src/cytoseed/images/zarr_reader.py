@@ -139,9 +139,7 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
                 f"such as stack.max(axis={names.index(name)})"
             )
     if first.dtype.kind not in "buif":
-        raise ImageFileError(
-            f"{source}: holds values of type {first.dtype}; cytoseed takes booleans, integers and real numbers"
-        )
+        raise ImageFileError(f"{source}: holds values of type {first.dtype}; save it with integers or 32-bit floats")
     kinds = {(level.dtype, level.shape[names.index("c")] if "c" in names else 1) for level in levels}
     if len(kinds) > 1:
         raise ImageFileError(f"{source}: its levels differ in channels or type; the file is damaged: export it again")
