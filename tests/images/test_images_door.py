@@ -127,10 +127,10 @@ def test_an_array_of_unknown_size_is_refused() -> None:
 def test_values_that_are_not_finite_are_counted_and_located(bad: float) -> None:
     pixels = np.zeros((2, 5, 6), np.float32)
     pixels[1, 2, 4] = pixels[1, 3, 0] = bad
-    with pytest.raises(ValueError, match=r"NaN or infinite values .2., .*channel 1, row 2, column 4.*nan_to_num"):
+    with pytest.raises(ValueError, match=r"2 px that are NaN or infinite, .*channel 1, row 2, column 4.*nan_to_num"):
         check_pixels(pixels)
     pixels[1, 3, 0] = 0
-    with pytest.raises(ValueError, match=r"NaN or infinite values .1.,"):
+    with pytest.raises(ValueError, match="has 1 px"):
         check_pixels(pixels)
     for shape in ((0, 5, 5), (1, 0, 5), (1, 5, 0)):
         with pytest.raises(ValueError, match="no pixels"):

@@ -62,7 +62,7 @@ def check_pixels(pixels: NDArray[Any]) -> None:
     if bad:
         channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
         raise ValueError(
-            f"image has NaN or infinite values ({bad}), the first in channel {channel}, row {row}, column {column}; "
+            f"image has {bad} px that are NaN or infinite, the first in channel {channel}, row {row}, column {column}; "
             f"values must be finite: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
         )
 
