@@ -107,10 +107,9 @@ def test_another_run_into_the_same_output_is_refused(segment, image, tmp_path, m
 
 
 def test_a_folder_without_what_cytoseed_wrote(segment, tmp_path):
+    for name in ("a.tif", "a.labels.tif", ".hidden.tif"):
+        write_image(tmp_path / "in" / name)
     write_image(tmp_path / "in" / "b.tif", 1)
-    write_image(tmp_path / "in" / "a.tif")
-    write_image(tmp_path / "in" / "a.labels.tif")
-    write_image(tmp_path / "in" / ".hidden.tif")
     (tmp_path / "in" / "a.overlay.png").write_bytes(b"")
     (tmp_path / "in" / "notes.txt").write_text("no image")
     done = segment(tmp_path / "in")

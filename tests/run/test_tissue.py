@@ -25,7 +25,7 @@ from cytoseed.run.plan import Plan
 from cytoseed.run.survey import find_tissue, intensity_limits
 from cytoseed.run.tiles import single_tile
 
-OVERVIEW = sys.modules["cytoseed.images.overview"]  # `cytoseed.images.overview` is the function
+OVERVIEW = sys.modules["cytoseed.images.overview"]
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 with_data = pytest.mark.skipif(not (DATA / "samples.csv").is_file(), reason="the real images are missing")
 

@@ -2,7 +2,6 @@
 
 from cytoseed.images.channels import choose_channels
 from cytoseed.images.image import Image, address
-from cytoseed.images.overview import Overview, overview, thumbnail
 from cytoseed.images.readers import ImageLike, as_image, check_pixels, list_images, open_image
 from cytoseed.images.regions import Box, ImageFileError, Regions
 from cytoseed.images.zarr_reader import is_image_folder
@@ -12,7 +11,6 @@ __all__ = [
     "Image",
     "ImageFileError",
     "ImageLike",
-    "Overview",
     "Regions",
     "address",
     "as_image",
@@ -21,6 +19,4 @@ __all__ = [
     "is_image_folder",
     "list_images",
     "open_image",
-    "overview",
-    "thumbnail",
 ]
