@@ -210,7 +210,6 @@ def test_unknown_protocols_and_those_without_their_package(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("status", "kind", "says"),
     [
-        (401, PermissionError, "may not be read .*check the rights"),
         (403, PermissionError, "may not be read .*check the rights"),
         (404, FileNotFoundError, "there is no such file"),
         (500, OSError, "cannot be read .*500"),

@@ -11,6 +11,7 @@ import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, Notes, exit_on_mistake, plain_console, run_each
 from cytoseed.cli.flags import FormatsOption, ModelOption, settings_flags
+from cytoseed.paths import write_bytes
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ def demo(
         from skimage.data import immunohistochemistry
 
         from cytoseed.cli.segment_images import prepare_requests, segment_images
-        from cytoseed.paths import write_bytes
 
         options = SegmentOptions(stain="haematoxylin")
         requests = prepare_requests(model, options, output, _FORMATS.split(","), "overwrite")
