@@ -22,13 +22,13 @@ def s3_server() -> Iterator[str]:
     """Address of an S3 server, which the environment names to all that asks for it, with credentials."""
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else it tells of every request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else it logs every request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
     with pytest.MonkeyPatch.context() as patch:
-        told = {
+        variables = {
             "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
@@ -38,7 +38,7 @@ def s3_server() -> Iterator[str]:
             "AWS_SHARED_CREDENTIALS_FILE": "nowhere",
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        for name, value in told.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         forget_sessions()
         yield address
@@ -140,11 +140,11 @@ def serving(folder: Path) -> Iterator[Web]:  # noqa: C901
                 return
             data = file.read_bytes()
             headers = {"ETag": f'"{hash(data)}"', "Content-Type": "application/octet-stream"}
-            wished = _RANGE.fullmatch(self.headers.get("Range", "")) if served.parts else None
-            if wished is None:
+            wanted = _RANGE.fullmatch(self.headers.get("Range", "")) if served.parts else None
+            if wanted is None:
                 self._send(method, 200, data, headers)
                 return
-            first, last = int(wished[1]), min(int(wished[2] or len(data) - 1), len(data) - 1)
+            first, last = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             self._send(method, 206, data[first : last + 1], headers)
 

@@ -111,7 +111,7 @@ def test_a_copy_is_made_once_and_again_when_the_file_changed(url: str, cache: Pa
     assert changed.read_bytes() == DATA[::-1]
 
 
-def test_without_a_version_a_copy_is_made_anew(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_version_a_copy_is_made_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "_VERSIONS", ())
     for data in (DATA, DATA[::-1]):
         store(url, data)

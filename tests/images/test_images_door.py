@@ -180,7 +180,7 @@ STAINS = ("DAPI", "CD3", "488", "CD3")
 
 
 @pytest.mark.parametrize(
-    ("wished", "chosen"),
+    ("wanted", "chosen"),
     [
         ((), (0, 1, 2, 3)),
         (("2", "0"), (2, 0)),
@@ -189,8 +189,8 @@ STAINS = ("DAPI", "CD3", "488", "CD3")
         *((one, (2,)) for one in (2, "2", "488", [2], (np.int64(2),), np.array([2]))),
     ],
 )
-def test_channels_by_name_and_number(wished: Any, chosen: tuple[int, ...]) -> None:
-    assert choose_channels(wished, STAINS) == chosen
+def test_channels_by_name_and_number(wanted: Any, chosen: tuple[int, ...]) -> None:
+    assert choose_channels(wanted, STAINS) == chosen
 
 
 def test_an_integer_is_always_a_number_and_a_name_counts_before_a_number() -> None:
@@ -199,7 +199,7 @@ def test_an_integer_is_always_a_number_and_a_name_counts_before_a_number() -> No
 
 
 @pytest.mark.parametrize(
-    ("wished", "says"),
+    ("wanted", "says"),
     [
         (("CD8",), r"'CD8' is not in this image; it has 0 \(DAPI\), 1 \(CD3\), 2 \(488\), 3 \(CD3\)"),
         *(((one,), f"{one!r} is not in this image") for one in ("4", "-1", "", 4, -1)),
@@ -208,9 +208,9 @@ def test_an_integer_is_always_a_number_and_a_name_counts_before_a_number() -> No
         ((1.0,), r"channel 1\.0 is neither a name nor a number"),
     ],
 )
-def test_channels_that_cannot_be_chosen(wished: Any, says: str) -> None:
-    with pytest.raises(TypeError if wished == (1.0,) else ValueError, match=says):
-        choose_channels(wished, STAINS)
+def test_channels_that_cannot_be_chosen(wanted: Any, says: str) -> None:
+    with pytest.raises(TypeError if wanted == (1.0,) else ValueError, match=says):
+        choose_channels(wanted, STAINS)
 
 
 # Stains

@@ -191,7 +191,7 @@ def test_a_folder_that_is_gone_since_it_was_opened_is_refused(tmp_path: Path, ve
         image.read()
 
 
-# What is no image
+# What is not an image
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The contract of an opened image that is the same for all readers, and what tells two images apart."""
+"""The contract of an opened image that is the same for all readers, and what distinguishes two images."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_the_folder_of_an_mrxs_counts(tmp_path: Path) -> None:
     found = [identity.path_digest(file)]
     (tmp_path / "slide").mkdir()
     (tmp_path / "slide" / "Data0000.dat").write_bytes(bytes(100))
-    assert identity.path_digest(file) == found[0]  # a folder of the same name that is no slide's
+    assert identity.path_digest(file) == found[0]  # a folder of the same name without a slide
     for name, data in (("Slidedat.ini", b"[A]"), ("Slidedat.ini", b"[B]"), ("Data0000.dat", bytes(101))):
         (tmp_path / "slide" / name).write_bytes(data)
         found.append(identity.path_digest(file))

@@ -106,19 +106,16 @@ def test_jpeg_tiles_and_strips(tmp_path: Path, channels: int) -> None:
 # Pyramids
 
 
-@pytest.mark.parametrize("options", [{}, {"ome": True}], ids=str)
-def test_levels_in_sub_ifds(tmp_path: Path, options: dict[str, Any]) -> None:
-    levels = halves(noise(4, 150, 201, dtype=np.uint16), 3)
-    image = open_image(write_sub_ifds(tmp_path / "image.tif", levels, **options))
-    assert_regions(image, levels)
-
-
-def test_levels_in_pages(tmp_path: Path) -> None:
-    levels = halves(noise(1, 150, 201, dtype=np.uint16), 3)
-    with tifffile.TiffWriter(tmp_path / "image.tif") as writer:
-        for number, level in enumerate(levels):
-            writer.write(level[0], subfiletype=min(number, 1), tile=(32, 32), metadata=None)
-    assert_regions(open_image(tmp_path / "image.tif"), levels)
+@pytest.mark.parametrize("kind", ["sub-IFDs", "sub-IFDs of OME", "pages"])
+def test_levels(tmp_path: Path, kind: str) -> None:
+    levels, file = halves(noise(1 if kind == "pages" else 4, 150, 201, dtype=np.uint16), 3), tmp_path / "image.tif"
+    if kind == "pages":
+        with tifffile.TiffWriter(file) as writer:
+            for number, level in enumerate(levels):
+                writer.write(level[0], subfiletype=min(number, 1), tile=(32, 32), metadata=None)
+    else:
+        write_sub_ifds(file, levels, ome="OME" in kind)
+    assert_regions(open_image(file), levels)
 
 
 def test_levels_that_one_channel_lacks_or_of_other_types_or_channels_are_left_out(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def assert_same(far: Image, near: Image) -> None:
 
 @contextmanager
 def other_sessions() -> Iterator[None]:
-    """Sessions made anew, in the environment as it is now."""
+    """New sessions, in the environment as it is now."""
     forget_sessions()
     try:
         yield
@@ -93,9 +93,9 @@ def test_neither_passwords_nor_signatures_are_shown(grey: Path, web: Web, parts:
     np.testing.assert_array_equal(image.read()[0], GREY)
     assert all(path.endswith("?X-Signature=secret/a") for _, path, _ in web.asked)
     (web.folder / "grey.tif").unlink()
-    with pytest.raises(FileNotFoundError) as told:
+    with pytest.raises(FileNotFoundError) as caught:
         open_image(url)
-    assert "secret" not in str(told.value).partition(" (")[0]
+    assert "secret" not in str(caught.value).partition(" (")[0]
 
 
 def test_a_str_a_upath_and_a_file_url(grey: Path) -> None:

@@ -65,7 +65,7 @@ def segment(
         from cytoseed.cli.inputs import find_images
 
         if overwrite and resume:
-            raise ValueError("--overwrite starts anew and --resume continues a run: give one of them")
+            raise ValueError("--overwrite starts again and --resume continues a run: give one of them")
         paths = find_images(inputs)
         if shard and (workers is not None or scheduler):
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")

@@ -97,7 +97,7 @@ def is_geojson(path: Path) -> bool:
 def read_features(path: Path) -> list[dict[str, Any]]:
     """Features of a GeoJSON file, plain or compressed by gzip; each has a `geometry` of any kind.
 
-    Raises `ValueError` for a file that is damaged, no JSON, or without features.
+    Raises `ValueError` for a file that is damaged, not JSON, or without features.
     """
     try:
         content = path.read_bytes()
