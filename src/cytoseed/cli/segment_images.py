@@ -148,5 +148,5 @@ def _require_writable(folder: Path) -> None:
         return tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OSError(
-            f"output folder {str(folder)!r} cannot be made or written to ({error.strerror}); give another"
+            f"output folder {str(folder)!r} cannot be made or used ({error.strerror}); give another"
         ) from error

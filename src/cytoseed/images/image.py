@@ -20,8 +20,6 @@ from cytoseed.paths import display, file_name, is_remote
 
 RGB_NAMES = ("red", "green", "blue")
 
-_LARGEST_RATIO = 1.01  # pixels whose sides differ by more than this are not treated as squares
-
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -58,11 +56,10 @@ class Image:
         if self.pixel_size_yx_um is None:
             return None
         height, width = self.pixel_size_yx_um
-        if max(height, width) > _LARGEST_RATIO * min(height, width):
+        if max(height, width) > 1.01 * min(height, width):
             raise ImageFileError(
-                f"{self.source}: its pixels are {width:g} µm wide and {height:g} µm high "
-                f"({self.pixel_size_source}), and cytoseed takes square pixels; if one of the two is "
-                f"right for both, state it with --pixel-size (pixel_size_um in Python), else resample the image"
+                f"{self.source}: its pixels are not square but {width:g} µm wide and {height:g} µm high "
+                f"({self.pixel_size_source}); give one size by --pixel-size (pixel_size_um in Python), or resample it"
             )
         return (height + width) / 2
 

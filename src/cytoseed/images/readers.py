@@ -189,10 +189,7 @@ def _open_copy(path: Path) -> Image:
         beginning = file.read(132)
     is_vms, is_dicom = beginning.startswith(b"[Virtual"), beginning[128:] == b"DICM"
     if is_vms or is_dicom or file_name(path).lower().endswith((".mrxs", ".vsi")):
-        raise ImageFileError(
-            f"{display(path)}: may be a slide in several files, and its URL names only this one: copy its folder to "
-            f"this machine"
-        )
+        raise ImageFileError(f"{display(path)}: may be a slide in several files; copy its folder to this machine")
     with _named(copy, path):
         return replace(_open_local(copy), path=path, connect=partial(_connect_copy, path, copy))
 

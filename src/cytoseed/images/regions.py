@@ -65,11 +65,8 @@ class Layout(NamedTuple):
     def require_same(self, path: Path | None, found: Layout) -> None:
         """Refuse a file that changed since it was opened."""
         if found != self:
-            raise ImageFileError(
-                f"{name_of(path)}: announced pixels of shape {self.shape} and type {self.dtype} when it was opened, "
-                f"and holds {found.shape} and {found.dtype} now (levels {self.level_shapes}, now "
-                f"{found.level_shapes}); it was changed meanwhile: open it again"
-            )
+            then, now = (f"{one.shape}, {one.dtype}, levels {one.level_shapes}" for one in (self, found))
+            raise ImageFileError(f"{name_of(path)}: was {then} when opened, now {now}; it was changed: open it again")
 
 
 class Reader(Protocol):
@@ -78,7 +75,7 @@ class Reader(Protocol):
     layout: Layout
 
     def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
-        """Read a region as `Regions.read` does; box, level and channels exist."""
+        """Read a region as `Regions.read` does; box, level and channels exist, and the box is not empty."""
         ...
 
 
@@ -115,17 +112,10 @@ class Regions:
             raise ValueError(
                 f"box_yxhw is {box}; it must lie inside level {level}, which is {rows} x {columns} px (height x width)"
             )
-        shape = (len(chosen), height, width)
-        if 0 in shape:
-            return np.empty(shape, dtype)
+        if not height or not width:
+            return np.empty((len(chosen), height, width), dtype)
         with foreign_errors(self._path):
-            pixels = self._reader.read((top, left, height, width), level, chosen)
-        if pixels.shape != shape or pixels.dtype != dtype:
-            raise ImageFileError(
-                f"{name_of(self._path)}: should give pixels of shape {shape} and type {dtype}, and gives "
-                f"{pixels.shape} and {pixels.dtype}; it is damaged or was changed: open or export it again"
-            )
-        return np.require(pixels, requirements=["C", "W"])
+            return self._reader.read((top, left, height, width), level, chosen)
 
 
 class Slices:

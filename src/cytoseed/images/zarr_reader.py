@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from cytoseed.images.identity import ZARR_MARKS, is_zarr_folder, read_text
+from cytoseed.images.identity import ZARR_MARKS, read_text
 from cytoseed.images.image import Image, make_image
 from cytoseed.images.pixel_size import Statement, length_um
 from cytoseed.images.regions import STACKS, ImageFileError, Slices, cut_short, foreign_errors
@@ -67,8 +67,6 @@ def _connect(path: Path) -> AbstractContextManager[Slices]:
     """Open the levels again for reads."""
     found = _find(path)
     if found is None:
-        if is_remote(path) and not is_zarr_folder(path):
-            raise FileNotFoundError(f"{display(path)}: no longer exists; check the address and its store")
         raise ImageFileError(f"{display(path)}: no longer describes an image; it was changed meanwhile: open it again")
     return nullcontext(Slices(_open_levels(path, found), found.names))
 
