@@ -147,6 +147,4 @@ def _require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(
-            f"output folder {str(folder)!r} cannot be made or used ({error.strerror}); give another"
-        ) from error
+        raise OSError(f"output folder {str(folder)!r} cannot be made ({error.strerror}); give another") from error
