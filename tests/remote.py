@@ -47,6 +47,13 @@ def s3_server() -> Iterator[str]:
 
 
 @pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of local copies, of this test alone."""
+    monkeypatch.setenv("CYTOSEED_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def bucket(s3_server: str) -> str:  # noqa: ARG001 - it must run
     """URL of an empty bucket of its own, `s3://...`."""
     import fsspec
@@ -128,11 +135,11 @@ def serving(folder: Path) -> Iterator[Web]:  # noqa: C901
                 return
             data = file.read_bytes()
             headers = {"ETag": f'"{hash(data)}"', "Content-Type": "application/octet-stream"}
-            wished = _RANGE.fullmatch(self.headers.get("Range", "")) if served.parts else None
-            if wished is None:
+            wanted = _RANGE.fullmatch(self.headers.get("Range", "")) if served.parts else None
+            if wanted is None:
                 self._send(method, 200, data, headers)
                 return
-            first, last = int(wished[1]), min(int(wished[2] or len(data) - 1), len(data) - 1)
+            first, last = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             self._send(method, 206, data[first : last + 1], headers)
 

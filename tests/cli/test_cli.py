@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from cytoseed.cli.main import app
+from cytoseed.cli.train_command import read_train_config
 from cytoseed.models.weights import list_models
 from cytoseed.settings import SegmentOptions, TrainConfig
 from scenes import RESULTS, names
@@ -130,26 +131,13 @@ def test_a_lighter_network_is_made_of_another_and_taught_by_it(run, training_dat
     assert len(config["recipe"]["stages"]) == 2
 
 
-def test_a_network_that_cannot_be_made_of_the_other_is_refused(run, training_data, tmp_path):
-    flags = ["--data", training_data, "--output", tmp_path / "out", "--from", "nuclei-paper", "--network", "slim"]
-    done = run("train", *flags)
-    assert done.exit_code == 2
-    assert "built differently" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_unknown_recipe(run, training_data, tmp_path):
-    done = run("train", "--data", training_data, "--output", tmp_path / "trained", "--recipe", "best")
-    assert done.exit_code == 2
-    assert "recipe is 'best'; it must be one of default, paper, finetune" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"step": 5}', "no setting 'step'"),
         ("{", "not valid JSON"),
         ("[]", "holds a list"),
+        (None, "No such file or directory"),
+        ('{"step": 5}', "no setting 'step'"),
         ('{"steps": "800"}', "steps is '800'; it must be a whole number"),
         ('{"batch_size": 2.5}', "batch_size is 2.5; it must be a whole number"),
         ('{"scale_range": 1}', "scale_range is 1; it must be 2 numbers"),
@@ -158,12 +146,14 @@ def test_an_unknown_recipe(run, training_data, tmp_path):
         ('{"synthetic_stain_share": 7}', "synthetic_stain_share is 7; it must be from 0 to 1"),
     ],
 )
-def test_a_broken_training_configuration(run, training_data, tmp_path, text, message):
+def test_a_broken_training_configuration(tmp_path, text, message):
     settings = tmp_path / "settings.json"
-    settings.write_text(text)
-    done = run("train", "--data", training_data, "--output", tmp_path / "trained", "--config", settings)
-    assert done.exit_code == 2
-    assert message in done.stderr
+    if text is not None:
+        settings.write_text(text)
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=re.escape(message)):
+        read_train_config("default", settings, {})
+    with pytest.raises(ValueError, match="recipe is 'best'; it must be one of default, paper, finetune"):
+        read_train_config("best", None, {})
 
 
 @pytest.mark.parametrize(

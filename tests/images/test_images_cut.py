@@ -98,13 +98,6 @@ def test_a_page_that_names_too_few_tiles_for_its_size(tmp_path: Path) -> None:
         open_image(path)
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}], ids=str)
-def test_axes_in_an_unusual_order(tmp_path: Path, options: dict[str, Any]) -> None:
-    path = tmp_path / "image.tif"
-    tifffile.imwrite(path, noise(90, 110).T, metadata={"axes": "XY"}, rowsperstrip=11, **options)
-    assert_refused(path, path.read_bytes(), [len(path.read_bytes()) - 50])
-
-
 def test_a_file_that_is_cut_while_it_is_open(tmp_path: Path) -> None:
     pixels = noise(128, 192)
     path = tmp_path / "image.tif"

@@ -15,6 +15,7 @@ from cytoseed.core.prepare import percentiles
 from cytoseed.images import as_image, open_image
 from cytoseed.images.channels import unmix
 from cytoseed.images.overview import Overview, overview
+from cytoseed.images.regions import Layout
 from cytoseed.learn.samples import find_samples
 from cytoseed.run import survey as normalisation
 from cytoseed.run.area import read_area
@@ -23,7 +24,7 @@ from cytoseed.run.survey import find_tissue, intensity_limits
 from cytoseed.run.tiles import single_tile
 from twenty import DATA
 
-OVERVIEW = sys.modules["cytoseed.images.overview"]  # `cytoseed.images.overview` is the function
+OVERVIEW = sys.modules["cytoseed.images.overview"]
 with_data = pytest.mark.skipif(not (DATA / "samples.csv").is_file(), reason="the real images are missing")
 
 
@@ -32,6 +33,7 @@ class RecordingRegions:
 
     def __init__(self, levels):
         self.levels, self.reads = levels, []
+        self.layout = Layout(levels[0].shape, levels[0].dtype, tuple(level.shape[1:] for level in levels))
 
     def read(self, box_yxhw, level=0, channels=None):
         top, left, height, width = box_yxhw

@@ -8,12 +8,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+from rich.padding import Padding
 
 _Item = TypeVar("_Item")
 
@@ -28,16 +27,11 @@ MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
 
 def plain_console() -> Console:
     """Console that prints lines as they are, above progress bars."""
-    from rich.console import Console
-
     return Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def print_entry(title: str, *lines: str) -> None:
     """Print an entry of a list: a title, and indented lines wrapped to the terminal."""
-    from rich.console import Console
-    from rich.padding import Padding
-
     console = Console(highlight=False, markup=False)
     console.print(title)
     for line in lines:

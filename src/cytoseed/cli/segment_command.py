@@ -11,6 +11,7 @@ import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, Notes, exit_on_mistake, plain_console, run_each
 from cytoseed.cli.flags import FormatsOption, ModelOption, settings_flags
+from cytoseed.paths import write_bytes
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ def segment(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.cli.inputs import find_images
-        from cytoseed.cli.segment_images import prepare_requests, segment_images
 
         if overwrite and resume:
-            raise ValueError("--overwrite starts anew and --resume continues a run: give one of them")
+            raise ValueError("--overwrite starts again and --resume continues a run: give one of them")
         paths = find_images(inputs)
         if shard and (workers is not None or scheduler):
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")
+        from cytoseed.cli.segment_images import prepare_requests, segment_images
+
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
         options = SegmentOptions(**given)
         requests = prepare_requests(model, options, output, formats.split(","), existing, shard)
@@ -86,12 +88,17 @@ def demo(
 ) -> None:
     """Segment an example image of scikit-image: a section stained with hematoxylin and, in brown, DAB."""
     with exit_on_mistake(MISUSED):
-        from cytoseed.cli.segment_images import prepare_requests, segment_images, write_example
+        import imagecodecs
+        from skimage.data import immunohistochemistry
+
+        from cytoseed.cli.segment_images import prepare_requests, segment_images
 
         options = SegmentOptions(stain="haematoxylin")
         requests = prepare_requests(model, options, output, _FORMATS.split(","), "overwrite")
     with exit_on_mistake(FAILED):
-        segment_images(requests, [write_example(output)])
+        path = output / "immunohistochemistry.png"
+        write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))
+        segment_images(requests, [path])
 
 
 def merge(

@@ -10,22 +10,23 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from cytoseed.cli.console import Notes, plain_console, run_each
+from cytoseed.images import Image
+from cytoseed.models.weights import load_model
+from cytoseed.paths import as_path, is_remote, require_writable
+from cytoseed.results.writers import check_formats
+from cytoseed.run.cluster import Cluster
+from cytoseed.run.engine import choose_device
+from cytoseed.run.resume import Existing, Request, Shard
+from cytoseed.run.slide import Callbacks, RunReport, run_to_files
+from cytoseed.run.slide import Progress as TileProgress
 from cytoseed.settings import SegmentOptions
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    from cytoseed.images import Image
-    from cytoseed.run.cluster import Cluster
-    from cytoseed.run.resume import Existing, Request
-    from cytoseed.run.slide import Progress as TileProgress
-    from cytoseed.run.slide import RunReport
-
-RequestMaker: TypeAlias = "Callable[[Image], Request]"
+RequestMaker = Callable[[Image], Request]
 
 _TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # that workers are given
 _SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
@@ -40,12 +41,6 @@ def prepare_requests(
     shard: str = "",
 ) -> RequestMaker:
     """Check everything that does not depend on an image, and load the model; returns a maker of requests."""
-    from cytoseed.models.weights import load_model
-    from cytoseed.paths import as_path
-    from cytoseed.results.writers import check_formats
-    from cytoseed.run.engine import choose_device
-    from cytoseed.run.resume import Request, Shard
-
     names = check_formats([name.strip() for name in formats])
     part = Shard.parse(shard) if shard else None
     choose_device(options.device, options.precision)
@@ -60,22 +55,16 @@ def segment_images(requests: RequestMaker, paths: Sequence[Path], cluster: Clust
     """Segment images; failures are reported without stopping the others, and make the exit code `FAILED`."""
     threads = 1 if cluster is None else max(_TILED_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
     console = plain_console()
-    with _progress_bars(console) as bars:
-        work = _Work(requests, cluster, console, bars, len(paths))
-        run_each(enumerate(paths, start=1), lambda item: item[1].name, work.segment, work.notes, threads)
-
-
-def _progress_bars(console: Console) -> Progress:
-    """Bars for images and for the tiles of large ones; only on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    return Progress(
-        *("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn()),
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn())
+    with Progress(
+        *columns,
         console=console,
         transient=True,
         disable=not console.is_terminal,
         redirect_stderr=sys.stderr.isatty(),  # a redirected stderr is read apart from the bars
-    )
+    ) as bars:
+        work = _Work(requests, cluster, console, bars, len(paths))
+        run_each(enumerate(paths, start=1), lambda item: item[1].name, work.segment, work.notes, threads)
 
 
 class _Work:
@@ -115,8 +104,6 @@ class _Work:
         return self._run(path, replace(request, shard=None))
 
     def _run(self, path: Path, request: Request) -> tuple[str, bool]:
-        from cytoseed.run.slide import Callbacks, run_to_files
-
         callbacks = Callbacks(lambda text: self.notes.add(path.name, text), lambda state: self._show_tiles(path, state))
         executor = None if self._cluster is None else self._cluster.executor(request)
         report = run_to_files(request, callbacks, executor)
@@ -152,28 +139,12 @@ def _time(report: RunReport) -> str:
     return f"{wall:.0f} s ({shares}{skipped})"
 
 
-def write_example(folder: Path) -> Path:
-    """Write scikit-image's picture of a stained tissue section into a folder, as PNG; nothing is downloaded."""
-    import imagecodecs
-    from skimage.data import immunohistochemistry
-
-    from cytoseed.paths import write_bytes
-
-    path = folder / "immunohistochemistry.png"
-    write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))
-    return path
-
-
 def _require_writable(folder: Path) -> None:
     """Make the output folder, or raise an error if it cannot be written to."""
-    from cytoseed.paths import is_remote, require_writable
-
     if is_remote(folder):
         return require_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(
-            f"output folder {str(folder)!r} cannot be made or written to ({error.strerror}); give another"
-        ) from error
+        raise OSError(f"output folder {str(folder)!r} cannot be made ({error.strerror}); give another") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,8 +106,6 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
     if file is not None:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"config is {str(file)!r}: there is no such file") from error
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON: {error}") from error
         if not isinstance(values, dict):
@@ -174,8 +172,22 @@ def tune(
 
         images = "1 image" if len(samples) == 1 else f"{len(samples)} images"
         typer.echo(f"thresholds are chosen on the {images} {origin}")
-        with progress_bar("running the network", len(samples)) as functions:
-            tuned = search(loaded, samples, output, device, _reporter(*functions), overwrite=overwrite)
+        with progress_bar("running the network", len(samples)) as (update, print_line):
+            best = 0.0
+
+            def report(progress: TuneProgress) -> None:
+                nonlocal best
+                if not progress.tried:
+                    update(completed=progress.images_done)
+                    return
+                sets = "1 set" if progress.tried == 1 else f"{progress.tried} sets"
+                text = f"{sets} of thresholds tried, best mean F1 {progress.best_f1_mean:.4f}"
+                update(description=text, total=None)
+                if progress.best_f1_mean > best:
+                    print_line(text)
+                best = max(best, progress.best_f1_mean)
+
+            tuned = search(loaded, samples, output, device, report, overwrite=overwrite)
         typer.echo(_thresholds_table(loaded.config, tuned))
         typer.echo(f"model with these thresholds -> {tuned.folder}")
 
@@ -201,25 +213,6 @@ def _find_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) 
     if {note.name for note in model.trained_on} & {sample.dataset for sample in samples}:
         return split_by_name(samples).val, "that the training set aside"
     return samples, "in the data, since none is marked as val"
-
-
-def _reporter(update: Callable[..., None], print_line: Callable[[str], None]) -> Callable[[TuneProgress], None]:
-    """Report the progress of a search; away from terminals, a line per better set of thresholds."""
-    best = 0.0
-
-    def report(progress: TuneProgress) -> None:
-        nonlocal best
-        if not progress.tried:
-            update(completed=progress.images_done)
-            return
-        sets = "1 set" if progress.tried == 1 else f"{progress.tried} sets"
-        text = f"{sets} of thresholds tried, best mean F1 {progress.best_f1_mean:.4f}"
-        update(description=text, total=None)
-        if progress.best_f1_mean > best:
-            print_line(text)
-        best = max(best, progress.best_f1_mean)
-
-    return report
 
 
 def _thresholds_table(config: ModelConfig, tuned: TuneResult) -> str:

@@ -57,8 +57,7 @@ def check_stain(channels: int, stain: str) -> None:
         raise ValueError(f"stain is {stain!r}; it must be one of {', '.join(STAINS)}")
     if channels != 3:
         raise ValueError(
-            f"stain is {stain!r} and the image has {channels} channels; stains are distinguished by colour, in images "
-            f"with red, green and blue: leave the stain out"
+            f"stain is {stain!r} and the image has {channels} channels; it is for RGB: leave the stain out"
         )
 
 

@@ -1,8 +1,7 @@
 """Regions of a TIFF's planes: only the tiles and strips that a region touches are read and decoded.
 
-An uncompressed run of rows is read where it lies; tiles and strips are decoded in the calling thread; axes in an
-unusual order are read as a whole. A segment of 0 bytes stands for background: white in slides (tiles of 8-bit RGB, as
-OpenSlide has it), else what the file says, else 0.
+An uncompressed run of rows is read where it lies; tiles and strips are decoded in the calling thread. A segment of 0
+bytes stands for background: white in slides (tiles of 8-bit RGB, as OpenSlide has it), else what the file says, else 0.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.regions import Box, CutFileError, ImageFileError, cut_short, paste
+from cytoseed.images.regions import Box, ImageFileError, cut_short, paste
 
 _KEPT_BYTES = 1 << 30  # of decoded segments, while the file is open
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
@@ -27,20 +26,21 @@ _RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 t
 
 
 def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
-    """Planes of one level, a `tifffile.TiffPageSeries`, in the order of its channels (C or S)."""
+    """Planes of one level, a `tifffile.TiffPageSeries`, in the order of its channels; none for an unusual layout."""
     long = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
     channels = math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YX")
     height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
     first, keyframe = series[0], series.keyframe
-    in_order = long in _RUNS and series.transform is None
-    if in_order and series.dataoffset is not None and first.databytecounts[0]:
+    if long not in _RUNS or series.transform is not None:
+        return ()
+    if series.dataoffset is not None and first.databytecounts[0]:
         dtype = series.dtype.newbyteorder(keyframe.parent.byteorder)
         run = _Run(store, _file_of(first), series.dataoffset, 1, height, width, dtype)
         return (run._replace(samples=channels),) if long[-1] in "SC" else run.repeated(channels)
     as_announced = (keyframe.imagedepth, keyframe.imagelength, keyframe.imagewidth) == (1, height, width)
-    if in_order and as_announced and len(series) * keyframe.samplesperpixel == channels:
-        return tuple(plane for page in series for plane in _planes_of_page(page, keyframe, store))
-    return (_Whole(store, series, channels, height, width),)
+    if not as_announced or len(series) * keyframe.samplesperpixel != channels:
+        return ()
+    return tuple(plane for page in series for plane in _planes_of_page(page, keyframe, store))
 
 
 def _planes_of_page(page: Any, keyframe: Any, store: Store) -> Sequence[Plane]:
@@ -78,7 +78,6 @@ class Store:
         self._kept_bytes = 0
         self._making: dict[Any, Lock] = {}
         self._lock = Lock()
-        self.alone = Lock()  # for what tifffile reads itself: it is made for one thread
 
     def close(self) -> None:
         """Close all files and forget all segments."""
@@ -94,7 +93,7 @@ class Store:
             self._files[path].seek(offset)
             data = self._files[path].read(count)
         if len(data) < count:
-            raise _cut(path)
+            raise cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
         return data
 
     def kept(self, key: Any, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
@@ -114,22 +113,6 @@ class Store:
                     self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             return segment
 
-    def require_small(self, size: int, what: str) -> None:
-        """Refuse to decode a segment that is too large to be kept when only a part of it is needed."""
-        if size > _KEPT_BYTES:
-            raise ImageFileError(
-                f"{self.root}: {what} of {size / (1 << 30):.1f} GiB that can only be decoded at once, so "
-                f"no region of it can be read; save it as a tiled TIFF, as OME-TIFF with tiles, or as OME-Zarr"
-            )
-
-
-def _holds(path: Path, end: int) -> bool:
-    return end <= path.stat().st_size
-
-
-def _cut(path: Path) -> CutFileError:
-    return cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
-
 
 class _Run(NamedTuple):
     """Uncompressed rows, one after the other."""
@@ -148,7 +131,7 @@ class _Run(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        return _holds(self.path, self.offset + self.height * self._row_bytes)
+        return self.offset + self.height * self._row_bytes <= self.path.stat().st_size
 
     def repeated(self, count: int) -> tuple[_Run, ...]:
         """`count` such runs, one after the other."""
@@ -196,14 +179,15 @@ class _Segments(NamedTuple):
         own = slice(self.first, self.first + count)
         offsets = np.asarray(self.page.dataoffsets[own], dtype=np.uint64)
         counts = np.asarray(self.page.databytecounts[own], dtype=np.uint64)
-        all_named = len(offsets) == len(counts) == count
-        return all_named and _holds(self.path, int((offsets + counts)[counts > 0].max(initial=0)))
+        end = int((offsets + counts)[counts > 0].max(initial=0)) if len(offsets) == len(counts) == count else math.inf
+        return end <= self.path.stat().st_size
 
     def read(self, box_yxhw: Box) -> NDArray[Any]:
         top, left, height, width = box_yxhw
-        (rows, columns), across = self._size, self._grid[1]
-        whole = (height, width) == (self.keyframe.imagelength, self.keyframe.imagewidth)
-        result = np.full((height, width, self.samples), _background(self.keyframe), self.keyframe.dtype)
+        (rows, columns), across, key = self._size, self._grid[1], self.keyframe
+        whole = (height, width) == (key.imagelength, key.imagewidth)
+        is_slide = key.is_tiled and key.photometric in _COLOUR and key.dtype == np.uint8
+        result = np.full((height, width, self.samples), 255 if is_slide else key.nodata, key.dtype)
         for row in range(top // rows, -(-(top + height) // rows)):
             for column in range(left // columns, -(-(left + width) // columns)):
                 segment = self._segment(self.first + row * across + column, whole)
@@ -216,12 +200,16 @@ class _Segments(NamedTuple):
         offset, count = self.page.dataoffsets[index], self.page.databytecounts[index]
         if not offset or not count:
             return None
-        size = math.prod(self._size) * self.samples * self.keyframe.dtype.itemsize
-        if not whole:
-            self.store.require_small(size, f"is stored in {'tiles' if self.keyframe.is_tiled else 'compressed strips'}")
-            if not self.keyframe.is_tiled or size >= _LARGE_TILE_BYTES:
-                return self.store.kept((self.path, offset), lambda: self._decoded(index, offset, count))
-        return self._decoded(index, offset, count)
+        size, is_tiled = math.prod(self._size) * self.samples * self.keyframe.dtype.itemsize, self.keyframe.is_tiled
+        if size > _KEPT_BYTES and not whole:
+            raise ImageFileError(
+                f"{self.store.root}: is stored in {'tiles' if is_tiled else 'compressed strips'} of "
+                f"{size / (1 << 30):.1f} GiB that can only be decoded at once, so no region of it can be read; save it "
+                f"as a tiled TIFF, as OME-TIFF with tiles, or as OME-Zarr"
+            )
+        if whole or (is_tiled and size < _LARGE_TILE_BYTES):
+            return self._decoded(index, offset, count)
+        return self.store.kept((self.path, offset), lambda: self._decoded(index, offset, count))
 
     def _decoded(self, index: int, offset: int, count: int) -> NDArray[Any]:
         data = self.store.read(self.path, offset, count)
@@ -232,48 +220,5 @@ class _Segments(NamedTuple):
         return np.asarray(segment)
 
 
-class _Whole(NamedTuple):
-    """A level whose axes lie in an unusual order; tifffile reorders them."""
-
-    store: Store
-    series: Any
-    samples: int
-    height: int
-    width: int
-
-    @property
-    def is_whole(self) -> bool:
-        if self.series.dataoffset is not None:
-            return _holds(_file_of(self.series[0]), self.series.dataoffset + self.series.nbytes)
-        return all(
-            _holds(_file_of(page), offset + count)
-            for page in self.series
-            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-        )
-
-    def read(self, box_yxhw: Box) -> NDArray[Any]:
-        top, left, height, width = box_yxhw
-        if (height, width) == (self.height, self.width):
-            return self._decoded()
-        size = self.samples * self.height * self.width * self.series.dtype.itemsize
-        self.store.require_small(size, "is stored with its axes in an unusual order, as an image")
-        pixels = self.store.kept(("series", self.height, self.width), self._decoded)
-        return pixels[:, top : top + height, left : left + width]
-
-    def _decoded(self) -> NDArray[Any]:
-        if not self.is_whole:
-            raise _cut(_file_of(self.series[0]))
-        with self.store.alone:
-            pixels: NDArray[Any] = self.series.asarray()
-        others = [index for index, axis in enumerate(self.series.axes) if axis not in "YX"]
-        order = [*others, self.series.axes.index("Y"), self.series.axes.index("X")]
-        return pixels.transpose(order).reshape(self.samples, self.height, self.width)
-
-
-Plane = _Run | _Segments | _Whole
+Plane = _Run | _Segments
 """Some channels of one level that are stored together; `read` gives (samples, h, w) in the machine's byte order."""
-
-
-def _background(keyframe: Any) -> Any:
-    is_slide = keyframe.is_tiled and keyframe.photometric in _COLOUR and keyframe.dtype == np.uint8
-    return 255 if is_slide else keyframe.nodata
