@@ -24,10 +24,9 @@ SIDES = st.tuples(st.integers(1, 90), st.integers(1, 90))
         (11, 5, 2.2, [1, 3, 5, 7, 9]),
         (110, 5, 22.0000001, [11, 33, 55, 77, 99]),
         (110, 5, 21.9999999, [11, 33, 55, 77, 99]),
-        (11, 5, None, [1, 3, 5, 7, 9]),
-        (12, 4, None, [1, 4, 7, 10]),
-        (10, 7, None, [0, 2, 3, 5, 6, 7, 9]),
+        (11, 5, 1.0, [1, 3, 5, 7, 9]),
         (12, 4, 1.0, [1, 4, 7, 10]),
+        (10, 7, 1.0, [0, 2, 3, 5, 6, 7, 9]),
         (12, 4, -3.0, [1, 4, 7, 10]),
         (12, 4, float("inf"), [1, 4, 7, 10]),
         (12, 4, float("nan"), [1, 4, 7, 10]),
@@ -35,9 +34,9 @@ SIDES = st.tuples(st.integers(1, 90), st.integers(1, 90))
     ],
 )
 def test_sizes_that_are_stated_and_those_that_cannot_be(
-    large: int, small: int, factor: float | None, expected: list[int]
+    large: int, small: int, factor: float, expected: list[int]
 ) -> None:
-    level = level_of((large, 1), (small, 1), None if factor is None else (factor, 1.0))
+    level = level_of((large, 1), (small, 1), (factor, 1.0))
     assert level.rows.tolist() == expected
     assert level.columns.tolist() == [0]
 

@@ -52,28 +52,28 @@ def halved(sides: tuple[int, int]) -> tuple[Level, ...]:
         factor *= 2
 
 
-def level_of(sides: tuple[int, int], smaller: tuple[int, int], factors: Sequence[float] | None = None) -> Level:
+def level_of(sides: tuple[int, int], smaller: tuple[int, int], factors: tuple[float, float]) -> Level:
     """Level of height and width `smaller`, of an image of height and width `sides`.
 
-    `factors` states how many px of the image one of the level is high and wide. Where they do not go with the sizes, or
-    none are given, the ratio of the sizes is taken, or a whole number where rows or columns may have been left over.
-    Pixels whose centre lies beyond the image show its edge.
+    `factors` states how many px of the image one of the level is high and wide. Where it does not go with the sizes,
+    their ratio is taken, or a whole number where rows or columns may have been left over. Pixels whose centre lies
+    beyond the image show its edge.
     """
     rows, columns = (
         np.minimum(((np.arange(small) + 0.5) * _factor(large, small, stated)).astype(np.int64), large - 1)
-        for large, small, stated in zip(sides, smaller, factors or (0, 0), strict=True)
+        for large, small, stated in zip(sides, smaller, factors, strict=True)
     )
     return Level(rows, columns)
 
 
 def _factor(large: int, small: int, stated: float) -> float:
     """Number of px of the image that one of the level is wide."""
-    if stated > 0 and abs(large / stated - small) < 1:
-        whole = round(stated)
-        return whole if abs(stated - whole) < _WHOLE * stated else stated
-    ratio = large / small
-    whole = round(ratio)
-    return whole if whole and large // whole <= small <= -(-large // whole) else ratio
+    is_possible = stated > 0 and abs(large / stated - small) < 1
+    factor = stated if is_possible else large / small
+    whole = round(factor)
+    if is_possible:
+        return whole if abs(factor - whole) < _WHOLE * factor else factor
+    return whole if whole and large // whole <= small <= -(-large // whole) else factor
 
 
 def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Iterator[Tile]:
