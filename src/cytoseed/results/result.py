@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.paths import as_path, same_file
+from cytoseed.paths import as_path
 from cytoseed.results.measure.stains import stains_of
 from cytoseed.results.measure.table import measure_planes
 from cytoseed.results.objects import Block, Objects, join_parts, pack_block
-from cytoseed.results.record import Record
 from cytoseed.results.save import save
 from cytoseed.results.store import StitchedObjects, Store
-from cytoseed.results.view import SINGULAR, LabelImage, Parts, ResultView, input_of, stem_of
-from cytoseed.results.writers import DEFAULT_FORMATS, WRITERS
+from cytoseed.results.view import SINGULAR, LabelImage, Parts, ResultView, input_of
+from cytoseed.results.writers import DEFAULT_FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,11 +147,6 @@ class Result(ResultView):
         blocks = list(self.blocks()) or [Block(0, 0, np.zeros((len(self.targets), 0, 0), np.int32), self.table)]
         return join_parts([part for block in blocks for part in pack_block(block, self.targets)])[0]
 
-    @property
-    def record(self) -> Record:
-        """Everything that decides the result."""
-        return Record.of(self.input, self.settings, self.version)
-
     def __len__(self) -> int:
         return self.count
 
@@ -205,10 +199,7 @@ class Result(ResultView):
         FileNotFoundError
             If the overlay of a stored result needs the image and it is not found.
         """
-        place = as_path(folder)
-        own = place / f"{stem_of(self.source)}{WRITERS['objects'].suffix}"
-        is_there = self.path is not None and same_file(own, self.path)
-        return save(self, place, formats, overwrite, record=self.record, keep=(own.name,) if is_there else ())
+        return save(self, as_path(folder), formats, overwrite)
 
 
 def _check(labels: NDArray[Any], image: NDArray[Any], targets: Sequence[str], channel_names: Sequence[str]) -> None:

@@ -19,7 +19,10 @@ from cytoseed.results.objects import Objects, Part
 SUFFIX = ".cytoseed"
 """Ending of the folder's name, after the stem of the image."""
 
-_RUN, _TODO, _KEPT, _TILES = "run.json", "todo.npy", "kept.npz", "tiles"
+TILES = "tiles"
+"""Name of the folder in it with a file per tile."""
+
+_RUN, _TODO, _KEPT = "run.json", "todo.npy", "kept.npz"
 
 
 class StitchedObjects(NamedTuple):
@@ -59,10 +62,10 @@ class Store:
     def announce(self, run: Mapping[str, Any]) -> None:
         """Write the known facts about a run that will begin, then remove any earlier one."""
         self._write_run(run)  # first: a kill after it leaves no doubt whose run it is
-        for name in (_TODO, _KEPT, _TILES):
+        for name in (_TODO, _KEPT, TILES):
             remove(self.path / name)
         if not is_remote(self.path):
-            (self.path / _TILES).mkdir(parents=True)
+            (self.path / TILES).mkdir(parents=True)
 
     def begin(self, run: Mapping[str, Any], todo: NDArray[np.int64]) -> None:
         """Write everything that decides the result of an announced run, and the numbers (N,) of its tiles, rising."""
@@ -73,7 +76,7 @@ class Store:
 
     def clear(self) -> None:
         """Forget the run and everything it stored."""
-        for name in (_RUN, _TODO, _KEPT, _TILES):
+        for name in (_RUN, _TODO, _KEPT, TILES):
             remove(self.path / name)
 
     def change(self, **facts: Any) -> None:
@@ -90,7 +93,7 @@ class Store:
 
     def done(self) -> set[int]:
         """Numbers of the tiles whose objects are there."""
-        named = (name.partition(".") for name in list_names(self.path / _TILES))
+        named = (name.partition(".") for name in list_names(self.path / TILES))
         return {int(stem) for stem, _, ending in named if ending == "npz" and stem.isdecimal()}
 
     def write(self, tile: int, objects: Objects) -> None:
@@ -149,4 +152,4 @@ class Store:
         write_bytes(self.path / _RUN, text.encode("utf-8", "backslashreplace"))
 
     def _tile(self, tile: int) -> Path:
-        return self.path / _TILES / f"{tile:08d}.npz"
+        return self.path / TILES / f"{tile:08d}.npz"

@@ -80,6 +80,11 @@ class ResultView:
         return f"{name}/{canonical_json(self.settings)}"
 
     @property
+    def record(self) -> Record:
+        """Everything that decides the result."""
+        return Record.of(self.input, self.settings, self.version)
+
+    @property
     def count(self) -> int:
         """Number of objects; a cell and its nucleus count once."""
         return self.contents.count
@@ -148,6 +153,26 @@ def _shrunk(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 
 
 # Facts
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that decides a result: the same record means the same files."""
+
+    version: str  # version of cytoseed
+    input: Mapping[str, Any]  # the image, as in `Result.input`
+    settings: Mapping[str, Any]  # settings of the segmentation, with the model's name and version
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
+        """Record of `Result.input` and `Result.settings`, by default of this version of cytoseed."""
+        return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
+
+    def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
+        """Text of the file: with the names of existing files and of files being replaced, and failed parts."""
+        values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
+        values |= {key: list(lines) for key, lines in (("pending", pending), ("failed_tiles", failed)) if lines}
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def stem_of(source: str | os.PathLike[str]) -> str:

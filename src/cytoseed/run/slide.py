@@ -19,7 +19,7 @@ import numpy as np
 
 from cytoseed.images import ImageFileError, Regions
 from cytoseed.images.overview import thumbnail
-from cytoseed.paths import is_remote, lock, write_bytes
+from cytoseed.paths import lock, write_bytes
 from cytoseed.results import Result
 from cytoseed.results.save import save
 from cytoseed.results.store import Store
@@ -138,7 +138,7 @@ def _run_single(request: Request, job: Job, calls: Callbacks, executor: Executor
     with clock("wall"):
         result = _single_result(request, job.plan, executor, clock)
         with clock("write"):
-            files = save(result, request.output, request.formats, job.overwrite, record=job.record)
+            files = save(result, request.output, request.formats, job.overwrite)
             if job.overwrite:
                 request.store.clear()  # tiles of an earlier run with other settings
     px = job.plan.size_yx[0] * job.plan.size_yx[1]
@@ -281,8 +281,7 @@ def _write(request: Request, job: Job, stains: tuple[str, ...], report: RunRepor
         failed=tuple(f"{_place(failure.box_yxhw)}: {failure.cause}" for failure in report.failures),
         keep_alive=keep_alive,
     )
-    staging = None if is_remote(request.output) else request.store.path / "staging"
-    files = save(result, request.output, request.formats, job.overwrite, staging=staging) if request.formats else ()
+    files = save(result, request.output, request.formats, job.overwrite) if request.formats else ()
     return report._replace(result=result, files=files)
 
 
