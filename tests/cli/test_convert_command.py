@@ -142,7 +142,7 @@ def test_a_misuse_is_reported_before_any_work(run, stored, tmp_path, arguments, 
 def test_a_file_that_is_no_stored_result(run, image):
     done = run("convert", image, "--format", "table")
     assert done.exit_code == 1
-    assert "scene.tif: is no stored result of cytoseed" in done.stderr
+    assert "scene.tif: is not a stored result of cytoseed" in done.stderr
 
 
 def test_a_format_whose_package_is_not_installed(run, segment, stored, image, monkeypatch):

@@ -234,18 +234,18 @@ def test_no_changed_or_missing_byte_goes_unnoticed(nuclei: Result, tmp_path: Pat
     assert changed.count(False) > len(changed) // 2, "the others are bytes that nobody reads"
 
 
-def test_what_is_no_stored_result(tmp_path: Path) -> None:
+def test_other_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"a\.objects\.zip: there is no such file"):
         open_result(tmp_path / "a.objects.zip")
     with pytest.raises(ValueError, match="is a folder; give a stored result in it"):
         open_result(tmp_path)
     for text in (b"", b"id,area_px\n"):
         (tmp_path / "a.csv").write_bytes(text)
-        with pytest.raises(ValueError, match=r"a\.csv: is no stored result of cytoseed.*\.objects\.zip"):
+        with pytest.raises(ValueError, match=r"a\.csv: is not a stored result of cytoseed.*\.objects\.zip"):
             open_result(tmp_path / "a.csv")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("letter.txt", "dear")
-    with pytest.raises(ValueError, match=r"a\.zip: is a zip, but no stored result"):
+    with pytest.raises(ValueError, match=r"a\.zip: is not a stored result"):
         open_result(tmp_path / "a.zip")
 
 

@@ -83,7 +83,8 @@ def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Itera
     only a few regions and tiles are held for an image of any size.
     """
     _, height, width = result.shape
-    begun: dict[tuple[int, int, int], _Unfinished] = {}
+    missing_px: dict[tuple[int, int, int], int] = {}
+    begun: dict[tuple[int, int, int], NDArray[np.int32]] = {}  # those that have objects
     for row, column in _along_z(-(-height // _READ_PX), -(-width // _READ_PX)):
         top, left = row * _READ_PX, column * _READ_PX
         box = (top, left, min(_READ_PX, height - top), min(_READ_PX, width - left))
@@ -93,19 +94,16 @@ def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Itera
             spans = list(_spans(level.columns, left, box[3], side_px))
             for y in _spans(level.rows, top, box[2], side_px):
                 for x in spans:
-                    taken = None if is_empty else labels[:, y.source][:, :, x.source]
-                    taken = None if taken is None or not taken.any() else taken
                     key = (number, y.tile, x.tile)
-                    if key not in begun and (y.size, x.size) == (y.tile_px, x.tile_px):  # most tiles of level 0
-                        if taken is not None:
-                            yield Tile(*key, taken)
-                        continue
-                    tile = begun.setdefault(key, _Unfinished(y.tile_px, x.tile_px, len(labels)))
-                    tile.add(y, x, taken)
-                    if not tile.missing_px:
-                        del begun[key]
-                        if tile.labels is not None:
-                            yield Tile(*key, tile.labels)
+                    missing_px[key] = missing_px.get(key, y.tile_px * x.tile_px) - y.size * x.size
+                    taken = None if is_empty else labels[:, y.source][:, :, x.source]
+                    if taken is not None and taken.any():
+                        tile = begun.setdefault(key, np.zeros((len(labels), y.tile_px, x.tile_px), np.int32))
+                        tile[:, y.corner : y.corner + y.size, x.corner : x.corner + x.size] = taken
+                    if not missing_px[key]:
+                        del missing_px[key]
+                        if key in begun:
+                            yield Tile(*key, begun.pop(key))
 
 
 class _Span(NamedTuple):
@@ -116,23 +114,6 @@ class _Span(NamedTuple):
     corner: int  # first pixel in the tile
     size: int  # number of pixels
     source: slice | NDArray[np.int64]  # their places in the region
-
-
-class _Unfinished:
-    """A tile some of whose pieces are still missing."""
-
-    def __init__(self, height: int, width: int, targets: int) -> None:
-        self.missing_px = height * width
-        self.labels: NDArray[np.int32] | None = None  # as long as it has no object
-        self._shape = (targets, height, width)
-
-    def add(self, y: _Span, x: _Span, labels: NDArray[np.int32] | None) -> None:
-        """Put a piece into its place; None is a piece without objects."""
-        self.missing_px -= y.size * x.size
-        if labels is not None:
-            if self.labels is None:
-                self.labels = np.zeros(self._shape, np.int32)
-            self.labels[:, y.corner : y.corner + y.size, x.corner : x.corner + x.size] = labels
 
 
 def _spans(places: NDArray[np.int64], first: int, length: int, side_px: int) -> Iterator[_Span]:

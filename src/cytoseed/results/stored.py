@@ -58,12 +58,21 @@ def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) ->
         raise FileNotFoundError(f"{path}: there is no such file; stored results end in {SUFFIX}")
     with path.open("rb") as file:
         begin = file.read(100)
-    if begin[:2] != b"PK":
-        raise ValueError(f"{path}: is no stored result of cytoseed; those are files that end in {SUFFIX}")
+    if not any(name.encode() in begin for name in (FACTS, *part_names(0))):  # the first member's
+        raise ValueError(f"{path}: is not a stored result of cytoseed; those are files that end in {SUFFIX}")
     with _damage_of(path):
         archive = zipfile.ZipFile(path)
     try:
-        return _read(path, archive, image, is_ours=part_names(0)[0].encode() in begin)
+        with _damage_of(path):
+            facts = json.loads(archive.read(FACTS))
+            is_newer = facts["format"] > FORMAT
+        if is_newer:
+            raise ValueError(
+                f"{path}: was written by cytoseed {facts.get('version', 'newer than this one')}, in a form that this "
+                f"version ({metadata.version('cytoseed')}) cannot read; upgrade it: pip install --upgrade cytoseed"
+            )
+        with _damage_of(path):
+            return _read(path, archive, facts, image)
     except BaseException:
         archive.close()
         raise
@@ -81,54 +90,39 @@ def _damage_of(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(path: Path, archive: zipfile.ZipFile, image: ImageLike | None, is_ours: bool) -> Result:
-    """Read everything but the objects."""
-    if FACTS not in archive.namelist() and not is_ours:  # in a file that is cut, an inner zip may be mistaken for it
-        raise ValueError(f"{path}: is a zip, but no stored result of cytoseed: {FACTS!r} is not in it")
-    with _damage_of(path):
-        facts = json.loads(archive.read(FACTS))
-        is_newer = facts["format"] > FORMAT
-    if is_newer:
-        raise ValueError(
-            f"{path}: was written by cytoseed {facts.get('version', 'newer than this one')}, in a form that this "
-            f"version ({metadata.version('cytoseed')}) cannot read; upgrade it: pip install --upgrade cytoseed"
-        )
-    with _damage_of(path):
-        channels, height, width = map(int, facts["shape"])
-        side_um, described, stains = facts["pixel_size_um"], dict(facts["input"]), tuple(facts["stains"])
-        result = Result(
-            contents=_contents(_part_reader(path, archive, facts["parts"]["count"]), facts),
-            shape=(channels, height, width),
-            targets=tuple(facts["targets"]),
-            channel_names=tuple(facts["channel_names"]),
-            pixel_size_um=None if side_um is None else float(side_um),
-            source=str(facts["source"]),
-            settings=dict(facts["settings"]),
-            find_input=lambda: described,
-            find_stains=lambda: stains,
-            thumbnail=lambda largest_px: _thumbnail(image, result, facts["image"], largest_px),
-            failed=tuple(facts["failed"]),
-            version=str(facts["version"]),
-            was_in_memory=bool(facts["was_in_memory"]),
-            path=path,
-            close=archive.close,
-        )
-    return result
-
-
-def _contents(load: Callable[[int], Part], facts: Mapping[str, Any]) -> Parts:
-    boxes = np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
-    if not len(boxes) == len(facts["parts"]["count"]) == sum(facts["blocks"]):
+def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image: ImageLike | None) -> Result:
+    """Result as its facts describe it; objects are read later."""
+    channels, height, width = map(int, facts["shape"])
+    side_um, described, stains = facts["pixel_size_um"], dict(facts["input"]), tuple(facts["stains"])
+    counts, boxes = facts["parts"]["count"], np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
+    if not len(boxes) == len(counts) == sum(facts["blocks"]):
         raise ValueError("what it says of its parts does not fit together")
-    blocks = zip(accumulate(facts["blocks"]), facts["blocks"], strict=True)
-    return Parts(
-        boxes,
-        load,
-        facts["targets"],
-        int(facts["count"]),
-        blocks_of_parts=[range(stop - number, stop) for stop, number in blocks],
-        columns=[(str(name), str(kind)) for name, kind in facts["table"]],
+    stops = zip(accumulate(facts["blocks"]), facts["blocks"], strict=True)
+    result = Result(
+        contents=Parts(
+            boxes,
+            _part_reader(path, archive, counts),
+            facts["targets"],
+            int(facts["count"]),
+            blocks_of_parts=[range(stop - number, stop) for stop, number in stops],
+            columns=[(str(name), str(kind)) for name, kind in facts["table"]],
+        ),
+        shape=(channels, height, width),
+        targets=tuple(facts["targets"]),
+        channel_names=tuple(facts["channel_names"]),
+        pixel_size_um=None if side_um is None else float(side_um),
+        source=str(facts["source"]),
+        settings=dict(facts["settings"]),
+        find_input=lambda: described,
+        find_stains=lambda: stains,
+        thumbnail=lambda largest_px: _thumbnail(image, result, facts["image"], largest_px),
+        failed=tuple(facts["failed"]),
+        version=str(facts["version"]),
+        was_in_memory=bool(facts["was_in_memory"]),
+        path=path,
+        close=archive.close,
     )
+    return result
 
 
 def _part_reader(path: Path, archive: zipfile.ZipFile, counts: list[int]) -> Callable[[int], Part]:

@@ -79,19 +79,14 @@ def _groups(tables: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]
     import pandas as pd
 
     held: list[pd.DataFrame] = []
-    missing = rows
     for table in tables:
-        begin = 0
-        while begin < len(table):
-            part = table.iloc[begin : begin + missing]
-            held.append(part)
-            begin, missing = begin + len(part), missing - len(part)
-            if not missing:
-                yield pd.concat(held)
-                held, missing = [], rows
-            elif len(held) == _HELD:
-                held = [pd.concat(held)]
-    if held:
+        held.append(table)
+        if len(held) == _HELD or sum(map(len, held)) >= rows:
+            joined = pd.concat(held)
+            whole = len(joined) - len(joined) % rows
+            yield from (joined.iloc[begin : begin + rows] for begin in range(0, whole, rows))
+            held = [joined.iloc[whole:]]
+    if sum(map(len, held)):
         yield pd.concat(held)
 
 
@@ -99,8 +94,6 @@ def _as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     """Table with the schema's types; NaN stays NaN."""
     import pyarrow as pa
 
-    columns = []
-    for field in schema:
-        values = table[field.name].to_numpy()
-        columns.append(pa.array(values.astype(np.bool_) if field.name in _FLAGS else values, field.type))
+    flags = dict.fromkeys(_FLAGS, np.bool_)
+    columns = [pa.array(table[field.name].to_numpy(flags.get(field.name)), field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
