@@ -72,7 +72,7 @@ def from_store(whole: Result, folder: Path) -> Result:
         return whole.thumbnail(100)
 
     facts = {name: getattr(whole, name) for name in ("shape", "targets", "channel_names", "pixel_size_um", "source")}
-    facts |= {name: getattr(whole, name) for name in ("input", "settings", "stains")}
+    facts |= {name: getattr(whole, name) for name in ("settings", "find_input", "find_stains")}
     return Result.from_store(store, kept, **facts, thumbnail=thumbnail, keep_alive=folder)
 
 

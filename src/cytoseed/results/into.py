@@ -20,35 +20,13 @@ _METADATA = ("zarr.json", ".zattrs", ".zgroup", ".zarray", ".zmetadata")
 
 
 def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite: bool = False) -> tuple[Path, ...]:
-    """Write the labels into the `labels` group of an OME-Zarr image, one label image per target.
+    """Write the labels into the `labels` group of an OME-Zarr image, one label image per target; returns their folders.
 
     They have the image's own version, 0.4 or 0.5, its axes, with one channel, its levels and transformations, so that
-    every viewer lays them over it; a pixel of a lower level shows the label at its centre. The new group, with all
-    other label images, is made in a hidden folder of the image and then takes the place of the old one. After a kill
-    between these two renames the old group is still in the hidden folder; the next call puts it back first.
-
-    Parameters
-    ----------
-    result : Result
-        Of this image, at its full resolution.
-    image_zarr : str or path
-        The folder of the image, or one made by bioformats2raw, of which the first image is taken.
-    overwrite : bool
-        Replace label images of the same names. Others always stay.
-
-    Returns
-    -------
-    tuple of path
-        The folders of the label images, called after the targets.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is no such folder; if it is not an OME-Zarr image of these versions, one of another size, or a stack.
-    FileExistsError
-        If the image has labels of such a name and `overwrite` is false.
-    BlockingIOError, OSError
-        If another process writes labels into this image, or the folder cannot be written to.
+    every viewer lays them over it; a pixel of a lower level shows the label at its centre. With `overwrite`, label
+    images of the same names are replaced; others always stay. The new group is made in a hidden folder of the image and
+    then takes the place of the old one. After a kill between these two renames the old group is still in the hidden
+    folder; the next call puts it back first.
     """
     root, targets = Path(image_zarr), result.targets
     image, layout = _read_image(root, result.shape[1:])

@@ -35,15 +35,13 @@ class Objects:
 
     target: NDArray[np.uint8]  # (K,) Number of the model's target, from 0
     box_yxhw: NDArray[np.int64]  # (K,4) Row and column of the first pixel in the image, height, width
-    bits: NDArray[np.uint8]
-    """Masks (h,w), row by row, packed to bits; each begins at a whole byte, in the order of the objects."""
+    bits: NDArray[np.uint8]  # Masks (h,w), row by row, packed to bits; each begins at a whole byte, in order
     score: NDArray[np.float32]  # (K,) Highest value of the seed map in the object, about 0 to 1
     is_owned: NDArray[np.bool_]  # (K,) True where the object's highest seed lies in the core of the tile that found it
     numbers: NDArray[np.float64]  # (K,M) The measurements
     columns: NDArray[np.str_]  # (M,) Name of each measurement
     is_count: NDArray[np.bool_]  # (M,) True for whole numbers
-    left_out_yxhw: NDArray[np.int64]
-    """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
+    left_out_yxhw: NDArray[np.int64]  # (N,4) Boxes, in the image, of parts of objects that are too large to be followed
     partner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """(K,) Index of a nucleus' cell, or of a cell's nucleus, among these objects; -1 for none, and by default."""
 
@@ -116,12 +114,9 @@ class Objects:
         """The measurements, one row per object."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {
-                str(name): self.numbers[:, place].astype(np.int64 if is_count else np.float64)
-                for place, (name, is_count) in enumerate(zip(self.columns, self.is_count, strict=True))
-            }
-        )
+        kinds = [np.int64 if is_count else np.float64 for is_count in self.is_count]
+        columns = zip(self.columns, self.numbers.T, kinds, strict=True)
+        return pd.DataFrame({str(name): values.astype(kind) for name, values, kind in columns})
 
     def to_bytes(self) -> bytes:
         """Compressed npz with a checksum of each array: the same objects give the same bytes."""
@@ -186,8 +181,7 @@ class Block(NamedTuple):
 
     top: int  # row of the crop's first pixel in the image
     left: int  # column of the crop's first pixel in the image
-    labels: NDArray[np.int32]
-    """Labels (T,h,w) of the crop, one plane per target: ids of this block's objects, 0 elsewhere."""
+    labels: NDArray[np.int32]  # (T,h,w) of the crop, one plane per target: ids of this block's objects, 0 elsewhere
     table: pd.DataFrame  # measurements, one row per object: see `cytoseed.results.measure.table`
 
 

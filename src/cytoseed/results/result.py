@@ -35,10 +35,8 @@ class Result(ResultView):
     a result that is too large for memory.
     """
 
-    keep_alive: Any = None
-    """Any object to keep alive as long as the result, such as the temporary folder of its store."""
-    close: Callable[[], None] = lambda: None
-    """Closes the file of a stored result; nothing more can be read from it afterwards."""
+    keep_alive: Any = None  # any object to keep as long as the result, such as the temporary folder of its store
+    close: Callable[[], None] = lambda: None  # closes the file of a stored result, which cannot be read any more
 
     @classmethod
     def from_labels(  # noqa: PLR0913
@@ -101,24 +99,10 @@ class Result(ResultView):
         return result
 
     @classmethod
-    def from_store(
-        cls,
-        store: Store,
-        kept: StitchedObjects,
-        *,
-        input: Mapping[str, Any],  # noqa: A002
-        stains: Sequence[str],
-        targets: Sequence[str],
-        **facts: Any,
-    ) -> Self:
+    def from_store(cls, store: Store, kept: StitchedObjects, *, targets: Sequence[str], **facts: Any) -> Self:
         """Result whose objects are read from a store, tile by tile; `facts` are further fields of `Result`."""
-        return cls(
-            contents=Parts(kept.tile_box_yxhw, store.stitched(kept), targets, int(kept.id.max(initial=0))),
-            find_input=lambda: input,
-            find_stains=lambda: tuple(stains),
-            targets=tuple(targets),
-            **facts,
-        )
+        contents = Parts(kept.tile_box_yxhw, store.stitched(kept), targets, int(kept.id.max(initial=0)))
+        return cls(contents=contents, targets=tuple(targets), **facts)
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:

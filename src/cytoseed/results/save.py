@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -90,15 +89,7 @@ def _staging(store: Path) -> Iterator[Path]:
     """Empty folder for files being written, removed at the end; in the locked one, or for a remote result here."""
     if is_remote(store):
         with tempfile.TemporaryDirectory(prefix="cytoseed-") as here:
-            try:
-                yield Path(here)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise OSError(
-                    f"{here}: its disk is full, and files are made there before they are copied to {store.parent}; "
-                    f"make room, or name a folder on another disk by TMPDIR"
-                ) from error
+            yield Path(here)
         return
     staging = store / "staging"
     shutil.rmtree(staging, ignore_errors=True)  # of a killed run

@@ -29,14 +29,10 @@ class StitchedObjects(NamedTuple):
     """The objects of tiles that belong to the result, K in all, and their ids."""
 
     first: NDArray[np.int64]  # (tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1
-    place: NDArray[np.int64]
-    """(K,) Place of each among its tile's objects; tile after tile, and in each by target and id."""
-    id: NDArray[np.int64]
-    """(K,) Id of each: 1 and so on without gaps, rising from tile to tile; a nucleus has its cell's."""
-    tile_box_yxhw: NDArray[np.int64]
-    """(tiles,4) The box around a tile's objects in the image, of size 0 where there are none."""
-    left_out_yxhw: NDArray[np.int64]
-    """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
+    place: NDArray[np.int64]  # (K,) Place of each among its tile's objects; by tile, target and id
+    id: NDArray[np.int64]  # (K,) Id of each: from 1 without gaps, rising from tile to tile; a nucleus has its cell's
+    tile_box_yxhw: NDArray[np.int64]  # (tiles,4) Box around a tile's objects in the image; of size 0 without any
+    left_out_yxhw: NDArray[np.int64]  # (N,4) Boxes, in the image, of parts of objects that are too large to be followed
     changed_at: NDArray[np.int64]  # (M,) Numbers of those of the K that lost pixels to others
     changed: Objects  # (M) These objects, as they are now
 

@@ -34,34 +34,21 @@ _PART_BYTES = 1 << 14  # of a part in addition to its arrays
 class ResultView:
     """Facts and objects of a result, of an image of any size; never held whole."""
 
-    contents: LabelImage | Parts
-    """Where the objects come from."""
-    shape: tuple[int, int, int]
-    """Shape (C,H,W) of the image at full resolution, in px."""
-    targets: tuple[str, ...]
-    """Names of the T label planes, `nuclei` or `cells`, in order."""
-    channel_names: tuple[str, ...]
-    """Name of each of the C channels."""
-    pixel_size_um: float | None
-    """Side of a pixel in µm; None if it is unknown."""
-    source: str
-    """Path of the image's file, or `array`."""
-    settings: Mapping[str, Any]
-    """Settings that made the objects, in values that JSON can hold: the model's name and version, the options."""
-    find_input: Callable[[], Mapping[str, Any]]
-    """Returns `input`; called on first use."""
-    find_stains: Callable[[], tuple[str, ...]]
-    """Returns `stains`; called on first use."""
+    contents: LabelImage | Parts  # where the objects come from
+    shape: tuple[int, int, int]  # (C,H,W) of the image at full resolution, in px
+    targets: tuple[str, ...]  # names of the T label planes, `nuclei` or `cells`, in order
+    channel_names: tuple[str, ...]  # name of each of the C channels
+    pixel_size_um: float | None  # side of a pixel in µm; None if it is unknown
+    source: str  # path of the image's file, or `array`
+    settings: Mapping[str, Any]  # model and options that made the objects, in values that JSON can hold
+    find_input: Callable[[], Mapping[str, Any]]  # returns `input`; called on first use
+    find_stains: Callable[[], tuple[str, ...]]  # returns `stains`; called on first use
     thumbnail: Callable[[int], tuple[NDArray[Any], float]]
     """Given a largest side in px, returns the image (C,h,w), smaller or whole, and image px per px of it."""
-    failed: tuple[str, ...] = ()
-    """Parts of the image that could not be segmented, one line each."""
-    version: str = field(default_factory=lambda: metadata.version("cytoseed"))
-    """Version of cytoseed that found the objects."""
-    was_in_memory: bool = False
-    """True where the image was segmented in memory, not tile by tile."""
-    path: Path | None = None
-    """The stored result's file that the objects are read from; None for others."""
+    failed: tuple[str, ...] = ()  # parts of the image that could not be segmented, one line each
+    version: str = field(default_factory=lambda: metadata.version("cytoseed"))  # of cytoseed that found the objects
+    was_in_memory: bool = False  # the image was segmented in memory, not tile by tile
+    path: Path | None = None  # file of a stored result, from which the objects are read; None for others
 
     @cached_property
     def input(self) -> Mapping[str, Any]:
@@ -240,7 +227,7 @@ class Parts:
 
     `box_yxhw` (N,4) is the box around each part's objects, of size 0 for a part that has none and is not read. `load`
     reads a part, from one thread at a time. `blocks_of_parts` are the parts of each block, by default one each;
-    `columns` the names and dtypes of the blocks' tables, where they differ from the packed ones.
+    `columns` are names and dtypes of the blocks' tables, where they differ from the packed ones.
     """
 
     def __init__(
@@ -249,16 +236,13 @@ class Parts:
         load: Callable[[int], Part],
         targets: Sequence[str],
         count: int,
-        blocks_of_parts: Sequence[range] | None = None,
+        blocks_of_parts: Sequence[Sequence[int]] | None = None,
         columns: Sequence[tuple[str, str]] = (),
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
-        self.count = count
-        self._box_yxhw = box_yxhw
-        self._load = load
-        self._targets = tuple(targets)
+        self.count, self._box_yxhw, self._load, self._targets = count, box_yxhw, load, tuple(targets)
         self._filled: list[int] = np.flatnonzero(box_yxhw[:, 2:].all(axis=1)).tolist()
-        self._blocks = blocks_of_parts
+        self._blocks = [[part] for part in self._filled] if blocks_of_parts is None else blocks_of_parts
         self._columns = dict(columns)
         self._free_bytes = cache_bytes
         self._cache: OrderedDict[int, Part] = OrderedDict()
@@ -266,7 +250,7 @@ class Parts:
 
     def blocks(self) -> Iterator[Block]:
         """The objects, some parts at a time."""
-        for numbers in [[part] for part in self._filled] if self._blocks is None else self._blocks:
+        for numbers in self._blocks:
             block = block_of(join_parts([self._part(number) for number in numbers]), self._targets)
             if self._columns:
                 block = block._replace(table=block.table[list(self._columns)].astype(self._columns))
@@ -275,10 +259,9 @@ class Parts:
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
         """Labels (T,h,w) of a region."""
         labels = np.zeros((len(self._targets), *box_yxhw[2:]), np.int32)
-        begin, end = self._box_yxhw[:, :2], self._box_yxhw[:, :2] + self._box_yxhw[:, 2:]
-        top_left = np.array(box_yxhw[:2])
-        meets = (begin < top_left + box_yxhw[2:]).all(axis=1) & (end > top_left).all(axis=1) & (begin < end).all(axis=1)
-        for number in np.flatnonzero(meets).tolist():
+        begin, size = self._box_yxhw[:, :2] - box_yxhw[:2], self._box_yxhw[:, 2:]
+        meets = (begin < box_yxhw[2:]) & (begin + size > 0) & (size > 0)
+        for number in np.flatnonzero(meets.all(axis=1)).tolist():
             objects, ids = self._part(number)
             objects.paint(labels, box_yxhw, ids)
         return labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,11 +33,9 @@ def write_labels(result: ResultView, path: Path) -> None:
     the compressed labels do not fit into the 4 GiB of a classic one.
     """
     if result.count <= _LARGEST_UINT16:
-        try:
+        with suppress(_IdTooLargeError):  # there are gaps between the ids
             _write(result, path, np.dtype(np.uint16))
             return
-        except _IdTooLargeError:  # there are gaps between the ids
-            pass
     _write(result, path, np.dtype(np.uint32))
 
 
@@ -111,11 +110,9 @@ class _Encoded:
     @property
     def size_bytes(self) -> int:
         """Size of all tiles in the file, with the tables of their places."""
-        total = 0
-        for empty, places in zip(self._empty, self._places, strict=True):
-            sizes = places[..., 1]
-            total += int(sizes.sum()) + len(empty) * int((sizes == 0).sum()) + _TABLE_BYTES * sizes.size
-        return total
+        sizes = [places[..., 1] for places in self._places]
+        empty = sum(len(data) * int((own == 0).sum()) for data, own in zip(self._empty, sizes, strict=True))
+        return empty + sum(int(own.sum()) + _TABLE_BYTES * own.size for own in sizes)
 
     def tiles(self, level: int) -> Iterator[bytes]:
         """Tiles of one plane of a level after the other, row by row."""
