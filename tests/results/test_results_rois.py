@@ -141,9 +141,6 @@ def test_what_imagej_cannot_hold_is_refused(
     with pytest.raises(ValueError, match=f"'rois' cannot hold this result: {message}"):
         write_rois(Nothing(shape, count), tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
+    assert check_formats(["rois"], (3, 32_767, 32_767), 65_535) == ("rois",)
     for name in ("geojson", "geojson.gz", "geojson-split"):
         assert WRITERS[name].limit(shape, count) is None, "those named can"
-
-
-def test_what_imagej_can_just_hold() -> None:
-    assert check_formats(["rois"], (3, 32_767, 32_767), 65_535) == ("rois",)

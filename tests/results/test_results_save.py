@@ -66,6 +66,10 @@ def test_all_formats_and_the_record(nuclei: Result, tmp_path: Path) -> None:
     assert record["input"]["shape"] == [3, 20, 30]
     assert record["settings"] == {"model": "nuclei 0.1.0", "seed_threshold": 0.5, "channels": ["0", "1", "2"]}
     assert record["files"] == sorted(path.name for path in paths[:-1])
+    before = files_of(folder)
+    (folder / "tissue.geojson").unlink()
+    nuclei.save(folder)
+    assert files_of(folder) == before, "a lost file is written again"
 
 
 def test_comparison_before_and_after(nuclei: Result, tmp_path: Path) -> None:
@@ -85,14 +89,6 @@ def test_comparison_before_and_after(nuclei: Result, tmp_path: Path) -> None:
     (line,) = look(pixels=before + 1).differences
     assert line.startswith("input.sha256")
     assert any("input.dtype" in line for line in look(pixels=before.astype(np.uint16)).differences)
-
-
-def test_a_lost_file_is_written_again(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path)
-    before = files_of(tmp_path)
-    (tmp_path / "tissue.geojson").unlink()
-    nuclei.save(tmp_path)
-    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "1"}', '{"files": 3}', NO_FILES])

@@ -271,17 +271,6 @@ def test_channels_of_one_name_keep_their_own_columns() -> None:
     assert [table[f"p50_{name}"][0] for name in ("CD3 (0)", "CD3 (1)", "CD3 (0) (2)")] == [3, 8, 8]
 
 
-@given(
-    hnp.arrays(
-        np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements={"min_value": 0, "max_value": 4}
-    )
-)
-def test_every_number_is_finite(labels: np.ndarray[Any, Any]) -> None:
-    table = Result.from_labels(labels, np.ones((1, *labels.shape), np.uint16), pixel_size_um=0.5).table
-    assert np.isfinite(table.to_numpy(dtype=float)).all()
-    assert table["area_px"].sum() == np.count_nonzero(labels)
-
-
 def test_csv_holds_numbers_that_are_none(tmp_path: Path) -> None:
     image = np.array([[[np.nan, 1, 1 / 3, np.inf, 1e300]]])
     result = Result.from_labels(np.array([[1, 1, 2, 3, 4]], np.int32), image)

@@ -81,9 +81,3 @@ def test_an_image_of_one_value_is_black_with_outlines() -> None:
 def test_nuclei_and_cells_have_colours_of_their_own(cells: Result) -> None:
     drawn = draw_overlay(cells)
     assert drawn[6, 6].tolist() != drawn[2, 2].tolist()
-
-
-def test_the_file_holds_the_drawing(nuclei: Result, tmp_path: Path) -> None:
-    path, _ = nuclei.save(tmp_path, formats=["overlay"])
-    assert path.name == "tissue.overlay.png"
-    np.testing.assert_array_equal(open_image(path).read(), np.moveaxis(draw_overlay(nuclei), 2, 0))
