@@ -97,19 +97,6 @@ class Objects:
             part = labels[self.target[index], max(0, y) : y + own_height, max(0, x) : x + own_width]
             part[inside & (part == 0)] = ids[index]
 
-    def paint_at(
-        self, labels: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64], ids: NDArray[np.int64]
-    ) -> None:
-        """Write the ids into labels (T,h,w) of chosen rows (h,) and columns (w,); pixels that have an id keep it."""
-        box = self.box_yxhw
-        tops, bottoms = np.searchsorted(rows, box[:, 0]), np.searchsorted(rows, box[:, 0] + box[:, 2])
-        lefts, rights = np.searchsorted(columns, box[:, 1]), np.searchsorted(columns, box[:, 1] + box[:, 3])
-        for index in np.flatnonzero((tops < bottoms) & (lefts < rights)).tolist():
-            here = slice(tops[index], bottoms[index]), slice(lefts[index], rights[index])
-            y, x = rows[here[0]] - box[index, 0], columns[here[1]] - box[index, 1]
-            own = labels[(self.target[index], *here)]
-            own[self.mask(index)[y[:, None], x] & (own == 0)] = ids[index]
-
     def table(self) -> pd.DataFrame:
         """The measurements, one row per object."""
         import pandas as pd

@@ -32,7 +32,8 @@ def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Polygo
     if not mask.any():
         return []
     rings = _traced(mask)
-    if len(rings) == 1 and not _meets_itself(rings[0]) and _area(rings[0]) == np.count_nonzero(mask):
+    meets_itself = len(set(_codes(rings[0]).tolist())) < len(rings[0])  # where two pieces meet at a corner
+    if len(rings) == 1 and not meets_itself and _area(rings[0]) == np.count_nonzero(mask):
         return [[_placed(rings[0], left, top)]]
     return _pieces(mask, left, top)
 
@@ -107,11 +108,6 @@ def _traced(region: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
 def _codes(corners: NDArray[np.int32]) -> NDArray[np.int64]:
     """One number per corner (N,2), the same for the same corner."""
     return corners.view(np.int64)[:, 0]
-
-
-def _meets_itself(ring: NDArray[np.int32]) -> bool:
-    """Whether a ring passes a corner twice, where two pieces meet."""
-    return len(set(_codes(ring).tolist())) < len(ring)
 
 
 def _area(ring: NDArray[np.int32]) -> float:

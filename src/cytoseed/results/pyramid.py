@@ -136,14 +136,7 @@ def _as_slice(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return slice(int(places[0]), int(places[-1]) + 1, step)
 
 
-def _along_z(rows: int, columns: int, row: int = 0, column: int = 0, side: int = 0) -> Iterator[tuple[int, int]]:
+def _along_z(rows: int, columns: int) -> list[tuple[int, ...]]:
     """Places of a grid in Z order: quarter by quarter, and each quarter likewise."""
-    side = side or 1 << (max(rows, columns) - 1).bit_length()
-    if row >= rows or column >= columns:
-        return
-    if side == 1:
-        yield row, column
-        return
-    for y in (row, row + side // 2):
-        for x in (column, column + side // 2):
-            yield from _along_z(rows, columns, y, x, side // 2)
+    bits = range(max(rows, columns).bit_length(), -1, -1)
+    return sorted(np.ndindex(rows, columns), key=lambda place: [[axis >> bit & 1 for axis in place] for bit in bits])

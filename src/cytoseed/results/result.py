@@ -53,29 +53,15 @@ class Result(ResultView):
     ) -> Self:
         """Result of a label image in memory.
 
-        Parameters
-        ----------
-        labels : ndarray, shape (H,W) for one target, (T,H,W) for several, integers
-            0 is background. A nucleus and its cell have the same id.
-        image : ndarray, shape (C,H,W)
-            All channels, values as stored.
-        targets : sequence of str
-            Names of the label planes, in order.
-        channel_names : sequence of str
-            Name of each channel; empty: `channel 0`, `channel 1`, ...
-        pixel_size_um : float or None
-            Side of a pixel in µm; None if it is unknown.
-        source : str
-            Path of the image's file, or `array`.
-        settings : mapping, optional
-            What made the labels, in values that JSON can hold.
-        find_input : callable, optional
-            Identity of the image, as `Image.identity` gives it; by default that of its pixels.
+        `labels` are integers (H,W) of one target, or (T,H,W) of several `targets`, in their order; 0 is background, and
+        a nucleus and its cell have the same id. `image` (C,H,W) are all channels, values as stored; without
+        `channel_names` they are called `channel 0`, `channel 1`, ... `pixel_size_um` is the side of a pixel in µm, None
+        if it is unknown; `source` the path of the image's file, or `array`; `settings` are what made the labels, in
+        values that JSON can hold. `find_input` returns the identity of the image as `Image.identity` gives it, by
+        default that of its pixels.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If the labels are not integers, or labels, image, targets and channel names do not belong together.
+        Raises TypeError if the labels are not integers, ValueError if labels, image, targets and channel names do not
+        belong together.
         """
         _check(labels, image, targets, channel_names)
         names = tuple(channel_names) or tuple(f"channel {index}" for index in range(len(image)))
@@ -157,31 +143,15 @@ class Result(ResultView):
         `cells.objects.zip` the other formats can be made later: see `cytoseed.open_result`. The file that this result
         was opened from is never replaced.
 
-        Parameters
-        ----------
-        folder : str or path
-            Made if it is not there; also a URL such as `s3://bucket/results`.
-        formats : sequence of str
-            Names from `cytoseed.results.WRITERS`.
-        overwrite : bool
-            Write everything anew, also over files that another input, other settings or another program made.
+        `folder` is made if it is not there, and may be a URL such as `s3://bucket/results`; `formats` are names from
+        `cytoseed.results.WRITERS`; with `overwrite` everything is written anew, also over files that another input,
+        other settings or another program made. Returns the files of the formats, in their order, and the record, last.
 
-        Returns
-        -------
-        tuple of path
-            The files of the formats, in their order, and the record, last.
-
-        Raises
-        ------
-        ValueError, ModuleNotFoundError
-            If a format is not known, needs a package that is not installed, or cannot hold the result: then the others
-            were written.
-        FileExistsError
-            If files of this name were made differently and `overwrite` is false; the message shows how.
-        BlockingIOError, OSError
-            If another run is writing results of this image into the folder, or it cannot be written to.
-        FileNotFoundError
-            If the overlay of a stored result needs the image and it is not found.
+        Raises ValueError or ModuleNotFoundError if a format is not known, needs a package that is not installed, or
+        cannot hold the result (the others are written then); FileExistsError if files of this name were made
+        differently and `overwrite` is false; BlockingIOError if another run is writing results of this image into the
+        folder, another OSError if it cannot be written to; FileNotFoundError if the overlay of a stored result needs
+        the image and it is not found.
         """
         return save(self, as_path(folder), formats, overwrite)
 

@@ -30,26 +30,13 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedEr
 def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) -> Result:
     """Open a stored result, a file that ends in `.objects.zip`, to look at it or to write it in other formats.
 
-    Its objects are read when they are needed.
+    `path` is what `cytoseed segment`, `Result.save` or `cytoseed.segment(..., output=...)` wrote in the format
+    `objects`. Objects are read when they are needed; the file stays open until the end of a `with` block, `close`, or
+    the end of the result. Only the overlay needs `image`, a path, an Image or an array; by default it is looked for
+    where it was, then beside the result.
 
-    Parameters
-    ----------
-    path : str or path
-        What `cytoseed segment`, `Result.save` or `cytoseed.segment(..., output=...)` wrote in the format `objects`.
-    image : path, Image or array, optional
-        The image. Only the overlay needs it; by default it is looked for where it was, then beside the result.
-
-    Returns
-    -------
-    Result
-        Its file stays open until the end of a `with` block, `close`, or the end of the result.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file. Later, from `overview` and the overlay: the image is not found.
-    ValueError
-        The file is damaged, was written by a newer cytoseed, or is something else. Later: the image is another one.
+    Raises FileNotFoundError if there is no such file, and ValueError if it is damaged, was written by a newer cytoseed,
+    or is something else. Later, `overview` and the overlay raise them if the image is not found, or is another one.
     """
     path = Path(path)
     if path.is_dir():

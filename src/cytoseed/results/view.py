@@ -267,11 +267,17 @@ class Parts:
         return labels
 
     def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Labels (T,h,w) at chosen rows and columns."""
+        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both rising."""
         labels = np.zeros((len(self._targets), len(rows), len(columns)), np.int32)
         for number in self._filled:
             objects, ids = self._part(number)
-            objects.paint_at(labels, rows, columns, ids)
+            top, left, height, width = box = self._box_yxhw[number].tolist()
+            whole = np.zeros((len(labels), height, width), np.int32)
+            objects.paint(whole, box, ids)
+            y = slice(*np.searchsorted(rows, (top, top + height)))
+            x = slice(*np.searchsorted(columns, (left, left + width)))
+            own = labels[:, y, x]
+            np.copyto(own, whole[:, rows[y, None] - top, columns[x] - left], where=own == 0)
         return labels
 
     def _part(self, number: int) -> Part:
