@@ -45,13 +45,17 @@ def scattered(height: int, width: int, targets: int = 2, pixel_size_um: float | 
     )
 
 
+def attributes_of(group: Path) -> dict[str, Any]:
+    if (group / "zarr.json").exists():
+        found: dict[str, Any] = json.loads((group / "zarr.json").read_text())["attributes"]["ome"]
+    else:
+        found = json.loads((group / ".zattrs").read_text())
+    return found
+
+
 def multiscale(folder: Path) -> dict[str, Any]:
     """Metadata of a label image."""
-    if (folder / "zarr.json").exists():
-        attributes = json.loads((folder / "zarr.json").read_text())["attributes"]["ome"]
-    else:
-        attributes = json.loads((folder / ".zattrs").read_text())
-    found: dict[str, Any] = attributes["multiscales"][0]
+    found: dict[str, Any] = attributes_of(folder)["multiscales"][0]
     return found
 
 
@@ -170,7 +174,7 @@ def test_chunks_without_objects_are_not_written(tmp_path: Path, version: str) ->
     assert not open_image(tmp_path / "a" / "nuclei").read().any()
 
 
-def test_a_large_image_with_Nothing_it(tmp_path: Path) -> None:
+def test_a_large_image_without_objects(tmp_path: Path) -> None:
     class Sparse(Nothing):
         def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
             assert max(box_yxhw[2:]) <= 2048

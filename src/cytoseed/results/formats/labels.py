@@ -33,14 +33,10 @@ def write_labels(result: ResultView, path: Path) -> None:
     the compressed labels do not fit into the 4 GiB of a classic one.
     """
     if result.count <= _LARGEST_UINT16:
-        with suppress(_IdTooLargeError):  # there are gaps between the ids
+        with suppress(OverflowError):  # there are gaps between the ids
             _write(result, path, np.dtype(np.uint16))
             return
     _write(result, path, np.dtype(np.uint32))
-
-
-class _IdTooLargeError(Exception):
-    """An id that the dtype of the file cannot hold."""
 
 
 def _write(result: ResultView, path: Path, dtype: np.dtype[Any]) -> None:
@@ -95,11 +91,11 @@ class _Encoded:
         self._places = [np.zeros((targets, *grid, 2), np.int64) for grid in grids]  # offset and size; 0 if empty
 
     def add(self, tile: Tile) -> None:
-        """Compress the planes of a tile; those at the edges are filled up with 0."""
+        """Compress the planes of a tile, filled up with 0 at the edges; an OverflowError for ids that do not fit."""
         for plane, labels in enumerate(tile.labels):
             highest = int(labels.max())
             if highest > np.iinfo(self._dtype).max:
-                raise _IdTooLargeError
+                raise OverflowError
             if highest:
                 filled = np.zeros(self._shapes[tile.level], self._dtype)
                 filled[: labels.shape[0], : labels.shape[1]] = labels

@@ -28,11 +28,8 @@ def write_rois(result: ResultView, path: Path) -> None:
     perimeter as it does its own. Any other object is one composite ROI of all its pieces and holes, and so is one of
     more than 65,535 corners. `nucleus-000012` is the nucleus of label 12. Of two targets the nucleus comes first, then
     the cell, in two colours. ROIs belong to no channel or slice. More than 65,535 ROIs, as two targets may have, are a
-    ZIP64, which ImageJ reads too. A ValueError if the image or the number of objects is too large.
+    ZIP64, which ImageJ reads too. What is larger, `rois_limit` says.
     """
-    reason = rois_limit(result.shape, result.count)
-    if reason is not None:
-        raise ValueError(f"format 'rois' cannot hold this result: {reason}")
     with zipfile.ZipFile(path, "w") as archive:
         for label, of_targets in all_outlines(result):
             for plane, (target, polygons) in enumerate(zip(result.targets, of_targets, strict=True)):
