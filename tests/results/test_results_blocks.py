@@ -72,7 +72,7 @@ def test_bigtiff_where_four_gib_do_not_do(
 
     class Sparse(Nothing):
         def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
-            return np.broadcast_to(np.int32(0), (1, *box_yxhw[2:]))  # of no memory
+            return np.broadcast_to(np.int32(0), (1, *box_yxhw[2:]))  # takes no memory
 
     write_labels(Sparse((3, side, side), count), tmp_path / "a.tif")
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:

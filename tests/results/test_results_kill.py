@@ -116,7 +116,7 @@ WISHES = {
     "added": Wish(one_format, ALL, False),
     "overwritten": Wish(other_settings, ("labels", "table"), True),
     "a folder overwritten": Wish(other_settings, ("tree", "objects"), True),
-    "the same anew": Wish(one_format, ALL, True),
+    "the same again": Wish(one_format, ALL, True),
     "of failed parts": Wish(half_of_the_image, ("labels", "overlay"), False),
 }
 

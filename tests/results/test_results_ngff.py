@@ -178,7 +178,7 @@ def test_a_large_image_without_objects(tmp_path: Path) -> None:
     class Sparse(Nothing):
         def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
             assert max(box_yxhw[2:]) <= 2048
-            return np.broadcast_to(np.int32(0), (1, *box_yxhw[2:]))  # of no memory
+            return np.broadcast_to(np.int32(0), (1, *box_yxhw[2:]))  # takes no memory
 
     write_ngff(Sparse((3, 9000, 20_000)), tmp_path / "a")
     image = open_image(tmp_path / "a" / "nuclei")

@@ -119,7 +119,7 @@ def test_unknown_formats(nuclei: Result, tmp_path: Path, formats: Any) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
-def test_a_name_that_is_no_utf8(nuclei: Result, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8(nuclei: Result, tmp_path: Path) -> None:
     result = changed(nuclei, source=os.fsdecode(b"caf\xe9.tif"))
     paths = result.save(tmp_path)
     assert os.fsencode(paths[0].name) == b"caf\xe9.labels.tif"
@@ -335,7 +335,7 @@ def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Result,
         result.save(tmp_path / "b", ("table",))
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     nuclei.save(tmp_path / "b", ("labels",))
-    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "whole now"
+    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "complete now"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -254,7 +254,7 @@ DAMAGED = r"is damaged or cut short .* cytoseed segment"
 
 
 def altered(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """Write the result's own description anew."""
+    """Write the file again with a changed description."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     facts = json.loads(members["result.json"])

@@ -174,7 +174,7 @@ PART = Frame(100, 200, (300, 400), (110, 201, 60, 80))
         ((5, 1, 3, 3), None, 0, 0),
         ((5, 27, 3, 3), None, 1, 0),
         ((5, 26, 3, 3), None, 0, 0),
-        # the border of the part is none of the image
+        # the border of the part is not a border of the image
         ((15, 5, 3, 3), PART, 0, 0),
         ((17, 27, 3, 3), PART, 0, 0),
         # beside the first row of the core, from it on, across it, outside
@@ -189,7 +189,7 @@ PART = Frame(100, 200, (300, 400), (110, 201, 60, 80))
         ((7, 5, 3, 3), PART._replace(core_yxhw=(0, 0, 110, 400)), 0, 1),
         ((5, 6, 3, 3), PART._replace(core_yxhw=(0, 0, 300, 210)), 0, 0),
         ((5, 7, 3, 3), PART._replace(core_yxhw=(0, 0, 300, 210)), 0, 1),
-        # sides of the core that are sides of the image are none of the tile
+        # sides of the core that are sides of the image do not count as sides of the tile
         ((0, 5, 3, 3), Frame(0, 0, (300, 400), (0, 0, 64, 64)), 1, 0),
         ((17, 27, 3, 3), Frame(280, 370, (300, 400), (256, 320, 44, 80)), 1, 0),
         ((17, 5, 3, 3), Frame(280, 370, (300, 400), (256, 380, 44, 20)), 1, 1),
@@ -271,7 +271,7 @@ def test_channels_of_one_name_keep_their_own_columns() -> None:
     assert [table[f"p50_{name}"][0] for name in ("CD3 (0)", "CD3 (1)", "CD3 (0) (2)")] == [3, 8, 8]
 
 
-def test_csv_holds_numbers_that_are_none(tmp_path: Path) -> None:
+def test_csv_holds_nan_and_infinity(tmp_path: Path) -> None:
     image = np.array([[[np.nan, 1, 1 / 3, np.inf, 1e300]]])
     result = Result.from_labels(np.array([[1, 1, 2, 3, 4]], np.int32), image)
     write_table(result, tmp_path / "a.csv")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Box: TypeAlias = tuple[int, int, int, int]
 """Row and column of a region's first pixel in the image, then its height and width (y, x, height, width), in px."""
 
-_PART_PX = 1 << 25  # of the boxes of one part's objects: a byte each while they are packed
+_PART_PX = 1 << 25  # pixels in the boxes of one part's objects: a byte each while packed
 _OBJECT_PX = 1 << 12  # counts on top for each object, so that a part has 8192 of them at most
 _EACH = ("target", "box_yxhw", "bits", "score", "is_owned", "numbers", "left_out_yxhw")  # joined one after the other
 _FIELDS = (*_EACH, "columns", "is_count")

@@ -35,8 +35,8 @@ class Tile(NamedTuple):
     """A part of one level that has objects."""
 
     level: int  # 0 is the first of those given
-    row: int  # of tiles
-    column: int  # of tiles
+    row: int  # number of the row of tiles
+    column: int  # number of the column of tiles
     labels: NDArray[np.int32]  # (T,h,w) smaller than other tiles at the lower and right edge only; not to be changed
 
 

@@ -92,7 +92,7 @@ def _staging(store: Path) -> Iterator[Path]:
             yield Path(here)
         return
     staging = store / "staging"
-    shutil.rmtree(staging, ignore_errors=True)  # of a killed run
+    shutil.rmtree(staging, ignore_errors=True)  # left by a killed run
     staging.mkdir()
     try:
         yield staging

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 _AVERAGED = ("uint8", "uint16", "int16", "float32", "float64")  # dtypes that OpenCV averages
-_CACHE_BYTES = 256 << 20  # of parts that neighbouring regions need again
-_PART_BYTES = 1 << 14  # of a part in addition to its arrays
+_CACHE_BYTES = 256 << 20  # parts in memory that neighbouring regions need again
+_PART_BYTES = 1 << 14  # size of a part in addition to its arrays
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -46,7 +46,7 @@ class ResultView:
     thumbnail: Callable[[int], tuple[NDArray[Any], float]]
     """Given a largest side in px, returns the image (C,h,w), smaller or whole, and image px per px of it."""
     failed: tuple[str, ...] = ()  # parts of the image that could not be segmented, one line each
-    version: str = field(default_factory=lambda: metadata.version("cytoseed"))  # of cytoseed that found the objects
+    version: str = field(default_factory=lambda: metadata.version("cytoseed"))  # cytoseed's
     was_in_memory: bool = False  # the image was segmented in memory, not tile by tile
     path: Path | None = None  # file of a stored result, from which the objects are read; None for others
 

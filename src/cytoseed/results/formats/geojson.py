@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _HEAD, _BETWEEN, _TAIL = '{"type":"FeatureCollection","features":[\n', ",\n", "\n]}\n"
 _GZIP_LEVEL = 5  # half the time of 6, and files 1 % larger; 1 is twice as fast again, and files are 40 % larger
 _FIELD_PX = 4096  # side of the fields that a split cuts the image into: ten thousand nuclei, at 0.25 µm/px
-_GATHERED_CHARACTERS = 1 << 24  # of text that waits until files are opened
-_ROWS = 4096  # of the table, turned into numbers at a time
+_GATHERED_CHARACTERS = 1 << 24  # text that waits until files are opened
+_ROWS = 4096  # rows of the table turned into numbers at a time
 # Beginnings of the columns that are written: only shape and brightness, as QuPath holds everything in memory. QuPath
 # derives positions by itself, and the rest is in the tables.
 _MEASURED = ("area_", "perimeter_", "axis_", "eccentricity", "solidity", "mean_", "sd_")

@@ -18,9 +18,9 @@ from cytoseed.results.view import ResultView
 _LARGEST_UINT16 = 65_535
 _TILE_PX = 512
 _LARGEST_FLAT_PX = 2048  # per side; larger images have lower resolutions
-_LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # of tiles; everything else in the file is additional
-_TABLE_BYTES = 16  # at most, of a tile's place and size in the file
-_HELD_BYTES = 2**26  # of compressed tiles in memory until the file is put together
+_LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # size of all tiles; everything else in the file is additional
+_TABLE_BYTES = 16  # a tile's place and size in the file, at most
+_HELD_BYTES = 2**26  # compressed tiles in memory until the file is put together
 
 
 def write_labels(result: ResultView, path: Path) -> None:

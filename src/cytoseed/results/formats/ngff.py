@@ -18,7 +18,7 @@ ZARR_FORMATS: Mapping[str, Any] = {"0.5": 3, "0.4": 2}
 class Layout(NamedTuple):
     """Layout of label images, and their place in space."""
 
-    version: str  # of OME-NGFF: `0.5`, in Zarr 3, or `0.4`, in Zarr 2
+    version: str  # version of OME-NGFF: `0.5`, in Zarr 3, or `0.4`, in Zarr 2
     axes: Sequence[Mapping[str, Any]]  # as in the metadata; those that are not called `y` or `x` are of length 1
     levels: Sequence[Level]  # the full resolution first
     transformations: Sequence[Sequence[Mapping[str, Any]]]  # scale, and translation where there is one, of each level

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_KEY = b"cytoseed"  # of the file's metadata
+_KEY = b"cytoseed"  # key of the file's metadata
 _GROUP_ROWS = 1 << 16  # readers skip and share out whole groups: neither thousands of them, nor one for everything
 _GROUP_VALUES = 1 << 23  # 64 MB: with a hundred channels, groups have fewer rows
 _HELD = 256  # small tables are joined at this number: each takes some kB, however few its rows

@@ -14,8 +14,8 @@ from cytoseed.results.view import SINGULAR, ResultView
 
 _LARGEST_PX = 32_767  # longest side of an image: the limit of 16-bit coordinates
 _MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager holds and lists each one
-_MOST_CORNERS = 65_535  # of a traced ROI: their number has 16 bits, in a composite 32
-_VERSION = 227  # of the ROI format; later ones add groups, which are not used
+_MOST_CORNERS = 65_535  # corners of a traced ROI: their number has 16 bits, in a composite 32
+_VERSION = 227  # version of the ROI format; later ones add groups, which are not used
 _COLOURS = (b"\xff\xff\xd6\x0a", b"\xff\x00\xe5\xff")  # alpha, red, green, blue: nuclei and cells, as in the overlay
 _MOVE_TO, _LINE_TO, _CLOSE = 0, 1, 4  # java.awt.geom.PathIterator
 

@@ -20,7 +20,7 @@ from cytoseed.results.view import ResultView
 _STORE, _LABELS, _SHAPES, _TABLE = "0.2", "0.3", "0.3", "0.2"  # versions of the parts of spatialdata's format
 _NGFF = "0.5-dev-spatialdata"  # its name for NGFF 0.5 with coordinate systems
 _KEY, _TRANSFORMATIONS = "spatialdata_attrs", "coordinateTransformations"
-_ROWS = 1 << 14  # of outlines, in a group of a Parquet file
+_ROWS = 1 << 14  # outlines in a row group of a Parquet file
 _POLYGON, _MULTIPOLYGON = 3, 6  # as well-known binary numbers them
 
 

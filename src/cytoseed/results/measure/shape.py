@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cytoseed.results.measure.hull import count_hull_pixels
 from cytoseed.results.measure.runs import Runs
 
-_STRIP_PX = 1 << 20  # of the image, per pass for the borders
+_STRIP_PX = 1 << 20  # pixels of the image per pass for the borders
 
 
 class Shapes(NamedTuple):
@@ -72,7 +72,9 @@ def _ellipse(
     yy: NDArray[np.float64], xx: NDArray[np.float64], xy: NDArray[np.float64], area: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Axes (2,K), 4 sqrt(eigenvalue / area), and eccentricity (K,), 0 if both are 0, from second central moments."""
-    difference = np.hypot(yy - xx, 2 * xy)  # of the eigenvalues; written so, a circle gives 0 without rounding
+    difference = np.hypot(
+        yy - xx, 2 * xy
+    )  # difference of the eigenvalues; written so, a circle gives 0 without rounding
     larger, smaller = (yy + xx + difference) / 2, np.maximum(yy + xx - difference, 0) / 2
     axes = 4 * np.sqrt(np.stack([larger, smaller]) / area)
     return axes, np.sqrt(np.minimum(difference / np.where(larger > 0, larger, 1.0), 1.0))
