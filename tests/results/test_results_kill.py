@@ -87,7 +87,7 @@ class Steps:
         return write
 
 
-class Wish(NamedTuple):
+class Case(NamedTuple):
     """A save over an earlier one."""
 
     before: Callable[[Result, Path], object]
@@ -111,13 +111,13 @@ def half_of_the_image(result: Result, folder: Path) -> None:
     save(Pieced(result, failed=("x 0 to 9: unreadable",)), folder, ("labels", "table", "tree"), overwrite=False)
 
 
-WISHES = {
-    "new": Wish(nothing, ALL, False),
-    "added": Wish(one_format, ALL, False),
-    "overwritten": Wish(other_settings, ("labels", "table"), True),
-    "a folder overwritten": Wish(other_settings, ("tree", "objects"), True),
-    "the same again": Wish(one_format, ALL, True),
-    "of failed parts": Wish(half_of_the_image, ("labels", "overlay"), False),
+CASES = {
+    "new": Case(nothing, ALL, False),
+    "added": Case(one_format, ALL, False),
+    "overwritten": Case(other_settings, ("labels", "table"), True),
+    "a folder overwritten": Case(other_settings, ("tree", "objects"), True),
+    "the same again": Case(one_format, ALL, True),
+    "of failed parts": Case(half_of_the_image, ("labels", "overlay"), False),
 }
 
 
@@ -133,18 +133,18 @@ def content(path: Path) -> bytes:
     return b"folder" + b"".join(f"/{file.relative_to(path)}:".encode() + file.read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("wish", WISHES.values(), ids=WISHES)
-def test_a_kill_anywhere_and_the_same_again(nuclei: Result, tmp_path: Path, wish: Wish) -> None:
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_kill_anywhere_and_the_same_again(nuclei: Result, tmp_path: Path, case: Case) -> None:
     whole = tmp_path / "undisturbed"
-    wish.before(nuclei, whole)
+    case.before(nuclei, whole)
     old = shown(whole)
-    nuclei.save(whole, wish.formats, wish.overwrite)
+    nuclei.save(whole, case.formats, case.overwrite)
     new = shown(whole)
     assert sorted(json.loads(new[RECORD])["files"]) == sorted(new.keys() - {RECORD})
 
     for last in range(1, 1000):
         folder = tmp_path / f"killed at {last}"
-        wish.before(nuclei, folder)
+        case.before(nuclei, folder)
 
         def look(folder: Path = folder) -> None:
             for name, content in shown(folder).items():
@@ -155,9 +155,9 @@ def test_a_kill_anywhere_and_the_same_again(nuclei: Result, tmp_path: Path, wish
         with pytest.MonkeyPatch.context() as monkeypatch:
             steps = Steps(monkeypatch, last, look)
             with contextlib.suppress(Killed):
-                nuclei.save(folder, wish.formats, wish.overwrite)
+                nuclei.save(folder, case.formats, case.overwrite)
         look()
-        nuclei.save(folder, wish.formats, wish.overwrite)
+        nuclei.save(folder, case.formats, case.overwrite)
         assert shown(folder) == new
         assert {path.name for path in folder.iterdir()} - {LOCK} == new.keys(), "nothing beside"
         if not steps.over:

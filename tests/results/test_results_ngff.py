@@ -122,16 +122,9 @@ def test_ome_zarr_reads_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(node.data[0].compute(), labels)
         assert node.metadata["visible"]
         assert node.metadata["color"] == {}, "else napari would show the labels named, and no others"
-
-
-@VERSIONS
-def test_a_label_image_is_an_image_to_cytoseed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    small_pieces(monkeypatch)
-    whole = scattered(50, 61, pixel_size_um=0.33)
-    write_ngff(whole, tmp_path / "a", version)
-    assert not is_image_folder(tmp_path / "a"), "a group of images, not one"
-    image = open_image(tmp_path / "a" / "cells")
-    assert image.pixel_size_yx_um == (0.33, 0.33)
+    assert not is_image_folder(tmp_path / "a.labels.zarr"), "a group of images, not one"
+    image = open_image(tmp_path / "a.labels.zarr" / "cells")
+    assert image.pixel_size_yx_um == (0.25, 0.25)
     assert image.level_shapes == ((50, 61), (25, 31), (13, 16), (7, 8))
     np.testing.assert_array_equal(image.read()[0], whole.labels[1])
 
