@@ -28,6 +28,8 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
     then takes the place of the old one. After a kill between these two renames the old group is still in the hidden
     folder; the next call puts it back first.
     """
+    import zarr
+
     root, targets = Path(image_zarr), result.targets
     image, layout = _read_image(root, result.shape[1:])
     labels, hidden = image / "labels", image / ".cytoseed-labels"
@@ -46,7 +48,9 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
         consolidated = [folder for folder in dict.fromkeys((labels, image, root)) if _is_consolidated(folder)]
         _copy_group(labels, new, without=targets)
         write_label_images(result, new, layout)
-        _describe(new, layout.version, {**described, "labels": list(dict.fromkeys([*listed, *targets]))})
+        group = zarr.open_group(new, mode="a", zarr_format=ZARR_FORMATS[layout.version], use_consolidated=False)
+        names = list(dict.fromkeys([*listed, *targets]))
+        group.attrs.update(namespaced(layout.version, {**described, "labels": names}))
         try:
             if labels.exists():
                 os.replace(labels, old)
@@ -118,14 +122,6 @@ def _copy_group(group: Path, copy: Path, without: tuple[str, ...]) -> None:
     if group.is_dir():
         left_out = {str(group): set(without)}
         shutil.copytree(group, copy, True, lambda folder, _: left_out.get(folder, set()), link)
-
-
-def _describe(group: Path, version: str, attributes: Mapping[str, Any]) -> None:
-    """Set attributes of a group, which is made if there is none."""
-    import zarr
-
-    opened = zarr.open_group(str(group), mode="a", zarr_format=ZARR_FORMATS[version], use_consolidated=False)
-    opened.attrs.update(namespaced(version, attributes))
 
 
 def _settle(old: Path, labels: Path) -> None:

@@ -15,7 +15,6 @@ from cytoseed.results.view import ResultView
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 _KEY = b"cytoseed"  # key of the file's metadata
 _GROUP_ROWS = 1 << 16  # readers skip and share out whole groups: neither thousands of them, nor one for everything
@@ -60,10 +59,12 @@ def write_parquet(result: ResultView, path: Path) -> None:
         "units": {name: _unit(name, result.stains) for name in empty.columns},
     }
     schema = schema.with_metadata({_KEY: json.dumps(described).encode()})
+    flags = dict.fromkeys(_FLAGS, np.bool_)
     rows = max(1, min(_GROUP_ROWS, _GROUP_VALUES // len(schema)))
     with path.open("wb") as file, pq.ParquetWriter(file, schema, **_STORAGE) as writer:
         for group in _groups(result.tables(), rows):
-            writer.write_table(_as_arrow(group, schema))
+            columns = [pa.array(group[each.name].to_numpy(flags.get(each.name)), each.type) for each in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def _unit(column: str, stains: tuple[str, ...]) -> str:
@@ -88,12 +89,3 @@ def _groups(tables: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]
             held = [joined.iloc[whole:]]
     if sum(map(len, held)):
         yield pd.concat(held)
-
-
-def _as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    """Table with the schema's types; NaN stays NaN."""
-    import pyarrow as pa
-
-    flags = dict.fromkeys(_FLAGS, np.bool_)
-    columns = [pa.array(table[field.name].to_numpy(flags.get(field.name)), field.type) for field in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
