@@ -138,40 +138,15 @@ def test_a_folder_that_cannot_be_written_to(nuclei: Result, tmp_path: Path, belo
     assert (tmp_path / "file.txt").read_text() == "a file"
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
-def test_a_failure_leaves_the_folder_as_it_was(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    nuclei.save(tmp_path)
-    before = files_of(tmp_path)
-
-    def fail(_: Result, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise error
-
-    monkeypatch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=fail))
-    with pytest.raises((ValueError, KeyboardInterrupt)):
-        with_settings(nuclei, seed_threshold=0.7).save(tmp_path, overwrite=True)
-    assert files_of(tmp_path) == before
-
-
 # Formats that cannot hold a result
-
-
-def limited(monkeypatch: pytest.MonkeyPatch, **reasons: str) -> None:
-    for name, reason in reasons.items():
-        limit = lambda shape, count, reason=reason: f"{count} objects in {shape[1]} rows; {reason}"  # noqa: E731
-        monkeypatch.setitem(WRITERS, name, WRITERS[name]._replace(limit=limit, write=never))
-
-
-def never(_: Result, __: Path) -> None:
-    raise AssertionError("cannot be written")
 
 
 def test_what_can_hold_the_result_is_written_and_kept(
     nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limited(monkeypatch, geojson="take parquet", overlay="take nothing")
+    for name, reason in (("geojson", "take parquet"), ("overlay", "take nothing")):
+        limit = lambda shape, count, reason=reason: f"{count} objects in {shape[1]} rows; {reason}"  # noqa: E731
+        monkeypatch.setitem(WRITERS, name, WRITERS[name]._replace(limit=limit, write=None))
     for _ in range(2):  # and again
         with pytest.raises(
             ValueError, match=r"tissue: format 'geojson' cannot hold.* 4 objects in 20 rows; take parq"

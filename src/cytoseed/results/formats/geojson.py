@@ -63,10 +63,13 @@ def write_geojson_split(result: ResultView, path: Path) -> None:
     begun: set[str] = set()
     lines_of: dict[str, list[str]] = {}
 
+    def append(name: str, text: str) -> None:
+        with (path / name).open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+
     def write() -> None:
         for name, lines in lines_of.items():
-            with (path / name).open("a", encoding="utf-8", newline="\n") as file:
-                file.write((_BETWEEN if name in begun else _HEAD) + _BETWEEN.join(lines))
+            append(name, (_BETWEEN if name in begun else _HEAD) + _BETWEEN.join(lines))
         begun.update(lines_of)
         lines_of.clear()
 
@@ -80,11 +83,10 @@ def write_geojson_split(result: ResultView, path: Path) -> None:
             write()
             size = 0
     write()
-    for name in sorted(begun):
-        with (path / name).open("a", encoding="utf-8", newline="\n") as file:
-            file.write(_TAIL)
+    for name in begun:
+        append(name, _TAIL)
     if not begun:
-        (path / _part_name(0, 0)).write_text(_HEAD.rstrip() + _TAIL, encoding="utf-8", newline="\n")
+        append(_part_name(0, 0), _HEAD.rstrip() + _TAIL)
 
 
 def _write_lines(file: TextIO, result: ResultView) -> None:
