@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,6 @@ from qupath_rules import assert_qupath_rules, filled, geometries_of
 from cytoseed.results import Block, Result
 from cytoseed.results.formats import geojson
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
-
-DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 def collection(result: Result, path: Path) -> Any:

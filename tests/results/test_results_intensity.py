@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from cytoseed.results.measure import intensity
 from cytoseed.results.measure.intensity import STATISTICS, measure_values
 
 TYPES = [bool, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64]
@@ -106,7 +105,3 @@ def test_values_of_64_bits_are_sorted_by_all_of_them() -> None:
     found = measure_values(values, np.array([30, 30]))
     np.testing.assert_array_equal(found[2:], by_numpy(values, np.array([30, 30]))[2:])
     assert (np.diff(found[2:], axis=0) > 0).all()
-
-
-def test_places_in_a_portion_fit_their_type() -> None:
-    assert intensity._PIXELS_AT_ONCE <= 1 << 16

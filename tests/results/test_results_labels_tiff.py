@@ -1,9 +1,10 @@
-"""The label TIFF of a large image: its lower resolutions, where readers look for them."""
+"""Label images at several resolutions: which pixels each level shows, and the TIFF that holds them."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from cytoseed.images import open_image
 from cytoseed.results import Result, pyramid
 from cytoseed.results.formats import labels as tiff
 from cytoseed.results.formats.labels import write_labels
+from cytoseed.results.pyramid import halved, level_of, tiles_of
 
 
 def small_pieces(patch: pytest.MonkeyPatch) -> None:
@@ -104,3 +106,64 @@ def test_large_ids_with_gaps_at_every_level(tmp_path: Path, monkeypatch: pytest.
     assert image.dtype == np.uint32
     for number in range(len(image.level_shapes)):
         np.testing.assert_array_equal(image.read(level=number), expected(planes_of(whole), 2**number))
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint16), (65_535, np.uint16), (65_536, np.uint32)])
+def test_labels_take_the_smallest_of_two_types(tmp_path: Path, largest: int, dtype: Any) -> None:
+    labels = np.zeros((1, 3), np.int32)
+    labels[0, 1] = largest
+    write_labels(Result.from_labels(labels, np.zeros((1, 1, 3))), tmp_path / "a.tif")
+    read = open_image(tmp_path / "a.tif").read()
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read[0], labels)
+
+
+def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Result, tmp_path: Path) -> None:
+    write_labels(nuclei, tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        numerator, denominator = tif.pages[0].tags["XResolution"].value
+        assert tif.pages[0].tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
+    assert 1e4 * denominator / numerator == pytest.approx(0.25)
+
+
+# Levels
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "factor", "expected"),
+    [
+        (11, 5, 2.0, [1, 3, 5, 7, 9]),
+        (11, 6, 2.0, [1, 3, 5, 7, 9, 10]),
+        (11, 5, 2.2, [1, 3, 5, 7, 9]),
+        (110, 5, 22.0000001, [11, 33, 55, 77, 99]),
+        (110, 5, 21.9999999, [11, 33, 55, 77, 99]),
+        (11, 5, 1.0, [1, 3, 5, 7, 9]),
+        (12, 4, 1.0, [1, 4, 7, 10]),
+        (10, 7, 1.0, [0, 2, 3, 5, 6, 7, 9]),
+        (12, 4, -3.0, [1, 4, 7, 10]),
+        (12, 4, float("inf"), [1, 4, 7, 10]),
+        (12, 4, float("nan"), [1, 4, 7, 10]),
+        (1, 1, 2.0, [0]),
+    ],
+)
+def test_sizes_that_are_stated_and_those_that_cannot_be(
+    large: int, small: int, factor: float, expected: list[int]
+) -> None:
+    level = level_of((large, 1), (small, 1), (factor, 1.0))
+    assert level.rows.tolist() == expected
+    assert level.columns.tolist() == [0]
+
+
+def test_tiles_are_given_as_soon_as_what_they_show_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyramid, "_READ_PX", 32)
+    monkeypatch.setattr(pyramid, "_SMALLEST_LARGE_PX", 8)
+    result = Pieced(Result.from_labels(np.ones((256, 256), np.int32), np.zeros((1, 256, 256), np.uint8)))
+    levels = halved((256, 256))
+    given_px = [0] * len(levels)
+    for tile in tiles_of(result, levels, 16):
+        given_px[tile.level] += tile.labels.size
+        read_px = 32 * 32 * len(result.asked_yxhw)
+        for number, of_level in enumerate(given_px):
+            held = read_px / 4**number - of_level
+            assert held <= (32 * 32 if number == 0 else 16 * 16), "what is read last, and one tile of each level"
+    assert given_px == [level.shape[0] * level.shape[1] for level in levels]

@@ -87,7 +87,7 @@ def test_of_many_channels_groups_have_fewer_rows(tmp_path: Path, monkeypatch: py
         assert file.metadata.num_row_groups == 10
 
 
-def test_not_a_number_is_a_value_and_no_gap(tmp_path: Path) -> None:
+def test_nan_is_a_value_and_not_missing(tmp_path: Path) -> None:
     image = np.array([[[np.nan, 1, 2, np.inf]]])
     result = Result.from_labels(np.array([[1, 1, 2, 3]], np.int32), image, channel_names=("a",))
     table = pq.read_table(written(result, tmp_path / "a"))
@@ -97,7 +97,7 @@ def test_not_a_number_is_a_value_and_no_gap(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(table.to_pandas(), in_types(result.table), check_exact=True)
 
 
-def test_what_the_file_says_of_itself(nuclei: Result, tmp_path: Path) -> None:
+def test_metadata_of_the_file(nuclei: Result, tmp_path: Path) -> None:
     path, _ = nuclei.save(tmp_path, formats=("parquet",))
     assert path.name == "tissue.parquet"
     metadata = pq.read_schema(path).metadata

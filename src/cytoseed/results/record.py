@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cytoseed.results.view import canonical_json
+from cytoseed.results.view import Record
 from cytoseed.results.writers import WRITERS, paths_of
 
 SUFFIX = ".cytoseed.json"
 
 _DECIDE = ("version", "input", "settings")
-_PENDING, _FAILED = "pending", "failed_tiles"
-
-
-@dataclass(frozen=True)
-class Record:
-    """Everything that decides a result: the same record means the same files."""
-
-    version: str  # version of cytoseed
-    input: Mapping[str, Any]  # the image, as in `Result.input`
-    settings: Mapping[str, Any]  # settings of the segmentation, with the model's name and version
-
-    @classmethod
-    def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
-        """Record of `Result.input` and `Result.settings`, by default of this version of cytoseed."""
-        return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
-
-    def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
-        """Text of the file: with the names of existing files and of files being replaced, and failed parts."""
-        values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
-        values |= {key: list(lines) for key, lines in ((_PENDING, pending), (_FAILED, failed)) if lines}
-        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 class OldRecord(NamedTuple):
@@ -89,8 +66,8 @@ def read_record(file: Path) -> OldRecord | None:
         return OldRecord(
             decides={key: found[key] for key in _DECIDE},
             files=frozenset(possible.intersection(found["files"])),
-            pending=frozenset(possible.intersection(found.get(_PENDING, ()))),
-            failed=tuple(str(line) for line in found.get(_FAILED, ())),
+            pending=frozenset(possible.intersection(found.get("pending", ()))),
+            failed=tuple(str(line) for line in found.get("failed_tiles", ())),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -26,42 +26,29 @@ if TYPE_CHECKING:
 SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 _AVERAGED = ("uint8", "uint16", "int16", "float32", "float64")  # dtypes that OpenCV averages
-_CACHE_BYTES = 256 << 20  # of parts that neighbouring regions need again
-_PART_BYTES = 1 << 14  # of a part in addition to its arrays
+_CACHE_BYTES = 256 << 20  # parts in memory that neighbouring regions need again
+_PART_BYTES = 1 << 14  # size of a part in addition to its arrays
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ResultView:
     """Facts and objects of a result, of an image of any size; never held whole."""
 
-    contents: LabelImage | Parts
-    """Where the objects come from."""
-    shape: tuple[int, int, int]
-    """Shape (C,H,W) of the image at full resolution, in px."""
-    targets: tuple[str, ...]
-    """Names of the T label planes, `nuclei` or `cells`, in order."""
-    channel_names: tuple[str, ...]
-    """Name of each of the C channels."""
-    pixel_size_um: float | None
-    """Side of a pixel in µm; None if it is unknown."""
-    source: str
-    """Path of the image's file, or `array`."""
-    settings: Mapping[str, Any]
-    """Settings that made the objects, in values that JSON can hold: the model's name and version, the options."""
-    find_input: Callable[[], Mapping[str, Any]]
-    """Returns `input`; called on first use."""
-    find_stains: Callable[[], tuple[str, ...]]
-    """Returns `stains`; called on first use."""
+    contents: LabelImage | Parts  # where the objects come from
+    shape: tuple[int, int, int]  # (C,H,W) of the image at full resolution, in px
+    targets: tuple[str, ...]  # names of the T label planes, `nuclei` or `cells`, in order
+    channel_names: tuple[str, ...]  # name of each of the C channels
+    pixel_size_um: float | None  # side of a pixel in µm; None if it is unknown
+    source: str  # path of the image's file, or `array`
+    settings: Mapping[str, Any]  # model and options that made the objects, in values that JSON can hold
+    find_input: Callable[[], Mapping[str, Any]]  # returns `input`; called on first use
+    find_stains: Callable[[], tuple[str, ...]]  # returns `stains`; called on first use
     thumbnail: Callable[[int], tuple[NDArray[Any], float]]
     """Given a largest side in px, returns the image (C,h,w), smaller or whole, and image px per px of it."""
-    failed: tuple[str, ...] = ()
-    """Parts of the image that could not be segmented, one line each."""
-    version: str = field(default_factory=lambda: metadata.version("cytoseed"))
-    """Version of cytoseed that found the objects."""
-    was_in_memory: bool = False
-    """True where the image was segmented in memory, not tile by tile."""
-    path: Path | None = None
-    """The stored result's file that the objects are read from; None for others."""
+    failed: tuple[str, ...] = ()  # parts of the image that could not be segmented, one line each
+    version: str = field(default_factory=lambda: metadata.version("cytoseed"))  # cytoseed's
+    was_in_memory: bool = False  # the image was segmented in memory, not tile by tile
+    path: Path | None = None  # file of a stored result, from which the objects are read; None for others
 
     @cached_property
     def input(self) -> Mapping[str, Any]:
@@ -78,6 +65,11 @@ class ResultView:
         """A text that is the same for the same source name and settings; ids of objects are derived from it."""
         name = Path(self.source).name.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
         return f"{name}/{canonical_json(self.settings)}"
+
+    @property
+    def record(self) -> Record:
+        """Everything that decides the result."""
+        return Record.of(self.input, self.settings, self.version)
 
     @property
     def count(self) -> int:
@@ -150,6 +142,26 @@ def _shrunk(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 # Facts
 
 
+@dataclass(frozen=True)
+class Record:
+    """Everything that decides a result: the same record means the same files."""
+
+    version: str  # version of cytoseed
+    input: Mapping[str, Any]  # the image, as in `Result.input`
+    settings: Mapping[str, Any]  # settings of the segmentation, with the model's name and version
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
+        """Record of `Result.input` and `Result.settings`, by default of this version of cytoseed."""
+        return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
+
+    def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
+        """Text of the file: with the names of existing files and of files being replaced, and failed parts."""
+        values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
+        values |= {key: list(lines) for key, lines in (("pending", pending), ("failed_tiles", failed)) if lines}
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
 def stem_of(source: str | os.PathLike[str]) -> str:
     """Name that the result files of a source begin with: its name without the ending, or without `.ome.tif`."""
     stem = Path(source).stem
@@ -215,7 +227,7 @@ class Parts:
 
     `box_yxhw` (N,4) is the box around each part's objects, of size 0 for a part that has none and is not read. `load`
     reads a part, from one thread at a time. `blocks_of_parts` are the parts of each block, by default one each;
-    `columns` the names and dtypes of the blocks' tables, where they differ from the packed ones.
+    `columns` are names and dtypes of the blocks' tables, where they differ from the packed ones.
     """
 
     def __init__(
@@ -224,16 +236,13 @@ class Parts:
         load: Callable[[int], Part],
         targets: Sequence[str],
         count: int,
-        blocks_of_parts: Sequence[range] | None = None,
+        blocks_of_parts: Sequence[Sequence[int]] | None = None,
         columns: Sequence[tuple[str, str]] = (),
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
-        self.count = count
-        self._box_yxhw = box_yxhw
-        self._load = load
-        self._targets = tuple(targets)
+        self.count, self._box_yxhw, self._load, self._targets = count, box_yxhw, load, tuple(targets)
         self._filled: list[int] = np.flatnonzero(box_yxhw[:, 2:].all(axis=1)).tolist()
-        self._blocks = blocks_of_parts
+        self._blocks = [[part] for part in self._filled] if blocks_of_parts is None else blocks_of_parts
         self._columns = dict(columns)
         self._free_bytes = cache_bytes
         self._cache: OrderedDict[int, Part] = OrderedDict()
@@ -241,7 +250,7 @@ class Parts:
 
     def blocks(self) -> Iterator[Block]:
         """The objects, some parts at a time."""
-        for numbers in [[part] for part in self._filled] if self._blocks is None else self._blocks:
+        for numbers in self._blocks:
             block = block_of(join_parts([self._part(number) for number in numbers]), self._targets)
             if self._columns:
                 block = block._replace(table=block.table[list(self._columns)].astype(self._columns))
@@ -250,20 +259,25 @@ class Parts:
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
         """Labels (T,h,w) of a region."""
         labels = np.zeros((len(self._targets), *box_yxhw[2:]), np.int32)
-        begin, end = self._box_yxhw[:, :2], self._box_yxhw[:, :2] + self._box_yxhw[:, 2:]
-        top_left = np.array(box_yxhw[:2])
-        meets = (begin < top_left + box_yxhw[2:]).all(axis=1) & (end > top_left).all(axis=1) & (begin < end).all(axis=1)
-        for number in np.flatnonzero(meets).tolist():
+        begin, size = self._box_yxhw[:, :2] - box_yxhw[:2], self._box_yxhw[:, 2:]
+        meets = (begin < box_yxhw[2:]) & (begin + size > 0) & (size > 0)
+        for number in np.flatnonzero(meets.all(axis=1)).tolist():
             objects, ids = self._part(number)
             objects.paint(labels, box_yxhw, ids)
         return labels
 
     def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Labels (T,h,w) at chosen rows and columns."""
+        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both rising."""
         labels = np.zeros((len(self._targets), len(rows), len(columns)), np.int32)
         for number in self._filled:
             objects, ids = self._part(number)
-            objects.paint_at(labels, rows, columns, ids)
+            top, left, height, width = box = self._box_yxhw[number].tolist()
+            whole = np.zeros((len(labels), height, width), np.int32)
+            objects.paint(whole, box, ids)
+            y = slice(*np.searchsorted(rows, (top, top + height)))
+            x = slice(*np.searchsorted(columns, (left, left + width)))
+            own = labels[:, y, x]
+            np.copyto(own, whole[:, rows[y, None] - top, columns[x] - left], where=own == 0)
         return labels
 
     def _part(self, number: int) -> Part:

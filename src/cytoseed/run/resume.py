@@ -13,9 +13,9 @@ from cytoseed.images import Image, address
 from cytoseed.models.weights import Model
 from cytoseed.paths import require_writable
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
-from cytoseed.results.record import OldRecord, Record, compare, differences, read_record
+from cytoseed.results.record import OldRecord, compare, differences, read_record
 from cytoseed.results.store import SUFFIX, Store
-from cytoseed.results.view import stem_of
+from cytoseed.results.view import Record, stem_of
 from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.engine import choose_device
 from cytoseed.run.plan import Plan, make_plan

@@ -20,7 +20,7 @@ import numpy as np
 
 from cytoseed.images import ImageFileError, Regions
 from cytoseed.images.overview import thumbnail
-from cytoseed.paths import is_remote, lock, write_bytes
+from cytoseed.paths import lock, write_bytes
 from cytoseed.results import Result
 from cytoseed.results.save import save
 from cytoseed.results.store import StitchedObjects, Store
@@ -127,7 +127,7 @@ def _run_single(request: Request, job: Job, executor: Executor) -> RunReport:
     with clock("wall"):
         result = _single_result(request, job.plan, executor, clock)
         with clock("write"):
-            files = save(result, request.output, request.formats, job.overwrite, record=job.record)
+            files = save(result, request.output, request.formats, job.overwrite)
             if job.overwrite:
                 request.store.clear()  # tiles of an earlier run with other settings
     return RunReport(result, files, seconds=clock.seconds)
@@ -180,16 +180,15 @@ def _run_tiles(
                     kept,
                     **_facts(request, plan),
                     shape=request.image.shape,
-                    input=job.record.input,
+                    find_input=lambda: job.record.input,
                     settings=job.record.settings,
-                    stains=stains,
+                    find_stains=lambda: stains,
                     thumbnail=lambda largest_px: thumbnail(request.image, largest_px),
                     failed=failures,
                     keep_alive=keep_alive,
                 )
-                staging = None if is_remote(request.output) else store.path / "staging"
                 if request.formats:
-                    files = save(result, request.output, request.formats, job.overwrite, staging=staging)
+                    files = save(result, request.output, request.formats, job.overwrite)
             if job.overwrite:
                 store.change(overwrites=False)  # from now on files beside it belong to others
     skipped = plan.grid.tiles - (store.run() or {}).get("tiles", len(todo))
