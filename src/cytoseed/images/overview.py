@@ -61,6 +61,15 @@ def thumbnail(image: Image, largest_px: int) -> tuple[NDArray[Any], float]:
     return pixels.astype(image.dtype), small.step
 
 
+def reduce(pixels: NDArray[Any], largest_px: int) -> tuple[NDArray[Any], float]:
+    """The same for pixels (C,H,W) in memory."""
+    by = -(-max(pixels.shape[1:]) // largest_px)
+    if by == 1:
+        return pixels, 1.0
+    means = np.stack([area_means(channel, by) for channel in pixels])
+    return (np.rint(means) if pixels.dtype.kind in "iu" else means).astype(pixels.dtype), by
+
+
 def bands(shape_yx: tuple[int, int], px_bytes: int, grain: int = 1) -> Iterator[Box]:
     """Bands of a level that fit in memory, or blocks where bands would be low; corners are multiples of `grain`."""
     height, width = shape_yx

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.overview import reduce
 from cytoseed.paths import as_path
 from cytoseed.results.measure.stains import stains_of
 from cytoseed.results.measure.table import measure_planes
@@ -79,7 +80,7 @@ class Result(ResultView):
             settings=settings or {},
             find_input=find_input or partial(input_of, image, source),
             find_stains=partial(stains_of, image, names),
-            thumbnail=lambda _: (image, 1.0),
+            thumbnail=partial(reduce, image),
             was_in_memory=True,
         )
         return result

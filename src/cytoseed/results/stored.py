@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images import Image, ImageLike, as_image, open_image
-from cytoseed.images.overview import thumbnail
+from cytoseed.images.overview import reduce, thumbnail
 from cytoseed.results.formats.objects_zip import FACTS, FORMAT, SUFFIX, part_names
 from cytoseed.results.objects import Objects, Part
 from cytoseed.results.result import Result
@@ -142,7 +142,7 @@ def _thumbnail(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
             f"image of {result.shape}; give that one"
         )
-    return (image.read(), 1.0) if result.was_in_memory else thumbnail(image, largest_px)
+    return reduce(image.read(), largest_px) if result.was_in_memory else thumbnail(image, largest_px)
 
 
 def _find_image(result: Result, was_at: str | None) -> Image:

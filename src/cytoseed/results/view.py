@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
-_AVERAGED = ("uint8", "uint16", "int16", "float32", "float64")  # dtypes that OpenCV averages
 _CACHE_BYTES = 256 << 20  # parts in memory that neighbouring regions need again
 _PART_BYTES = 1 << 14  # size of a part in addition to its arrays
 
@@ -112,31 +111,12 @@ class ResultView:
         """
         if largest_px < 1:
             raise ValueError(f"largest_px is {largest_px}; it must be 1 or more")
-        sides, largest = self.shape[1:], max(self.shape[1:])
         pixels, step = self.thumbnail(largest_px)
-        if pixels.shape[1:] != sides:
-            rows, columns = (((np.arange(side) + 0.5) * step).astype(np.int64) for side in pixels.shape[1:])
-            return pixels, self.contents.labels_at(rows, columns)
-        if largest <= largest_px:
-            return pixels, self.contents.labels_in((0, 0, *sides))
-        height, width = (max(1, round(side * largest_px / largest)) for side in sides)
         rows, columns = (
-            (2 * np.arange(small) + 1) * large // (2 * small)
-            for large, small in zip(sides, (height, width), strict=True)
+            ((np.arange(small) + 0.5) * step).astype(np.int64).clip(max=side - 1)
+            for small, side in zip(pixels.shape[1:], self.shape[1:], strict=True)
         )
-        return _shrunk(pixels, height, width), self.contents.labels_at(rows, columns)
-
-
-def _shrunk(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """An image (C,H,W) shrunk by means over areas; dtypes that cannot be averaged become float32."""
-    import cv2
-
-    small = np.empty((len(image), height, width), image.dtype if image.dtype.name in _AVERAGED else np.float32)
-    for index, channel in enumerate(image):
-        small[index] = cv2.resize(
-            channel.astype(small.dtype, copy=False), (width, height), interpolation=cv2.INTER_AREA
-        )
-    return small
+        return pixels, self.contents.labels_at(rows, columns)
 
 
 # Facts
