@@ -72,7 +72,7 @@ def ring() -> torch.Tensor:
         (ring, {"cleanup_fragments": False}, {"clean": False}, 1),
         (ring, {"cleanup_fragments": True}, {}, 1),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_an_option_acts_like_the_segmenters(grey, grey_model, image, options, same_as, objects):
     image = image()

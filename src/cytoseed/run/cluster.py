@@ -47,22 +47,12 @@ _SENT = 3  # fields of `SlideContext` from this one on are sent; workers have th
 class Cluster:
     """Workers that process tiles. A context manager: inside, its methods may be called by several threads.
 
-    Parameters
-    ----------
-    workers : int, optional
-        Number of processes to start on this machine; they share its cores.
-    scheduler : str or path, optional
-        Address of a Dask scheduler that has workers, such as `tcp://10.0.0.5:8786`, or its scheduler file.
-        Exactly one of `workers` and `scheduler` is given.
-    patience_s : float
-        Seconds to wait for a scheduler that does not answer, or has no worker.
+    Either `workers` is the number of processes to start on this machine, which share its cores, or `scheduler` is the
+    address of a Dask scheduler that has workers, such as `tcp://10.0.0.5:8786`, or its scheduler file. `patience_s` are
+    seconds to wait for a scheduler that does not answer, or has no workers.
 
-    Raises
-    ------
-    FileNotFoundError, ModuleNotFoundError, ValueError
-        The scheduler file does not exist; Dask is not installed; impossible numbers.
-    TimeoutError
-        The scheduler does not answer, or has no workers, for `patience_s`.
+    Raises `FileNotFoundError` if the scheduler file does not exist, `ModuleNotFoundError` if Dask is not installed,
+    `ValueError` for impossible numbers, `TimeoutError` if the scheduler has not answered for `patience_s`.
     """
 
     def __init__(
