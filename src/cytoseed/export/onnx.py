@@ -22,9 +22,9 @@ def to_onnx(model: Model, path: str | Path, normalised: bool = False) -> Path:
 
     The input `image` is (1,C,H,W) float32 at the model's pixel size, with the model's number of channels (runtimes
     refuse any other; repeat a grey image); H and W are at least 1. Values are finite and raw, and are normalised by
-    percentiles of the image, or are `normalised` already (`core.prepare.normalise`). The output `labels` is (1,T,H,W) int32, as
-    `Segmenter.forward` returns it, with the model's own thresholds. The graph holds the windows of all objects at
-    once, so its memory grows with their number.
+    percentiles of the image, or are `normalised` already (`core.prepare.normalise`). The output `labels` is (1,T,H,W)
+    int32, as `Segmenter.forward` returns it, with the model's own thresholds. The graph holds the windows of all
+    objects at once, so its memory grows with their number.
 
     The file's metadata, all as text: `name`, `version`, `description`, `licence` and `sha256` of the model; `input`
     (`raw` or `normalised`); `pixel_size_um`; `channels`; `targets`, separated by commas; the thresholds by their

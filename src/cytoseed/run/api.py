@@ -74,22 +74,14 @@ def segment(  # noqa: PLR0913
 
     Raises
     ------
-    FileNotFoundError
-        The file or model does not exist.
-    TypeError
-        A setting that `SegmentOptions` does not have, or an array of values that are not numbers.
-    ValueError
-        A file that cannot be read; NaN or infinite values; a number of channels that the model does not take; a
-        pixel size or diameter that makes the image absurdly large or small; a device or precision that this machine
-        does not have; a region or mask that does not suit the image.
-    MemoryError
-        The image, at the model's pixel size, takes more memory than is free.
-    FileExistsError
-        `output` holds a result or run that was made differently, or an interrupted one without `resume`.
-    BlockingIOError
-        Another run is writing the same result.
-    OSError
-        `output` cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
+    FileNotFoundError, TypeError
+        The file or model does not exist; a setting that does not exist, or an array that does not hold numbers.
+    ValueError, MemoryError
+        A file that cannot be read; NaN or infinite values; channels, pixel size, device, region or mask that do not
+        suit the image, the model or the machine; an image that takes more memory than is free.
+    FileExistsError, BlockingIOError, OSError
+        `output` holds a result or run that was made differently, or an interrupted one without `resume`; another run
+        is writing it; it cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
     """
     resolved = with_settings(options, settings)
     loaded = model if isinstance(model, Model) else load_model(model)
