@@ -45,6 +45,13 @@ def cells() -> Result:
     return Result.from_labels(labels, image, targets=("nuclei", "cells"), channel_names=("DAPI", "CD3"))
 
 
+@pytest.fixture(params=["nuclei", "cells"])
+def whole(request: pytest.FixtureRequest) -> Result:
+    """Each of the two."""
+    found: Result = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
 def tree(monkeypatch: pytest.MonkeyPatch) -> None:
     """A format `tree` that is a folder, with files that depend on the result."""

@@ -49,12 +49,6 @@ def assert_same_blocks(one: ResultView, other: ResultView) -> None:
         np.testing.assert_array_equal(*canvases)
 
 
-@pytest.fixture(params=["nuclei", "cells"])
-def whole(request: pytest.FixtureRequest) -> Result:
-    found: Result = request.getfixturevalue(request.param)
-    return found
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_comes_back(whole: Result, tmp_path: Path, kind: str) -> None:
     result = KINDS[kind](whole)
