@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +53,6 @@ def test_which_texts_are_urls() -> None:
 @pytest.mark.parametrize(
     ("url", "shown", "name"),
     [
-        ("memory://a/slide.svs", "memory://a/slide.svs", "slide.svs"),
         ("memory://a/b/", "memory://a/b", "b"),
         ("https://h/x.zarr?sig=a/b", "https://h/x.zarr", "x.zarr"),
         ("https://me:secret@h/x.tif", "https://h/x.tif", "x.tif"),
@@ -211,7 +209,6 @@ def test_unknown_protocols_and_those_without_their_package(monkeypatch: pytest.M
     ("status", "kind", "says"),
     [
         (403, PermissionError, "may not be read .*check the rights"),
-        (404, FileNotFoundError, "there is no such file"),
         (500, OSError, "cannot be read .*500"),
     ],
 )
@@ -221,22 +218,14 @@ def test_answers_of_a_web_server(web: Web, status: int, kind: type[OSError], say
         local_copy(f"{web.address}/x.tif")
 
 
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """Host and port where somebody listens and never answers."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-
-
-def test_a_host_that_does_not_answer_or_cannot_be_reached(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_does_not_answer_or_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "_SILENCE_S", 0.3)
-    with pytest.raises(TimeoutError, match=rf"http://{silent}/x\.tif: gave no answer in time .* check"):
-        local_copy(f"http://{silent}/x.tif")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TimeoutError, match=rf"http://{address}/x\.tif: gave no answer in time .* check"):
+            local_copy(f"http://{address}/x.tif")
     with pytest.raises(ConnectionError, match=rf"http://{address}/x\.tif: cannot be read, no connection"):
         local_copy(f"http://{address}/x.tif")
     forget_sessions()

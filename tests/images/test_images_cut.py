@@ -33,7 +33,7 @@ def test_a_slide_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
     with tifffile.TiffFile(path) as tif:
         end = max(max(o + n for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)) for p in tif.pages)
     assert open_image(path).read().shape == (3, 150, 201)
-    assert_refused(path, whole, [*range(0, end, max(1, end // 40)), end - 1])
+    assert_refused(path, whole, [4, *range(0, end, max(1, end // 40)), end - 1])
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,10 @@ def test_a_slide_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
     [
         {},
         {"compression": "deflate"},
-        {"compression": "lzw", "tile": (64, 64)},
-        {"compression": "jpeg"},
         {"compression": "jpeg", "tile": (64, 64)},
         {"bigtiff": True},
         {"byteorder": ">", "compression": "deflate"},
         {"imagej": True},
-        {"ome": True},
         {"ome": True, "compression": "deflate"},
     ],
     ids=str,
@@ -68,7 +65,7 @@ def test_planes_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
             np.testing.assert_array_equal(image.read(), expected)
 
 
-@pytest.mark.parametrize("share", [0.005, 0.05, 0.5, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("share", [0.005, 0.5, 0.999])
 @pytest.mark.parametrize("encode", [imagecodecs.png_encode, imagecodecs.jpeg_encode], ids=["png", "jpeg"])
 def test_pictures_are_refused_and_never_half_read(tmp_path: Path, encode: Any, share: float) -> None:
     whole = encode(noise(100, 100, 3))

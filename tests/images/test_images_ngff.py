@@ -68,8 +68,8 @@ def write(
 
 
 @VERSIONS
-@pytest.mark.parametrize("names", ["cyx", "yx", "tczyx", "zyx", "yxc", "cxy", "tyx"])
-@pytest.mark.parametrize("dtype", [np.uint8, ">u2", np.float32])
+@pytest.mark.parametrize("names", ["cyx", "yx", "tczyx", "yxc", "cxy"])
+@pytest.mark.parametrize("dtype", [np.uint8, ">u2"])
 def test_levels_and_regions(tmp_path: Path, version: str, names: str, dtype: Any) -> None:
     levels = [level.astype(dtype) for level in halves(noise(3 if "c" in names else 1, 90, 110), 3)]
     image = open_image(write(tmp_path / "image", levels, version, names))
@@ -89,24 +89,19 @@ def test_names_of_channels(tmp_path: Path, version: str) -> None:
     omero = {"channels": [{"label": "DAPI"}, {"label": " "}, {}]}
     image = open_image(write(tmp_path / "image", [noise(3, 20, 30)], version, omero=omero))
     assert image.channel_names == ("DAPI", "channel 1", "channel 2")
-    image = open_image(write(tmp_path / "image", [noise(2, 20, 30)], version, omero=omero))
-    assert image.channel_names == ("channel 0", "channel 1")
 
 
 @VERSIONS
 @pytest.mark.parametrize(
     ("unit", "inner", "outer", "expected"),
     [
-        (UM, scale(1, 0.25, 0.25), None, (0.25, 0.25)),
         (UM, scale(1, 0.5, 0.25), None, (0.5, 0.25)),
         (UM, scale(1, 2, 2), scale(1, 0.25, 0.25), (0.5, 0.5)),
         (UM, None, scale(1, 0.25, 0.25), (0.25, 0.25)),
         (UM, [{"type": "translation", "translation": [0, 9, 9]}, *scale(1, 0.3, 0.3)], None, (0.3, 0.3)),
         ("nanometer", scale(1, 250, 250), None, (0.25, 0.25)),
         (None, scale(1, 0.25, 0.25), None, None),
-        ("second", scale(1, 0.25, 0.25), None, None),
         (UM, scale(1, 12, 12), None, None),
-        (UM, scale(1, 0, 0), None, None),
     ],
 )
 def test_pixel_sizes(tmp_path: Path, version: str, unit: Any, inner: Any, outer: Any, expected: Any) -> None:
@@ -151,7 +146,7 @@ def chunk_at(folder: Path, *numbers: str) -> Path:
 
 @VERSIONS
 @pytest.mark.parametrize("codec", [None, "zstd", "blosc", "gzip", "shard"])
-@pytest.mark.parametrize("left", [0.0, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.99])
 def test_a_damaged_chunk_is_an_error_where_it_is_read(
     tmp_path: Path, version: str, codec: str | None, left: float
 ) -> None:

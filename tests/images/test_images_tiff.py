@@ -36,44 +36,25 @@ def test_alpha_is_dropped(tmp_path: Path, samples: int, photometric: str, kept: 
     np.testing.assert_array_equal(image.read(), np.moveaxis(array[:, :, :kept], 2, 0))
 
 
-def test_imagej_channels_labels_and_pixel_size(tmp_path: Path) -> None:
-    array = noise(2, 20, 30, dtype=np.float32)
-    metadata = {"axes": "CYX", "Labels": ["DAPI", "GFP"], "unit": "um"}
-    image = open_image(write(tmp_path, array, imagej=True, metadata=metadata, resolution=(4.0, 4.0)))
-    assert image.channel_names == ("DAPI", "GFP")
-    assert image.pixel_size_um == pytest.approx(0.25)
-    assert image.pixel_size_source == "ImageJ metadata"
+def test_names_of_channels_in_imagej_and_ome(tmp_path: Path) -> None:
+    array = noise(3, 20, 30, dtype=np.float32)
+    metadata: dict[str, Any] = {"axes": "CYX", "Labels": ["DAPI", "GFP", "CD3"]}
+    image = open_image(write(tmp_path, array, imagej=True, metadata=metadata))
+    assert image.channel_names == ("DAPI", "GFP", "CD3")
     np.testing.assert_array_equal(image.read(), array)
-
-
-def test_ome_channels_names_and_pixel_size(tmp_path: Path) -> None:
-    array = noise(3, 20, 30, dtype=np.uint16)
-    metadata = {
-        "axes": "CYX",
-        "Channel": {"Name": ["DAPI", "", "CD3"]},
-        "PhysicalSizeX": 325.0,
-        "PhysicalSizeXUnit": "nm",
-        "PhysicalSizeY": 0.325,
-    }
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "", "CD3"]}}
     image = open_image(write(tmp_path, array, ome=True, photometric="minisblack", metadata=metadata))
     assert image.channel_names == ("DAPI", "channel 1", "CD3")
-    assert image.pixel_size_um == pytest.approx(0.325)
-    assert image.pixel_size_source == "OME metadata"
     np.testing.assert_array_equal(image.read(), array)
 
 
-def test_single_planes_and_times_are_dropped(tmp_path: Path) -> None:
+def test_single_planes_and_times_are_dropped_and_thin_images_keep_their_sides(tmp_path: Path) -> None:
     array = noise(1, 2, 1, 20, 30)
     image = open_image(write(tmp_path, array, ome=True, photometric="minisblack", metadata={"axes": "TCZYX"}))
     np.testing.assert_array_equal(image.read(), array[0, :, 0])
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (1, 20, 30)])
-def test_thin_images_keep_their_sides(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    array = noise(*shape)
-    image = open_image(write(tmp_path, array))
-    assert image.shape == (1, *shape[-2:])
-    np.testing.assert_array_equal(image.read()[0], array.reshape(shape[-2:]))
+    for shape in ((1, 1), (1, 5), (5, 1), (1, 20, 30)):
+        array = noise(*shape)
+        np.testing.assert_array_equal(open_image(write(tmp_path, array)).read(), array.reshape(1, *shape[-2:]))
 
 
 def test_a_palette_becomes_rgb_but_a_lookup_table_of_imagej_does_not(tmp_path: Path) -> None:
@@ -212,9 +193,7 @@ IMPOSSIBLE = [0.0, -0.5, float("nan"), float("inf"), 0.000999, 10.001, 72.0]
     [
         (imagej("um", 4.0), 0.25, "ImageJ metadata"),
         (imagej("\\u00B5m", 2.0), 0.5, "ImageJ metadata"),
-        (imagej("nm", 0.004), 0.25, "ImageJ metadata"),
         (imagej("mm", 2000.0), 0.5, "ImageJ metadata"),
-        (tags("CENTIMETER", 20_000), 0.5, "TIFF resolution tags"),
         (tags("INCH", 50_800), 0.5, "TIFF resolution tags"),
         *((ome(size, size), size, "OME metadata") for size in (0.001, 0.25, 10.0)),
         (ome(0.325, 0.325) | {"metadata": {"PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm"}}, 0.325, "OME metadata"),
@@ -233,15 +212,14 @@ def test_a_stated_pixel_size(tmp_path: Path, options: dict[str, Any], um: float,
 @pytest.mark.parametrize(
     "options",
     [
-        *(ome(*sides) for size in IMPOSSIBLE for sides in ((size, size), (size, 0.5), (0.5, size))),
+        *(ome(*sides) for size in IMPOSSIBLE for sides in ((size, 0.5), (0.5, size))),
         ome(0.5, 0.5, "pixel"),
         imagej("inch", 300.0),  # a printer's
         tags("INCH", 300),
-        tags("INCH", 72),
         tags("NONE", 20_000),
-        *(imagej("um", 1 / size) for size in (0.0009, 11.0)),
-        *(tags("CENTIMETER", 10_000 / size) for size in (0.0009, 11.0)),
-        *(aperio(size) for size in (0.0009, 11.0)),
+        imagej("um", 1 / 11.0),
+        tags("CENTIMETER", 10_000 / 0.0009),
+        aperio(11.0),
     ],
     ids=str,
 )

@@ -42,20 +42,19 @@ def written(file: Path, axes: str, pixels: np.ndarray, **options: Any) -> Path:
 
 @pytest.mark.parametrize("options", ARRANGEMENTS, ids=str)
 @pytest.mark.parametrize(("axes", "planar"), SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_regions_in_every_arrangement(
-    tmp_path: Path, axes: str, planar: dict[str, str], options: dict[str, Any], dtype: Any
+    tmp_path: Path, axes: str, planar: dict[str, str], options: dict[str, Any]
 ) -> None:
     is_rgb = "photometric" in planar
-    pixels = noise(1 if axes == "YX" else 3 if is_rgb else 5, 83, 101, dtype=dtype)
+    pixels = noise(1 if axes == "YX" else 3 if is_rgb else 5, 83, 101, dtype=np.uint16)
     image = open_image(written(tmp_path / "image.tif", axes, pixels, **planar, **options))
     numbered = tuple(f"channel {index}" for index in range(len(pixels)))
     assert image.channel_names == (("red", "green", "blue") if is_rgb else numbered)
     assert_regions(image, [pixels], examples=12)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.int16, np.uint32, np.int32, np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("options", [{}, {"compression": "deflate", "rowsperstrip": 9}, {"tile": (32, 32)}], ids=str)
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint32, np.int32, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate", "rowsperstrip": 9}], ids=str)
 def test_regions_of_every_type(tmp_path: Path, dtype: Any, options: dict[str, Any]) -> None:
     pixels = noise(1, 83, 101, dtype=dtype)
     assert_regions(open_image(written(tmp_path / "image.tif", "YX", pixels, **options)), [pixels], examples=12)
@@ -66,12 +65,8 @@ def test_regions_of_every_type(tmp_path: Path, dtype: Any, options: dict[str, An
     [
         {"imagej": True},
         {"imagej": True, "truncate": True},
-        {"imagej": True, "compression": "deflate"},
-        {"ome": True},
         {"ome": True, "compression": "deflate"},
-        {"ome": True, "tile": (32, 32)},
         {"tile": (32, 32), "compression": "lzw"},
-        {},
     ],
     ids=str,
 )
@@ -83,12 +78,12 @@ def test_channels_in_pages_of_their_own(tmp_path: Path, options: dict[str, Any])
 
 def test_axes_in_an_unusual_order_are_refused(tmp_path: Path) -> None:
     pixels, file = noise(7, 23, 23), tmp_path / "image.tif"
-    for axes, options in [("YXC", {}), ("YXC", {"compression": "deflate"}), ("XYC", {}), ("CXY", {}), ("XCY", {})]:
+    tifffile.imwrite(file, pixels.transpose(1, 2, 0).copy(), photometric="minisblack", metadata={"axes": "YXC"})
+    assert_regions(open_image(file), [pixels], examples=12)  # one run of rows
+    for axes, compression in (("YXC", "deflate"), ("XYC", None), ("CXY", None)):
         array = pixels.transpose(["CYX".index(axis) for axis in axes]).copy()
-        tifffile.imwrite(file, array, photometric="minisblack", metadata={"axes": axes}, **options)
-        if (axes, options) == ("YXC", {}):  # one run of rows
-            assert_regions(open_image(file), [pixels], examples=12)
-            continue
+        own: dict[str, Any] = {"compression": compression, "metadata": {"axes": axes}}
+        tifffile.imwrite(file, array, photometric="minisblack", **own)
         with pytest.raises(ImageFileError, match=rf"its axes are in an unusual order \({axes}\): save it as OME-TIFF"):
             open_image(file)
 

@@ -100,7 +100,7 @@ def test_neither_passwords_nor_signatures_are_shown(grey: Path, web: Web, parts:
 
 def test_a_str_a_upath_and_a_file_url(grey: Path) -> None:
     url = put(grey, "memory://doors/grey.tif")
-    for given in (url, UPath(url), grey.as_uri(), str(grey), UPath(grey), f"file://{grey}", GREY, open_image(grey)):
+    for given in (url, UPath(url), grey.as_uri(), str(grey), UPath(grey), GREY, open_image(grey)):
         np.testing.assert_array_equal(as_image(given).read()[0], GREY)
     assert open_image(grey.as_uri()).path == grey
 
@@ -129,7 +129,6 @@ def test_a_file_inside_an_archive(tmp_path: Path, grey: Path) -> None:
         (b"", "is empty"),
         (b"hello, this is text", r"begins with b'hello, t'.*TIFF.*PNG.*JPEG.*OME-Zarr"),
         (bytes(128) + b"DICM" + bytes(9), "may be a slide in several files.*copy its folder"),
-        (b"[Virtual Microscope Specimen]", "may be a slide in several files.*copy its folder"),
         (b"II*\0", "is cut short"),
     ],
 )

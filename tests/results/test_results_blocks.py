@@ -41,12 +41,12 @@ def written(result: Result, folder: Path, formats: tuple[str, ...] = ALL) -> dic
     return files_of(folder)
 
 
-@pytest.mark.parametrize("objects", [1, 2, 3, 10])
+@pytest.mark.parametrize("objects", [1, 3, 10])
 def test_blocks_give_the_bytes_of_the_whole(nuclei: Result, tmp_path: Path, objects: int) -> None:
     assert written(Pieced(nuclei, objects), tmp_path / "a") == written(nuclei, tmp_path / "b")
 
 
-@pytest.mark.parametrize("objects", [1, 2, 3, 10])
+@pytest.mark.parametrize("objects", [1, 3, 10])
 def test_a_cell_and_its_nucleus_come_from_one_block(cells: Result, tmp_path: Path, objects: int) -> None:
     pieced, whole = written(Pieced(cells, objects), tmp_path / "a"), written(cells, tmp_path / "b")
     for name, read in (("array.csv", pd.read_csv), ("array.parquet", pd.read_parquet)):
@@ -126,18 +126,13 @@ def test_every_kind_of_image_can_be_drawn(dtype: Any, channels: int) -> None:
     assert len(np.unique(drawn[20:40, 20:40].reshape(-1, 3), axis=0)) > 1
 
 
-def test_fluorescence_is_stretched_and_grey() -> None:
+def test_fluorescence_is_stretched_and_grey_and_of_one_value_black() -> None:
     ramp = np.linspace(100, 300, 900).reshape(1, 30, 30).astype(np.uint16)
     drawn = draw_overlay(Result.from_labels(np.zeros((30, 30), np.int32), ramp))
     assert (drawn.min(), drawn.max()) == (0, 255)
     assert (drawn[..., 0] == drawn[..., 2]).all()
-
-
-def test_an_image_of_one_value_is_black_with_outlines() -> None:
-    labels = np.zeros((20, 20), np.int32)
-    labels[5:9, 5:9] = 1
-    drawn = draw_overlay(Result.from_labels(labels, np.full((1, 20, 20), 7.0)))
-    assert drawn[0, 0].tolist() == [0, 0, 0]
+    drawn = draw_overlay(Result.from_labels(np.eye(30, dtype=np.int32), np.full((1, 30, 30), 7.0)))
+    assert drawn[0, 10].tolist() == [0, 0, 0]
     assert drawn[10, 10].max() > 200
 
 

@@ -80,7 +80,7 @@ def shown(image: Path, name: str) -> NDArray[Any]:
 
 
 @VERSIONS
-@pytest.mark.parametrize("names", ["yx", "cyx", "tczyx", "zyx"])
+@pytest.mark.parametrize("names", ["yx", "cyx", "tczyx"])
 def test_labels_have_the_axes_the_levels_and_the_place_of_the_image(
     tmp_path: Path, both: Result, version: str, names: str
 ) -> None:
@@ -210,9 +210,7 @@ def test_a_folder_that_is_not_one_image(tmp_path: Path, both: Result, version: s
     [
         (lambda own: own.update(version="0.3"), r"is OME-Zarr of version 0\.3; labels are written into 0\.4 and 0\.5"),
         (lambda own: own.pop("axes"), "names the axes"),
-        (lambda own: own.update(axes=["c", "y", "x"]), "its description is damaged"),
         (lambda own: own["datasets"][1].pop("coordinateTransformations"), "its description is damaged"),
-        (lambda own: own.update(datasets=7), "datasets|damaged"),
         (lambda own: own["datasets"][1].update(path="s9"), "s9"),
     ],
 )
@@ -267,9 +265,10 @@ def labels_of(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: data for name, data in files.items() if name.startswith("labels/")}
 
 
-@VERSIONS
 @pytest.mark.parametrize("is_killed", [False, True], ids=["error", "kill"])
-@pytest.mark.parametrize("there", ["nothing", "one of the two", "both"])
+@pytest.mark.parametrize(
+    ("there", "version"), [("nothing", "0.4"), ("nothing", "0.5"), ("one of the two", "0.4"), ("both", "0.5")]
+)
 def test_stopped_anywhere_the_old_or_the_new_is_there(
     tmp_path: Path, both: Result, version: str, is_killed: bool, there: str
 ) -> None:

@@ -20,18 +20,7 @@ from cytoseed.results.save import save
 ALL = ("labels", "geojson", "table", "overlay", "objects", "tree")
 RECORD = "tissue.cytoseed.json"
 LOCK = "tissue.cytoseed"  # a kill leaves it, and holds nobody up
-
-
-def write_tree(result: Result, path: Path) -> None:
-    """Write a format that is a folder, with files that depend on the result."""
-    (path / "inner").mkdir(parents=True)
-    for label in range(1, 1 + len(result.settings)):
-        (path / "inner" / str(label)).write_bytes(bytes(100 * label))
-
-
-@pytest.fixture(autouse=True)
-def tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WRITERS, "tree", Writer("tree", ".tree", write_tree, "a folder"))
+pytestmark = pytest.mark.usefixtures("tree")
 
 
 class Killed(BaseException):

@@ -12,7 +12,7 @@ import tifffile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, planes_of
+from pieced import Nothing, Pieced, blank, planes_of
 from test_results_ngff import scattered
 
 from cytoseed.images import open_image
@@ -28,12 +28,6 @@ def small_pieces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tiff, "_LARGEST_FLAT_PX", 20)
     patch.setattr(pyramid, "_READ_PX", 48)
     patch.setattr(pyramid, "_SMALLEST_LARGE_PX", 8)
-
-
-def noise(height: int, width: int, largest: int = 60_000) -> Result:
-    labels = np.random.default_rng(3).integers(0, largest + 1, (height, width)).astype(np.int32)
-    labels[0, 0] = largest
-    return Result.from_labels(labels, np.zeros((1, height, width), np.uint8))
 
 
 def expected(planes: NDArray[np.int32], factor: int) -> NDArray[np.int32]:
@@ -79,10 +73,11 @@ def test_lower_levels_are_sub_ifds_of_each_plane(tmp_path: Path) -> None:
         assert [level.shape for level in tif.series[0].levels] == [(2, 2049, 3000), (2, 1025, 1500), (2, 513, 750)]
         for page in tif.pages:
             assert len(page.subifds) == 2
-            for number, own in enumerate(page.aspage().pages, start=1):
-                assert own.subfiletype == tifffile.FILETYPE.REDUCEDIMAGE
+            for number, own in enumerate((page.aspage(), *page.aspage().pages)):
+                assert (own.subfiletype == tifffile.FILETYPE.REDUCEDIMAGE) == (number > 0)
                 assert own.tile == (512, 512)
                 assert own.compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+                assert own.tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
                 numerator, denominator = own.tags["XResolution"].value
                 assert 1e4 * denominator / numerator == pytest.approx(0.25 * 2**number)
         (pixels,) = re.findall(r"<Pixels [^>]*>", tif.ome_metadata)
@@ -98,10 +93,9 @@ def test_from_which_size_on_there_are_levels(tmp_path: Path, side: int, levels: 
 
 def test_large_ids_with_gaps_at_every_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_pieces(monkeypatch)
-    whole = noise(70, 90, largest=70_000)
-    result = Pieced(whole)
+    whole = blank(np.random.default_rng(3).integers(0, 70_000, (70, 90)).astype(np.int32))
     monkeypatch.setattr(Result, "count", 3)  # so few that 16 bits might do
-    write_labels(result, tmp_path / "a.tif")
+    write_labels(Pieced(whole), tmp_path / "a.tif")
     image = open_image(tmp_path / "a.tif")
     assert image.dtype == np.uint32
     for number in range(len(image.level_shapes)):
@@ -110,20 +104,11 @@ def test_large_ids_with_gaps_at_every_level(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint16), (65_535, np.uint16), (65_536, np.uint32)])
 def test_labels_take_the_smallest_of_two_types(tmp_path: Path, largest: int, dtype: Any) -> None:
-    labels = np.zeros((1, 3), np.int32)
-    labels[0, 1] = largest
-    write_labels(Result.from_labels(labels, np.zeros((1, 1, 3))), tmp_path / "a.tif")
+    labels = np.array([[0, largest, 0]], np.int32)
+    write_labels(blank(labels), tmp_path / "a.tif")
     read = open_image(tmp_path / "a.tif").read()
     assert read.dtype == dtype
     np.testing.assert_array_equal(read[0], labels)
-
-
-def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Result, tmp_path: Path) -> None:
-    write_labels(nuclei, tmp_path / "a.tif")
-    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
-        numerator, denominator = tif.pages[0].tags["XResolution"].value
-        assert tif.pages[0].tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
-    assert 1e4 * denominator / numerator == pytest.approx(0.25)
 
 
 # Levels
@@ -134,14 +119,9 @@ def test_programs_that_know_only_tags_find_the_pixel_size(nuclei: Result, tmp_pa
     [
         (11, 5, 2.0, [1, 3, 5, 7, 9]),
         (11, 6, 2.0, [1, 3, 5, 7, 9, 10]),
-        (11, 5, 2.2, [1, 3, 5, 7, 9]),
-        (110, 5, 22.0000001, [11, 33, 55, 77, 99]),
         (110, 5, 21.9999999, [11, 33, 55, 77, 99]),
-        (11, 5, 1.0, [1, 3, 5, 7, 9]),
-        (12, 4, 1.0, [1, 4, 7, 10]),
         (10, 7, 1.0, [0, 2, 3, 5, 6, 7, 9]),
         (12, 4, -3.0, [1, 4, 7, 10]),
-        (12, 4, float("inf"), [1, 4, 7, 10]),
         (12, 4, float("nan"), [1, 4, 7, 10]),
         (1, 1, 2.0, [0]),
     ],

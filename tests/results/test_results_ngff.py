@@ -13,7 +13,7 @@ import zarr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, files_of, planes_of
+from pieced import Pieced, files_of, planes_of
 
 from cytoseed.images import is_image_folder, open_image
 from cytoseed.results import Result, pyramid
@@ -165,10 +165,3 @@ def test_chunks_without_objects_are_not_written(tmp_path: Path, version: str) ->
     between = "c/" if version == "0.5" else ""
     assert chunks == [f"cells/0/{between}2/2", f"cells/1/{between}1/1", f"cells/2/{between}0/0"]
     assert not open_image(tmp_path / "a" / "nuclei").read().any()
-
-
-def test_a_large_image_without_objects(tmp_path: Path) -> None:
-    write_ngff(Nothing((3, 9000, 20_000)), tmp_path / "a")
-    image = open_image(tmp_path / "a" / "nuclei")
-    assert image.level_shapes == ((9000, 20_000), (4500, 10_000), (2250, 5000), (1125, 2500), (563, 1250), (282, 625))
-    assert all(path.name == "zarr.json" for path in (tmp_path / "a").rglob("*") if path.is_file())

@@ -67,11 +67,7 @@ def from_store(whole: Result, folder: Path) -> Result:
     return Result.from_store(store, kept, **facts, thumbnail=thumbnail, keep_alive=folder)
 
 
-@pytest.mark.parametrize("name", ["nuclei", "cells"])
-def test_labels_table_and_objects_are_the_same_from_everywhere(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    whole: Result = request.getfixturevalue(name)
+def test_labels_table_and_objects_are_the_same_from_everywhere(whole: Result, tmp_path: Path) -> None:
     columns = ["target", "id"] if len(whole.targets) > 1 else ["id"]
     write_objects(Pieced(whole, 2), tmp_path / "a.objects.zip")
     with open_result(tmp_path / "a.objects.zip") as stored:

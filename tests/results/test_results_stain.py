@@ -59,19 +59,14 @@ def brown(shape_yx: tuple[int, int] = (8, 9), value: int = 200) -> NDArray[np.ui
 @pytest.mark.parametrize(
     ("image", "names", "is_stained"),
     [
-        (brown(), RGB, True),
         (brown(), ("channel 0", "channel 1", "channel 2"), True),
         (brown(value=96), RGB, True),
         (brown(value=95), RGB, False),
         (brown(), ("DAPI", "FITC", "TRITC"), False),
-        (brown(), ("blue", "green", "red"), False),
         (brown().astype(np.uint16), RGB, False),
-        (brown() / np.float32(255), RGB, False),
-        (brown()[:1], ("red",), False),
         (brown()[[0, 1, 2, 2]], ("channel 0", "channel 1", "channel 2", "channel 3"), False),
         (np.full((3, 8, 9), 200, np.uint8), RGB, False),  # grey
         (brown()[:, :0], RGB, False),
-        (brown().reshape(3, -1), RGB, True),
     ],
 )
 def test_stains_are_measured_in_bright_pictures_of_8_bits(
