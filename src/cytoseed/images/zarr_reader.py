@@ -90,7 +90,8 @@ def _find(path: Path) -> _Found | None:
     multiscales = attributes.get("multiscales")
     if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
         return None
-    axes = [axis for axis in multiscales[0].get("axes") or () if isinstance(axis, dict)]  # older versions: none, names
+    axes = multiscales[0].get("axes") or "tczyx"  # version 0.3 has plain names, earlier ones have none
+    axes = [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
     names = ["c" if axis.get("type") == "channel" else str(axis["name"]).lower() for axis in axes]
     return _Found(path, attributes, multiscales[0], names, [str(axis.get("unit") or "") for axis in axes])
 
