@@ -15,7 +15,7 @@ from cytoseed.core.views import turn, turn_back
 from cytoseed.export.onnx import to_onnx
 from cytoseed.export.torchscript import to_torchscript
 from cytoseed.images.channels import unmix
-from cytoseed.models.weights import Model, load_model
+from cytoseed.models.weights import Model
 from cytoseed.run.api import segment
 from cytoseed.run.engine import Engine
 from same import assert_same_objects
@@ -40,11 +40,6 @@ def bright() -> Model:
     segmenter = bright_segmenter()
     segmenter.windows = segmenter.windows[:2]  # two of the five passes: the graph to export is the smaller
     return Model(bright_config(), segmenter)
-
-
-@pytest.fixture(scope="module")
-def nuclei() -> Model:
-    return load_model("nuclei")
 
 
 @pytest.fixture(scope="module")
