@@ -12,6 +12,14 @@ settings.register_profile("cytoseed", deadline=None)  # a deadline is a timed te
 settings.load_profile("cytoseed")
 
 
+@pytest.fixture(scope="session")
+def nuclei():
+    """The bundled model."""
+    from cytoseed.models.weights import load_model
+
+    return load_model("nuclei")
+
+
 @pytest.fixture
 def path(tmp_path):
     """A tiled TIFF of 500 x 420 px with some 170 discs."""

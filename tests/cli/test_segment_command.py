@@ -15,7 +15,6 @@ from rich.file_proxy import FileProxy
 from cytoseed.cli import segment_images
 from cytoseed.cli.console import print_error, print_note
 from cytoseed.paths import lock
-from cytoseed.run.engine import Engine
 from cytoseed.run.executor import LocalExecutor
 from scenes import RESULTS, names, write_image
 
@@ -49,17 +48,6 @@ def test_what_is_said_passes_through_a_progress_bar(monkeypatch, say):
     assert drawn.getvalue().endswith(": a word\n")
 
 
-def test_a_result_that_exists_is_kept_and_missing_formats_are_added(segment, image, tmp_path):
-    segment(image, "--format", "labels")
-    labels = tmp_path / "out" / "scene.labels.tif"
-    before = labels.stat().st_mtime_ns
-    again = segment(image, "--format", "labels")
-    assert (again.exit_code, again.stdout) == (0, "scene.tif: already there\n")
-    assert segment(image).exit_code == 0
-    assert labels.stat().st_mtime_ns == before
-    assert names(tmp_path / "out") == sorted("scene" + ending for ending in RESULTS)
-
-
 def test_a_different_result_is_kept_until_overwritten(segment, image, tmp_path):
     segment(image)
     labels = tmp_path / "out" / "scene.labels.tif"
@@ -75,7 +63,7 @@ def test_a_different_result_is_kept_until_overwritten(segment, image, tmp_path):
 
 def test_another_run_into_the_same_output_is_refused(segment, image, tmp_path, monkeypatch):
     output = tmp_path / "out" / "scene.cytoseed"
-    message = r"scene\.cytoseed is being written to by another run.*or give another folder"
+    message = r"scene\.cytoseed is being written to by another run .*process \d+.*or give another folder"
     ran = []
     whole = LocalExecutor.run_single
 
@@ -126,23 +114,6 @@ def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
     assert "Traceback" not in done.output
 
 
-def test_an_image_too_large_for_the_memory_does_not_stop_the_others(segment, tmp_path, monkeypatch):
-    write_image(tmp_path / "in" / "a.tif", shape=(90, 90))
-    write_image(tmp_path / "in" / "b.tif")
-    whole = Engine.labels_of_views
-
-    def labels(engine, views, thresholds):
-        if views.shape[-2] >= 90:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-        return whole(engine, views, thresholds)
-
-    monkeypatch.setattr(Engine, "labels_of_views", labels)
-    done = segment(tmp_path / "in", "--pixel-size", 0.5)
-    assert done.exit_code == 1
-    assert "error: a.tif: not enough memory to segment 90 x 90 px" in done.stderr
-    assert done.stdout.startswith("b.tif: 2 nuclei")
-
-
 def test_a_broken_link_is_reported(segment, image, tmp_path):
     (image.parent / "broken.tif").symlink_to("unplugged.tif")
     for given in (image.parent, image.parent / "broken.tif"):
@@ -187,10 +158,8 @@ def test_channels_by_name_and_number(segment, tmp_path):
     [
         (["--format", "labels,svg"], "format 'svg' is not known; the formats are "),
         (["--device", "abacus"], "device is 'abacus'; it must be one of auto, cpu, cuda, mps"),
-        (["--pixel-size", "-1"], "pixel_size_um is -1.0; it must be above 0"),
         (["--pixel-size", "1", "--diameter", "17"], "each alone sets the scale"),
         (["--seed-threshold", "2"], "seed_threshold is 2.0; it must be from 0 to 1"),
-        (["--stain", "gram"], "stain is 'gram'; it must be one of haematoxylin, eosin, dab"),
         (["nowhere.tif"], "nowhere.tif"),
     ],
 )

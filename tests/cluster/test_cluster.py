@@ -179,20 +179,13 @@ def test_a_missing_or_invalid_scheduler_file_is_refused(tmp_path):
         Cluster(scheduler=tmp_path / "odd.json").__enter__()
 
 
-@pytest.mark.parametrize(
-    ("preload", "message"),
-    [
-        ("import sys\nsys.modules['cytoseed'] = None\n", "has no cytoseed"),
-        ("import cytoseed\ncytoseed.__version__ = '0.0.1'\n", "has cytoseed 0.0.1, not "),
-    ],
-)
-def test_workers_without_this_version_of_cytoseed_are_refused(place, tmp_path, preload, message):
-    (tmp_path / "odd.py").write_text(preload)
+def test_workers_without_this_version_of_cytoseed_are_refused(place, tmp_path):
+    (tmp_path / "odd.py").write_text("import cytoseed\ncytoseed.__version__ = '0.0.1'\n")
     with Cluster(workers=1) as cluster:
         other = start_worker(cluster._address, tmp_path, "--preload", tmp_path / "odd.py", *keys_of(cluster, tmp_path))
         try:
             wait_for(lambda: cluster.size == 2)
-            with pytest.raises(ValueError, match=rf"^worker tls://.*{message}"):
+            with pytest.raises(ValueError, match=r"^worker tls://.*has cytoseed 0\.0\.1, not "):
                 run(place / "scene.tif", tmp_path / "out", place / "bright", cluster=cluster, **TILES)
         finally:
             other.terminate()

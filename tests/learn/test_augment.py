@@ -142,20 +142,16 @@ def colours(kind: str) -> np.ndarray:
     steps = np.linspace(0, 1, 200) + 0.3 * rng.random((3, 200))
     line = {
         "8 bit": (150 * steps[:1]).astype(np.uint8),
-        "12 of 16 bit": (300 + 3000 * steps[:1]).astype(np.uint16),
         "16 bit colour": (40_000 * steps).astype(np.uint16),
         "signed": (500 * steps[:1] - 300).astype(np.int16),
         "float": (steps[:1] - 0.5).astype(np.float32),
-        "large float": 1e30 * steps,
         "tiny float": 1e-20 * steps[:1],
         "two values": (steps[:1] > 0.6).astype(np.uint8),
     }[kind]
     return np.repeat(line[:, None], SIDE, axis=1)
 
 
-@pytest.mark.parametrize(
-    "kind", ["8 bit", "12 of 16 bit", "16 bit colour", "signed", "float", "large float", "tiny float", "two values"]
-)
+@pytest.mark.parametrize("kind", ["8 bit", "16 bit colour", "signed", "float", "tiny float", "two values"])
 def test_a_crop_has_the_brightness_that_it_has_in_the_normalised_whole_image(kind):
     pixels = colours(kind)
     mask = np.broadcast_to(np.arange(1, 201), (SIDE, 200))  # every column tells its number
@@ -260,9 +256,7 @@ def areas_of_whole_objects(batch: Batch) -> list[int]:
     ("settings", "least", "most"),
     [
         ({"augment": "minimal"}, 1.0, 1.0),
-        ({"scale_range": (1.0, 1.0)}, 1.0, 1.0),
         ({"scale_range": (0.5, 2.0)}, 0.5, 2.0),
-        ({"scale_range": (1.5, 1.6)}, 1.5, 1.6),
         ({"scale_range": (1.0, 1.0), "nominal_scale_share": 1.0}, 17 / 24, 17 / 24),
         ({"scale_range": (0.8, 1.25), "nominal_scale_share": 0.5}, 0.8 * 17 / 24, 1.25),
     ],

@@ -60,12 +60,6 @@ def test_a_table_gives_samples_in_its_order(listed):
     assert third.licence == ""
 
 
-def test_a_table_needs_two_columns_only(listed):
-    (listed / "samples.csv").write_text("stem,dataset\na,tissue\n")
-    (sample,) = find_samples(str(listed))
-    assert (sample.name, sample.dataset, sample.modality, sample.split) == ("a", "tissue", "unknown", "train")
-
-
 def touch(folder: Path, *names: str):
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)

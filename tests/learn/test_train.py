@@ -95,12 +95,9 @@ def test_the_average_follows_the_weights(samples, tmp_path, decay):
 @pytest.mark.parametrize(
     "given",
     [
-        {"optimizer": "adam"},
-        {"augment": "minimal"},
-        {"network": "paper"},
-        {"precision": "bfloat16"},
-        {"synthetic_stain_share": 1.0},
-        {"balance": "image", "pretrain_steps": 0, "window_px": 64},
+        {"optimizer": "adam", "augment": "minimal"},
+        {"network": "paper", "precision": "bfloat16"},
+        {"synthetic_stain_share": 1.0, "balance": "image", "pretrain_steps": 0, "window_px": 64},
     ],
     ids=str,
 )

@@ -19,7 +19,6 @@ from cytoseed.settings import DatasetNote
     [
         ("kumar_train16", ("", ""), "CC-BY-NC-SA-4.0"),  # known by name
         ("mine", ("CC-BY-NC-4.0", "CC-BY-NC-4.0"), "CC-BY-NC-4.0"),
-        ("mine", ("CC0-1.0", "cc_by_nc"), "cc_by_nc"),
         ("mine", ("CC0-1.0", "for non-commercial use only"), "for non-commercial use only"),
         ("mine", ("CC0-1.0", "CC0-1.0"), "Apache-2.0"),
         ("mine", ("CC0-1.0", ""), "not stated"),

@@ -149,15 +149,11 @@ def test_a_notice_says_where_bfloat16_is_slow(monkeypatch, tmp_path, is_fast):
     assert len(slow) == (0 if is_fast else 2)
 
 
-@pytest.mark.parametrize("units", [(), ("amx_tile",), ("avx512_bf16",)])
-def test_bfloat16_is_fast_on_cpus_with_units_for_it(monkeypatch, units):
+@pytest.mark.parametrize("present", [None, "amx_tile", "avx512_bf16", "gpu"])
+def test_bfloat16_is_fast_on_machines_with_units_for_it(monkeypatch, present):
+    gpu = present == "gpu"
     for unit in ("amx_tile", "avx512_bf16"):
-        monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda present=unit in units: present)
-    assert bfloat16_is_fast(CPU) == bool(units)
-
-
-@pytest.mark.parametrize("present", [False, True])
-def test_bfloat16_is_fast_on_gpus_with_units_for_it(monkeypatch, present):
-    cuda = torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: present or including_emulation)
-    assert bfloat16_is_fast(cuda) == present
+        monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda unit=unit: unit == present)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or gpu)
+    assert bfloat16_is_fast(CPU) == (present in ("amx_tile", "avx512_bf16"))
+    assert bfloat16_is_fast(torch.device("cuda")) == gpu

@@ -54,7 +54,8 @@ def test_overwriting_removes_the_files_of_the_earlier_run(place, bucket):  # noq
 
 
 def test_a_kill_between_two_files_is_noticed(place, bucket, monkeypatch):  # noqa: F811
-    tiled(place, bucket)
+    formats = ("labels", "geojson", "table")
+    tiled(place, bucket, formats=formats)
     with monkeypatch.context() as patch:
         from cytoseed import paths
 
@@ -67,15 +68,15 @@ def test_a_kill_between_two_files_is_noticed(place, bucket, monkeypatch):  # noq
 
         patch.setattr(paths, "_upload", upload)
         with pytest.raises(KeyboardInterrupt):
-            tiled(place, bucket, "overwrite", seed_threshold=0.6)
+            tiled(place, bucket, "overwrite", formats, seed_threshold=0.6)
     assert b"pending" in files(bucket)["scene.cytoseed.json"]
-    assert not tiled(place, bucket, "resume", seed_threshold=0.6).already_done
-    tiled(place, place / "here", seed_threshold=0.6)
+    assert not tiled(place, bucket, "resume", formats, seed_threshold=0.6).already_done
+    tiled(place, place / "here", formats=formats, seed_threshold=0.6)
     assert files(bucket) == files(place / "here")
 
 
 def test_shards_in_a_bucket_are_joined(place, bucket):  # noqa: F811
-    model, kinds = ("--model", place / "bright", "--tile-size", "128"), ("--format", ",".join(FORMATS))
+    model, kinds = ("--model", place / "bright", "--tile-size", "128"), ("--format", "labels,geojson,table")
     image = put(place / "scene.tif", f"{bucket}/images/scene.tif")
     there = f"{bucket}/results"
     for number in (2, 1):

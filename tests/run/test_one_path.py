@@ -1,7 +1,6 @@
 """Every image is a slide: one tile in memory, one tile through the tile path, and repeated or concurrent runs."""
 
 import gc
-import os
 import threading
 
 import numpy as np
@@ -12,7 +11,6 @@ import tifffile
 from bright import GREY, RGB, bright_config, bright_segmenter
 from cytoseed.models.weights import Model
 from cytoseed.run.api import segment
-from cytoseed.run.executor import LocalExecutor
 from cytoseed.run.tile import TileProcessor
 from runs import run
 from scenes import contents
@@ -112,33 +110,6 @@ def test_a_tiled_run_replaces_a_single_tile(path, tmp_path):
     segment(path, GREY, output=tmp_path / "out", formats=["table"], existing="overwrite", **TILES)
     segment(path, GREY, output=tmp_path / "fresh", formats=["table"], **TILES)
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
-
-
-def test_a_run_with_other_settings_is_refused_while_a_small_image_is_processed(path, tmp_path, monkeypatch):
-    started, proceed = threading.Event(), threading.Event()
-    run_single = LocalExecutor.run_single
-
-    def waiting(*arguments):
-        started.set()
-        assert proceed.wait(60)
-        return run_single(*arguments)
-
-    monkeypatch.setattr(LocalExecutor, "run_single", waiting)
-    options = {"output": tmp_path / "out", "formats": ["labels", "table"]}
-    thread = threading.Thread(target=segment, args=(path, GREY), kwargs=options)
-    thread.start()
-    try:
-        assert started.wait(60)
-        for existing in ("refuse", "resume", "overwrite"):
-            with pytest.raises(BlockingIOError, match=f"another run.*process {os.getpid()}"):
-                segment(path, GREY, seed_threshold=0.6, existing=existing, **options)
-    finally:
-        proceed.set()
-        thread.join()
-    with pytest.raises(FileExistsError, match="seed_threshold"):
-        segment(path, GREY, seed_threshold=0.6, **options)
-    segment(path, GREY, **{**options, "output": tmp_path / "alone"})
-    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
 
 
 def test_simultaneous_runs_never_mix_their_files(path, tmp_path):

@@ -277,15 +277,6 @@ def test_limits_of_a_level_are_percentiles_of_all_its_pixels(pixels, in_pieces):
         np.testing.assert_array_equal(one, other.numpy())
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_limits_of_nearly_constant_pixels_are_minimum_and_maximum(dtype):
-    pixels = np.full((1, 100, 100), 50, dtype)
-    pixels[0, 3, 4:9], pixels[0, 60, 60] = 90, 10
-    image, regions = opened(pixels)
-    low, high = intensity_limits(regions, image, plan_of(image), np.ones((2, 2), bool))
-    assert (low.item(), high.item()) == (10, 90)
-
-
 def test_limits_use_the_level_and_channels_of_the_plan():
     fine = np.random.default_rng(0).integers(0, 65535, (4, 90, 80), dtype=np.uint16)
     coarse = np.random.default_rng(1).integers(0, 65535, (4, 45, 40), dtype=np.uint16)
@@ -323,17 +314,9 @@ def test_limits_of_a_large_level_come_from_blocks_of_tissue(dtype, monkeypatch):
     low, high = intensity_limits(regions, image, plan_of(image), mask)
     assert (low.item(), high.item()) == (50, 90)  # no glass
     assert len(regions.reads) == 64
-    again = intensity_limits(regions, image, plan_of(image), mask)
-    assert (low, high) == again
-
-
-def test_without_tissue_blocks_of_the_whole_level_count(monkeypatch):
-    large(monkeypatch)
-    pixels = np.arange(200 * 300, dtype=np.float32).reshape(1, 200, 300)
-    image, regions = opened(pixels)
-    low, high = intensity_limits(regions, image, plan_of(image), np.zeros((20, 30), bool))
-    assert low < 0.1 * pixels.max()
-    assert high > 0.9 * pixels.max()
+    assert (low, high) == intensity_limits(regions, image, plan_of(image), mask)
+    low, high = intensity_limits(regions, image, plan_of(image), np.zeros((100, 90), bool))
+    assert high == 200  # without tissue, the whole level counts
 
 
 def test_blocks_lie_in_separate_pieces_of_tissue_by_their_size():
