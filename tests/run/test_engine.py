@@ -9,7 +9,7 @@ import torch
 
 from cytoseed.core.model import Segmenter
 from cytoseed.models.weights import Model, load_model
-from cytoseed.run.api import describe, segment
+from cytoseed.run.api import segment
 from cytoseed.run.engine import Engine, _full_precision, bfloat16_is_fast, choose_device, engine_for
 from cytoseed.run.slide import Callbacks
 from cytoseed.settings import ModelConfig, SegmentOptions
@@ -129,9 +129,8 @@ def test_impossible_precisions_are_refused(monkeypatch):
 
 def test_the_precision_belongs_to_the_settings_of_a_result(tmp_path):
     image, model = np.zeros((40, 50), np.uint8), Model(ModelConfig("tiny", channels=1), make_segmenter())
-    plain = describe(image, model.config)
-    assert plain["precision"] == "float32"
-    assert describe(image, model.config, SegmentOptions(precision="bfloat16")) == {**plain, "precision": "bfloat16"}
+    plain, fast = (segment(image, model, precision=name).settings for name in ("float32", "bfloat16"))
+    assert (plain["precision"], fast) == ("float32", {**plain, "precision": "bfloat16"})
     run(image, tmp_path, model, formats=("table",))
     with pytest.raises(FileExistsError, match=r'settings.precision: "float32" -> "bfloat16"'):
         run(image, tmp_path, model, formats=("table",), precision="bfloat16")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bright import GREY, RGB
 from cytoseed.images import open_image
 from cytoseed.models.weights import save_model
-from cytoseed.run.api import describe, segment
+from cytoseed.run.api import segment
 from cytoseed.run.engine import Engine
 from cytoseed.run.slide import Callbacks
 from cytoseed.run.tile import full_size_labels
@@ -178,7 +178,7 @@ def test_a_lack_of_memory_is_a_memory_error(monkeypatch, text):
 def test_an_image_too_large_once_rescaled_is_refused():
     image = np.broadcast_to(np.uint8(0), (10**6, 10**6))
     with pytest.raises(ValueError, match="4000000 x 4000000 px"):
-        describe(image, GREY.config, SegmentOptions(pixel_size_um=2.0))
+        segment(image, GREY, pixel_size_um=2.0)
 
 
 @pytest.mark.parametrize(("value", "says"), [(np.nan, "NaN or inf"), (np.inf, "NaN or inf"), (1e300, "beyond 3.4")])
@@ -213,11 +213,10 @@ def test_a_nucleus_keeps_the_id_of_its_cell_where_labels_shrink():
     assert (cells[nuclei > 0] == nuclei[nuclei > 0]).all()
 
 
-def test_describe_equals_the_settings_of_a_result(tmp_path):
+def test_the_settings_of_a_result(tmp_path):
     image, _ = scene()
     options = SegmentOptions(pixel_size_um=0.7, peak_radius_px=6)
-    described = describe(image, GREY.config, options)
-    assert described == segment(image, GREY, options).settings
+    described = segment(image, GREY, options).settings
     assert json.loads(json.dumps(described)) == described
     assert described["peak_radius_px"] == 6
     assert described["agreement_iou"] == GREY.config.agreement_iou

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,11 +100,6 @@ def segment(  # noqa: PLR0913
 def segment_slide(image: ImageLike, output: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Result:
     """Short for `segment(image, ..., output=output)`."""
     return segment(image, *args, output=output, **kwargs)
-
-
-def describe(image: ImageLike, config: ModelConfig, options: SegmentOptions | None = None) -> Mapping[str, Any]:
-    """Every setting that decides the objects of a run, as JSON values: `Result.settings` of that run."""
-    return make_plan(as_image(image), config, options or SegmentOptions()).record
 
 
 def network_image(image: ImageLike, config: ModelConfig, options: SegmentOptions | None = None) -> torch.Tensor:
