@@ -99,7 +99,7 @@ class Segmenter(nn.Module):
         """
         height, width = image.shape[2], image.shape[3]
         raw: Tensor = self.network(self._padded(image))[:, :, :height, :width].to(torch.float32)
-        raw = raw.contiguous().view(-1, self.targets, self.field_count, height, width)
+        raw = raw.view(-1, self.targets, self.field_count, height, width)
         dims = [self.positional_dims, self.field_count - self.positional_dims - 1, 1]
         positional, conditional, seed_map = torch.split(raw, dims, dim=2)
         if raw.requires_grad or raw.device.type == "mps" or is_traced():
