@@ -197,9 +197,9 @@ def _as_float(labels: Tensor) -> Tensor:
 
 
 def _write_reproducibly(saved: io.BytesIO, path: Path) -> None:
-    """Write an archive of `torch.jit.save` without what differs between runs and machines.
+    """Write an archive of `torch.jit.save` without the parts that differ between runs and machines.
 
-    That is the order of constants in classes, an id made of it, and debug files with the paths of sources.
+    These are the order of constants in classes, an id made from it, and debug files with the paths of sources.
     """
     with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w") as target:
         for name in sorted(source.namelist()):

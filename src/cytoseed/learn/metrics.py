@@ -63,7 +63,7 @@ class ImageScore:
             "pq": self._ratio(self.matched_iou, tp + fp / 2 + fn / 2),  # Kirillov et al. 2019, equation 1: F1 times sq
             "sq": self._ratio(self.matched_iou, tp),  # mean IoU of the matched pairs
             "aji": self._ratio(self.aji_intersection, self.aji_union),  # Kumar et al. 2017, algorithm 1
-            "dice": self._ratio(self.dice_intersection, self.dice_total),  # of foreground pixels
+            "dice": self._ratio(self.dice_intersection, self.dice_total),  # Dice of foreground pixels
         }
 
     def f1_at(self, threshold: float) -> float:

@@ -23,7 +23,7 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff")  # no JPEG: it would change the ids
 OUTLINE_SUFFIXES = (".geojson",)
 
 _MASK_OR_OUTLINE = (*MASK_SUFFIXES, *OUTLINE_SUFFIXES)
-_MASK_ENDINGS = ("_masks", "_cp_masks")  # of Cellpose's early and later versions
+_MASK_ENDINGS = ("_masks", "_cp_masks")  # endings in Cellpose's early and later versions
 _NOT_IMAGES = (*_MASK_ENDINGS, "_flows", "_outlines")
 
 

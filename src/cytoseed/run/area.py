@@ -18,7 +18,7 @@ from cytoseed.images import Image, ImageFileError, open_image
 from cytoseed.images.outlines import Outlines, is_geojson, polygons_of, read_features
 from cytoseed.run.tiles import Box
 
-_STRIP_BYTES = 1 << 26  # of a mask's pixels, read at a time
+_STRIP_BYTES = 1 << 26  # bytes of a mask's pixels read at a time
 
 
 @dataclass(frozen=True, eq=False)

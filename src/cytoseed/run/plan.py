@@ -36,11 +36,11 @@ class Plan(NamedTuple):
     level_yx: tuple[int, int]  # height and width of that level
     step_yx: tuple[float, float]  # pixels of the level per pixel of the network's input
     full_yx: tuple[int, int]  # height and width of the image at full resolution
-    pixel_size_um: float | None  # of the image at full resolution
+    pixel_size_um: float | None  # pixel size of the image at full resolution
     grid: Grid  # tiles over the network's input; a small image is one tile
     is_tiled: bool  # False for an image that is segmented as one tile in memory
     area: Area  # where objects are wanted
-    record: Mapping[str, Any]  # every setting that decides the objects, as JSON values
+    record: Mapping[str, Any]  # every setting that affects the objects, as JSON values
 
     @property
     def size_yx(self) -> tuple[int, int]:
