@@ -100,7 +100,7 @@ def test_train_makes_a_model_that_segments(run, segment, image, training_data, t
     assert segment(image, model=output / "best").exit_code == 0
     again = run("train", "--data", training_data, "--output", output, *flags)
     assert again.exit_code == 1
-    assert "holds a training already" in again.stderr
+    assert "holds a training run" in again.stderr
 
 
 def test_training_goes_on_from_a_model(run, training_data, tmp_path):

@@ -184,7 +184,7 @@ def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
         raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
     for value in (labels.min(initial=0), labels.max(initial=0)):
         if not lowest <= value < 2**31:  # the product of two ids must fit in int64
-            raise ValueError(f"{name} holds {value}; its values must lie in {lowest} to 2^31 - 1")
+            raise ValueError(f"{name} holds {value}; its values must be from {lowest} to 2^31 - 1")
 
 
 def _sum_by(rows: NDArray[np.intp], values: NDArray[np.int64], size: int) -> NDArray[np.int64]:

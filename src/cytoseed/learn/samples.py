@@ -70,7 +70,7 @@ def find_samples(
     """Find images with masks in a folder of one of three layouts; at least one, or `FileNotFoundError`.
 
     1. `samples.csv` (columns in docs/data.md); the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
-    2. Folders `images` and `masks` with files of equal stems.
+    2. Folders `images` and `masks` with files of the same stems.
     3. Images `STEM.*` beside `STEM_masks.*` or `STEM_cp_masks.*` (Cellpose) or `STEM.geojson` (QuPath).
 
     Samples come in the order of the table, else by name, all in `train` and in a data set called like the folder.

@@ -32,7 +32,7 @@ _LARGEST_LABELS_PX = 1 << 31
 class Result(ResultView):
     """Objects found in one image: what `cytoseed.segment` and `cytoseed.open_result` return.
 
-    `labels`, `table` and `objects` are made when first asked for; `blocks`, `labels_in` and `overview` read parts of
+    `labels`, `table` and `objects` are made on first use; `blocks`, `labels_in` and `overview` read parts of
     a result that is too large for memory.
     """
 

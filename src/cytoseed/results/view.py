@@ -198,7 +198,7 @@ class LabelImage:
         return self._planes[:, top : top + height, left : left + width]
 
     def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both rising."""
+        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both ascending."""
         return self._planes[:, rows[:, None], columns]
 
 
@@ -247,7 +247,7 @@ class Parts:
         return labels
 
     def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both rising."""
+        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both ascending."""
         labels = np.zeros((len(self._targets), len(rows), len(columns)), np.int32)
         for number in self._filled:
             objects, ids = self._part(number)
