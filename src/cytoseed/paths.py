@@ -43,7 +43,7 @@ _CREDENTIALS = (
 
 
 def is_url(path: object) -> bool:
-    """Whether a text is a URL such as `s3://bucket/slide.tif`, or a chain of them as fsspec takes it."""
+    """Whether a value is a URL such as `s3://bucket/slide.tif`, or a chain of URLs as fsspec accepts it."""
     return isinstance(path, str) and _URL.match(path) is not None
 
 
@@ -278,8 +278,8 @@ def cache_folder() -> Path:
 def local_copy(url: str | os.PathLike[str]) -> Path:
     """Copy of a remote file in the cache folder, under its own name, made now unless there is one of the same version.
 
-    It appears whole or not at all. Raises `OSError` if the file cannot be read or changes meanwhile, or there is no
-    room.
+    It appears whole or not at all. Raises `OSError` if the file cannot be read, changes while it is copied, or does
+    not fit on the disk.
     """
     from filelock import FileLock
 

@@ -92,7 +92,7 @@ def test_train_makes_a_model_that_segments(run, segment, image, training_data, t
     flags = ["--config", settings, "--steps", 2, "--validate-every", 2, "--device", "cpu"]
     done = run("train", "--data", training_data, "--output", output, *flags)
     assert done.exit_code == 0, done.output
-    assert "3 images to learn from, 1 to validate with" in done.stdout
+    assert "3 training images, 1 validation images" in done.stdout
     assert "step 2 of 2" in done.stdout
     config = json.loads((output / "best" / "config.json").read_text())
     (stage,) = config["recipe"]["stages"]
@@ -100,7 +100,7 @@ def test_train_makes_a_model_that_segments(run, segment, image, training_data, t
     assert segment(image, model=output / "best").exit_code == 0
     again = run("train", "--data", training_data, "--output", output, *flags)
     assert again.exit_code == 1
-    assert "holds a training already" in again.stderr
+    assert "holds a training run" in again.stderr
 
 
 def test_training_goes_on_from_a_model(run, training_data, tmp_path):
@@ -169,9 +169,9 @@ def test_several_numbers_have_commas_between(run, tmp_path, given, message):
 def test_thresholds_are_chosen_on_what_the_training_set_aside(run, training_data, tmp_path):
     flags = ["--steps", 1, "--crop", 64, "--batch-size", 1, "--device", "cpu"]
     trained = run("train", "--data", training_data, "--output", tmp_path / "mine", "--from", "nuclei", *flags)
-    assert "3 images to learn from, 1 to validate with" in trained.stdout
+    assert "3 training images, 1 validation images" in trained.stdout
     last = tmp_path / "mine" / "last"
-    for model, which in (("nuclei", "4 images in the data"), (last, "1 image that the training set aside")):
+    for model, which in (("nuclei", "4 images in the data"), (last, "1 image set aside in training")):
         tuned = run("tune", "--model", model, "--data", training_data, "--output", tmp_path / f"tuned {which}")
         assert f"thresholds are chosen on the {which}" in tuned.stdout, tuned.output
 

@@ -126,7 +126,7 @@ def test_a_broken_link_is_reported(segment, image, tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "axes", "message"),
     [
-        (np.zeros((4, 30, 30), np.uint8), "ZYX", "4 planes in z"),
+        (np.zeros((4, 30, 30), np.uint8), "ZYX", "4 z planes"),
         (np.full((30, 30), np.nan, np.float32), "YX", "NaN"),
         (np.zeros((5, 30, 31), np.uint8), "CYX", "--channels"),
     ],
@@ -191,7 +191,7 @@ def test_results_that_would_collide(segment, image, tmp_path):
 def test_a_folder_that_cannot_be_made(run, image):
     done = run("segment", image, "--model", "grey", "--output", image / "out")
     assert done.exit_code == 2
-    assert "cannot be made" in done.stderr
+    assert "cannot be written to" in done.stderr
 
 
 def test_an_interruption_leaves_nothing_half_written(segment, tmp_path, monkeypatch):

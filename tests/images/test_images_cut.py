@@ -103,7 +103,7 @@ def test_a_file_that_is_cut_while_it_is_open(tmp_path: Path) -> None:
     image = open_image(path)
     with image.regions() as regions:
         path.write_bytes(whole[: len(whole) - 64 * 64])
-        with pytest.raises(ImageFileError, match=r"is cut short or damaged .*the pixels asked for lie beyond"):
+        with pytest.raises(ImageFileError, match=r"is cut short or damaged .*the requested pixels lie beyond"):
             regions.read((64, 128, 64, 64))
     with pytest.raises(ImageFileError, match="cut short"):
         image.read()

@@ -57,13 +57,13 @@ def test_which_boxes_channels_and_levels_can_be_read(tmp_path: Path, make: Any) 
             image.read(box)
         assert not isinstance(caught.value, ImageFileError)
     for channels in ([-1], [3], [0, 9], []):
-        with pytest.raises(ValueError, match=r"channels is .*each must be from 0 to [12]"):
+        with pytest.raises(ValueError, match=r"channels is .*each from 0 to [12]"):
             image.read(channels=channels)
     with image.regions() as regions:
         for level in (-1, 1):
             with pytest.raises(ValueError, match=f"level is {level}; the image has 1"):
                 regions.read((0, 0, 1, 1), level)
-    with pytest.raises(ValueError, match="after `regions` ended"):
+    with pytest.raises(ValueError, match="after `with regions\\(\\)` ended"):
         regions.read((0, 0, 1, 1))
     found = image.read(tuple(np.array([1, 2, 3, 4], np.int16)), channels=np.array([1]))
     np.testing.assert_array_equal(found, image.read()[[1], 1:4, 2:6])

@@ -119,8 +119,8 @@ def test_qptiff_of_one_dye_in_several_rounds_and_with_its_size_in_xml(tmp_path: 
 @pytest.mark.parametrize(
     ("axes", "shape", "says"),
     [
-        ("ZYX", (5, 20, 30), "5 planes in z"),
-        ("TYX", (4, 20, 30), "4 points in time"),
+        ("ZYX", (5, 20, 30), "5 z planes"),
+        ("TYX", (4, 20, 30), "4 time points"),
         ("ZCYX", (5, 2, 20, 30), "Z 5, C 2, Y 20, X 30"),
     ],
 )

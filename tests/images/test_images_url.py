@@ -128,7 +128,7 @@ def test_a_file_inside_an_archive(tmp_path: Path, grey: Path) -> None:
     [
         (b"", "is empty"),
         (b"hello, this is text", r"begins with b'hello, t'.*TIFF.*PNG.*JPEG.*OME-Zarr"),
-        (bytes(128) + b"DICM" + bytes(9), "may be a slide in several files.*copy its folder"),
+        (bytes(128) + b"DICM" + bytes(9), "may be a slide of several files.*copy its folder"),
         (b"II*\0", "is cut short"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_slide_in_several_files_is_refused(tmp_path: Path) -> None:
     for name in ("slide.mrxs", "slide.vsi"):
         (tmp_path / "picture").write_bytes(imagecodecs.jpeg_encode(noise(9, 9, 3)))
         url = put(tmp_path / "picture", f"memory://several/{name}")
-        with pytest.raises(ImageFileError, match=f"{url}: may be a slide in several files.*copy its folder"):
+        with pytest.raises(ImageFileError, match=f"{url}: may be a slide of several files.*copy its folder"):
             open_image(url)
     url = put(write_parts(tmp_path, noise(2, 50, 60, dtype=np.uint16)), "memory://several/part0.ome.tif")
     with pytest.raises(ImageFileError, match=f"{url}: its metadata name planes that it does not hold"):

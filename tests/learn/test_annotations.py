@@ -128,7 +128,7 @@ def test_a_mask_comes_back_from_its_outlines(tmp_path_factory, mask):
         ([{"type": "Feature"}], "holds no GeoJSON features"),
         ([{"geometry": {"type": "Point", "coordinates": [1, 2]}}], "feature 0 is a Point; it must be a Polygon"),
         ([feature(square(0, 0)), {"geometry": {"type": "Polygon", "coordinates": [[[1, 2], [3]]]}}], "feature 1 has"),
-        ([feature(square(100, 100))], "no feature holds a pixel of the image of 4 x 5 px"),
+        ([feature(square(100, 100))], "no feature contains a pixel of the image .4 x 5 px."),
     ],
 )
 def test_files_that_are_not_annotations_of_the_image_are_refused(written, content, message):

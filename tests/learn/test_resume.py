@@ -74,7 +74,7 @@ def test_a_training_that_is_done_stays_as_it_is(samples, undisturbed):
 
 def test_a_folder_that_holds_a_training_is_left_alone(samples, undisturbed):
     before = (undisturbed / "log.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="undisturbed' holds a training already; continue it with --resume"):
+    with pytest.raises(ValueError, match="undisturbed' holds a training run; continue it with --resume"):
         train(samples, MODEL, CONFIG, undisturbed, "cpu")
     assert (undisturbed / "log.jsonl").read_bytes() == before
 

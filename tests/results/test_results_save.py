@@ -124,7 +124,7 @@ def test_a_name_that_is_not_utf8(nuclei: Result, tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", ["", "out"])
 def test_a_folder_that_cannot_be_written_to(nuclei: Result, tmp_path: Path, below: str) -> None:
     (tmp_path / "file.txt").write_text("a file")
-    with pytest.raises(OSError, match=r"file\.txt.*cannot be written to .*choose a folder"):
+    with pytest.raises(OSError, match=r"file\.txt.*cannot be written to .*choose one"):
         nuclei.save(tmp_path / "file.txt" / below)
     assert (tmp_path / "file.txt").read_text() == "a file"
 
@@ -243,7 +243,7 @@ def test_files_of_unknown_origin_are_not_overwritten_unasked(nuclei: Result, tmp
     (tmp_path / "tissue.csv").write_text("my own notes")
     if has_record:
         nuclei.save(tmp_path, formats=("labels",))
-    with pytest.raises(FileExistsError, match=r"tissue\.csv: there already, with no record"):
+    with pytest.raises(FileExistsError, match=r"tissue\.csv: exists already, but no record"):
         nuclei.save(tmp_path)
     assert (tmp_path / "tissue.csv").read_text() == "my own notes"
     nuclei.save(tmp_path, overwrite=True)

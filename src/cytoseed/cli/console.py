@@ -19,7 +19,7 @@ _Item = TypeVar("_Item")
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: some of the work failed; an argument is wrong, and nothing was done; Ctrl-C."""
 
-_NAMED = 5  # images named in a note at most
+_NAMED = 5  # most images named in a note
 
 MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
 """Errors that a user can fix; any other exception is a bug of the library."""
@@ -97,8 +97,8 @@ def run_each(
 def one_line(error: BaseException, name: str = "") -> str:
     """Message of an error, in one line that contains a name."""
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) and not text.startswith("not enough memory"):  # of NumPy
-        text = f"not enough memory ({text or 'no details'}); segment a part of the image"
+    if isinstance(error, MemoryError) and not text.startswith("not enough memory"):  # NumPy's own message
+        text = f"not enough memory ({text or 'no details'}); segment only a part of the image"
     text = text or "failed"
     return text if name in text else f"{name}: {text}"
 

@@ -23,15 +23,15 @@ def convert(
     ],
     formats: FormatsOption = "",
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Folder to write to; by default that of each result.")
+        str | None, typer.Option("--output", "-o", help="Folder to write to; by default the folder of each result.")
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Location of the image if it has moved; needed for an overlay.")
+        str | None, typer.Option(help="New location of the image, if it has moved; needed for an overlay.")
     ] = None,
     into: Annotated[
         Path | None, typer.Option(metavar="IMAGE", help="OME-Zarr image to which the labels are added.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write existing files again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Write results of `cytoseed segment` in other formats, without segmenting again.
 
@@ -88,7 +88,7 @@ def _save(result: Result, path: Path, folder: Path, names: tuple[str, ...], over
 
 
 def formats() -> None:
-    """List the formats in which results are written."""
+    """List the formats in which results can be written."""
     with exit_on_mistake(FAILED):
         from cytoseed.results.writers import WRITERS
 

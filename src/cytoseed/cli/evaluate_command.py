@@ -12,7 +12,7 @@ from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake
 
 def evaluate(
     predicted: Annotated[
-        Path, typer.Argument(metavar="PREDICTED", help="Folder of label images to score, such as `segment` writes.")
+        Path, typer.Argument(metavar="PREDICTED", help="Folder of label images to score, as `segment` writes them.")
     ],
     true: Annotated[Path, typer.Argument(metavar="TRUE", help="Folder of true label images with the same names.")],
     samples: Annotated[Path | None, typer.Option(help="Table with columns stem, dataset, modality.")] = None,
@@ -21,7 +21,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for box plots, F1 against IoU, and the worst images with their errors, as PNG."),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the images, as background of the worst ones.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images on which the worst are drawn.")] = None,
     worst: Annotated[int, typer.Option(min=0, help="Number of worst images to draw.")] = 12,
 ) -> None:
     """Score label images against true ones.

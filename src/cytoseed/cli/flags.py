@@ -99,7 +99,7 @@ def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]
 
 
 def _split_of(kind: type[int] | type[float] | type[str]) -> Callable[[str | None], tuple[Any, ...] | None]:
-    """Make the callback that splits a text at commas, for fields that are tuples."""
+    """Make the callback that splits a string at commas, for fields that are tuples."""
 
     def split(value: str | None) -> tuple[Any, ...] | None:
         try:

@@ -65,7 +65,7 @@ def segment(
         from cytoseed.cli.inputs import find_images
 
         if overwrite and resume:
-            raise ValueError("--overwrite starts again and --resume continues a run: give one of them")
+            raise ValueError("--overwrite starts again and --resume continues a run: give only one of them")
         paths = find_images(inputs)
         if shard and (workers is not None or scheduler):
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")
@@ -86,7 +86,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo"),
     model: ModelOption = "nuclei",
 ) -> None:
-    """Segment an example image of scikit-image: a section stained with hematoxylin and, in brown, DAB."""
+    """Segment an example image of scikit-image: a section stained with hematoxylin (blue) and DAB (brown)."""
     with exit_on_mistake(MISUSED):
         import imagecodecs
         from skimage.data import immunohistochemistry
@@ -104,7 +104,7 @@ def demo(
 def merge(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Output folder of all shards.")],
     image: Annotated[
-        str | None, typer.Option(help="Location of the image if it has moved; for shards of one image.")
+        str | None, typer.Option(help="New location of the image, if it has moved; only for shards of one image.")
     ] = None,
 ) -> None:
     """Join the parts made by `cytoseed segment --shard`, and write the files that one run would have written."""
@@ -117,7 +117,7 @@ def merge(
         if not stems:
             raise FileNotFoundError(f"no shards in {output!r}; cytoseed segment --shard 1/8 makes one")
         if image is not None and len(stems) > 1:
-            raise ValueError(f"{output} holds shards of {len(stems)} images; --image is for those of one")
+            raise ValueError(f"{output} holds shards of {len(stems)} images; --image is only for shards of one image")
         console, notes = plain_console(), Notes()
 
         def work(stem: str) -> bool:

@@ -28,7 +28,7 @@ from cytoseed.settings import SegmentOptions
 
 RequestMaker = Callable[[Image], Request]
 
-_TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # that workers are given
+_TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # most large images, and most images, in progress with workers
 _SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 
@@ -40,7 +40,7 @@ def prepare_requests(
     existing: Existing,
     shard: str = "",
 ) -> RequestMaker:
-    """Check everything that does not depend on an image, and load the model; returns a maker of requests."""
+    """Check all settings that do not depend on an image, and load the model; returns a function that makes requests."""
     names = check_formats([name.strip() for name in formats])
     part = Shard.parse(shard) if shard else None
     choose_device(options.device, options.precision)
@@ -77,7 +77,7 @@ class _Work:
         self._requests, self._cluster, self._console, self._bars = requests, cluster, console, bars
         self._images_bar = bars.add_task("images", total=images, rate="", visible=images > 1)
         self._tile_bars: dict[Path, TaskID] = {}
-        self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory here
+        self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory in this process
 
     def segment(self, item: tuple[int, Path]) -> bool:
         """Segment one of the numbered images and print a line; returns False if a part is missing."""
@@ -92,7 +92,7 @@ class _Work:
             self._bars.advance(self._images_bar)
 
     def _segment(self, number: int, path: Path) -> tuple[str, bool]:
-        """Segment one image; returns a phrase about it, and whether it is complete."""
+        """Segment one image; returns a phrase that describes the result, and whether it is complete."""
         from cytoseed.images import open_image
 
         request = self._requests(open_image(path))
@@ -127,7 +127,7 @@ class _Work:
 
 
 def _time(report: RunReport) -> str:
-    """Time that an image took; for a tiled one also the time of each stage, which run in parallel."""
+    """Time that an image took; for a tiled one also the share of each stage, as stages run in parallel."""
     wall = report.seconds["wall"]
     if not report.is_tiled:
         return f"{wall:.1f} s"
@@ -147,4 +147,4 @@ def _require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(f"output folder {str(folder)!r} cannot be made ({error.strerror}); give another") from error
+        raise OSError(f"output folder {str(folder)!r} cannot be written to ({error.strerror}); give another") from error

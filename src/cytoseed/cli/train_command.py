@@ -49,7 +49,7 @@ def train(
     network: Annotated[
         str, typer.Option(help="Backbone: lite, slim or paper. By default that of --from or of the recipe.")
     ] = "",
-    teacher: Annotated[str, typer.Option(help="Model whose output is learnt as well, by name or folder.")] = "",
+    teacher: Annotated[str, typer.Option(help="Model to learn from, besides the masks, by name or folder.")] = "",
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the output folder.")] = "",
     model_pixel_size: Annotated[
         float | None,
@@ -57,7 +57,7 @@ def train(
     ] = None,
     dataset: DatasetOption = None,
     device: DeviceOption = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --output.")] = False,
     given: Mapping[str, Any],
 ) -> None:
     """Train a model on images with instance masks, from scratch or from another model.
@@ -82,7 +82,7 @@ def train(
     with exit_on_mistake(FAILED):
         from cytoseed.learn.train import train as run_training
 
-        typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
+        typer.echo(f"{len(samples.train)} training images, {len(samples.val)} validation images")
         with progress_bar("training", settings.steps) as (update, print_line):
 
             def report(progress: TrainProgress) -> None:
@@ -109,12 +109,12 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError(f"{file} holds a {type(values).__name__}; it must hold one object of settings")
+            raise ValueError(f"{file} holds a {type(values).__name__}; it must hold a JSON object of settings")
     return TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values, **given})
 
 
 def _find_split_samples(folder: Path, datasets: Sequence[str]) -> TrainValSplit:
-    """Training and validation samples; if none are marked for validation, a fifth of them is."""
+    """Training and validation samples; if none are marked for validation, a fifth of them is set aside."""
     from cytoseed.learn.samples import TrainValSplit, find_samples, split_by_name
 
     samples = find_samples(folder, datasets=datasets or None)
@@ -193,10 +193,10 @@ def tune(
 
 
 def _find_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) -> tuple[tuple[Sample, ...], str]:
-    """Images that the model was not trained on, and a phrase that says which they are.
+    """Images that the model was not trained on, and a phrase that describes them.
 
-    Those of split `val`. If all are of split `train`: those that `cytoseed train` sets aside, or all if the model was
-    not trained on these data.
+    These are the images of split `val`; if all are of split `train`, the images that `cytoseed train` sets aside, or
+    all images if the model was not trained on these data.
     """
     from cytoseed.learn.samples import find_samples, split_by_name
 
@@ -208,10 +208,10 @@ def _find_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) 
     if splits != ["train"]:
         raise ValueError(
             f"{str(folder)!r} has no sample of split 'val', only of {' and '.join(splits)}; thresholds are chosen on "
-            f"'val' alone: mark some in its samples.csv"
+            f"'val' alone: mark some samples as 'val' in its samples.csv"
         )
     if {note.name for note in model.trained_on} & {sample.dataset for sample in samples}:
-        return split_by_name(samples).val, "that the training set aside"
+        return split_by_name(samples).val, "set aside in training"
     return samples, "in the data, since none is marked as val"
 
 

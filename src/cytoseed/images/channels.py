@@ -15,7 +15,7 @@ from cytoseed.settings import STAINS
 def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
     """Indices of channels, in the order given; all channels if none are given.
 
-    A channel is a name, in any case, or a number from 0; a text that is both counts as the name (channels are called
+    A channel is a name, in any case, or a number from 0; a string that is both counts as the name (channels are called
     "488"), an int is always a number. Raises `TypeError` for anything else, and `ValueError` for a channel that does
     not exist or is given twice, or a name that several channels have.
     """

@@ -61,7 +61,7 @@ def path_digest(path: Path) -> tuple[int, str] | None:
 
 
 def pixels_digest(regions: Regions, shape: tuple[int, int, int]) -> str:
-    """SHA-256 of spread pixels of an open image of this shape (C,H,W)."""
+    """SHA-256 of pixels spread over an open image of this shape (C,H,W)."""
     digest = hashlib.sha256()
     for box in _spread_boxes(*shape[1:]):
         digest.update(regions.read(box).data)
@@ -69,7 +69,7 @@ def pixels_digest(regions: Regions, shape: tuple[int, int, int]) -> str:
 
 
 def _add_file(digest: hashlib._Hash, path: Path) -> int:
-    """Add a file's bytes, or a selection of them; return its size."""
+    """Add a file's bytes, or for a large file a selection of them; return its size."""
     size = path.stat().st_size
     with path.open("rb") as file:
         while size <= _WHOLE_BYTES and (block := file.read(_END_BYTES)):
@@ -110,7 +110,7 @@ def _spread_bytes(size: int) -> list[tuple[int, int]]:
 
 
 def _spread_boxes(height: int, width: int) -> Iterator[Box]:
-    """Up to 256 boxes spread evenly over an image; they cover it where they can."""
+    """Up to 256 boxes spread evenly over an image; they cover all of a small one."""
     rows, columns = -(-height // _BLOCK_PX), -(-width // _BLOCK_PX)
     if rows * columns > _BLOCKS:
         side = int(_BLOCKS**0.5)
@@ -122,5 +122,5 @@ def _spread_boxes(height: int, width: int) -> Iterator[Box]:
 
 
 def _spread(index: int, count: int, length: int) -> int:
-    """Start of one of `count` blocks on an axis, the first and last at its ends."""
+    """Start of one of `count` blocks along an axis, the first and last at its ends."""
     return 0 if count == 1 else (length - _BLOCK_PX) * index // (count - 1)

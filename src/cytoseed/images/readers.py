@@ -36,7 +36,7 @@ def as_image(image: ImageLike) -> Image:
     """Open a path, a URL or an array as an `Image`; pixels are neither read nor copied.
 
     Accepted shapes of arrays, of any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB
-    and RGBA, whose alpha is dropped; (C,H,W), everything else with three axes. An array of Dask or Zarr, or a memory
+    and RGBA, whose alpha is dropped; (C,H,W), everything else with three axes. A Dask or Zarr array, or a memory
     map, is read region by region; no array may change while the image is in use. Raises `TypeError` for other types and
     `ValueError` for other or ambiguous axes; for files, what `open_image` does.
     """
@@ -52,7 +52,7 @@ def as_image(image: ImageLike) -> Image:
 
 
 def check_pixels(pixels: NDArray[Any]) -> None:
-    """Raise `ValueError` for pixels (C,H,W) without any px, or with values that are NaN or infinite."""
+    """Raise `ValueError` for pixels (C,H,W) that are empty, or hold values that are NaN or infinite."""
     if 0 in pixels.shape:
         raise ValueError(f"image has shape {pixels.shape} (C,H,W), so no pixels; every axis must be 1 or more")
     if pixels.dtype.kind != "f":
@@ -111,15 +111,15 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     them, tested with Aperio SVS. A slide or TIFF of 8-bit RGB goes through OpenSlide, if it knows the file; any other
     TIFF through tifffile, so that no bits and no channels are lost. Without OpenSlide, tifffile reads Aperio too.
 
-    Of a file with several images, the first is taken. An alpha channel is dropped, a palette becomes RGB (ImageJ's
+    From a file with several images, the first is taken. An alpha channel is dropped, a palette becomes RGB (ImageJ's
     lookup tables, which only colour a grey image, do not), and values are as stored: neither rotated by EXIF nor
     inverted where white is 0.
 
     A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path, as a
-    str or a `UPath` of universal-pathlib. Of an OME-Zarr only the parts that are read are fetched; any other file is
+    str or a `UPath` of universal-pathlib. From an OME-Zarr only the parts that are read are fetched; any other file is
     copied to this machine first: see `cache_folder`. Credentials and options are those of fsspec.
 
-    Raises `FileNotFoundError`; of a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
+    Raises `FileNotFoundError`; for a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
     the package that it needs; and `ImageFileError`, a `ValueError`, for a folder that is not an OME-Zarr, an empty, cut
     or damaged file, a format that is not read, a picture that is too large, or a stack of planes.
     """
@@ -128,10 +128,10 @@ def open_image(path: str | os.PathLike[str]) -> Image:
 
 
 def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
-    """URLs of the images that a URL names, by name.
+    """URLs of the images that a URL names, sorted by name.
 
     The URL names an image or a folder, or has `*` in its last part. From a folder (by HTTP: from the links on its page)
-    all OME-Zarr are taken, and files whose name `is_picture` accepts; no hidden ones. Raises `OSError` for no folder.
+    all OME-Zarr are taken, and files whose name `is_picture` accepts, unless hidden. Raises `OSError` if it is missing.
     """
     path: Any = as_path(url)
     name = file_name(path)
@@ -189,7 +189,7 @@ def _open_copy(path: Path) -> Image:
         beginning = file.read(132)
     is_vms, is_dicom = beginning.startswith(b"[Virtual"), beginning[128:] == b"DICM"
     if is_vms or is_dicom or file_name(path).lower().endswith((".mrxs", ".vsi")):
-        raise ImageFileError(f"{display(path)}: may be a slide in several files; copy its folder to this machine")
+        raise ImageFileError(f"{display(path)}: may be a slide of several files; copy its folder to this machine")
     with _named(copy, path):
         return replace(_open_local(copy), path=path, connect=partial(_connect_copy, path, copy))
 
@@ -219,7 +219,7 @@ def _open_local(path: Path) -> Image:
         raise ImageFileError(f"{path}: is a folder; give the path of one image file")
     if not path.exists():
         what = f"is a link to {str(path.readlink())!r}, which" if path.is_symlink() else "this file"
-        raise FileNotFoundError(f"{path}: {what} does not exist; check the name and the folder, give a URL as a str")
+        raise FileNotFoundError(f"{path}: {what} does not exist; check the name and the folder; give a URL as a str")
     with path.open("rb") as file:
         beginning = file.read(8)
     for _, beginnings, open_file in _READERS:
@@ -239,14 +239,14 @@ def _open_local(path: Path) -> Image:
 
 
 def _open_any_tiff(path: Path) -> Image:
-    """Open with OpenSlide if it knows the scanner, and the image is 8-bit RGB, as OpenSlide treats every image."""
+    """Open with OpenSlide if it knows the scanner and the image is 8-bit RGB, as OpenSlide returns it."""
     family = slide_family(path)
-    if family == "hamamatsu":  # beyond 4 GiB not a valid TIFF
+    if family == "hamamatsu":  # not a valid TIFF if larger than 4 GiB
         return open_slide(path)
     inside = path.parent / f"_{path.stem}_"
     if not family and inside.is_dir() and next(inside.rglob("*.ets"), None) is not None:
         raise ImageFileError(
-            f"{path}: is only the overview of a slide of Olympus (VSI), whose pixels are in {inside.name}; cytoseed "
+            f"{path}: is only the overview of an Olympus slide (VSI), whose pixels are in {inside.name}; cytoseed "
             f"does not read it: export it as OME-TIFF"
         )
     try:
@@ -262,7 +262,7 @@ def _through_openslide(path: Path, family: str, image: Image) -> Image:
     """Open a TIFF with OpenSlide, if both see the same image in it; `image` is tifffile's."""
     try:
         slide = open_slide(path)
-    except ImageFileError:  # a compression that OpenSlide does not know, say
+    except ImageFileError:  # for example, a compression that OpenSlide does not know
         return image
     same = (slide.shape, slide.level_shapes) == (image.shape, image.level_shapes)
     if family == GENERIC_TIFF:
@@ -277,7 +277,7 @@ def _open_any_jpeg(path: Path) -> Image:
     if not (path.with_suffix("") / "Slidedat.ini").is_file():
         return open_jpeg(path)
     if slide_family(path) is None:
-        raise ImageFileError(f"{path}: is a slide of MIRAX, which needs OpenSlide: {_INSTALL}")
+        raise ImageFileError(f"{path}: is a MIRAX slide, which needs OpenSlide: {_INSTALL}")
     return open_slide(path)
 
 

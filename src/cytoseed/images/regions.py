@@ -1,4 +1,4 @@
-"""Regions of an opened image: the interface of every reader, the checks in front of it, and errors of files."""
+"""Regions of an open image: the interface of every reader, the checks that all readers share, and file errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cytoseed.paths import display
 
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
-STACKS = {"z": "planes in z", "t": "points in time"}
+STACKS = {"z": "z planes", "t": "time points"}
 
 
 class ImageFileError(ValueError):
@@ -23,7 +23,7 @@ class ImageFileError(ValueError):
 
 
 class CutFileError(ImageFileError):
-    """A file that lacks a part."""
+    """A file that is truncated, or lacks a part."""
 
 
 def cut_short(path: Path | None, what: str) -> CutFileError:
@@ -66,7 +66,7 @@ class Layout(NamedTuple):
         """Refuse a file that changed since it was opened."""
         if found != self:
             then, now = (f"{one.shape}, {one.dtype}, levels {one.level_shapes}" for one in (self, found))
-            raise ImageFileError(f"{name_of(path)}: was {then} when opened, now {now}; it was changed: open it again")
+            raise ImageFileError(f"{name_of(path)}: was {then} when opened, now {now}; the file changed: open it again")
 
 
 class Reader(Protocol):
@@ -75,12 +75,12 @@ class Reader(Protocol):
     layout: Layout
 
     def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
-        """Read a region as `Regions.read` does; box, level and channels exist, and the box is not empty."""
+        """Read a region like `Regions.read`; box, level and channels have been checked, and the box is not empty."""
         ...
 
 
 class Regions:
-    """Access to any part of an image, open for many reads: a reader behind the checks that all readers share."""
+    """Access to any part of an open image, for many reads: a reader, and the checks that all readers share."""
 
     def __init__(self, path: Path | None, reader: Reader) -> None:
         self._path, self._layout = path, reader.layout
@@ -93,16 +93,16 @@ class Regions:
     def read(self, box_yxhw: Box | None = None, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """Read a region (C,h,w) of one level: values as stored, C-contiguous, writable. May be called from any thread.
 
-        `box_yxhw` is in px of the level, inside it, and all of the level by default; `channels` are numbers, in the
-        order of the result, all by default. Raises `ValueError` for a box outside, or a level or channel that does not
-        exist; `ImageFileError` where the file lacks the bytes, or they are damaged. Other regions can still be read.
+        `box_yxhw` is in px of the level, must lie inside it, and is the whole level by default; `channels` are numbers,
+        in the order of the result, by default all. Raises `ValueError` for a box that is not inside, or a level or
+        channel that does not exist; `ImageFileError` if bytes are missing or damaged. Other regions stay readable.
         """
         if self._reader is None:
-            raise ValueError(f"{name_of(self._path)}: a region is read after `regions` ended; read it inside")
+            raise ValueError(f"{name_of(self._path)}: a region is read after `with regions()` ended; read it inside")
         count, dtype, levels = self._layout.shape[0], self._layout.dtype, self._layout.level_shapes
         chosen = tuple(range(count)) if channels is None else tuple(as_int(channel) for channel in channels)
         if not all(0 <= channel < count for channel in chosen) or (channels is not None and not chosen):
-            raise ValueError(f"channels is {chosen}; each must be from 0 to {count - 1}, and there must be one")
+            raise ValueError(f"channels is {chosen}; give at least one, each from 0 to {count - 1}")
         if not 0 <= level < len(levels):
             raise ValueError(f"level is {level}; the image has {len(levels)}, counted from 0")
         rows, columns = levels[level]
@@ -119,7 +119,7 @@ class Regions:
 
 
 class Slices:
-    """Regions of arrays that can be sliced, one array per level; axes other than `c`, `y` and `x` are 1 long."""
+    """Regions of arrays that can be sliced, one array per level; axes other than `c`, `y` and `x` have length 1."""
 
     def __init__(self, arrays: Sequence[Any], axes: Sequence[str], channels: int | None = None) -> None:
         self._arrays, self._axes = arrays, axes
@@ -129,7 +129,7 @@ class Slices:
         self.layout = Layout((channels or shapes[0].get("c", 1), *levels[0]), dtype, levels)
 
     def opened(self) -> AbstractContextManager[Slices]:
-        """Itself; there is nothing to close."""
+        """A context that returns this object; there is nothing to close."""
         return nullcontext(self)
 
     def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
@@ -149,7 +149,7 @@ class Slices:
 
 
 def paste(result: NDArray[Any], block: NDArray[Any], top: int, left: int) -> None:
-    """Copy a block (rows, columns, samples) to its place in another, which may be partly outside."""
+    """Copy a block (rows, columns, samples) to a place in a larger array; parts outside of it are dropped."""
     rows = slice(max(top, 0), min(top + block.shape[0], result.shape[0]))
     columns = slice(max(left, 0), min(left + block.shape[1], result.shape[1]))
     result[rows, columns] = block[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

@@ -94,7 +94,7 @@ class _Tiff:
     def __init__(self, path: Path, tif: Any, store: Store) -> None:
         if tif.is_bif:
             install = "pip install openslide-python openslide-bin"
-            raise ImageFileError(f"{path}: is a slide of Ventana, whose tiles overlap; OpenSlide reads it: {install}")
+            raise ImageFileError(f"{path}: is a Ventana slide, whose tiles overlap; OpenSlide reads it: {install}")
         series = tif.series[0]
         _require_all_planes(path, tif, series)
         page = series.keyframe

@@ -1,7 +1,7 @@
 """Regions of a TIFF's planes: only the tiles and strips that a region touches are read and decoded.
 
 An uncompressed run of rows is read where it lies; tiles and strips are decoded in the calling thread. A segment of 0
-bytes stands for background: white in slides (tiles of 8-bit RGB, as OpenSlide has it), else what the file says, else 0.
+bytes stands for background: white in slides (tiles of 8-bit RGB, as in OpenSlide), otherwise the file's value, or 0.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from cytoseed.images.regions import Box, ImageFileError, cut_short, paste
 
-_KEPT_BYTES = 1 << 30  # of decoded segments, while the file is open
+_KEPT_BYTES = 1 << 30  # most bytes of decoded segments kept while the file is open
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
-_JPEGS = (6, 7, 34892, 33007)  # compressions that have tables of their own
+_JPEGS = (6, 7, 34892, 33007)  # compressions whose tables are stored apart from the pixels
 _COLOUR = (2, 6)  # RGB, YCbCr
 _RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 that can be read as runs of rows
 
@@ -51,18 +51,18 @@ def _planes_of_page(page: Any, keyframe: Any, store: Store) -> Sequence[Plane]:
         dtype = keyframe.dtype.newbyteorder(keyframe.parent.byteorder)
         size = (samples, keyframe.imagelength, keyframe.imagewidth)
         return _Run(store, path, page.dataoffsets[0], *size, dtype).repeated(apart)
-    keyframe.init_decode()  # tifffile wants this done by one thread
+    keyframe.init_decode()  # tifffile requires a single thread for this
     per_plane = math.prod(keyframe.chunked) // apart
     return [_Segments(store, path, page, keyframe, index * per_plane, samples) for index in range(apart)]
 
 
 def _file_of(page: Any) -> Path:
-    """File that a page is in: an OME-TIFF may lie in several."""
+    """File that contains a page: an OME-TIFF may consist of several."""
     return Path(page.parent.filehandle.path)
 
 
 def _is_one_run(page: Any) -> bool:
-    """Whether a page's segments follow each other in the file; tifffile only looks at the first page's."""
+    """Whether a page's segments follow each other in the file; tifffile only checks this for the first page."""
     offsets, counts = page.dataoffsets, page.databytecounts
     ends_meet = (at + count == after for at, count, after in zip(offsets, counts, offsets[1:], strict=False))
     return bool(counts[0]) and (page.keyframe is page or all(ends_meet))
@@ -93,11 +93,11 @@ class Store:
             self._files[path].seek(offset)
             data = self._files[path].read(count)
         if len(data) < count:
-            raise cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
+            raise cut_short(path, f"the requested pixels lie beyond its {path.stat().st_size} bytes")
         return data
 
     def kept(self, key: Any, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """A decoded segment, made once while there is room for it."""
+        """A decoded segment, made only once as long as there is room for it."""
         with self._lock:
             making = self._making.setdefault(key, Lock())
         with making:  # a second thread that needs it waits instead of decoding it again
@@ -204,7 +204,7 @@ class _Segments(NamedTuple):
         if size > _KEPT_BYTES and not whole:
             raise ImageFileError(
                 f"{self.store.root}: is stored in {'tiles' if is_tiled else 'compressed strips'} of "
-                f"{size / (1 << 30):.1f} GiB that can only be decoded at once, so no region of it can be read; save it "
+                f"{size / (1 << 30):.1f} GiB that can only be decoded whole, so no region of it can be read; save it "
                 f"as a tiled TIFF, as OME-TIFF with tiles, or as OME-Zarr"
             )
         if whole or (is_tiled and size < _LARGE_TILE_BYTES):
@@ -216,9 +216,9 @@ class _Segments(NamedTuple):
         tables = {}
         if self.keyframe.compression in _JPEGS:
             tables = {"jpegtables": self.page.jpegtables, "jpegheader": self.keyframe.jpegheader}
-        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # of depth 1
+        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # the depth is 1
         return np.asarray(segment)
 
 
 Plane = _Run | _Segments
-"""Some channels of one level that are stored together; `read` gives (samples, h, w) in the machine's byte order."""
+"""Some channels of one level that are stored together; `read` returns (samples, h, w) in native byte order."""

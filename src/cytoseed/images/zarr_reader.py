@@ -1,8 +1,8 @@
 """Reader of OME-Zarr (OME-NGFF) 0.4 and 0.5, local or at a URL, by zarr, with its codecs and chunks checked.
 
 Only listed codecs are opened: some, such as `pickle`, run code that is in the file. A missing chunk stands for the
-array's fill value, as OME-Zarr leaves background out; a chunk that is cut short is refused: the decoder of Blosc does
-not notice, and reads on beyond the end.
+array's fill value, as OME-Zarr leaves background out; a truncated chunk is refused: the decoder of Blosc does not
+notice, and reads past the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _V3 |= {f"numcodecs.{name}" for name in _NUMCODECS}
 
 
 def is_image_folder(path: Path) -> bool:
-    """Whether a folder is an image by its metadata; raises `OSError` for a remote store that does not answer."""
+    """Whether a folder's metadata describe an image; raises `OSError` for a remote store that does not answer."""
     try:
         return _find(path) is not None
     except ValueError:
@@ -55,10 +55,10 @@ def open_zarr(path: Path) -> Image:
         if found is None:
             raise ImageFileError(
                 f"{display(path)}: is a Zarr folder that does not describe an image (`multiscales`); give the folder "
-                f"of one OME-Zarr image: of a plate that of one field, of a plain array make one, or open it in Python"
+                f"of one OME-Zarr image (of a plate: one field); convert a plain array to OME-Zarr or open it in Python"
             )
         layout = Slices(_open_levels(path, found), found.names).layout
-        channels = (found.attributes.get("omero") or {}).get("channels") or ()  # of the viewer's settings
+        channels = (found.attributes.get("omero") or {}).get("channels") or ()  # from the viewer's settings
         names = [channel.get("label") for channel in channels]
         return make_image(path, layout, partial(_connect, path), names, [_pixel_size(found)])
 
@@ -67,7 +67,7 @@ def _connect(path: Path) -> AbstractContextManager[Slices]:
     """Open the levels again for reads."""
     found = _find(path)
     if found is None:
-        raise ImageFileError(f"{display(path)}: no longer describes an image; it was changed meanwhile: open it again")
+        raise ImageFileError(f"{display(path)}: no longer describes an image; the folder changed: open it again")
     return nullcontext(Slices(_open_levels(path, found), found.names))
 
 
@@ -77,12 +77,12 @@ class _Found(NamedTuple):
     folder: Path
     attributes: Mapping[str, Any]
     multiscale: Mapping[str, Any]
-    names: Sequence[str]  # of the axes in order; channels are `c`
-    units: Sequence[str]  # of the axes, or empty
+    names: Sequence[str]  # names of the axes, in order; the channel axis is `c`
+    units: Sequence[str]  # units of the axes, or empty
 
 
 def _find(path: Path) -> _Found | None:
-    """Description of an image in the folder, or in the first image of bioformats2raw."""
+    """Description of the image in a folder, or of the first image in a folder of bioformats2raw."""
     attributes = _attributes(path)
     if "bioformats2raw.layout" in attributes:
         path = path / "0"
@@ -124,7 +124,7 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
     for number, dataset in enumerate(found.multiscale["datasets"]):
         level = _open_array(found.folder / str(dataset["path"]))
         if level is None:
-            raise cut_short(path, f"level {number} ({dataset['path']}) is not there")
+            raise cut_short(path, f"level {number} ({dataset['path']}) is missing")
         levels.append(level)
     names, first, source = found.names, levels[0], display(path)
     sizes = ", ".join(f"{name} {size}" for name, size in zip(names, first.shape, strict=False))
@@ -179,7 +179,7 @@ def _open_array(folder: Path) -> Any | None:
 
 @cache
 def _store_class() -> Any:
-    """Class of the checking store; made when zarr is needed first, as zarr's import takes long."""
+    """Class of the checking store, made on first use because importing zarr is slow."""
     from zarr.abc.store import RangeByteRequest, Store
     from zarr.storage import WrapperStore
 
@@ -227,7 +227,7 @@ def _require_known_codecs(file: Path, text: bytes) -> None:
         if name not in known:
             raise ImageFileError(
                 f"{display(file)}: its pixels are stored with the codec {name!r}, which cytoseed does not open, as "
-                f"codecs can run code that comes with a file; write the image again with a usual one, such as zstd, "
+                f"codecs can run code that comes with a file; write the image again with a common one, such as zstd, "
                 f"blosc or gzip"
             )
 

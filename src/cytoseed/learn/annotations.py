@@ -26,7 +26,7 @@ def read_mask(path: Path) -> NDArray[np.int32]:
         raise ValueError(f"mask {path} holds {mask.dtype}; it must hold integers, one id per object")
     lowest, highest = int(mask.min(initial=0)), int(mask.max(initial=0))
     if lowest < -1 or highest > np.iinfo(np.int32).max:
-        raise ValueError(f"mask {path} holds ids from {lowest} to {highest}; they must lie in -1 to 2^31 - 1")
+        raise ValueError(f"mask {path} holds ids from {lowest} to {highest}; they must be from -1 to 2^31 - 1")
     return np.asarray(mask, dtype=np.int32)
 
 
@@ -34,8 +34,8 @@ def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
     """Read objects outlined in QuPath (GeoJSON, in pixels of the full image) as a mask, (H, W).
 
     Ids are 1 + the feature's index, with gaps. For a cell with a nucleus, the nucleus is used (`nucleusGeometry`).
-    Features of the class `Ignore*` mark pixels that nobody annotated, -1; where there are features of the class
-    `Region*`, so is everything outside of them. An object inside an ignored area is still an object.
+    Pixels in features of the class `Ignore*` become -1, not annotated; if there are features of the class `Region*`, so
+    does everything outside them. An object inside an ignored area is still an object.
     """
     size = (shape[0], shape[1])
     features = read_features(path)
@@ -44,7 +44,7 @@ def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
     if patches and not any(patch.inside.any() for patch in patches):
         size_text = f"{shape[0]} x {shape[1]} px"
         raise ValueError(
-            f"{path}: no feature holds a pixel of the image of {size_text}; export it from QuPath in pixels"
+            f"{path}: no feature contains a pixel of the image ({size_text}); export it from QuPath in pixels"
         )
     named = list(zip(patches, map(_class_name, features), strict=True))
     objects = [_EMPTY_PATCH if name.startswith((_IGNORED, _ANNOTATED)) else patch for patch, name in named]
@@ -61,7 +61,7 @@ def stack_objects(patches: Sequence[Patch], shape: tuple[int, int]) -> NDArray[n
     """Mask of objects that may overlap, (H, W): 1 + the object's index; the smaller one is on top.
 
     An object that would cover the last visible pixels of another is left out: it is the same object, marked twice.
-    Of objects of equal size the later one is on top.
+    If two objects are equally large, the later one is on top.
     """
     labels = np.zeros(shape, np.int32)
     visible = np.array([0, *(np.count_nonzero(patch.inside) for patch in patches)])
@@ -80,8 +80,8 @@ def stack_objects(patches: Sequence[Patch], shape: tuple[int, int]) -> NDArray[n
 def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
     """Relative distance of each pixel to its object's boundary, the target of the seed map (section 2.3.1).
 
-    The Euclidean distance from the pixel's centre to the nearest pixel of another value, divided by the object's
-    largest: in (0, 1] on objects with at least one 1 in each, 0 elsewhere. The image's edge is not a boundary.
+    The Euclidean distance from the pixel's centre to the nearest pixel of another value, divided by its maximum in the
+    object: in (0, 1] on objects, with at least one 1 in each; 0 elsewhere. The image's edge is not a boundary.
     """
     from scipy import ndimage
     from skimage.segmentation import relabel_sequential
@@ -98,7 +98,7 @@ def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def median_diameter(mask: NDArray[Any]) -> float:
-    """Median over objects of the diameter, in px, of a disc of equal area; nan without objects."""
+    """Median over objects of the diameter, in px, of a disc of equal area; nan if there are no objects."""
     _, areas = np.unique(mask[mask > 0], return_counts=True)
     return float(np.median(np.sqrt(areas * (4 / np.pi)))) if areas.size else float("nan")
 

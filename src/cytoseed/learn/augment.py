@@ -201,7 +201,7 @@ class PixelStore:
     def __init__(self, folder: Path | None, columns: int, dtype: str) -> None:
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
         self._columns, self._dtype = columns, dtype
-        self._map: mmap.mmap | None = None  # of values that stay in the file
+        self._map: mmap.mmap | None = None  # map of values that stay in the file
 
     def append(self, values: NDArray[Any]) -> None:
         """Append values, (P, columns)."""

@@ -100,7 +100,7 @@ class Evaluation:
 
 
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:
-    """Score each label image (PNG, TIFF) of the folder `true` against the one of equal stem in `predicted`.
+    """Score each label image (PNG, TIFF) of the folder `true` against the one with the same stem in `predicted`.
 
     `STEM.labels.*` is taken before other files of that stem. -1 in a true mask marks pixels that nobody annotated.
     `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups.

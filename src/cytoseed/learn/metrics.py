@@ -63,7 +63,7 @@ class ImageScore:
             "pq": self._ratio(self.matched_iou, tp + fp / 2 + fn / 2),  # Kirillov et al. 2019, equation 1: F1 times sq
             "sq": self._ratio(self.matched_iou, tp),  # mean IoU of the matched pairs
             "aji": self._ratio(self.aji_intersection, self.aji_union),  # Kumar et al. 2017, algorithm 1
-            "dice": self._ratio(self.dice_intersection, self.dice_total),  # of foreground pixels
+            "dice": self._ratio(self.dice_intersection, self.dice_total),  # Dice of foreground pixels
         }
 
     def f1_at(self, threshold: float) -> float:
@@ -184,7 +184,7 @@ def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
         raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
     for value in (labels.min(initial=0), labels.max(initial=0)):
         if not lowest <= value < 2**31:  # the product of two ids must fit in int64
-            raise ValueError(f"{name} holds {value}; its values must lie in {lowest} to 2^31 - 1")
+            raise ValueError(f"{name} holds {value}; its values must be from {lowest} to 2^31 - 1")
 
 
 def _sum_by(rows: NDArray[np.intp], values: NDArray[np.int64], size: int) -> NDArray[np.int64]:

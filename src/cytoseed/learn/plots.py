@@ -203,7 +203,7 @@ def _legend(figure: Figure, errors: Errors) -> None:
         "merged": f"merged: {len(errors.merged)} true (thin), {len(errors.merging)} predicted",
     }
     if len(errors.left_out):
-        texts["left_out"] = f"not scored, mostly where nobody annotated: {len(errors.left_out)}"
+        texts["left_out"] = f"not scored, mostly outside the annotated area: {len(errors.left_out)}"
     handles = []
     for name, text in texts.items():
         colour, dashes, width = _STYLES[name]

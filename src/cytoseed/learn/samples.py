@@ -23,7 +23,7 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff")  # no JPEG: it would change the ids
 OUTLINE_SUFFIXES = (".geojson",)
 
 _MASK_OR_OUTLINE = (*MASK_SUFFIXES, *OUTLINE_SUFFIXES)
-_MASK_ENDINGS = ("_masks", "_cp_masks")  # of Cellpose's early and later versions
+_MASK_ENDINGS = ("_masks", "_cp_masks")  # endings in Cellpose's early and later versions
 _NOT_IMAGES = (*_MASK_ENDINGS, "_flows", "_outlines")
 
 
@@ -70,7 +70,7 @@ def find_samples(
     """Find images with masks in a folder of one of three layouts; at least one, or `FileNotFoundError`.
 
     1. `samples.csv` (columns in docs/data.md); the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
-    2. Folders `images` and `masks` with files of equal stems.
+    2. Folders `images` and `masks` with files of the same stems.
     3. Images `STEM.*` beside `STEM_masks.*` or `STEM_cp_masks.*` (Cellpose) or `STEM.geojson` (QuPath).
 
     Samples come in the order of the table, else by name, all in `train` and in a data set called like the folder.

@@ -32,7 +32,7 @@ from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 CHECKPOINT = "checkpoint.pt"
 BEST, LAST = "best", "last"
 _LOG_EVERY = 20
-_CHECKPOINT_SECONDS = 300.0  # at most so much of a training is lost when its process ends
+_CHECKPOINT_SECONDS = 300.0  # longest part of a training run that is lost when its process ends
 _SHARED_WITH_TEACHER = (
     *("channels", "targets", "positional_dims", "conditional_dims", "classifier_widths"),
     *("grid_step", "offset_limit", "pixel_size_um"),
@@ -41,7 +41,7 @@ _MAY_CHANGE_ON_RESUME = ("memory_gb", "patience", "compile")
 
 
 class TrainProgress(NamedTuple):
-    """Progress of a training, for the progress callback."""
+    """Progress of a training run, for the progress callback."""
 
     step: int  # steps done
     steps: int  # total number of steps
@@ -51,7 +51,7 @@ class TrainProgress(NamedTuple):
 
 
 class TrainResult(NamedTuple):
-    """Outcome of a training."""
+    """Outcome of a training run."""
 
     folder: Path  # folder of the best model, as `load_model` takes it
     best_f1_mean: float  # its pooled mean F1 on the validation images
@@ -60,7 +60,7 @@ class TrainResult(NamedTuple):
     after: tuple[Accuracy, ...]  # accuracy of the best model on the same images
 
 
-def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a training
+def train(  # noqa: PLR0913 - arguments of one run; the settings of training are in `config`
     samples: TrainValSplit,
     model: ModelConfig | Model,
     config: TrainConfig,
@@ -81,7 +81,7 @@ def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a
     folder = Path(output)
     _check(samples, model if isinstance(model, ModelConfig) else model.config, teacher)
     if (folder / CHECKPOINT).exists() and not resume:
-        raise ValueError(f"output {str(folder)!r} holds a training already; continue it with --resume, or give another")
+        raise ValueError(f"output {str(folder)!r} holds a training run; continue it with --resume, or give another")
     trainer = _Trainer(model, config, choose_device(device), samples, teacher, folder)
     if resume and (folder / CHECKPOINT).exists():
         trainer.load()
@@ -127,7 +127,7 @@ def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) ->
 
 
 class _Trainer:
-    """State of a training: everything that a step changes, and so everything in a checkpoint."""
+    """State of a training run: everything that a step changes, which is also what a checkpoint holds."""
 
     def __init__(
         self,
@@ -297,7 +297,7 @@ def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
 
 
 def _check_checkpoint(old: dict[str, Any], new: dict[str, Any], made: str) -> None:
-    """Raise `ValueError` if the identity of a checkpoint is not that of the training."""
+    """Raise `ValueError` if the identity of a checkpoint is not that of the training run."""
     if old["device"] != new["device"]:
         raise ValueError(
             f"{made} on {old['device']}, and device is {new['device']}; resume with --device {old['device']}"

@@ -1,4 +1,4 @@
-"""The log of a training (log.jsonl and TensorBoard), and the origin of its models as stated in their config.json."""
+"""Log of a training run (log.jsonl and TensorBoard), and the origin of its models as stated in their config.json."""
 
 from __future__ import annotations
 

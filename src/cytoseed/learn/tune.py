@@ -106,7 +106,7 @@ def tune(
 def search(start: Thresholds, score_of: Callable[[Thresholds], float]) -> Thresholds:
     """Thresholds with a higher score, found by changing one threshold at a time until a round brings no change.
 
-    Every threshold takes the best of a few values around its own if that gains `LEAST_GAIN`; of equal ones the nearest.
+    Every threshold takes the best of a few values around its own if it gains `LEAST_GAIN`: of equal values the nearest.
     """
     best, before = start, None
     while best != before:

@@ -124,7 +124,7 @@ def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}; it must hold one object of settings")
+        raise ValueError(f"{path} holds a {type(values).__name__}; it must hold a JSON object of settings")
     try:
         return ModelConfig.from_dict(values)
     except (TypeError, ValueError) as error:

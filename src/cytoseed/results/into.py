@@ -113,7 +113,7 @@ def _copy_group(group: Path, copy: Path, without: tuple[str, ...]) -> None:
 
     def link(source: str, target: str) -> None:
         try:
-            if Path(source).name in _METADATA:  # which will be changed
+            if Path(source).name in _METADATA:  # metadata will be changed
                 raise OSError
             os.link(source, target)
         except OSError:

@@ -22,8 +22,8 @@ _WHOLE = 1e-6  # ratios of pixel sizes this close to a whole number, relatively,
 class Level(NamedTuple):
     """One resolution: the pixels of full resolution that it shows."""
 
-    rows: NDArray[np.int64]  # (h,) row at full resolution of each of its rows; never falling
-    columns: NDArray[np.int64]  # (w,) column at full resolution of each of its columns; never falling
+    rows: NDArray[np.int64]  # (h,) row at full resolution of each of its rows; never decreasing
+    columns: NDArray[np.int64]  # (w,) column at full resolution of each of its columns; never decreasing
 
     @property
     def shape(self) -> tuple[int, int]:

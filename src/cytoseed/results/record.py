@@ -45,7 +45,7 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], fai
         return Comparison("different", (f"{file.name}: not a record that can be read",), tuple(paths))
     named = frozenset[str]() if old is None else old.files | old.pending
     strangers = sorted(
-        f"{path.name}: there already, with no record of what made it"
+        f"{path.name}: exists already, but no record says how it was made"
         for path in paths.values()
         if path.exists() and path.name not in named
     )
@@ -59,7 +59,7 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], fai
 
 
 def read_record(file: Path) -> OldRecord | None:
-    """Content of a record, with names of cytoseed's own files only; None if there is none that can be read."""
+    """Content of a record, with names of cytoseed's own files only; None if there is no readable one."""
     possible = {path.name for path in paths_of(file.parent, file.name.removesuffix(SUFFIX), tuple(WRITERS)).values()}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

@@ -32,7 +32,7 @@ _LARGEST_LABELS_PX = 1 << 31
 class Result(ResultView):
     """Objects found in one image: what `cytoseed.segment` and `cytoseed.open_result` return.
 
-    `labels`, `table` and `objects` are made when first asked for; `blocks`, `labels_in` and `overview` read parts of
+    `labels`, `table` and `objects` are made on first use; `blocks`, `labels_in` and `overview` read parts of
     a result that is too large for memory.
     """
 
@@ -136,7 +136,7 @@ class Result(ResultView):
     def save(
         self, folder: str | os.PathLike[str], formats: Sequence[str] = DEFAULT_FORMATS, overwrite: bool = False
     ) -> tuple[Path, ...]:
-        """Write the result into a folder, each file whole or not at all, and a record of what made them.
+        """Write the result into a folder, each file whole or not at all, and a record of how they were made.
 
         Files are named after the source: `cells.tif` gives `cells.labels.tif`, `cells.geojson`, `cells.csv`,
         `cells.overlay.png`, `cells.objects.zip` and the record `cells.cytoseed.json`. Where the folder holds the
@@ -145,8 +145,8 @@ class Result(ResultView):
         was opened from is never replaced.
 
         `folder` is made if it is not there, and may be a URL such as `s3://bucket/results`; `formats` are names from
-        `cytoseed.results.WRITERS`; with `overwrite` everything is written anew, also over files that another input,
-        other settings or another program made. Returns the files of the formats, in their order, and the record, last.
+        `cytoseed.results.WRITERS`; with `overwrite` everything is written again, even over files from another
+        input, other settings or another program. Returns the files of the formats, in their order, then the record.
 
         Raises ValueError or ModuleNotFoundError if a format is not known, needs a package that is not installed, or
         cannot hold the result (the others are written then); FileExistsError if files of this name were made

@@ -114,8 +114,8 @@ def _output_errors(store: Path) -> Iterator[None]:
         if not is_written and not folder.is_relative_to(path):
             raise
         named = OSError(
-            f"{folder}: cannot be written to ({error.strerror or error}); choose a folder that can, "
-            f"and see that there is room on its disk"
+            f"{folder}: cannot be written to ({error.strerror or error}); choose one that can, "
+            f"and check that there is room on its disk"
         )
-        named.errno = error.errno  # which distinguishes a full disk from other errors
+        named.errno = error.errno  # the number distinguishes a full disk from other errors
         raise named from error

@@ -30,7 +30,7 @@ class StitchedObjects(NamedTuple):
 
     first: NDArray[np.int64]  # (tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1
     place: NDArray[np.int64]  # (K,) Place of each among its tile's objects; by tile, target and id
-    id: NDArray[np.int64]  # (K,) Id of each: from 1 without gaps, rising from tile to tile; a nucleus has its cell's
+    id: NDArray[np.int64]  # (K,) Id of each: from 1 without gaps, ascending from tile to tile; a nucleus has its cell's
     tile_box_yxhw: NDArray[np.int64]  # (tiles,4) Box around a tile's objects in the image; of size 0 without any
     left_out_yxhw: NDArray[np.int64]  # (N,4) Boxes, in the image, of parts of objects that are too large to be followed
     changed_at: NDArray[np.int64]  # (M,) Numbers of those of the K that lost pixels to others
@@ -50,9 +50,9 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise ValueError(f"{self.path / _RUN}: is damaged ({error}); start anew with --overwrite") from error
+            raise ValueError(f"{self.path / _RUN}: is damaged ({error}); start again with --overwrite") from error
         if not isinstance(found, dict):
-            raise ValueError(f"{self.path / _RUN}: is not a description of a run; start anew with --overwrite")
+            raise ValueError(f"{self.path / _RUN}: is not a description of a run; start again with --overwrite")
         return found
 
     def announce(self, run: Mapping[str, Any]) -> None:
@@ -64,7 +64,7 @@ class Store:
             (self.path / TILES).mkdir(parents=True)
 
     def begin(self, run: Mapping[str, Any], todo: NDArray[np.int64]) -> None:
-        """Write everything that decides the result of an announced run, and the numbers (N,) of its tiles, rising."""
+        """Write everything that determines the result of a new run, and the ascending numbers (N,) of its tiles."""
         buffer = io.BytesIO()
         np.save(buffer, todo)
         write_bytes(self.path / _TODO, buffer.getvalue())
@@ -84,7 +84,7 @@ class Store:
         try:
             found: NDArray[np.int64] = np.load(io.BytesIO(read_bytes(self.path / _TODO)), allow_pickle=False)
         except (FileNotFoundError, EOFError, ValueError) as error:  # errors of a remote store pass
-            raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start anew with --overwrite") from error
+            raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start again with --overwrite") from error
         return found
 
     def done(self) -> set[int]:

@@ -83,7 +83,7 @@ def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image:
     side_um, described, stains = facts["pixel_size_um"], dict(facts["input"]), tuple(facts["stains"])
     counts, boxes = facts["parts"]["count"], np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
     if not len(boxes) == len(counts) == sum(facts["blocks"]):
-        raise ValueError("what it says of its parts does not fit together")
+        raise ValueError("its description of its parts is inconsistent")
     stops = zip(accumulate(facts["blocks"]), facts["blocks"], strict=True)
     result = Result(
         contents=Parts(

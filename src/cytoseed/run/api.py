@@ -70,7 +70,7 @@ def segment(  # noqa: PLR0913
     -------
     Result
         Labels of the input's height and width, int32: (H,W), or (T,H,W) where the model has two targets; 0 is
-        background, ids are 1..K without gaps. Labels and table are made when they are first asked for.
+        background, ids are 1..K without gaps. Labels and table are made on first use.
 
     Raises
     ------

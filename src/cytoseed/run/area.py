@@ -1,4 +1,4 @@
-"""Area of an image in which objects are wanted: a region, a mask of outlines or pixels, both, or everything."""
+"""Area of an image to segment: a region, a mask of outlines or pixels, both, or everything."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cytoseed.images import Image, ImageFileError, open_image
 from cytoseed.images.outlines import Outlines, is_geojson, polygons_of, read_features
 from cytoseed.run.tiles import Box
 
-_STRIP_BYTES = 1 << 26  # of a mask's pixels, read at a time
+_STRIP_BYTES = 1 << 26  # bytes of a mask's pixels read at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """Area in which objects are wanted, in px of the image at full resolution; one point decides for an object."""
+    """Area to segment, in px of the image at full resolution; one point of an object decides whether it is inside."""
 
-    region_yxhw: Box  # outside of it nothing is wanted; the whole image by default
-    mask: Outlines | _Pixels | None  # part of the region that is wanted; None for all of it
+    region_yxhw: Box  # nothing outside of it is segmented; by default the whole image
+    mask: Outlines | _Pixels | None  # part of the region to segment; None for all of it
     description: Mapping[str, Any]  # for the record: `region_xywh`, name of the `mask`, `mask_sha256`
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -156,7 +156,7 @@ def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
         )
     bits = _packed(picture)
     if not bits.any():
-        raise ValueError(f"mask {path} is empty: all of its pixels are 0; those of wanted objects must not be")
+        raise ValueError(f"mask {path} is empty: all of its pixels are 0; give the area to segment another value")
     return _Pixels(bits, (height, width), shape_yx)
 
 

@@ -159,13 +159,13 @@ class Cluster:
 
 
 class WorkerTask(NamedTuple):
-    """Image and model that tiles are made from: how a worker finds both, and recognises them."""
+    """Image and model for a worker's tiles: where it finds both, and how it recognises them."""
 
     source: str  # path or URL of the image
-    identity: str  # of the image
+    identity: str  # identity of the image
     model: str  # its folder
-    sha256: str  # of the model's weights
-    version: str  # of cytoseed
+    sha256: str  # hash of the model's weights
+    version: str  # version of cytoseed
     device: str
     precision: str
 

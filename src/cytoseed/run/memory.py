@@ -10,12 +10,12 @@ from typing import Any
 from cytoseed.settings import ModelConfig
 
 _SIDES_PX = (2048, 1536, 1280, 1024, 768, 512, 256)
-_SHARE = 0.5  # of the free memory that a run may take
+_SHARE = 0.5  # share of the free memory that a run may take
 _MOST_BYTES = 2_700_000_000  # larger tiles than this allows gain nothing
 _TRIM_ABOVE_BYTES = 2_300_000_000
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 _FIXED_BYTES = 700_000_000  # program, libraries, model, overview
-_BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # of a tile's network input
+_BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # memory per pixel of a tile's network input
 # `lite` from benchmarks/slides.py, `paper` from one image (docs/experiments.md), `slim` assumed to equal `lite`
 
 
@@ -25,7 +25,7 @@ def tile_side(config: ModelConfig, halo_px: int, bytes_per_px: float, tta: bool)
     A tile's input is `halo_px` wider on each side; `bytes_per_px` are read from the image per pixel of the input.
     """
     fields = config.positional_dims + config.conditional_dims + 1
-    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # of three tiles, eight views, four bytes
+    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # three tiles, eight views, four bytes
     per_px = _BYTES_PER_PX[config.network] + bytes_per_px + of_views
     room = min(_SHARE * free_bytes(), _MOST_BYTES) - _FIXED_BYTES
     fitting = [side for side in _SIDES_PX if (side + 2 * halo_px) ** 2 * per_px <= room]

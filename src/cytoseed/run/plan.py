@@ -36,11 +36,11 @@ class Plan(NamedTuple):
     level_yx: tuple[int, int]  # height and width of that level
     step_yx: tuple[float, float]  # pixels of the level per pixel of the network's input
     full_yx: tuple[int, int]  # height and width of the image at full resolution
-    pixel_size_um: float | None  # of the image at full resolution
+    pixel_size_um: float | None  # pixel size of the image at full resolution
     grid: Grid  # tiles over the network's input; a small image is one tile
     is_tiled: bool  # False for an image that is segmented as one tile in memory
-    area: Area  # where objects are wanted
-    record: Mapping[str, Any]  # every setting that decides the objects, as JSON values
+    area: Area  # area to segment
+    record: Mapping[str, Any]  # every setting that affects the objects, as JSON values
 
     @property
     def size_yx(self) -> tuple[int, int]:
@@ -123,7 +123,7 @@ def select_stain(pixels: NDArray[Any], plan: Plan) -> NDArray[Any]:
 
 
 def _needs_tiles(image: Image, size_yx: tuple[int, int], level: int, options: SegmentOptions) -> bool:
-    """Whether an image is too large for one tile in memory, a pyramid, or tiles or an area were asked for."""
+    """Whether an image is too large for one tile in memory, a pyramid, or tiles or an area were requested."""
     asked = options.tile_size_px is not None or options.mask is not None or bool(options.region)
     input_px, level_px = (height * width for height, width in (size_yx, image.level_shapes[level]))
     image_bytes = image.dtype.itemsize * image.shape[0] * image.shape[1] * image.shape[2]

@@ -78,7 +78,7 @@ class Request:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files of the formats asked for, and the record, last."""
+        """Files of the requested formats, then the record."""
         record = self.output / f"{self.stem}{RECORD_SUFFIX}"
         return (*paths_of(self.output, self.stem, self.formats).values(), record)
 
@@ -134,7 +134,7 @@ def compare_with_output(request: Request) -> Job:
     if not is_complete and existing != "resume":
         raise FileExistsError(
             f"{store.path} holds a run that was stopped, with {missing} tiles to go: continue it with --resume "
-            f"(existing='resume' in Python), or start anew with --overwrite"
+            f"(existing='resume' in Python), or start again with --overwrite"
         )
     return job._replace(resumes=True, is_done=is_complete and (request.shard is not None or has_files))
 

@@ -54,7 +54,7 @@ class Callbacks(NamedTuple):
     """Callbacks for warnings and progress."""
 
     notice: Callable[[str], object] = lambda _: None
-    """Called with a sentence when the result may not be what was meant."""
+    """Called with a sentence when the result may not be what the user intended."""
     progress: Callable[[Progress], object] = lambda _: None
     """Called after every tile."""
 
@@ -63,7 +63,7 @@ class RunReport(NamedTuple):
     """Outcome of a run."""
 
     result: Result | None  # None where everything existed already, and for a shard
-    files: tuple[Path, ...] = ()  # of the formats asked for, and the record, last; none for a shard
+    files: tuple[Path, ...] = ()  # files of the requested formats, then the record; none for a shard
     already_done: bool = False  # everything existed already, and nothing was done
     failures: tuple[str, ...] = ()  # place and cause of tiles that failed: `existing="resume"` tries them again
     seconds: Mapping[str, float] = MappingProxyType({})  # per stage; stages run side by side, `wall` is the whole

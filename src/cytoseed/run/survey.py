@@ -17,16 +17,16 @@ from cytoseed.results.measure.stains import may_be_stained, stains_of
 from cytoseed.run.plan import LARGEST_COUNTED_PX, Plan, check_values, select_stain
 from cytoseed.run.tiles import Box
 
-_MARGIN_PX = 200  # of the network's input around tissue: 100 µm at its usual scale
-_STAIN_BYTES = 200  # memory per pixel of unmixing
+_MARGIN_PX = 200  # margin around tissue, in px of the network's input: 100 µm at its usual scale
+_STAIN_BYTES = 200  # memory that unmixing takes per pixel
 _SAMPLES, _SAMPLE_PX = 64, 512
-_GRAINS = 16  # px across the margin, 6 µm: a nucleus shows, dust on glass hardly does
+_GRAINS = 16  # px across the margin, 6 µm each: a nucleus is visible, dust on glass hardly
 _WINDOW = 6  # windows of local contrast reach a sixth of the margin to each side: about two nuclei
 _DENSE = 0.1  # the background is the narrowest range of values that holds this share of the pixels
 _NOISE_WIDTHS = 5.0
-_FLAT = 2.0  # times the median contrast of windows in the background; noise alone reaches 1.5 times
+_FLAT = 2.0  # tissue exceeds this many times the median contrast of the background; noise reaches 1.5 times
 _CLEAR = 0.1  # the background must be flatter than this share of the largest contrasts
-_GLASS = 0.03  # glass is uneven and dusty: share of its brightness
+_GLASS = 0.03  # variation of glass, which is uneven and dusty, as a share of its brightness
 
 
 class Limits(NamedTuple):
@@ -39,9 +39,9 @@ class Limits(NamedTuple):
 def survey(
     image: Image, regions: Regions, plan: Plan, skip_background: bool
 ) -> tuple[Limits, list[int], tuple[str, ...]]:
-    """Survey an image that `regions` has open; `skip_background` leaves out tiles without tissue.
+    """Survey an image that is open as `regions`; `skip_background` leaves out tiles without tissue.
 
-    Returns the normalisation, the numbers of the tiles to process, rising, and the stains to measure.
+    Returns the normalisation, the numbers of the tiles to process in ascending order, and the stains to measure.
     """
     picture = overview(regions, image, plan.channels)
     tissue = find_tissue(picture, math.ceil(_MARGIN_PX * plan.full_yx[0] / plan.size_yx[0] / picture.step))
@@ -70,9 +70,9 @@ def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tu
 def intensity_limits(regions: Regions, image: Image, plan: Plan, tissue: NDArray[np.bool_]) -> Limits:
     """Percentiles 0.1 and 99.9 of each channel, the same for all tiles.
 
-    Levels of up to 2 ** 26 px count with all pixels, exactly as `core.prepare.percentiles` does. Larger ones count
-    with up to 64 blocks of 512 x 512 px spread evenly over the tissue, at the resolution that is segmented: means over
-    16 px of an H&E section at 0.5 µm per px span only 78 to 88 % of its range.
+    In levels of up to 2 ** 26 px all pixels count, exactly as in `core.prepare.percentiles`. In larger ones, up to 64
+    blocks of 512 x 512 px count, spread evenly over the tissue, at the resolution that is segmented: means over 16 px
+    of an H&E section at 0.5 µm per px span only 78 to 88 % of its range.
     """
     unmixes = plan.record["stain"] is not None
     px_bytes = _STAIN_BYTES if unmixes else len(plan.channels) * image.dtype.itemsize
@@ -82,7 +82,7 @@ def intensity_limits(regions: Regions, image: Image, plan: Plan, tissue: NDArray
         parts = (regions.read(box, plan.level, plan.channels) for box in boxes)
         return _limits_of_counts(parts, len(plan.channels), image.dtype)
     ends = []
-    for channels in [plan.channels] if unmixes else [(channel,) for channel in plan.channels]:  # one held at a time
+    for channels in [plan.channels] if unmixes else [(one,) for one in plan.channels]:  # one in memory at a time
         values = np.empty(sum(rows * columns for _, _, rows, columns in boxes), np.float32)
         count = 0
         for box in boxes:
@@ -129,7 +129,7 @@ def _limits_of_values(values: NDArray[np.float32]) -> tuple[np.float32, np.float
 
 
 def _samples(tissue: NDArray[np.bool_], level_yx: tuple[int, int]) -> list[Box]:
-    """Blocks of a level spread evenly over those that are mostly tissue, or hold some tissue if none is."""
+    """Blocks of a level, spread evenly over those that are mostly tissue; if none is, over those with the most."""
     corners = [np.arange(0, side, _SAMPLE_PX) for side in level_yx]
     first = [(own * len_ // side) for own, len_, side in zip(corners, tissue.shape, level_yx, strict=True)]
     sums = np.add.reduceat(np.add.reduceat(tissue.astype(np.int32), first[0], 0), first[1], 1)
@@ -159,7 +159,7 @@ def find_tissue(image: Overview, margin_px: int) -> NDArray[np.bool_]:
 
     The background is the most common brightness of a channel, glass or darkness, with the width of its noise. Tissue
     differs from it in any channel, to either side, or has contrast within a few cells' width: a single nucleus shows
-    there however uneven the background is. If no background is flat compared with the contrasts of the image, or if
+    up there, however uneven the background. If no background is flat compared with the contrasts of the image, or if
     nothing differs from it, everything is tissue. Pixels that are 0 in all channels were not scanned and are never
     tissue. Tissue grows by `margin_px` px of the overview, about 100 µm, from which the scale of cells is derived.
     """
@@ -206,7 +206,7 @@ def _stands_out(channel: NDArray[np.float32], live: NDArray[np.bool_], reach: in
 def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
     """Most common of sorted values, width of the noise around it, and whether objects are darker than it.
 
-    The width is measured on the side without objects: the one that reaches less far.
+    The width is measured on the side without objects, where values reach less far.
     """
     share = max(1, len(values) // round(1 / _DENSE))
     spans = values[share:] - values[:-share]
@@ -219,5 +219,5 @@ def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
 
 
 def _sorted(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sorted values; of many, about a million spread evenly."""
+    """Sorted values; if there are many, about a million of them, spread evenly."""
     return np.sort(values[:: max(1, len(values) >> 20)])

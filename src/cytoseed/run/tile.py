@@ -79,9 +79,9 @@ class SlideContext(NamedTuple):
     clock: Clock
     plan: Plan
     limits: Limits | None  # normalisation; None: computed from the pixels of the only tile
-    channels: int  # number that the model takes
+    channels: int  # number of channels that the model takes
     tta: bool
-    stains: tuple[str, ...] = ()  # whose optical density is measured
+    stains: tuple[str, ...] = ()  # stains whose optical density is measured
 
 
 def read_tile(context: SlideContext, tile: Tile) -> TileInput:

@@ -36,7 +36,7 @@ def test_mistakes_are_one_line_and_an_exit_code(run, tmp_path):
         (("mine", tmp_path, tmp_path / "out"), "name is 'mine'; it must be one of"),
         (
             ("consep", tmp_path, tmp_path / "out"),
-            "is not consep as downloaded: there is no 'Train/Images/{stem}.png' in it",
+            "is not consep as downloaded: no file matches 'Train/Images/{stem}.png'",
         ),
     ):
         done = run("datasets", "prepare", *arguments)

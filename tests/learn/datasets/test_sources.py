@@ -251,5 +251,5 @@ def test_zips_unpacked_into_folders_of_their_own_names_are_found(download, name)
     (folder / "moved").rename(folder / name / name)
     assert len(SOURCES["bbbc039"].find_images(folder)) == 3
     shutil.copytree(folder / name / name, folder / "copy" / name)
-    with pytest.raises(ValueError, match=f"there are two files '{name}/"):
+    with pytest.raises(ValueError, match=f"two files match '{name}/"):
         SOURCES["bbbc039"].find_images(folder)

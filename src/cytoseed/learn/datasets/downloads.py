@@ -1,4 +1,4 @@
-"""Official downloads of data sets: a source, its images, and files found by patterns of their paths."""
+"""Official downloads of data sets: a source, its images, and files found by path patterns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SourceImage:
     stem: str  # name of its files, unique in the data set
     image: Callable[[], NDArray[Any]]  # reads the image, (C, H, W), as stored
     mask: Callable[[tuple[int, int]], NDArray[np.int32]]  # reads the mask, given (H, W): ids, 0 background, -1 unknown
-    field: str = ""  # images of one field (a slide, a field of view) share a split. Empty: the image is its own
+    field: str = ""  # images of one field (a slide, a field of view) share a split. Empty: a field of its own
     split: str = ""  # published split: `train`, `val` or `test`. Empty: none
     modality: str = "brightfield"
 
@@ -64,10 +64,10 @@ class Source:
 
 
 def match_files(folder: Path, pattern: str) -> list[tuple[Key, Path]]:
-    """Visible files at or below a folder, sorted, whose path ends like a pattern such as `GT_{slide}/{stem}.png`.
+    """Visible files at or below a folder, sorted, whose path ends in a pattern such as `GT_{slide}/{stem}.png`.
 
-    `*` and names in braces match within one part of the path, a repeated name what it matched before. Case does not
-    count, and `.tif` is also `.tiff`.
+    `*` and names in braces match within one part of the path; a repeated name matches the same text again. Case is
+    ignored, and `.tif` also matches `.tiff`.
     """
     expression = re.escape(pattern).replace(r"\*", "[^/]*")
     for name in re.findall(r"{(\w+)}", pattern):
@@ -87,18 +87,18 @@ def match_files(folder: Path, pattern: str) -> list[tuple[Key, Path]]:
 
 
 def find_files(folder: Path, pattern: str) -> dict[Key, Path]:
-    """Files by the values of the pattern's names; at least one, and one per value."""
+    """Files by the values of the pattern's names; at least one file, and only one for the same values."""
     found: dict[Key, Path] = {}
     for key, path in match_files(folder, pattern):
         if found.setdefault(key, path) != path:
-            raise ValueError(f"there are two files {pattern!r}: {found[key]} and {path}")
+            raise ValueError(f"two files match {pattern!r}: {found[key]} and {path}")
     if not found:
-        raise FileNotFoundError(f"there is no {pattern!r} in it")
+        raise FileNotFoundError(f"no file matches {pattern!r}")
     return found
 
 
 def pair_files(folder: Path, image: str, mask: str) -> list[tuple[Key, Path, Path]]:
-    """(key, image, mask) of files with equal values of two patterns' names; none may lack its counterpart."""
+    """(key, image, mask) of files with equal values of two patterns' names; each must have its counterpart."""
     images, masks = find_files(folder, image), find_files(folder, mask)
     require(f"no {mask!r} of", images.keys() - masks.keys())
     require(f"no {image!r} of", masks.keys() - images.keys())

@@ -106,7 +106,7 @@ def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.
     planes = pixels[0] if pixels.shape[0] == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
     written = _write_if_changed(folder / "images" / f"{stem}.png", bytes(imagecodecs.png_encode(planes)))
     written |= _write_if_changed(folder / "masks" / f"{stem}{suffix}", data)
-    (folder / "masks" / f"{stem}{other}").unlink(missing_ok=True)  # of an earlier preparation
+    (folder / "masks" / f"{stem}{other}").unlink(missing_ok=True)  # a mask of an earlier preparation
     return written
 
 

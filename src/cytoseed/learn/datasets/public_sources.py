@@ -187,7 +187,7 @@ def dsb2018(folder: Path) -> list[SourceImage]:
 def bbbc039(folder: Path) -> list[SourceImage]:
     """BBBC039 (Caicedo et al. 2019): 200 fields of 16 bit with a published split.
 
-    Objects are pieces of equal value in the first channel of a mask, corners connected, as the authors read them.
+    Objects are 8-connected pieces of equal value in the first channel of a mask, as the authors read them.
     """
 
     def read(path: Path, _: _Shape) -> NDArray[np.int32]:
@@ -219,7 +219,7 @@ def _read_nucleus(path: Path, shape: _Shape) -> Patch:
 
 
 def _connected_pieces(values: NDArray[Any], corners: bool = False) -> NDArray[np.int32]:
-    """Labels 1..K of the connected pieces of equal value, (H, W), 0 background; `corners` connect if they are True."""
+    """Labels 1..K of the connected pieces of equal value, (H, W), 0 background; with `corners`, 8-connected."""
     from skimage import measure
 
     return np.asarray(measure.label(values.astype(np.int32), connectivity=2 if corners else 1), np.int32)
@@ -252,7 +252,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
 def _read_contours(path: Path, shape: _Shape) -> NDArray[np.int32]:
     """Mask of the contours in an XML file of Aperio ImageScope; where they overlap, the smaller is on top.
 
-    Ids have gaps where a contour has no pixel of its own. A contour holds the pixels whose centre is inside it.
+    Ids have gaps where a contour has no pixel of its own. A contour contains the pixels whose centres are inside.
     """
     with _reading(path, "annotations of ImageScope"):
         root = ElementTree.parse(path).getroot()

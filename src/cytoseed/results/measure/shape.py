@@ -72,7 +72,7 @@ def _ellipse(
     yy: NDArray[np.float64], xx: NDArray[np.float64], xy: NDArray[np.float64], area: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Axes (2,K), 4 sqrt(eigenvalue / area), and eccentricity (K,), 0 if both are 0, from second central moments."""
-    difference = np.hypot(yy - xx, 2 * xy)  # of the eigenvalues; so written, a circle gives 0 without rounding
+    difference = np.hypot(yy - xx, 2 * xy)  # difference of the eigenvalues, exactly 0 for a circle
     larger, smaller = (yy + xx + difference) / 2, np.maximum(yy + xx - difference, 0) / 2
     axes = 4 * np.sqrt(np.stack([larger, smaller]) / area)
     return axes, np.sqrt(np.minimum(difference / np.where(larger > 0, larger, 1.0), 1.0))
