@@ -1,4 +1,4 @@
-# make demo: from a fresh clone to the nuclei of a real image. make test: from a fresh clone to green tests.
+# make demo: sets up a fresh clone and finds the nuclei in a real image. make test: sets up a fresh clone and runs all tests.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed

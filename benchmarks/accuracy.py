@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def _row(dataset: str, modality: str, result: ImageScore) -> str:
-    figures = (result.f1, result.f1_mean, result.ap, result.pq, result.aji, result.dice)
+    figures = [result.metrics[name] for name in ("f1", "f1_mean", "ap", "pq", "aji", "dice")]
     cells = [dataset, modality, str(result.images), str(result.true_objects), *(f"{value:.3f}" for value in figures)]
     return f"| {' | '.join(cells)} |"
 

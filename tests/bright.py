@@ -3,6 +3,7 @@
 import torch
 
 from cytoseed.core.model import Segmenter
+from cytoseed.models.weights import Model
 from cytoseed.settings import ModelConfig
 
 
@@ -45,3 +46,7 @@ def bright_config(channels: int = 1, targets: tuple[str, ...] = ("nuclei",)) -> 
         classifier_widths=(1,),
         min_size_px=4,
     )
+
+
+GREY = Model(bright_config(), bright_segmenter())
+RGB = Model(bright_config(3), bright_segmenter(3))

@@ -1,4 +1,4 @@
-"""Stores far away that are on this machine: S3 as moto plays it, and web servers with and without parts of files."""
+"""Remote stores that run on this machine: S3 by moto, and web servers with and without range requests."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """Address of an S3 server, which the environment names to all that asks for it, with credentials."""
+    """Address of an S3 server, which the environment names, with credentials."""
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else it tells of every request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else it logs every request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
     with pytest.MonkeyPatch.context() as patch:
-        told = {
+        variables = {
             "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
@@ -38,12 +38,19 @@ def s3_server() -> Iterator[str]:
             "AWS_SHARED_CREDENTIALS_FILE": "nowhere",
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        for name, value in told.items():
+        for name, value in variables.items():
             patch.setenv(name, value)
         forget_sessions()
         yield address
         forget_sessions()
     server.stop()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of local copies, of this test alone."""
+    monkeypatch.setenv("CYTOSEED_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def bucket(s3_server: str) -> str:  # noqa: ARG001 - it must run
 
 
 def forget_sessions() -> None:
-    """Close what s3fs and fsspec's HTTP have open, so that the next one begins in the environment of its time."""
+    """Close the sessions of s3fs and fsspec's HTTP, so that the next one reads the environment again."""
     from fsspec.asyn import sync
     from fsspec.implementations.http import HTTPFileSystem
     from s3fs import S3FileSystem
@@ -71,7 +78,7 @@ def forget_sessions() -> None:
 
 
 def put(path: Path, url: str) -> str:
-    """Copy a file or a folder to a URL; give the URL."""
+    """Copy a file or a folder to a URL, and return the URL."""
     import fsspec
 
     fs, place = fsspec.url_to_fs(url)
@@ -95,11 +102,6 @@ class Web:
         """Status with which it answers every request, if not 0."""
         self.asked: list[tuple[str, str, int]] = []
         """Method, path and number of bytes sent, of every request."""
-
-    @property
-    def sent(self) -> int:
-        """Number of bytes sent."""
-        return sum(count for _, _, count in self.asked)
 
 
 @pytest.fixture
@@ -133,11 +135,11 @@ def serving(folder: Path) -> Iterator[Web]:  # noqa: C901
                 return
             data = file.read_bytes()
             headers = {"ETag": f'"{hash(data)}"', "Content-Type": "application/octet-stream"}
-            wished = _RANGE.fullmatch(self.headers.get("Range", "")) if served.parts else None
-            if wished is None:
+            wanted = _RANGE.fullmatch(self.headers.get("Range", "")) if served.parts else None
+            if wanted is None:
                 self._send(method, 200, data, headers)
                 return
-            first, last = int(wished[1]), min(int(wished[2] or len(data) - 1), len(data) - 1)
+            first, last = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             self._send(method, 206, data[first : last + 1], headers)
 
@@ -151,7 +153,7 @@ def serving(folder: Path) -> Iterator[Web]:  # noqa: C901
                 try:
                     self.wfile.write(data)
                     sent = len(data)
-                except OSError:  # whoever asked has seen enough
+                except OSError:  # the client has closed the connection
                     self.close_connection = True
             served.asked.append((method, self.path, sent))
 

@@ -16,17 +16,9 @@ def write_image(path, objects=2, shape=(60, 80)):
     return path
 
 
-def write_discs(path, height, width):
-    """Write a tiled TIFF of bright discs on a ground of 10, some across the borders of tiles."""
-    rng = np.random.default_rng(4)
-    rows, columns = np.mgrid[:height, :width]
-    image = np.full((height, width), 10, np.uint8)
-    for top in range(0, height - 30, 25):
-        for left in range(0, width - 30, 25):
-            radius = rng.uniform(2, 11)
-            image[(rows - top - 12) ** 2 + (columns - left - 12) ** 2 < radius**2] = rng.integers(150, 220)
-    image[0, 0], image[-1, -1] = 0, 255
-    tifffile.imwrite(path, image, tile=(64, 64))
+def write_discs(path, height=500, width=420):
+    """Write a tiled TIFF of `discs`."""
+    tifffile.imwrite(path, discs(height, width)[0], tile=(64, 64))
 
 
 def contents(folder):

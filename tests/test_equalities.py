@@ -1,7 +1,7 @@
-"""Second paths to the same result: TorchScript, ONNX, tiles, the plain MLP, StarDist's metrics.
+"""Second paths to the same result: TorchScript, ONNX, batches, turned images, tiles.
 
-The shortcut's equality with the plain MLP stands in core/test_pixels.py too, for more shapes, and StarDist's in
-learn/test_metrics.py for thousands of label pairs; here each is held once, end to end.
+The bundled model is compared in export/test_same_objects.py, the shortcut of the classifier with the plain MLP in
+core/test_pixels.py, and our metrics with StarDist's in learn/test_metrics.py.
 """
 
 import numpy as np
@@ -9,14 +9,13 @@ import pytest
 import torch
 from skimage import data
 
-from bright import bright_segmenter
+from bright import bright_config, bright_segmenter
 from cytoseed.core.prepare import normalise
 from cytoseed.core.views import turn, turn_back
 from cytoseed.export.onnx import to_onnx
 from cytoseed.export.torchscript import to_torchscript
 from cytoseed.images.channels import unmix
-from cytoseed.learn.metrics import THRESHOLDS, score
-from cytoseed.models.weights import Model, load_model
+from cytoseed.models.weights import Model
 from cytoseed.run.api import segment
 from cytoseed.run.engine import Engine
 from same import assert_same_objects
@@ -38,16 +37,9 @@ def blobs(height: int, width: int, count: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def bright() -> Model:
-    from bright import bright_config
-
     segmenter = bright_segmenter()
     segmenter.windows = segmenter.windows[:2]  # two of the five passes: the graph to export is the smaller
     return Model(bright_config(), segmenter)
-
-
-@pytest.fixture(scope="module")
-def nuclei() -> Model:
-    return load_model("nuclei")
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +49,12 @@ def tissue() -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_eager_equals_torchscript(bright, nuclei, tissue, tmp_path):
+def test_eager_equals_torchscript(bright, tmp_path):
     scripted = torch.jit.load(str(to_torchscript(bright, tmp_path / "bright.pt")))
     for count in (0, 1, 60):
         for size in SIZES:
             image = blobs(*size, count)
             assert torch.equal(scripted(image), bright.segmenter(image))
-    scripted = torch.jit.load(str(to_torchscript(nuclei, tmp_path / "nuclei.pt")))
-    with torch.inference_mode():
-        labels = nuclei.segmenter(tissue)
-        assert labels.max() > 10
-        assert_same_objects(scripted(tissue), labels, iou=0.99)
-        assert torch.equal(scripted(tissue), scripted(tissue))
 
 
 def test_eager_equals_onnx(bright, tmp_path):
@@ -82,13 +68,6 @@ def test_eager_equals_onnx(bright, tmp_path):
             assert found.dtype == np.int32
             assert_same_objects(found[0, 0], labels[0, 0])
     assert labels.max() > 10
-
-
-def test_eager_equals_the_engine(nuclei, tissue):
-    with torch.inference_mode():
-        labels = nuclei.segmenter(tissue)[0]
-    made = Engine(nuclei.segmenter, torch.device("cpu")).labels(tissue[0], nuclei.segmenter.thresholds)
-    assert_same_objects(made, labels, iou=0.99)
 
 
 def test_a_batch_equals_its_images(nuclei, tissue):
@@ -119,49 +98,15 @@ def test_with_augmentation_a_turned_image_has_the_same_objects(nuclei, view):
         assert_same_objects(turn_back(objects(turned, tta=False), view), objects(image, tta=False), iou=0.99)
 
 
-def test_the_shortcut_equals_the_plain_mlp(nuclei, tissue):
-    classifier = nuclei.segmenter.classifiers[0]
-    with torch.inference_mode():
-        fields = nuclei.segmenter.fields(tissue)[:, 0]
-        seeds = torch.tensor([[0, 0, 0], [0, 100, 120], [0, 255, 287]])
-        logits = classifier(fields, classifier.encode(fields), seeds, 16)
-        height, width = fields.shape[2:]
-        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        position = fields[0, :4] + 0.25 * torch.stack([columns, rows, 0 * rows, 0 * rows])
-        for k, (_, row, column) in enumerate(seeds.tolist()):
-            inputs = torch.cat([position - position[:, row, column][:, None, None], fields[0, 4:8]])
-            hidden = torch.nn.functional.linear(inputs.flatten(1).t(), classifier.first.weight, classifier.first.bias)
-            for layer in classifier.layers:
-                hidden = torch.nn.functional.linear(hidden.relu(), layer.weight, layer.bias)
-            plain = hidden.view(height, width)
-            top, left = max(0, row - 16), max(0, column - 16)
-            part = plain[top : row + 17, left : column + 17]
-            own = logits[k, top - row + 16 :, left - column + 16 :][: part.shape[0], : part.shape[1]]
-            torch.testing.assert_close(own, part, rtol=1e-4, atol=1e-3)
-
-
-def test_our_metrics_equal_stardists(nuclei, tissue):
-    from stardist.matching import matching
-
-    with torch.inference_mode():
-        labels = nuclei.segmenter(tissue)[0, 0].numpy()
-    moved = np.roll(labels, 2, axis=1)
-    ours = score(moved, labels)
-    assert 0 < ours.f1_mean < 1
-    for threshold, theirs in zip(THRESHOLDS, matching(labels, moved, thresh=THRESHOLDS), strict=True):
-        assert ours.f1_at(threshold) == pytest.approx(theirs.f1)
-    assert ours.pq == pytest.approx(matching(labels, moved, thresh=0.5).panoptic_quality, rel=1e-5)
-
-
 @pytest.mark.parametrize(
-    ("core", "wishes"),
+    ("core", "settings"),
     [(256, {}), (192, {"pixel_size_um": 0.35}), (128, {"tta": True}), (256, {"pixel_size_um": 0.8})],
     ids=["as it is", "shrunk", "views", "enlarged"],
 )
-def test_tiles_stitched_equal_the_whole_image(nuclei, core, wishes):
+def test_tiles_stitched_equal_the_whole_image(nuclei, core, settings):
     """Real nuclei by the real model; the paper's section 2.7 promises duplicates matched, not equality."""
     image = data.immunohistochemistry()[:, :400]
-    options = {"stain": "haematoxylin", **wishes}
+    options = {"stain": "haematoxylin", **settings}
     whole = segment(image, nuclei, **options).labels
     tiles = segment(image, nuclei, tile_size_px=core, skip_background=False, **options).labels
     assert whole.max() > 50

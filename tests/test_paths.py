@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,15 +20,11 @@ from fsspec.registry import known_implementations
 
 from cytoseed import paths
 from cytoseed.paths import as_path, atomic_file, cache_folder, display, file_name, is_url, local_copy, read_bytes
-from remote import Web, forget_sessions, s3_server, web  # noqa: F401 - fixtures
+from remote import Web, forget_sessions
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 DATA = bytes(range(250)) * 400
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CYTOSEED_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -52,14 +47,12 @@ def left(cache: Path) -> list[str]:
 
 def test_which_texts_are_urls() -> None:
     assert all(map(is_url, ["s3://b/x.tif", "https://h/x", "memory://x", "simplecache::s3://b/x"]))
-    local = ["x.tif", "C://x.tif", "C:\\x", "a/b::c.tif", "s3:/b/x", "", "://", Path("s3://b/x")]
-    assert not any(map(is_url, local))
+    assert not any(map(is_url, ["x.tif", "C://x.tif", "C:\\x", "a/b::c.tif", "s3:/b/x", "", "://", Path("s3://b/x")]))
 
 
 @pytest.mark.parametrize(
     ("url", "shown", "name"),
     [
-        ("memory://a/slide.svs", "memory://a/slide.svs", "slide.svs"),
         ("memory://a/b/", "memory://a/b", "b"),
         ("https://h/x.zarr?sig=a/b", "https://h/x.zarr", "x.zarr"),
         ("https://me:secret@h/x.tif", "https://h/x.tif", "x.tif"),
@@ -116,7 +109,7 @@ def test_a_copy_is_made_once_and_again_when_the_file_changed(url: str, cache: Pa
     assert changed.read_bytes() == DATA[::-1]
 
 
-def test_without_a_version_a_copy_is_made_anew(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_version_a_copy_is_made_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "_VERSIONS", ())
     for data in (DATA, DATA[::-1]):
         store(url, data)
@@ -163,13 +156,7 @@ def test_a_cache_without_room_or_that_cannot_be_made(url: str, cache: Path, monk
         local_copy(url)
 
 
-def test_files_of_another_folder_are_not_copied(url: str, cache: Path) -> None:
-    with pytest.raises(OSError, match="which is in another folder"):
-        local_copy(url, ["../outside"])
-    assert left(cache) == []
-
-
-def test_a_process_that_is_killed_leaves_no_copy_and_the_next_makes_it(web: Web) -> None:  # noqa: F811
+def test_a_process_that_is_killed_leaves_no_copy_and_the_next_makes_it(web: Web) -> None:
     (web.folder / "file").write_bytes(DATA)
     code = (
         "import os, sys; from pathlib import Path; from cytoseed import paths\n"
@@ -183,7 +170,7 @@ def test_a_process_that_is_killed_leaves_no_copy_and_the_next_makes_it(web: Web)
     assert local_copy(f"{web.address}/file").read_bytes() == DATA
 
 
-def test_threads_and_processes_at_once_make_one_copy(tmp_path: Path, web: Web) -> None:  # noqa: F811
+def test_threads_and_processes_at_once_make_one_copy(tmp_path: Path, web: Web) -> None:
     (web.folder / "file").write_bytes(DATA)
     code = (
         "import sys; from cytoseed.paths import local_copy\n"
@@ -221,34 +208,24 @@ def test_unknown_protocols_and_those_without_their_package(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("status", "kind", "says"),
     [
-        (401, PermissionError, "may not be read .*check the rights"),
         (403, PermissionError, "may not be read .*check the rights"),
-        (404, FileNotFoundError, "there is no such file"),
         (500, OSError, "cannot be read .*500"),
     ],
 )
-def test_answers_of_a_web_server(web: Web, status: int, kind: type[OSError], says: str) -> None:  # noqa: F811
+def test_answers_of_a_web_server(web: Web, status: int, kind: type[OSError], says: str) -> None:
     web.status = status
     with pytest.raises(kind, match=rf"{web.address}/x\.tif: {says}"):
         local_copy(f"{web.address}/x.tif")
 
 
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """Host and port where somebody listens and never answers."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-
-
-def test_a_host_that_does_not_answer_or_cannot_be_reached(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_does_not_answer_or_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "_SILENCE_S", 0.3)
-    with pytest.raises(TimeoutError, match=rf"http://{silent}/x\.tif: gave no answer in time .* check"):
-        local_copy(f"http://{silent}/x.tif")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TimeoutError, match=rf"http://{address}/x\.tif: gave no answer in time .* check"):
+            local_copy(f"http://{address}/x.tif")
     with pytest.raises(ConnectionError, match=rf"http://{address}/x\.tif: cannot be read, no connection"):
         local_copy(f"http://{address}/x.tif")
     forget_sessions()

@@ -13,7 +13,7 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
@@ -43,7 +43,7 @@ _CREDENTIALS = (
 
 
 def is_url(path: object) -> bool:
-    """Whether a text is a URL such as `s3://bucket/slide.tif`, or a chain of them as fsspec takes it."""
+    """Whether a value is a URL such as `s3://bucket/slide.tif`, or a chain of URLs as fsspec accepts it."""
     return isinstance(path, str) and _URL.match(path) is not None
 
 
@@ -275,20 +275,20 @@ def cache_folder() -> Path:
     return Path(given).expanduser() if given else user_cache_path("cytoseed", appauthor=False)
 
 
-def local_copy(url: str | os.PathLike[str], beside: Sequence[str] = ()) -> Path:
+def local_copy(url: str | os.PathLike[str]) -> Path:
     """Copy of a remote file in the cache folder, under its own name, made now unless there is one of the same version.
 
-    `beside` names files and folders beside it that belong to it; those that do not exist are left out. The copy
-    appears whole or not at all. Raises `OSError` if the file cannot be read or changes meanwhile, or there is no room.
+    It appears whole or not at all. Raises `OSError` if the file cannot be read, changes while it is copied, or does
+    not fit on the disk.
     """
     from filelock import FileLock
 
     far: Any = as_path(url)
-    files = _remote_files(far, beside)
-    folder = cache_folder() / "slides" / _cache_key(far, files)
+    info = _info(far)
+    folder = cache_folder() / "slides" / _cache_key(far, info)
     copy = folder / file_name(far)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise type(error)(
             f"{display(far)}: has to be copied to this machine, and {folder.parent} cannot be made ({error.strerror}); "
@@ -298,35 +298,26 @@ def local_copy(url: str | os.PathLike[str], beside: Sequence[str] = ()) -> Path:
     with suppress(NotImplementedError, OSError):  # on a disk without locks each process makes its own copy
         lock_file.acquire()
     try:
-        if not (copy.is_file() and all(map(_version, files.values()))):
-            with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as made:
-                _download(far, files, beside, Path(made) / folder.name)
-                replace(Path(made) / folder.name, folder)
+        if not (copy.is_file() and _version(info)):
+            with atomic_file(copy) as beside:
+                _download(far, info, beside)
+                if _cache_key(far, _info(far)) != folder.name:
+                    raise OSError(f"{display(far)}: changed while it was copied; open it again")
     finally:
         lock_file.release()
     return copy
 
 
-def _remote_files(far: Any, beside: Sequence[str]) -> dict[Any, dict[str, Any]]:
-    """Facts that the store reports about a file and all files that belong to it."""
+def _info(far: Any) -> dict[str, Any]:
+    """Facts that the store reports about a file."""
     with storage_errors(far):
-        found = {far: far.fs.info(far.path)}
-    for name in beside:
-        other = far.parent / name
-        if ".." in name.split("/") or name.startswith("/"):
-            raise OSError(f"{display(far)}: refers to {name!r}, which is in another folder; copy all to this machine")
-        with suppress(FileNotFoundError), storage_errors(other):
-            for path, info in far.fs.find(other.path, detail=True).items():
-                rest = path.partition(other.path.strip("/"))[2].strip("/")
-                found[other / rest if rest else other] = info
-    return found
+        return cast(dict[str, Any], far.fs.info(far.path))
 
 
-def _cache_key(far: Any, files: dict[Any, dict[str, Any]]) -> str:
+def _cache_key(far: Any, info: dict[str, Any]) -> str:
     """Name of the folder for one version of a file."""
-    facts = [f"{file_name(path)}\0{info.get('size')}\0{_version(info)}" for path, info in files.items()]
-    known = "\n".join([display(far), *facts]).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(known).hexdigest()[:32]
+    known = f"{display(far)}\n{file_name(far)}\0{info.get('size')}\0{_version(info)}"
+    return hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -334,34 +325,24 @@ def _version(info: dict[str, Any]) -> str:
     return next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
 
 
-def _download(far: Any, files: dict[Any, dict[str, Any]], beside: Sequence[str], folder: Path) -> None:
-    """Copy all files into a new folder; refuse parts, and files that change meanwhile."""
-    size = sum(info.get("size") or 0 for info in files.values())
-    if shutil.disk_usage(folder.parent).free < size + _SPARE_BYTES:
-        raise _no_room(far, size, folder.parent.parent)
-    root = far.parent.path.rstrip("/")
-    for path, info in files.items():
-        target = folder / (file_name(far) if path is far else path.path[len(root) :].lstrip("/"))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with storage_errors(path):
-                far.fs.get_file(path.path, str(target))
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise _no_room(far, size, folder.parent.parent) from error
-            raise
-        if info.get("size") not in (None, target.stat().st_size):
-            raise OSError(f"{display(path)}: gave {target.stat().st_size} bytes of {info['size']}; open it again")
-    if _cache_key(far, _remote_files(far, beside)) != folder.name:
-        raise OSError(f"{display(far)}: changed while it was copied; open it again")
-
-
-def _no_room(far: Any, size: int, folder: Path) -> OSError:
-    free = shutil.disk_usage(folder).free
-    return OSError(
-        f"{display(far)}: has to be copied to this machine, which needs {size / 1e6:.0f} MB in {folder}, where "
+def _download(far: Any, info: dict[str, Any], target: Path) -> None:
+    """Copy a remote file; refuse a part of it."""
+    size, free = info.get("size") or 0, shutil.disk_usage(target.parent).free
+    no_room = OSError(
+        f"{display(far)}: has to be copied to this machine, which needs {size / 1e6:.0f} MB in {cache_folder()}, where "
         f"{free / 1e6:.0f} MB are free; make room, or set {CACHE_VARIABLE} to a folder on another disk"
     )
+    if free < size + _SPARE_BYTES:
+        raise no_room
+    try:
+        with storage_errors(far):
+            far.fs.get_file(far.path, str(target))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise no_room from error
+        raise
+    if info.get("size") not in (None, target.stat().st_size):
+        raise OSError(f"{display(far)}: gave {target.stat().st_size} bytes of {size}; open it again")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def _require_type(name: str, value: object, like: object) -> None:
         numbers = isinstance(value, tuple) and all(type(part) in (int, float) for part in value)
         _require(numbers and len(value) == len(like), name, value, f"{len(like)} numbers")  # type: ignore[arg-type]
         return
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
     fits = type(value) is type(like) or (type(like) is float and type(value) is int)
     _require(fits, name, value, kinds[type(like)])
 
@@ -99,15 +99,15 @@ class ModelConfig:
     """Pixel size in µm to which images of known pixel size are rescaled."""
 
     peak_radius_px: int = 4
-    """Candidate objects whose centres are closer than this become one: higher values give fewer objects."""
+    """Candidate objects whose centres are closer than this are merged: higher values give fewer objects."""
     seed_threshold: float = 0.5
     """Confidence, 0 to 1, that the model needs to report an object: higher values give fewer objects."""
     mask_threshold: float = 0.0
-    """Where outlines are drawn: higher values give smaller objects. A log-odds: 0 is a probability of 0.5."""
+    """How tightly outlines are drawn: higher values give smaller objects. In log-odds: 0 is a probability of 0.5."""
     agreement_iou: float = 0.5
     """Overlap (IoU, 0 to 1) at which two candidates are merged: higher values merge fewer objects."""
     min_size_px: int = 10
-    """Smaller objects are left out; the area in pixels at the model's pixel size."""
+    """Smallest area of an object, in pixels at the model's pixel size; smaller objects are left out."""
     window_px: int = 32
     """Side of the window around a seed in which the pixel classifier phi is evaluated first."""
     max_window_px: int = 512
@@ -140,7 +140,7 @@ class ModelConfig:
 
     @property
     def stages(self) -> list[Any]:
-        """Trainings and threshold searches of these weights, oldest first."""
+        """Training runs and threshold searches of these weights, oldest first."""
         return list(self.recipe.get("stages", [self.recipe] if self.recipe else []))
 
     @property
@@ -213,7 +213,7 @@ class SegmentOptions:
     tile_size_px: int | None = None
     """Side of the tiles of a large image: a multiple of 64, at the model's pixel size; by default as memory allows."""
     margin_px: int = 64
-    """Reach of objects beyond their tile: a multiple of 64, at the model's pixel size; raised to 256 as needed."""
+    """How far objects may reach beyond their tile: a multiple of 64, at the model's pixel size; 256 where needed."""
     skip_background: bool = True
     """Skip tiles of a large image that show only empty glass or a dark background."""
 
@@ -230,10 +230,10 @@ class SegmentOptions:
         size, diameter = self.pixel_size_um, self.diameter_px
         _require(size is None or 0 < size < 1000, "pixel_size_um", size, "above 0 and below 1000, in µm")
         _require(diameter is None or 0 < diameter < math.inf, "diameter_px", diameter, "above 0, in pixels")
-        remedy = "left out where pixel_size_um is given: each alone sets the scale"
+        remedy = "left out if pixel_size_um is given: each alone sets the scale"
         _require(size is None or diameter is None, "diameter_px", diameter, remedy)
         _require(self.stain in (None, *STAINS), "stain", self.stain, f"one of {', '.join(STAINS)}")
-        remedy = "left out where a stain is given: stains are computed from red, green and blue"
+        remedy = "left out if a stain is given: stains are computed from red, green and blue"
         _require(self.stain is None or not self.channels, "channels", self.channels, remedy)
         _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
@@ -251,12 +251,12 @@ def with_settings(options: SegmentOptions | None, settings: Mapping[str, Any]) -
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training: sections 2.5 and 2.6 of the paper, with the improvements of `docs/experiments.md`."""
+    """Settings of a training run: sections 2.5 and 2.6 of the paper, with the improvements of `docs/experiments.md`."""
 
     steps: int = 4000
     """Number of training steps, pre-training included."""
     pretrain_steps: int = 400
-    """Number of first steps, with simpler losses: binary cross-entropy for seeds, Dice for instances."""
+    """Number of initial steps, with simpler losses: binary cross-entropy for seeds, Dice for instances."""
     batch_size: int = 6
     """Image crops per step."""
     crop_px: int = 256
@@ -290,7 +290,7 @@ class TrainConfig:
     synthetic_stain_share: float = 0.0
     """Share of grey crops that are recoloured to look like a stained tissue section."""
     balance: str = "modality"
-    """`modality` (draw kinds of images by the square root of their numbers of objects) or `image` (all alike)."""
+    """`modality` (draw kinds of images by the square root of their object counts) or `image` (draw all equally)."""
     validate_every: int = 500
     """Number of steps between validations on whole images."""
     patience: int = 0
@@ -345,7 +345,7 @@ class TrainConfig:
 RECIPES = {
     "default": TrainConfig(),
     "paper": TrainConfig(
-        steps=510_000,  # 500 epochs of 1000 batches after 10 of pre-training
+        steps=510_000,  # 500 epochs of 1000 batches, after 10 epochs of pre-training
         pretrain_steps=10_000,
         batch_size=3,
         optimizer="adam",

@@ -45,7 +45,7 @@ def make(data, path, kind="fluorescence", side=320, seed=0, share=0.5):
     return plan, maker.make_slide(path, plan, fields)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(side=st.integers(4, 30).map(lambda n: 16 * n), seed=st.integers(0, 99), share=st.floats(0, 1))
 def test_pixels_and_truth_agree(data, tmp_path, side, seed, share):
     plan, json_path = make(data, tmp_path / "a.ome.tif", side=side, seed=seed, share=share)

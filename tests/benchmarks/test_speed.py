@@ -180,21 +180,3 @@ def test_tables_of_recorded_runs(ledger, tmp_path):
     assert not {"speed stages", "speed gpu"} & set(made)  # nothing recorded
     for draw in (fits.plot_objects, fits.plot_sizes):
         assert draw(ledger, tmp_path / "plot.png")
-
-
-def test_aims_are_judged_by_the_worst_image(ledger):
-    def found():
-        return {target.aim: target for target in tables.judge(ledger, speed.CHOSEN)}
-
-    aim = f"{LITE}: time at most 0.25 × {STARDIST}"
-    assert (found()[aim].measured, found()[aim].is_reached) == ("0.100", True)
-    assert found()[f"{LITE}: memory below {STARDIST}"].measured == "0.50 ×"
-    assert not found()[f"{PAPER}: memory below {STARDIST}"].is_reached
-    assert found()[f"{LITE}: memory below {INSTANSEG}"].is_reached is None
-    assert found()[f"{LITE}: post-processing at most 25 % of the whole"].is_reached
-    assert found()[f"{LITE}: time linear in nuclei"].is_reached
-    assert found()[f"{LITE}: time linear in pixels"].is_reached
-    for number in range(3, 9):
-        add(ledger, "main", LITE, "300", 4.0, number, share=0.3)
-    assert (found()[aim].measured, found()[aim].is_reached) == ("0.308", False)
-    assert not found()[f"{LITE}: post-processing at most 25 % of the whole"].is_reached

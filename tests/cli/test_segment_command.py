@@ -15,12 +15,11 @@ from rich.file_proxy import FileProxy
 from cytoseed.cli import segment_images
 from cytoseed.cli.console import print_error, print_note
 from cytoseed.paths import lock
-from cytoseed.run.engine import Engine
 from cytoseed.run.executor import LocalExecutor
 from scenes import RESULTS, names, write_image
 
 
-def test_all_results_are_written_and_told_in_a_line(segment, image, tmp_path):
+def test_all_results_are_written_and_reported_in_a_line(segment, image, tmp_path):
     done = segment(image)
     assert done.exit_code == 0
     assert done.stdout.startswith("scene.tif: 2 nuclei in ")
@@ -30,20 +29,15 @@ def test_all_results_are_written_and_told_in_a_line(segment, image, tmp_path):
     assert len(json.loads((tmp_path / "out" / "scene.geojson").read_text())["features"]) == 2
 
 
-def test_an_unknown_pixel_size_is_noted_on_stderr(segment, image):
-    done = segment(image)
-    assert done.stderr.count("pixel size unknown") == 1
-    assert "pixel size unknown" not in done.stdout
-    assert "pixel size" not in segment(image, "--pixel-size", 0.5, "--overwrite").stderr
-
-
-def test_what_holds_for_many_images_is_noted_once(segment, tmp_path):
+def test_an_unknown_pixel_size_is_noted_on_stderr_and_once_for_many_images(segment, tmp_path):
     for name in "abcdefgh":
         write_image(tmp_path / "in" / f"{name}.tif")
-    notes = segment(tmp_path / "in").stderr.splitlines()
-    assert len(notes) == 2
-    assert notes[0].startswith("note: a.tif: pixel size unknown")
-    assert notes[1] == "note: the note on a.tif also applies to b.tif, c.tif, d.tif, e.tif, 3 more"
+    done = segment(tmp_path / "in")
+    first, last = done.stderr.splitlines()
+    assert first.startswith("note: a.tif: pixel size unknown")
+    assert last == "note: the note on a.tif also applies to b.tif, c.tif, d.tif, e.tif, 3 more"
+    assert "pixel size" not in done.stdout
+    assert "pixel size" not in segment(tmp_path / "in" / "a.tif", "--pixel-size", 0.5, "--overwrite").stderr
 
 
 @pytest.mark.parametrize("say", [print_error, print_note])
@@ -52,21 +46,6 @@ def test_what_is_said_passes_through_a_progress_bar(monkeypatch, say):
     monkeypatch.setattr(sys, "stderr", FileProxy(Console(file=drawn), sys.__stderr__))
     say("a word")
     assert drawn.getvalue().endswith(": a word\n")
-
-
-def test_a_result_that_is_there_is_left(segment, image, tmp_path):
-    segment(image)
-    labels = tmp_path / "out" / "scene.labels.tif"
-    before = labels.stat().st_mtime_ns
-    again = segment(image)
-    assert (again.exit_code, again.stdout) == (0, "scene.tif: already there\n")
-    assert labels.stat().st_mtime_ns == before
-
-
-def test_a_format_that_lacks_is_added(segment, image, tmp_path):
-    segment(image, "--format", "labels")
-    assert segment(image).exit_code == 0
-    assert names(tmp_path / "out") == sorted("scene" + ending for ending in RESULTS)
 
 
 def test_a_different_result_is_kept_until_overwritten(segment, image, tmp_path):
@@ -84,7 +63,7 @@ def test_a_different_result_is_kept_until_overwritten(segment, image, tmp_path):
 
 def test_another_run_into_the_same_output_is_refused(segment, image, tmp_path, monkeypatch):
     output = tmp_path / "out" / "scene.cytoseed"
-    message = r"scene\.cytoseed is being written to by another run.*or give another folder"
+    message = r"scene\.cytoseed is being written to by another run .*process \d+.*or give another folder"
     ran = []
     whole = LocalExecutor.run_single
 
@@ -111,10 +90,9 @@ def test_another_run_into_the_same_output_is_refused(segment, image, tmp_path, m
 
 
 def test_a_folder_without_what_cytoseed_wrote(segment, tmp_path):
+    for name in ("a.tif", "a.labels.tif", ".hidden.tif"):
+        write_image(tmp_path / "in" / name)
     write_image(tmp_path / "in" / "b.tif", 1)
-    write_image(tmp_path / "in" / "a.tif")
-    write_image(tmp_path / "in" / "a.labels.tif")
-    write_image(tmp_path / "in" / ".hidden.tif")
     (tmp_path / "in" / "a.overlay.png").write_bytes(b"")
     (tmp_path / "in" / "notes.txt").write_text("no image")
     done = segment(tmp_path / "in")
@@ -136,78 +114,32 @@ def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
     assert "Traceback" not in done.output
 
 
-def test_an_image_too_large_for_the_memory_does_not_stop_the_others(segment, tmp_path, monkeypatch):
-    write_image(tmp_path / "in" / "a.tif", shape=(90, 90))
-    write_image(tmp_path / "in" / "b.tif")
-    whole = Engine.labels_of_views
-
-    def labels(engine, views, thresholds):
-        if views.shape[-2] >= 90:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
-        return whole(engine, views, thresholds)
-
-    monkeypatch.setattr(Engine, "labels_of_views", labels)
-    done = segment(tmp_path / "in", "--pixel-size", 0.5)
-    assert done.exit_code == 1
-    assert "error: a.tif: not enough memory to segment 90 x 90 px" in done.stderr
-    assert done.stdout.startswith("b.tif: 2 nuclei")
-
-
-def test_a_broken_link_is_told(segment, image, tmp_path):
+def test_a_broken_link_is_reported(segment, image, tmp_path):
     (image.parent / "broken.tif").symlink_to("unplugged.tif")
     for given in (image.parent, image.parent / "broken.tif"):
         done = segment(given, "--pixel-size", 0.5)
         assert done.exit_code == 1
-        assert "broken.tif: is a link to 'unplugged.tif', which is not there" in done.stderr
+        assert "broken.tif: is a link to 'unplugged.tif', which does not exist" in done.stderr
     assert (tmp_path / "out" / "scene.labels.tif").exists()
 
 
-def truncated_tiff(path):
-    write_image(path, shape=(300, 300))
-    path.write_bytes(path.read_bytes()[:-5000])
-
-
-def stack(path):
-    path.parent.mkdir(exist_ok=True)
-    tifffile.imwrite(path, np.zeros((4, 30, 30), np.uint8), ome=True, metadata={"axes": "ZYX"})
-
-
-def not_a_number(path):
-    path.parent.mkdir(exist_ok=True)
-    tifffile.imwrite(path, np.full((30, 30), np.nan, np.float32))
-
-
-def five_channels(path):
-    path.parent.mkdir(exist_ok=True)
-    tifffile.imwrite(path, np.zeros((5, 30, 31), np.uint8), ome=True, metadata={"axes": "CYX"})
-
-
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("pixels", "axes", "message"),
     [
-        (truncated_tiff, "cut short"),
-        (stack, "4 planes in z"),
-        (not_a_number, "NaN"),
-        (five_channels, "--channels"),
+        (np.zeros((4, 30, 30), np.uint8), "ZYX", "4 z planes"),
+        (np.full((30, 30), np.nan, np.float32), "YX", "NaN"),
+        (np.zeros((5, 30, 31), np.uint8), "CYX", "--channels"),
     ],
 )
-def test_a_bad_image_is_told_in_one_line(segment, tmp_path, make, message):
-    make(tmp_path / "in" / "bad.tif")
-    done = segment(tmp_path / "in" / "bad.tif", "--pixel-size", 0.5, model="colour")
+def test_a_bad_image_is_reported_in_one_line(segment, tmp_path, pixels, axes, message):
+    tifffile.imwrite(tmp_path / "bad.tif", pixels, ome=True, metadata={"axes": axes})
+    done = segment(tmp_path / "bad.tif", "--pixel-size", 0.5, model="colour")
     assert done.exit_code == 1
     assert done.stderr.startswith("error:")
     assert len(done.stderr.splitlines()) == 1
     assert "bad.tif" in done.stderr
     assert message in done.stderr
     assert names(tmp_path / "out") == []
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (20, 20), (63, 200)])
-def test_small_images_work(segment, tmp_path, shape):
-    done = segment(write_image(tmp_path / "in" / "small.tif", 0, shape))
-    assert done.exit_code == 0
-    assert done.stdout.startswith("small.tif: 0 nuclei")
-    assert tifffile.imread(tmp_path / "out" / "small.labels.tif").shape == shape
 
 
 def test_channels_by_name_and_number(segment, tmp_path):
@@ -226,10 +158,8 @@ def test_channels_by_name_and_number(segment, tmp_path):
     [
         (["--format", "labels,svg"], "format 'svg' is not known; the formats are "),
         (["--device", "abacus"], "device is 'abacus'; it must be one of auto, cpu, cuda, mps"),
-        (["--pixel-size", "-1"], "pixel_size_um is -1.0; it must be above 0"),
         (["--pixel-size", "1", "--diameter", "17"], "each alone sets the scale"),
         (["--seed-threshold", "2"], "seed_threshold is 2.0; it must be from 0 to 1"),
-        (["--stain", "gram"], "stain is 'gram'; it must be one of haematoxylin, eosin, dab"),
         (["nowhere.tif"], "nowhere.tif"),
     ],
 )
@@ -261,7 +191,7 @@ def test_results_that_would_collide(segment, image, tmp_path):
 def test_a_folder_that_cannot_be_made(run, image):
     done = run("segment", image, "--model", "grey", "--output", image / "out")
     assert done.exit_code == 2
-    assert "cannot be made" in done.stderr
+    assert "cannot be written to" in done.stderr
 
 
 def test_an_interruption_leaves_nothing_half_written(segment, tmp_path, monkeypatch):

@@ -7,27 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tifffile
 
-from bright import bright_config, bright_segmenter
-from cytoseed.models.weights import save_model
 from cytoseed.run.cluster import Cluster
 from runs import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "slurm"
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture
-def place(tmp_path):
-    save_model(bright_segmenter(), bright_config(), tmp_path / "bright")
-    image = np.full((300, 260), 10, np.uint8)
-    image[20:40, 120:140] = image[125:135, 50:60] = image[250:270, 200:230] = 200
-    tifffile.imwrite(tmp_path / "scene.tif", image, tile=(64, 64))
-    return tmp_path
 
 
 def test_the_job_script_of_dask_jobqueue(place):

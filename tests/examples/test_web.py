@@ -23,7 +23,6 @@ import tifffile
 from cytoseed import segment
 from cytoseed.export.onnx import to_onnx
 from cytoseed.learn.metrics import score
-from cytoseed.models.weights import Model, load_model
 from same import assert_same_objects
 from twenty import as_png, twenty_images
 
@@ -74,11 +73,6 @@ def labels_in(path: Path) -> np.ndarray:
     labels = imagecodecs.png_decode(path.read_bytes())
     assert labels.dtype == np.uint16
     return labels
-
-
-@pytest.fixture(scope="module")
-def nuclei() -> Model:
-    return load_model("nuclei")
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,7 @@ from packed import small_model
 
 from cytoseed.export.qupath import to_qupath
 from cytoseed.export.torchscript import open_torchscript, to_torchscript
-from cytoseed.models.weights import Model, load_model
-
-
-@pytest.fixture(scope="session")
-def nuclei() -> Model:
-    return load_model("nuclei")
+from cytoseed.models.weights import Model
 
 
 @pytest.fixture(scope="session")

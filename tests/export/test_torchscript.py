@@ -127,15 +127,6 @@ def test_more_objects_than_float32_can_number():
     assert torchscript._as_float((labels - 1)[..., :1, :1]).item() == 2**24
 
 
-def test_scripted_equals_eager(pair, pair_model):
-    image = discs(60, 120, (30, 20, 14, 0.4), (30, 20, 7, 1.0))
-    module = exported(pair_model)
-    assert torch.equal(module(image, args(min_size=20)), pair(image, args(min_size=20)))
-    assert torch.equal(module.normalise(image[0]), pair.normalise(image[0]))
-    with pytest.raises(ValueError, match="min_size is -1"):
-        module(image, min_size=-1)
-
-
 def test_no_paths_of_this_machine(grey_file):
     with zipfile.ZipFile(grey_file) as archive:
         for name in archive.namelist():

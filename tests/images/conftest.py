@@ -1,4 +1,4 @@
-"""No test of the readers may leave a file open; stores far away for those who ask for them."""
+"""No test of the readers may leave a file open."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from remote import bucket, s3_server, web  # noqa: F401 - fixtures
 
 
 def _open_files(below: Path) -> set[str]:

@@ -33,7 +33,7 @@ def test_a_slide_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
     with tifffile.TiffFile(path) as tif:
         end = max(max(o + n for o, n in zip(p.dataoffsets, p.databytecounts, strict=True)) for p in tif.pages)
     assert open_image(path).read().shape == (3, 150, 201)
-    assert_refused(path, whole, [*range(0, end, max(1, end // 40)), end - 1])
+    assert_refused(path, whole, [4, *range(0, end, max(1, end // 40)), end - 1])
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,10 @@ def test_a_slide_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
     [
         {},
         {"compression": "deflate"},
-        {"compression": "lzw", "tile": (64, 64)},
-        {"compression": "jpeg"},
         {"compression": "jpeg", "tile": (64, 64)},
         {"bigtiff": True},
         {"byteorder": ">", "compression": "deflate"},
         {"imagej": True},
-        {"ome": True},
         {"ome": True, "compression": "deflate"},
     ],
     ids=str,
@@ -68,7 +65,7 @@ def test_planes_cut_anywhere(tmp_path: Path, options: dict[str, Any]) -> None:
             np.testing.assert_array_equal(image.read(), expected)
 
 
-@pytest.mark.parametrize("share", [0.005, 0.05, 0.5, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("share", [0.005, 0.5, 0.999])
 @pytest.mark.parametrize("encode", [imagecodecs.png_encode, imagecodecs.jpeg_encode], ids=["png", "jpeg"])
 def test_pictures_are_refused_and_never_half_read(tmp_path: Path, encode: Any, share: float) -> None:
     whole = encode(noise(100, 100, 3))
@@ -98,13 +95,6 @@ def test_a_page_that_names_too_few_tiles_for_its_size(tmp_path: Path) -> None:
         open_image(path)
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}], ids=str)
-def test_axes_in_an_unusual_order(tmp_path: Path, options: dict[str, Any]) -> None:
-    path = tmp_path / "image.tif"
-    tifffile.imwrite(path, noise(90, 110).T, metadata={"axes": "XY"}, rowsperstrip=11, **options)
-    assert_refused(path, path.read_bytes(), [len(path.read_bytes()) - 50])
-
-
 def test_a_file_that_is_cut_while_it_is_open(tmp_path: Path) -> None:
     pixels = noise(128, 192)
     path = tmp_path / "image.tif"
@@ -113,7 +103,7 @@ def test_a_file_that_is_cut_while_it_is_open(tmp_path: Path) -> None:
     image = open_image(path)
     with image.regions() as regions:
         path.write_bytes(whole[: len(whole) - 64 * 64])
-        with pytest.raises(ImageFileError, match=r"is cut short or damaged .*the pixels asked for lie beyond"):
+        with pytest.raises(ImageFileError, match=r"is cut short or damaged .*the requested pixels lie beyond"):
             regions.read((64, 128, 64, 64))
     with pytest.raises(ImageFileError, match="cut short"):
         image.read()

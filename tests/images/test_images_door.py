@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from written import assert_regions, noise
 from cytoseed.images import ImageFileError, as_image, check_pixels, choose_channels, open_image
 from cytoseed.images.channels import unmix
 
-SHAPES = [(40, 50), (40, 50, 3), (40, 50, 4), (2, 40, 50), (3, 40, 50), (30, 17, 20), (5, 2, 2), (1, 1), (1, 1, 3)]
+SHAPES = [(40, 50), (40, 50, 3), (40, 50, 4), (3, 40, 50), (30, 17, 20), (5, 2, 2), (1, 1), (1, 1, 3)]
 
 
 def chw(array: NDArray[Any]) -> NDArray[Any]:
@@ -100,12 +98,9 @@ def test_numpy_arrays_are_not_copied_and_others_become_such() -> None:
     ("shape", "says"),
     [
         ((3, 20, 3), "as .C,H,W. and as .H,W,C."),
-        ((4, 20, 3), "as .C,H,W. and as .H,W,C."),
-        ((100, 100, 2), "moveaxis"),
         ((100, 100, 5), "moveaxis"),
         ((2, 3, 20, 30), "one 2-D plane"),
         ((30,), r"allowed are \(H,W\)"),
-        ((), r"allowed are \(H,W\)"),
     ],
 )
 def test_ambiguous_axes_are_refused(make: Any, shape: tuple[int, ...], says: str) -> None:
@@ -113,32 +108,23 @@ def test_ambiguous_axes_are_refused(make: Any, shape: tuple[int, ...], says: str
         as_image(make(np.zeros(shape)))
 
 
-@pytest.mark.parametrize("array", [da.zeros((4, 5), dtype=complex), np.full((4, 5), None), np.full((4, 5), "a")])
-def test_values_that_are_no_numbers_are_refused_before_they_are_computed(array: Any) -> None:
-    with pytest.raises(TypeError, match="allowed are booleans, integers and real numbers"):
-        as_image(array)
-
-
-def test_an_array_of_unknown_size_is_refused() -> None:
+def test_values_that_are_not_numbers_and_an_unknown_size_are_refused() -> None:
+    for array in (da.zeros((4, 5), dtype=complex), np.full((4, 5), None), np.full((4, 5), "a")):
+        with pytest.raises(TypeError, match="allowed are booleans, integers and real numbers"):
+            as_image(array)
     array = da.from_array(np.arange(20.0).reshape(4, 5), chunks=2)
     with pytest.raises(ValueError, match="its size must be known"):
         as_image(array[array[:, 0] > 3])
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float16, np.float64])
-def test_constant_images_pass(dtype: Any) -> None:
-    check_pixels(np.zeros((1, 1, 1), dtype))
-    check_pixels(np.ones((2, 3, 4), dtype))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_counted_and_located(bad: float) -> None:
     pixels = np.zeros((2, 5, 6), np.float32)
     pixels[1, 2, 4] = pixels[1, 3, 0] = bad
-    with pytest.raises(ValueError, match=r"2 values that are NaN.*channel 1, row 2, column 4.*nan_to_num"):
+    with pytest.raises(ValueError, match=r"2 px that are NaN or infinite, .*channel 1, row 2, column 4.*nan_to_num"):
         check_pixels(pixels)
     pixels[1, 3, 0] = 0
-    with pytest.raises(ValueError, match="1 value that is NaN"):
+    with pytest.raises(ValueError, match="has 1 px"):
         check_pixels(pixels)
     for shape in ((0, 5, 5), (1, 0, 5), (1, 5, 0)):
         with pytest.raises(ValueError, match="no pixels"):
@@ -159,14 +145,14 @@ def test_the_first_bytes_choose_the_reader_not_the_name(tmp_path: Path) -> None:
         np.testing.assert_array_equal(open_image(str(tmp_path / name)).read()[0], GREY)
 
 
-def test_what_is_no_image_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_what_is_not_an_image_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty.tif").touch()
     (tmp_path / "notes.png").write_text("hello, this is text")
     (tmp_path / "link.tif").symlink_to("gone.tif")
     for path, kind, says in [
-        (tmp_path / "nowhere.tif", FileNotFoundError, r"nowhere\.tif: there is no such file"),
-        (Path("s3://bucket/slide.tif"), FileNotFoundError, "give a URL as a str, not as a Path"),
-        (tmp_path / "link.tif", FileNotFoundError, r"link\.tif: is a link to 'gone\.tif', which is not there"),
+        (tmp_path / "nowhere.tif", FileNotFoundError, r"nowhere\.tif: this file does not exist"),
+        (Path("s3://bucket/slide.tif"), FileNotFoundError, "give a URL as a str"),
+        (tmp_path / "link.tif", FileNotFoundError, r"link\.tif: is a link to 'gone\.tif', which does not exist"),
         (tmp_path, ImageFileError, "is a folder; give the path of one image file"),
         (tmp_path / "empty.tif", ImageFileError, r"empty\.tif: is empty"),
         (tmp_path / "notes.png", ImageFileError, r"notes\.png: begins with b'hello, t'.*TIFF.*PNG.*JPEG.*OME-Zarr"),
@@ -175,71 +161,40 @@ def test_what_is_no_image_file_is_refused_with_the_remedy(tmp_path: Path) -> Non
             open_image(path)
 
 
-@pytest.mark.parametrize("beginning", [b"II*\0", b"MM\0+", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-def test_nothing_but_the_first_bytes(tmp_path: Path, beginning: bytes) -> None:
-    (tmp_path / "stub").write_bytes(beginning)
-    with pytest.raises(ImageFileError, match=r"stub.*(cut short|damaged)"):
-        open_image(tmp_path / "stub").read()
-
-
-def test_importing_the_door_is_light() -> None:
-    code = (
-        "import sys, cytoseed.images; "
-        "print({'tifffile', 'imagecodecs', 'openslide', 'zarr', 'dask', 'torch', 'cv2', 'skimage', 'pandas', 'fsspec', "
-        "'aiohttp'} "
-        "& set(sys.modules))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "set()"
-
-
 # Channels
 
 STAINS = ("DAPI", "CD3", "488", "CD3")
 
 
 @pytest.mark.parametrize(
-    ("wished", "chosen"),
+    ("wanted", "chosen"),
     [
         ((), (0, 1, 2, 3)),
         (("2", "0"), (2, 0)),
         (("dapi",), (0,)),
         ((" Dapi", "488"), (0, 2)),
-        (("3", "1"), (3, 1)),
         *((one, (2,)) for one in (2, "2", "488", [2], (np.int64(2),), np.array([2]))),
     ],
 )
-def test_channels_by_name_and_number(wished: Any, chosen: tuple[int, ...]) -> None:
-    assert choose_channels(wished, STAINS) == chosen
-
-
-def test_an_integer_is_always_a_number_and_a_name_counts_before_a_number() -> None:
-    assert choose_channels(0, ["1", "0"]) == (0,)
-    assert choose_channels(["1"], ["0", "b", "1"]) == (2,)
-
-
-def test_a_channel_that_is_neither_name_nor_number() -> None:
-    with pytest.raises(TypeError, match=r"channel 1\.0 is neither a name nor a number"):
-        choose_channels([1.0], STAINS)  # type: ignore[list-item]
+def test_channels_by_name_and_number(wanted: Any, chosen: tuple[int, ...]) -> None:
+    assert choose_channels(wanted, STAINS) == chosen
+    assert choose_channels(0, ["1", "0"]) == (0,), "an integer is a number"
+    assert choose_channels(["1"], ["0", "b", "1"]) == (2,), "a text is a name first"
 
 
 @pytest.mark.parametrize(
-    ("wished", "says"),
+    ("wanted", "says"),
     [
         (("CD8",), r"'CD8' is not in this image; it has 0 \(DAPI\), 1 \(CD3\), 2 \(488\), 3 \(CD3\)"),
-        (("4",), "'4' is not in this image"),
-        (("-1",), "'-1' is not in this image"),
-        (("",), "'' is not in this image"),
-        (("DAPI", "0"), "'0' twice"),
+        *(((one,), f"{one!r} is not in this image") for one in ("4", "-1", "", 4, -1)),
         ((0, "DAPI"), "'DAPI' twice, as 0, DAPI"),
-        ((4,), "channel 4 is not in this image"),
-        ((-1,), "channel -1 is not in this image"),
         (("CD3",), "the name of 2 channels"),
+        ((1.0,), r"channel 1\.0 is neither a name nor a number"),
     ],
 )
-def test_channels_that_cannot_be_chosen(wished: tuple[str | int, ...], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        choose_channels(wished, STAINS)
+def test_channels_that_cannot_be_chosen(wanted: Any, says: str) -> None:
+    with pytest.raises(TypeError if wanted == (1.0,) else ValueError, match=says):
+        choose_channels(wanted, STAINS)
 
 
 # Stains
@@ -253,7 +208,7 @@ def stained(haematoxylin: float, dab: float) -> Any:
     return np.broadcast_to((255 * 10**-density).round().astype(np.uint8)[:, None, None], (3, 4, 5)).copy()
 
 
-def test_haematoxylin_is_told_from_dab() -> None:
+def test_haematoxylin_is_told_from_dab_in_images_of_every_type() -> None:
     blue, brown, both, white = (
         float(unmix(stained(*amounts), "haematoxylin").mean()) for amounts in [(0.8, 0), (0, 0.8), (0.8, 0.8), (0, 0)]
     )
@@ -261,9 +216,6 @@ def test_haematoxylin_is_told_from_dab() -> None:
     assert abs(brown) < 0.1 * abs(blue)
     assert abs(white) < 0.02 * abs(blue)
     assert blue < 0  # dark where there is much
-
-
-def test_images_of_every_type_give_the_same_and_are_not_changed() -> None:
     pixels = stained(0.6, 0.2)
     before = pixels.copy()
     expected = unmix(pixels, "haematoxylin")

@@ -68,8 +68,8 @@ def write(
 
 
 @VERSIONS
-@pytest.mark.parametrize("names", ["cyx", "yx", "tczyx", "zyx", "yxc", "cxy", "tyx"])
-@pytest.mark.parametrize("dtype", [np.uint8, ">u2", np.float32])
+@pytest.mark.parametrize("names", ["cyx", "yx", "tczyx", "yxc", "cxy"])
+@pytest.mark.parametrize("dtype", [np.uint8, ">u2"])
 def test_levels_and_regions(tmp_path: Path, version: str, names: str, dtype: Any) -> None:
     levels = [level.astype(dtype) for level in halves(noise(3 if "c" in names else 1, 90, 110), 3)]
     image = open_image(write(tmp_path / "image", levels, version, names))
@@ -78,13 +78,10 @@ def test_levels_and_regions(tmp_path: Path, version: str, names: str, dtype: Any
     assert_regions(image, [level.astype(level.dtype.newbyteorder("=")) for level in levels], examples=12)
 
 
-@pytest.mark.parametrize(
-    ("version", "options"),
-    [("0.5", {"shards": (2, 64, 64), "compressors": BloscCodec()}), ("0.4", {"compressors": None})],
-)
-def test_in_shards_and_uncompressed(tmp_path: Path, version: str, options: dict[str, Any]) -> None:
+def test_levels_in_shards(tmp_path: Path) -> None:
     levels = [noise(2, 90, 110)]
-    assert_regions(open_image(write(tmp_path / "image", levels, version, **options)), levels, examples=12)
+    folder = write(tmp_path / "image", levels, "0.5", shards=(2, 64, 64), compressors=BloscCodec())
+    assert_regions(open_image(folder), levels, examples=12)
 
 
 @VERSIONS
@@ -92,24 +89,19 @@ def test_names_of_channels(tmp_path: Path, version: str) -> None:
     omero = {"channels": [{"label": "DAPI"}, {"label": " "}, {}]}
     image = open_image(write(tmp_path / "image", [noise(3, 20, 30)], version, omero=omero))
     assert image.channel_names == ("DAPI", "channel 1", "channel 2")
-    image = open_image(write(tmp_path / "image", [noise(2, 20, 30)], version, omero=omero))
-    assert image.channel_names == ("channel 0", "channel 1")
 
 
 @VERSIONS
 @pytest.mark.parametrize(
     ("unit", "inner", "outer", "expected"),
     [
-        (UM, scale(1, 0.25, 0.25), None, (0.25, 0.25)),
         (UM, scale(1, 0.5, 0.25), None, (0.5, 0.25)),
         (UM, scale(1, 2, 2), scale(1, 0.25, 0.25), (0.5, 0.5)),
         (UM, None, scale(1, 0.25, 0.25), (0.25, 0.25)),
         (UM, [{"type": "translation", "translation": [0, 9, 9]}, *scale(1, 0.3, 0.3)], None, (0.3, 0.3)),
         ("nanometer", scale(1, 250, 250), None, (0.25, 0.25)),
         (None, scale(1, 0.25, 0.25), None, None),
-        ("second", scale(1, 0.25, 0.25), None, None),
         (UM, scale(1, 12, 12), None, None),
-        (UM, scale(1, 0, 0), None, None),
     ],
 )
 def test_pixel_sizes(tmp_path: Path, version: str, unit: Any, inner: Any, outer: Any, expected: Any) -> None:
@@ -121,11 +113,9 @@ def test_pixel_sizes(tmp_path: Path, version: str, unit: Any, inner: Any, outer:
 
 
 @pytest.mark.parametrize("axes", [None, ["t", "c", "z", "y", "x"]])
-def test_older_ways_to_name_the_axes(tmp_path: Path, axes: Any) -> None:
-    folder = write(tmp_path / "image", [noise(2, 20, 30)], "0.4", "tczyx", {"axes": axes})
-    image = open_image(folder)
-    assert image.shape == (2, 20, 30)
-    assert image.pixel_size_um is None
+def test_axes_as_named_before_0_4(tmp_path: Path, axes: Any) -> None:
+    image = open_image(write(tmp_path / "image", [noise(2, 20, 30)], "0.4", "tczyx", {"axes": axes}))
+    assert (image.shape, image.pixel_size_um) == ((2, 20, 30), None)
 
 
 @VERSIONS
@@ -162,7 +152,7 @@ def chunk_at(folder: Path, *numbers: str) -> Path:
 
 @VERSIONS
 @pytest.mark.parametrize("codec", [None, "zstd", "blosc", "gzip", "shard"])
-@pytest.mark.parametrize("left", [0.0, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.99])
 def test_a_damaged_chunk_is_an_error_where_it_is_read(
     tmp_path: Path, version: str, codec: str | None, left: float
 ) -> None:
@@ -190,7 +180,7 @@ def test_a_lost_level(tmp_path: Path, version: str) -> None:
     folder = write(tmp_path / "image", levels, version)
     for level in (1, 0):
         shutil.rmtree(folder / f"s{level}")
-        with pytest.raises(ImageFileError, match=rf"image: is cut short or damaged .level {level} .s{level}. is not"):
+        with pytest.raises(ImageFileError, match=rf"image: is cut short or damaged .level {level} .* is missing"):
             open_image(folder)
 
 
@@ -202,14 +192,14 @@ def test_a_folder_that_is_gone_since_it_was_opened_is_refused(tmp_path: Path, ve
         image.read()
 
 
-# What is no image
+# What is not an image
 
 
 @pytest.mark.parametrize(
     ("names", "shape", "says"),
     [
-        ("czyx", (2, 3, 20, 30), "holds 3 planes in z .c 2, z 3, y 20, x 30.*axis=1"),
-        ("tyx", (4, 20, 30), "holds 4 points in time"),
+        ("czyx", (2, 3, 20, 30), "holds 3 z planes .c 2, z 3, y 20, x 30.*axis=1"),
+        ("tyx", (4, 20, 30), "holds 4 time points"),
         ("qyx", (4, 20, 30), "unknown meaning .q"),
         ("cyx", (20, 30), "names the axes c, y, x and has arrays of 2 axes"),
         ("czx", (1, 20, 30), "names the axes"),
@@ -231,14 +221,6 @@ def test_complex_values_and_levels_that_differ_are_refused(tmp_path: Path) -> No
             open_image(write(tmp_path / "image", [noise(2, 20, 30), other], "0.4"))
 
 
-def test_attributes_that_describe_nothing(tmp_path: Path) -> None:
-    for text in ("", "{", "[]", "7", '{"multiscales": 3}', '{"multiscales": []}', '{"multiscales": [1]}'):
-        (tmp_path / ".zattrs").write_text(text)
-        assert not is_image_folder(tmp_path)
-        with pytest.raises(ImageFileError, match=str(tmp_path)):
-            open_image(tmp_path)
-
-
 @VERSIONS
 def test_which_folders_are_images(tmp_path: Path, version: str) -> None:
     assert is_image_folder(write(tmp_path / "image.of.any.name", [noise(1, 20, 30)], version))
@@ -249,10 +231,13 @@ def test_which_folders_are_images(tmp_path: Path, version: str) -> None:
         with pytest.raises(ImageFileError, match="is a Zarr folder that does not describe an image"):
             open_image(tmp_path / name)
     (tmp_path / "plain").mkdir()
-    assert not is_image_folder(tmp_path / "plain")
     (tmp_path / "file").write_text(json.dumps({"multiscales": [{}]}))
-    assert not is_image_folder(tmp_path / "file")
-    assert not is_image_folder(tmp_path / "nowhere")
+    assert not any(is_image_folder(tmp_path / name) for name in ("plain", "file", "nowhere"))
+    for text in ("", "{", "[]", "7", '{"multiscales": 3}', '{"multiscales": []}', '{"multiscales": [1]}'):
+        (tmp_path / "plain" / ".zattrs").write_text(text)
+        assert not is_image_folder(tmp_path / "plain")
+        with pytest.raises(ImageFileError, match="plain"):
+            open_image(tmp_path / "plain")
 
 
 class _Code:
@@ -286,6 +271,6 @@ def test_a_codec_that_may_run_code_is_refused(
     file = folder / "s0" / ("zarr.json" if version == "0.5" else ".zarray")
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
     place = put(folder, f"memory://{tmp_path.name}/image.zarr") if far else folder
-    with pytest.raises(ImageFileError, match=rf"image\.zarr/s0/{file.name}: .*codec '.*pickle'.*write the image anew"):
+    with pytest.raises(ImageFileError, match=rf"image\.zarr/s0/{file.name}: .*codec '.*pickle'.*write the image again"):
         open_image(place).read()
     assert not (tmp_path / "ran").exists()

@@ -1,4 +1,4 @@
-"""The contract of an opened image that is the same for all readers, and what tells two images apart."""
+"""The contract of an opened image that is the same for all readers, and what distinguishes two images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ KINDS = pytest.mark.parametrize("make", [tiff, png, slide, ngff, array])
 
 
 @KINDS
-def test_boxes_channels_and_levels_that_are_not_there(tmp_path: Path, make: Any) -> None:
+def test_which_boxes_channels_and_levels_can_be_read(tmp_path: Path, make: Any) -> None:
     image = make(tmp_path)
     outside = [(0, 0, 21, 1), (0, 0, 1, 31), (20, 0, 1, 1), (0, 30, 1, 1), (-1, 0, 1, 1), (0, -1, 1, 1), (5, 5, -1, 3)]
     for box in outside:
@@ -57,21 +57,14 @@ def test_boxes_channels_and_levels_that_are_not_there(tmp_path: Path, make: Any)
             image.read(box)
         assert not isinstance(caught.value, ImageFileError)
     for channels in ([-1], [3], [0, 9], []):
-        with pytest.raises(ValueError, match=r"channels is .*each must be from 0 to [12]"):
+        with pytest.raises(ValueError, match=r"channels is .*each from 0 to [12]"):
             image.read(channels=channels)
     with image.regions() as regions:
         for level in (-1, 1):
             with pytest.raises(ValueError, match=f"level is {level}; the image has 1"):
-                image.read(level=level)
-            with pytest.raises(ValueError, match=f"level is {level}; the image has 1"):
                 regions.read((0, 0, 1, 1), level)
-    with pytest.raises(ValueError, match="after `regions` ended"):
+    with pytest.raises(ValueError, match="after `with regions\\(\\)` ended"):
         regions.read((0, 0, 1, 1))
-
-
-@KINDS
-def test_whole_numbers_of_any_type_make_a_box_and_no_others(tmp_path: Path, make: Any) -> None:
-    image = make(tmp_path)
     found = image.read(tuple(np.array([1, 2, 3, 4], np.int16)), channels=np.array([1]))
     np.testing.assert_array_equal(found, image.read()[[1], 1:4, 2:6])
     with pytest.raises(TypeError):
@@ -80,8 +73,12 @@ def test_whole_numbers_of_any_type_make_a_box_and_no_others(tmp_path: Path, make
     assert (empty.shape, empty.dtype) == ((image.shape[0], 0, 3), image.dtype)
 
 
-@KINDS
-def test_images_travel_to_other_processes_and_into_memory(tmp_path: Path, make: Any) -> None:
+def pyramid(path: Path) -> Image:
+    return open_image(write_slide(path / "pyramid.svs", halves(noise(3, 128, 192), 2)))
+
+
+@pytest.mark.parametrize("make", [tiff, png, ngff, array, pyramid])
+def test_images_travel_to_other_processes_and_with_their_full_resolution_into_memory(tmp_path: Path, make: Any) -> None:
     image = make(tmp_path)
     expected, kept = image.read(), image.in_memory()
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(image)).read(), expected)
@@ -90,13 +87,6 @@ def test_images_travel_to_other_processes_and_into_memory(tmp_path: Path, make: 
     for name in ("path", "channel_names", "pixel_size_source"):
         assert getattr(kept, name) == getattr(image, name)
     assert_regions(pickle.loads(pickle.dumps(kept)), [expected])
-
-
-def test_in_memory_only_the_full_resolution_is_kept(tmp_path: Path) -> None:
-    levels = halves(noise(3, 128, 192), 2)
-    image = open_image(write_slide(tmp_path / "slide.svs", levels))
-    assert len(image.level_shapes) == 2
-    assert_regions(image.in_memory(), levels[:1])
 
 
 @pytest.mark.parametrize("make", [tiff, png, slide, ngff])
@@ -115,27 +105,12 @@ def test_a_file_of_which_only_a_level_has_changed_is_refused(tmp_path: Path) -> 
         image.read((0, 0, 5, 5))
 
 
-def test_errors_of_an_array_in_python_go_through() -> None:
-    class Broken:
-        shape, dtype, ndim = (20, 30), np.dtype(np.uint8), 2
-
-        def __getitem__(self, _: Any) -> Any:
-            raise RuntimeError("the cluster is gone")
-
-    with pytest.raises(RuntimeError, match="the cluster is gone"):
-        as_image(Broken()).read()  # type: ignore[arg-type]
-
-
 # Identity
 
 
-def saved(path: Path, pixels: np.ndarray) -> Path:
-    tifffile.imwrite(path, pixels, metadata=None, software="")
-    return path
-
-
 def test_what_a_file_says(tmp_path: Path) -> None:
-    file = saved(tmp_path / "image.tif", noise(20, 30, dtype=np.uint16))
+    file = tmp_path / "image.tif"
+    tifffile.imwrite(file, noise(20, 30, dtype=np.uint16))
     found = dict(open_image(file).identity())
     assert len(found.pop("sha256")) == 64
     assert found == {"name": "image.tif", "shape": [1, 20, 30], "dtype": "uint16", "bytes": file.stat().st_size}
@@ -145,15 +120,6 @@ def test_what_a_file_says(tmp_path: Path) -> None:
     other = Path(shutil.copy(file, tmp_path / "other"))
     os.utime(other, (1, 1))
     assert open_image(other).identity() == first  # neither folders nor times count
-
-
-def test_any_byte_of_a_small_file_counts(tmp_path: Path) -> None:
-    pixels = noise(20, 30)
-    first = open_image(saved(tmp_path / "image.tif", pixels)).identity()
-    for row in (0, 7, 19):
-        changed = pixels.copy()
-        changed[row, 29] ^= 1
-        assert open_image(saved(tmp_path / "image.tif", changed)).identity()["sha256"] != first["sha256"]
 
 
 def test_of_a_large_file_ends_and_blocks_count_and_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +181,7 @@ def test_the_folder_of_an_mrxs_counts(tmp_path: Path) -> None:
     found = [identity.path_digest(file)]
     (tmp_path / "slide").mkdir()
     (tmp_path / "slide" / "Data0000.dat").write_bytes(bytes(100))
-    assert identity.path_digest(file) == found[0]  # a folder of the same name that is no slide's
+    assert identity.path_digest(file) == found[0]  # a folder of the same name without a slide
     for name, data in (("Slidedat.ini", b"[A]"), ("Slidedat.ini", b"[B]"), ("Data0000.dat", bytes(101))):
         (tmp_path / "slide" / name).write_bytes(data)
         found.append(identity.path_digest(file))
@@ -239,9 +205,7 @@ def test_every_pixel_of_a_small_array_counts(shape: tuple[int, ...]) -> None:
         assert as_image(changed).identity()["sha256"] != first["sha256"]
 
 
-@pytest.mark.parametrize(
-    "shape", [(5000, 3000), (1, 10_000_000), (10_000_000, 1), (100, 200_000), (1100, 1000)], ids=str
-)
+@pytest.mark.parametrize("shape", [(5000, 3000), (1, 10_000_000), (10_000_000, 1), (1100, 1000)], ids=str)
 def test_of_a_large_array_no_more_than_256_blocks_are_read_from_end_to_end(shape: tuple[int, int]) -> None:
     seen: list[tuple[slice, slice]] = []
 
@@ -262,10 +226,3 @@ def test_shape_and_type_count_though_the_bytes_are_equal() -> None:
     pixels = noise(20, 30)
     found = [as_image(a).identity() for a in (pixels, pixels.reshape(30, 20), pixels.view(np.int8))]
     assert len({json.dumps(one) for one in found}) == 3
-
-
-def test_a_file_that_is_gone(tmp_path: Path) -> None:
-    image = open_image(write_slide(tmp_path / "slide.svs", [noise(3, 64, 64)]))
-    (tmp_path / "slide.svs").unlink()
-    with pytest.raises(FileNotFoundError):
-        image.identity()

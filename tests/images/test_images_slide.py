@@ -6,7 +6,6 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,9 @@ def through_openslide(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return asked
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}, {"bigtiff": True}], ids=str)
-@pytest.mark.parametrize("aperio", [True, False])
+@pytest.mark.parametrize(
+    ("aperio", "options"), [(True, {}), (False, {"compression": "deflate"}), (False, {"bigtiff": True})]
+)
 def test_levels_and_regions(
     tmp_path: Path, through_openslide: list[Any], aperio: bool, options: dict[str, Any]
 ) -> None:
@@ -44,17 +44,12 @@ def test_levels_and_regions(
     image = open_image(write_slide(tmp_path / "slide", levels, aperio, **options))
     assert image.channel_names == ("red", "green", "blue")
     assert_regions(image, levels)
+    file = write_slide(tmp_path / "slide.svs", levels[:1], aperio, compression="jpeg")
+    assert_regions(open_image(file), [np.moveaxis(tifffile.imread(file, key=0), 2, 0)], examples=10)
     assert through_openslide
 
 
-def test_jpeg_tiles_are_decoded_by_openslide_as_by_tifffile(tmp_path: Path, through_openslide: list[Any]) -> None:
-    file = write_slide(tmp_path / "slide.svs", [noise(3, 200, 300)], compression="jpeg")
-    assert_regions(open_image(file), [np.moveaxis(tifffile.imread(file, key=0), 2, 0)])
-    assert through_openslide
-
-
-@pytest.mark.parametrize("aperio", [True, False])
-@pytest.mark.parametrize(("size", "step"), [((1101, 1203), 4), ((2300, 1030), 2)])
+@pytest.mark.parametrize(("aperio", "size", "step"), [(True, (1101, 1203), 4), (False, (2300, 1030), 2)])
 def test_levels_whose_pixels_lie_between_those_of_the_full_resolution(
     tmp_path: Path, through_openslide: list[Any], aperio: bool, size: tuple[int, int], step: int
 ) -> None:
@@ -69,39 +64,20 @@ def test_levels_whose_pixels_lie_between_those_of_the_full_resolution(
         assert np.abs(stored.astype(int) - read).max() <= 2
 
 
-def test_a_region_larger_than_a_block_is_put_together(tmp_path: Path, through_openslide: list[Any]) -> None:
-    pixels = noise(3, 1500, 2600)
-    image = open_image(write_slide(tmp_path / "slide.svs", [pixels], tile=(256, 256)))
-    np.testing.assert_array_equal(image.read((3, 5, 1490, 2590)), pixels[:, 3:1493, 5:2595])
-    assert max(max(size) for size in through_openslide) <= 1024
-
-
 @pytest.mark.parametrize(
     ("mpp", "per_cm", "um", "source"),
     [
         ("0.4990", None, 0.499, "Aperio metadata"),
-        ("12", 100, None, "not stated"),
         ("none", 40_000, 0.25, "TIFF resolution tags"),
         (None, 20_000, 0.5, "TIFF resolution tags"),
         (None, 118, None, "not stated"),  # a printer's, which OpenSlide believes
     ],
 )
-def test_pixel_sizes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    mpp: str | None,
-    per_cm: int | None,
-    um: float | None,
-    source: str,
-    through_openslide: list[Any],
-) -> None:
-    monkeypatch.setattr("written.APERIO", APERIO.replace("0.4990", str(mpp)))
+def test_pixel_sizes(tmp_path: Path, mpp: str | None, per_cm: int | None, um: float | None, source: str) -> None:
     options = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"} if per_cm else {}
-    image = open_image(write_slide(tmp_path / "slide.svs", [noise(3, 64, 64)], mpp is not None, **options))
+    image = open_image(write_slide(tmp_path / "slide.svs", [noise(3, 64, 64)], mpp is not None, mpp, **options))
     assert image.pixel_size_um == (pytest.approx(um) if um else None)
     assert image.pixel_size_source == source
-    image.read()
-    assert through_openslide
 
 
 # What must not go through OpenSlide
@@ -221,7 +197,7 @@ def test_an_unreadable_region_does_not_spoil_the_others(tmp_path: Path, through_
     assert through_openslide
 
 
-# Without OpenSlide, and formats that are no TIFF
+# Without OpenSlide, and formats that are not TIFF
 
 
 @pytest.fixture
@@ -246,7 +222,7 @@ def test_without_openslide_other_slides_are_refused_with_the_remedy(tmp_path: Pa
     with pytest.raises(ImageFileError, match=r"slide\.dcm: begins with .*pip install openslide-python openslide-bin"):
         open_image(tmp_path / "slide.dcm")
     mrxs(tmp_path)
-    with pytest.raises(ImageFileError, match=r"slide\.mrxs: is a slide of MIRAX.*pip install"):
+    with pytest.raises(ImageFileError, match=r"slide\.mrxs: is a MIRAX slide.*pip install"):
         open_image(tmp_path / "slide.mrxs")
 
 
@@ -259,30 +235,14 @@ def mrxs(path: Path) -> Path:
 
 
 def test_an_mrxs_is_not_taken_for_the_jpeg_that_it_is_as_well(tmp_path: Path) -> None:
-    (tmp_path / "image").mkdir()  # no slide's
+    (tmp_path / "image").mkdir()  # of no slide
     (tmp_path / "image.jpg").write_bytes(imagecodecs.jpeg_encode(noise(20, 30, 3)))
     assert open_image(tmp_path / "image.jpg").shape == (3, 20, 30)
     with pytest.raises(ImageFileError, match=r"slide\.mrxs: cannot be read \(OpenSlide"):
         open_image(mrxs(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "family"),
-    [
-        ("slide.dcm", bytes(128) + b"DICM", "dicom"),  # only OpenSlide knows it
-        ("slide.ndpi", b"II*\0" + (99).to_bytes(8, "little"), "hamamatsu"),  # no TIFF by the book
-    ],
-)
-def test_what_is_left_to_openslide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, family: str
-) -> None:
-    (tmp_path / name).write_bytes(data)
-    monkeypatch.setattr(readers, "slide_family", lambda _: family)
-    monkeypatch.setattr(readers, "open_slide", lambda path: path.name)
-    assert open_image(tmp_path / name) == name  # type: ignore[comparison-overlap]
-
-
-def test_a_slide_that_tifffile_cannot_lay_out_is_left_to_openslide(
+def test_what_tifffile_cannot_read_or_lay_out_is_left_to_openslide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tifffile.TiffWriter(tmp_path / "slide.tif") as writer:
@@ -293,17 +253,19 @@ def test_a_slide_that_tifffile_cannot_lay_out_is_left_to_openslide(
     monkeypatch.setattr(readers, "open_slide", lambda path: path.name)
     with pytest.raises(ImageFileError, match="unknown meaning"):
         open_image(tmp_path / "slide.tif")
-    monkeypatch.setattr(readers, "slide_family", lambda _: "leica")
-    assert open_image(tmp_path / "slide.tif") == "slide.tif"  # type: ignore[comparison-overlap]
+    families = {".tif": "leica", ".dcm": "dicom", ".ndpi": "hamamatsu"}
+    monkeypatch.setattr(readers, "slide_family", lambda path: families[path.suffix])
+    (tmp_path / "slide.dcm").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "slide.ndpi").write_bytes(b"II*\0" + (99).to_bytes(8, "little"))  # TIFF with offsets of its own
+    for name in ("slide.tif", "slide.dcm", "slide.ndpi"):
+        assert open_image(tmp_path / name) == name  # type: ignore[comparison-overlap]
     (tmp_path / "slide.tif").write_bytes((tmp_path / "slide.tif").read_bytes()[: third + 4])
     with pytest.raises(ImageFileError, match=r"unknown meaning|cut short"):
         open_image(tmp_path / "slide.tif")
 
 
 @pytest.mark.parametrize(
-    ("name", "size"),
-    [(name, size) for name in ("TileWidth", "TileLength") for size in (0, 1 << 25, -1)]
-    + [("ImageWidth", 0), ("ImageLength", -1)],
+    ("name", "size"), [("TileWidth", 0), ("TileLength", 1 << 25), ("TileWidth", -1), ("ImageWidth", 0)]
 )
 @pytest.mark.parametrize("page", [0, 2])
 def test_sizes_that_end_the_program_are_kept_from_openslide(
@@ -324,46 +286,31 @@ def test_tiles_that_overlap_are_not_left_to_tifffile(tmp_path: Path) -> None:
     tags = [(700, "B", 6, b"<iScan", True)]
     own: dict[str, Any] = {"software": "ScanOutputManager 1.1", "extratags": tags, "metadata": None}
     tifffile.imwrite(tmp_path / "slide.bif", noise(64, 64, 3), photometric="rgb", tile=(64, 64), **own)
-    with pytest.raises(ImageFileError, match=r"slide\.bif: is a slide of Ventana.*OpenSlide"):
+    with pytest.raises(ImageFileError, match=r"slide\.bif: is a Ventana slide.*OpenSlide"):
         open_image(tmp_path / "slide.bif")
 
 
-def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_overview_of_a_vsi_is_not_taken_for_the_slide(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "slide.vsi", noise(64, 64, 3), photometric="rgb")
-    image = open_image(tmp_path / "slide.vsi")
+    assert open_image(tmp_path / "slide.vsi").shape == (3, 64, 64)
     (tmp_path / "_slide_" / "stack1").mkdir(parents=True)
     (tmp_path / "_slide_" / "stack1" / "frame_t.ets").touch()
-    with pytest.raises(ImageFileError, match=r"slide\.vsi: is a slide of Olympus.*OME-TIFF"):
+    with pytest.raises(ImageFileError, match=r"slide\.vsi: is only the overview of an Olympus slide.*OME-TIFF"):
         open_image(tmp_path / "slide.vsi")
-    monkeypatch.setattr(readers, "slide_family", lambda _: "olympus")  # an OpenSlide to come may know it
-    monkeypatch.setattr(readers, "open_slide", lambda _: replace(image, channel_names=("opened",)))
-    assert open_image(tmp_path / "slide.vsi").channel_names == ("opened",)
 
 
 # A real slide
 
 
-@pytest.fixture
-def real_slide() -> Path:
+def test_regions_of_a_real_slide(through_openslide: list[Any]) -> None:
     data = Path(os.environ.get("CYTOSEED_DATA", Path(__file__).parents[3] / "shared" / "data"))
     file = data / "slides" / "CMU-1-Small-Region.svs"
     if not file.exists():
         pytest.skip("the real data are not here (CYTOSEED_DATA)")
-    return file
-
-
-def test_regions_of_a_real_slide(real_slide: Path, through_openslide: list[Any]) -> None:
-    image = open_image(real_slide)
-    with tifffile.TiffFile(real_slide) as tif:
+    image = open_image(file)
+    with tifffile.TiffFile(file) as tif:
         pixels = np.moveaxis(tif.series[0].asarray(), 2, 0)
     assert (image.shape, image.pixel_size_source) == ((3, 2967, 2220), "Aperio metadata")
     assert image.pixel_size_um == pytest.approx(0.499)
     assert_regions(image, [pixels], examples=10)
     assert through_openslide
-
-
-@pytest.mark.parametrize("cut", [100, 500_000, 1_275_960, 1_278_000, 1_278_200, 1_474_662, 1_850_394, 1_938_312])
-def test_a_real_slide_that_is_cut_short(real_slide: Path, tmp_path: Path, cut: int) -> None:
-    (tmp_path / "slide.svs").write_bytes(real_slide.read_bytes()[:cut])
-    with pytest.raises(ImageFileError, match=r"slide\.svs: is cut short"):
-        open_image(tmp_path / "slide.svs")

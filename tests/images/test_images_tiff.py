@@ -27,12 +27,6 @@ def test_rgb_that_imagej_and_ome_describe(tmp_path: Path, options: dict[str, Any
     assert_regions(image, [np.moveaxis(array, 2, 0)], examples=12)
 
 
-def test_jpeg_compressed_tiles_come_out_as_rgb(tmp_path: Path) -> None:
-    array = np.broadcast_to(np.array([200, 40, 90], np.uint8), (64, 64, 3))
-    image = open_image(write(tmp_path, array, photometric="rgb", tile=(32, 32), compression="jpeg"))
-    assert np.abs(image.read().astype(int) - np.moveaxis(array, 2, 0)).max() <= 4
-
-
 @pytest.mark.parametrize(("samples", "photometric", "kept"), [(4, "rgb", 3), (2, "minisblack", 1)])
 def test_alpha_is_dropped(tmp_path: Path, samples: int, photometric: str, kept: int) -> None:
     array = noise(20, 30, samples)
@@ -42,45 +36,25 @@ def test_alpha_is_dropped(tmp_path: Path, samples: int, photometric: str, kept: 
     np.testing.assert_array_equal(image.read(), np.moveaxis(array[:, :, :kept], 2, 0))
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_imagej_channels_labels_and_pixel_size(tmp_path: Path, dtype: Any) -> None:
-    array = noise(2, 20, 30, dtype=dtype)
-    metadata = {"axes": "CYX", "Labels": ["DAPI", "GFP"], "unit": "um"}
-    image = open_image(write(tmp_path, array, imagej=True, metadata=metadata, resolution=(4.0, 4.0)))
-    assert image.channel_names == ("DAPI", "GFP")
-    assert image.pixel_size_um == pytest.approx(0.25)
-    assert image.pixel_size_source == "ImageJ metadata"
+def test_names_of_channels_in_imagej_and_ome(tmp_path: Path) -> None:
+    array = noise(3, 20, 30, dtype=np.float32)
+    metadata: dict[str, Any] = {"axes": "CYX", "Labels": ["DAPI", "GFP", "CD3"]}
+    image = open_image(write(tmp_path, array, imagej=True, metadata=metadata))
+    assert image.channel_names == ("DAPI", "GFP", "CD3")
     np.testing.assert_array_equal(image.read(), array)
-
-
-def test_ome_channels_names_and_pixel_size(tmp_path: Path) -> None:
-    array = noise(3, 20, 30, dtype=np.uint16)
-    metadata = {
-        "axes": "CYX",
-        "Channel": {"Name": ["DAPI", "", "CD3"]},
-        "PhysicalSizeX": 325.0,
-        "PhysicalSizeXUnit": "nm",
-        "PhysicalSizeY": 0.325,
-    }
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "", "CD3"]}}
     image = open_image(write(tmp_path, array, ome=True, photometric="minisblack", metadata=metadata))
     assert image.channel_names == ("DAPI", "channel 1", "CD3")
-    assert image.pixel_size_um == pytest.approx(0.325)
-    assert image.pixel_size_source == "OME metadata"
     np.testing.assert_array_equal(image.read(), array)
 
 
-def test_single_planes_and_times_are_dropped(tmp_path: Path) -> None:
+def test_single_planes_and_times_are_dropped_and_thin_images_keep_their_sides(tmp_path: Path) -> None:
     array = noise(1, 2, 1, 20, 30)
     image = open_image(write(tmp_path, array, ome=True, photometric="minisblack", metadata={"axes": "TCZYX"}))
     np.testing.assert_array_equal(image.read(), array[0, :, 0])
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (1, 20, 30)])
-def test_thin_images_keep_their_sides(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    array = noise(*shape)
-    image = open_image(write(tmp_path, array))
-    assert image.shape == (1, *shape[-2:])
-    np.testing.assert_array_equal(image.read()[0], array.reshape(shape[-2:]))
+    for shape in ((1, 1), (1, 5), (5, 1), (1, 20, 30)):
+        array = noise(*shape)
+        np.testing.assert_array_equal(open_image(write(tmp_path, array)).read(), array.reshape(1, *shape[-2:]))
 
 
 def test_a_palette_becomes_rgb_but_a_lookup_table_of_imagej_does_not(tmp_path: Path) -> None:
@@ -96,37 +70,18 @@ def test_a_palette_becomes_rgb_but_a_lookup_table_of_imagej_does_not(tmp_path: P
     np.testing.assert_array_equal(open_image(file).read()[0], indices)
 
 
-# Many channels
-
-
-def forty(path: Path, **options: Any) -> tuple[np.ndarray, Path]:
-    pixels = noise(40, 60, 70, dtype=np.uint16)
-    metadata = {"axes": "CYX", "Channel": {"Name": [f"marker {index}" for index in range(40)]}}
-    own: dict[str, Any] = {"photometric": "minisblack", "compression": "deflate", "ome": True, "metadata": metadata}
-    tifffile.imwrite(path / "forty.ome.tif", pixels, **own, **options)
-    return pixels, path / "forty.ome.tif"
-
-
-def test_of_forty_channels_those_wished_are_read_by_their_place(tmp_path: Path) -> None:
-    pixels, file = forty(tmp_path, tile=(32, 32))
-    image = open_image(file)
-    assert image.channel_names == tuple(f"marker {index}" for index in range(40))
-    assert_regions(image, [pixels], examples=12)
-    chosen = [image.channel_names.index(name) for name in ("marker 33", "marker 2")]
-    np.testing.assert_array_equal(image.read((3, 4, 50, 60), channels=chosen), pixels[[33, 2], 3:53, 4:64])
-
-
-def test_channels_that_are_not_wished_are_not_decoded(tmp_path: Path) -> None:
-    pixels, file = forty(tmp_path)
+def test_channels_that_are_not_chosen_are_not_decoded(tmp_path: Path) -> None:
+    pixels, file = noise(9, 60, 70, dtype=np.uint16), tmp_path / "nine.ome.tif"
+    own: dict[str, Any] = {"photometric": "minisblack", "compression": "deflate", "metadata": {"axes": "CYX"}}
+    tifffile.imwrite(file, pixels, ome=True, **own)
     with tifffile.TiffFile(file) as tif:
         page = tif.pages[7]
         spoiled = bytearray(file.read_bytes())
         spoiled[page.dataoffsets[0] : page.dataoffsets[0] + page.databytecounts[0]] = bytes(page.databytecounts[0])
     file.write_bytes(spoiled)
-    image = open_image(file)
-    others = [index for index in range(40) if index != 7]
-    np.testing.assert_array_equal(image.read(channels=others), pixels[others])
-    with pytest.raises(ImageFileError, match=r"forty\.ome\.tif.*damaged"):
+    image, others = open_image(file), [8, 3, 2, 5]
+    np.testing.assert_array_equal(image.read((3, 4, 50, 60), channels=others), pixels[others, 3:53, 4:64])
+    with pytest.raises(ImageFileError, match=r"nine\.ome\.tif.*damaged"):
         image.read(channels=[6, 7])
 
 
@@ -164,8 +119,8 @@ def test_qptiff_of_one_dye_in_several_rounds_and_with_its_size_in_xml(tmp_path: 
 @pytest.mark.parametrize(
     ("axes", "shape", "says"),
     [
-        ("ZYX", (5, 20, 30), "5 planes in z"),
-        ("TYX", (4, 20, 30), "4 points in time"),
+        ("ZYX", (5, 20, 30), "5 z planes"),
+        ("TYX", (4, 20, 30), "4 time points"),
         ("ZCYX", (5, 2, 20, 30), "Z 5, C 2, Y 20, X 30"),
     ],
 )
@@ -184,14 +139,13 @@ def test_an_axis_of_unknown_meaning_is_refused_with_the_remedy(tmp_path: Path, o
         open_image(file)
 
 
-def test_complex_values_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageFileError, match="complex64"):
-        open_image(write(tmp_path, noise(20, 30).astype(np.complex64)))
-
-
-def test_cmyk_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageFileError, match=r"SEPARATED.*RGB"):
-        open_image(write(tmp_path, noise(20, 30, 4), photometric="separated"))
+@pytest.mark.parametrize(
+    ("array", "photometric", "says"),
+    [(np.ones((20, 30), np.complex64), None, "complex64"), (noise(20, 30, 4), "separated", r"SEPARATED.*RGB")],
+)
+def test_complex_values_and_cmyk_are_refused(tmp_path: Path, array: Any, photometric: Any, says: str) -> None:
+    with pytest.raises(ImageFileError, match=says):
+        open_image(write(tmp_path, array, photometric=photometric))
 
 
 def test_planes_that_the_metadata_promise_must_be_there(tmp_path: Path) -> None:
@@ -239,9 +193,7 @@ IMPOSSIBLE = [0.0, -0.5, float("nan"), float("inf"), 0.000999, 10.001, 72.0]
     [
         (imagej("um", 4.0), 0.25, "ImageJ metadata"),
         (imagej("\\u00B5m", 2.0), 0.5, "ImageJ metadata"),
-        (imagej("nm", 0.004), 0.25, "ImageJ metadata"),
         (imagej("mm", 2000.0), 0.5, "ImageJ metadata"),
-        (tags("CENTIMETER", 20_000), 0.5, "TIFF resolution tags"),
         (tags("INCH", 50_800), 0.5, "TIFF resolution tags"),
         *((ome(size, size), size, "OME metadata") for size in (0.001, 0.25, 10.0)),
         (ome(0.325, 0.325) | {"metadata": {"PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm"}}, 0.325, "OME metadata"),
@@ -260,15 +212,14 @@ def test_a_stated_pixel_size(tmp_path: Path, options: dict[str, Any], um: float,
 @pytest.mark.parametrize(
     "options",
     [
-        *(ome(*sides) for size in IMPOSSIBLE for sides in ((size, size), (size, 0.5), (0.5, size))),
+        *(ome(*sides) for size in IMPOSSIBLE for sides in ((size, 0.5), (0.5, size))),
         ome(0.5, 0.5, "pixel"),
         imagej("inch", 300.0),  # a printer's
         tags("INCH", 300),
-        tags("INCH", 72),
         tags("NONE", 20_000),
-        *(imagej("um", 1 / size) for size in (0.0009, 11.0)),
-        *(tags("CENTIMETER", 10_000 / size) for size in (0.0009, 11.0)),
-        *(aperio(size) for size in (0.0009, 11.0)),
+        imagej("um", 1 / 11.0),
+        tags("CENTIMETER", 10_000 / 0.0009),
+        aperio(11.0),
     ],
     ids=str,
 )

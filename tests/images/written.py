@@ -36,11 +36,14 @@ def halves(pixels: NDArray[Any], count: int, step: int = 2) -> list[NDArray[Any]
     return levels
 
 
-def write_slide(file: Path, levels: Sequence[NDArray[Any]], aperio: bool = True, **options: Any) -> Path:
+def write_slide(
+    file: Path, levels: Sequence[NDArray[Any]], aperio: bool = True, mpp: str | None = "0.4990", **options: Any
+) -> Path:
     """Write levels (3,H,W) as pages of their own, with the thumbnail that Aperio puts after the first."""
     bigtiff = options.pop("bigtiff", False)
     settings: dict[str, Any] = {"photometric": "rgb", "tile": (64, 64), "metadata": None} | options
-    text = APERIO.format(h=levels[0].shape[1], w=levels[0].shape[2]) if aperio else None
+    height, width = levels[0].shape[1:]
+    text = APERIO.format(h=height, w=width).replace("0.4990", str(mpp)) if aperio else None
     with tifffile.TiffWriter(file, bigtiff=bigtiff) as writer:
         for number, level in enumerate(levels):
             kind = 0 if aperio or number == 0 else 1

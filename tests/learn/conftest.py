@@ -1,4 +1,4 @@
-"""Three small images, and a training on them."""
+"""Three small images, a training on them, and commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from tiny_training import CONFIG, MODEL
+from typer.testing import CliRunner
 
+from cytoseed.cli.main import app
 from cytoseed.learn import train as training
 from cytoseed.learn.samples import Sample, TrainValSplit
 from cytoseed.learn.train import train
@@ -31,6 +33,12 @@ def samples(tmp_path_factory) -> TrainValSplit:
             assert cv2.imwrite(str(path), values.astype(np.uint8))
         made.append(Sample(name, "discs", "fluorescence", split, *paths))
     return TrainValSplit(tuple(made[:2]), tuple(made[2:]))
+
+
+@pytest.fixture
+def run():
+    """Run a command of cytoseed."""
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(autouse=True)

@@ -142,21 +142,16 @@ def colours(kind: str) -> np.ndarray:
     steps = np.linspace(0, 1, 200) + 0.3 * rng.random((3, 200))
     line = {
         "8 bit": (150 * steps[:1]).astype(np.uint8),
-        "12 of 16 bit": (300 + 3000 * steps[:1]).astype(np.uint16),
         "16 bit colour": (40_000 * steps).astype(np.uint16),
         "signed": (500 * steps[:1] - 300).astype(np.int16),
         "float": (steps[:1] - 0.5).astype(np.float32),
-        "large float": 1e30 * steps,
         "tiny float": 1e-20 * steps[:1],
         "two values": (steps[:1] > 0.6).astype(np.uint8),
     }[kind]
     return np.repeat(line[:, None], SIDE, axis=1)
 
 
-KINDS = ("8 bit", "12 of 16 bit", "16 bit colour", "signed", "float", "large float", "tiny float", "two values")
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["8 bit", "16 bit colour", "signed", "float", "tiny float", "two values"])
 def test_a_crop_has_the_brightness_that_it_has_in_the_normalised_whole_image(kind):
     pixels = colours(kind)
     mask = np.broadcast_to(np.arange(1, 201), (SIDE, 200))  # every column tells its number
@@ -231,21 +226,20 @@ def test_a_full_crop_moves_image_labels_and_distance_alike(monkeypatch):
 
 
 @pytest.mark.parametrize("modality", ["fluorescence", "brightfield"])
-def test_objects_can_still_be_told_in_full_crops(modality):
+def test_nuclei_stay_visible_in_fully_augmented_crops(modality):
     mask = discs(radius=10)
-    nuclei = np.array([90, 60, 140])[:, None, None] if modality == "brightfield" else np.array([200])[:, None, None]
-    ground = np.array([230, 190, 220])[:, None, None] if modality == "brightfield" else np.array([20])[:, None, None]
-    pixels = np.where(mask > 0, nuclei, ground) + np.random.default_rng(0).integers(-9, 10, (1, *mask.shape))
-    batch = sampler_of(HeldSample(pixels.astype(np.uint8), mask, modality), batch_size=96, augment="full").draw(
-        generator()
-    )
-    told = []
+    nuclei, background = ((90, 60, 140), (230, 190, 220)) if modality == "brightfield" else ((200,), (20,))
+    pixels = np.where(mask > 0, *(np.array(colour)[:, None, None] for colour in (nuclei, background)))
+    pixels = pixels + np.random.default_rng(0).integers(-9, 10, (1, *mask.shape))
+    sample = HeldSample(pixels.astype(np.uint8), mask, modality)
+    batch = sampler_of(sample, batch_size=96, augment="full").draw(generator())
+    is_visible = []
     for image, labels, distance in zip(batch.image.mean(1), batch.labels[:, 0], batch.distance[:, 0], strict=True):
-        ours, others = image[distance > 0.4], image[labels == 0]
-        if min(len(ours), len(others)) > 30:
-            told.append((ours.mean() - others.mean()).abs() > ours.std() + others.std())
-    assert len(told) > 40
-    assert sum(told) / len(told) > 0.85
+        inside, outside = image[distance > 0.4], image[labels == 0]
+        if min(len(inside), len(outside)) > 30:
+            is_visible.append((inside.mean() - outside.mean()).abs() > inside.std() + outside.std())
+    assert len(is_visible) > 40
+    assert sum(is_visible) / len(is_visible) > 0.85
 
 
 def areas_of_whole_objects(batch: Batch) -> list[int]:
@@ -262,9 +256,7 @@ def areas_of_whole_objects(batch: Batch) -> list[int]:
     ("settings", "least", "most"),
     [
         ({"augment": "minimal"}, 1.0, 1.0),
-        ({"scale_range": (1.0, 1.0)}, 1.0, 1.0),
         ({"scale_range": (0.5, 2.0)}, 0.5, 2.0),
-        ({"scale_range": (1.5, 1.6)}, 1.5, 1.6),
         ({"scale_range": (1.0, 1.0), "nominal_scale_share": 1.0}, 17 / 24, 17 / 24),
         ({"scale_range": (0.8, 1.25), "nominal_scale_share": 0.5}, 0.8 * 17 / 24, 1.25),
     ],
@@ -274,10 +266,8 @@ def test_objects_are_scaled_within_the_range(settings, least, most):
     rows, columns = np.mgrid[:64, :64] - 31.5
     mask[np.hypot(rows, columns) <= 12] = 9
     given = {"augment": "full", "nominal_scale_share": 0.0, "crop_px": 96, "batch_size": 100, **settings}
-    areas = np.array(
-        areas_of_whole_objects(sampler_of(HeldSample(mask[None].astype(np.uint8), mask), **given).draw(generator()))
-    )
-    scales = np.sqrt(areas / (mask > 0).sum())
+    batch = sampler_of(HeldSample(mask[None].astype(np.uint8), mask), **given).draw(generator())
+    scales = np.sqrt(np.array(areas_of_whole_objects(batch)) / (mask > 0).sum())
     assert len(scales) > 30
     assert scales.min() > least * 0.97
     assert scales.max() < most * 1.03
@@ -303,21 +293,19 @@ def test_synthetic_sections_are_made_of_grey_images_with_bright_nuclei_only():
     assert coloured(dark) < usual + 0.2
 
 
-@pytest.mark.parametrize(("present", "channels"), [(2, 3), (4, 3), (3, 1)])
-def test_another_number_of_channels_is_refused(present, channels):
-    with pytest.raises(ValueError, match="samples is empty"):
-        sampler_of()
-    sample = HeldSample(np.zeros((present, 9, 9), np.uint8), np.zeros((9, 9)))
-    with pytest.raises(ValueError, match=f"made.png has {present} channels; the model takes {channels}, or 1"):
-        sampler_of(sample, channels=channels)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_no_numbers_are_refused(value):
-    pixels = np.zeros((1, 9, 9), np.float32)
+@pytest.mark.parametrize(
+    ("present", "channels", "value", "message"),
+    [
+        *((present, 3, 0, f"has {present} channels; the model takes 3, or 1") for present in (2, 4)),
+        (3, 1, 0, "has 3 channels; the model takes 1, or 1"),
+        *((1, 3, value, ".*NaN or infinite, the first in channel 0, row 3, column 4") for value in (np.nan, np.inf)),
+    ],
+)
+def test_other_channels_and_values_that_are_not_numbers_are_refused(present, channels, value, message):
+    pixels = np.zeros((present, 9, 9), np.float32)
     pixels[0, 3, 4] = value
-    with pytest.raises(ValueError, match=r"made.png: .*NaN or infinite, the first in channel 0, row 3, column 4"):
-        sampler_of(HeldSample(pixels, np.zeros((9, 9))))
+    with pytest.raises(ValueError, match=rf"made\.png:? {message}"):
+        sampler_of(HeldSample(pixels, np.zeros((9, 9))), channels=channels)
 
 
 def test_a_bank_on_disk_draws_the_same_as_one_in_memory(tmp_path):

@@ -67,17 +67,6 @@ def silence(network: UNet, widths: tuple[int, ...], detail: int) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("build", BUILDS)
-def test_as_wide_it_is_the_same(build):
-    wide, other = unet(build, (4, 6, 8)), unet(build, (4, 6, 8))
-    for value in (*other.parameters(), *other.buffers()):
-        value.add_(1)
-    copy_strongest_channels(wide, other)
-    image = torch.rand(1, 3, 32, 16)
-    assert torch.equal(other(image), wide(image))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("build", BUILDS)
 def test_channels_that_tell_nothing_are_left_out(build):
     wide, slim = unet(build, (6, 9, 12), detail=5), unet(build, (4, 6, 8), detail=3)
     silence(wide, (4, 6, 8), 3)
@@ -93,10 +82,9 @@ def test_channels_that_tell_nothing_are_left_out(build):
 def test_what_cannot_be_narrowed_is_refused():
     with pytest.raises(ValueError, match="has 6 channels where the other has 4; choose a narrower one"):
         copy_strongest_channels(unet("ours", (4, 6)), unet("ours", (6, 6)))
-    with pytest.raises(ValueError, match="networks are built differently"):
-        copy_strongest_channels(unet("ours", (4, 6)), unet("paper", (4, 6)))
-    with pytest.raises(ValueError, match="networks are built differently"):
-        copy_strongest_channels(unet("ours", (4, 6, 8)), unet("ours", (4, 6)))
+    for other in (unet("paper", (4, 6)), unet("ours", (4, 6, 8))):
+        with pytest.raises(ValueError, match="networks are built differently"):
+            copy_strongest_channels(unet("ours", (4, 6)), other)
 
 
 def test_a_narrowed_model_keeps_its_classifiers():
@@ -105,10 +93,8 @@ def test_a_narrowed_model_keeps_its_classifiers():
     wide = Model(config, Segmenter(config).eval())
     slim = narrow_model(wide, "slim")
     assert slim.config == dataclasses.replace(config, network="slim", sha256="")  # the weights are others
-    for own, other in zip(
-        slim.segmenter.classifiers.parameters(), wide.segmenter.classifiers.parameters(), strict=True
-    ):
-        assert torch.equal(own, other)
+    pairs = zip(*(model.segmenter.classifiers.parameters() for model in (slim, wide)), strict=True)
+    assert all(torch.equal(own, other) for own, other in pairs)
     counts = [sum(p.numel() for p in model.segmenter.network.parameters()) for model in (slim, wide)]
     assert counts[0] < 0.85 * counts[1]
 

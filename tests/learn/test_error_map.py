@@ -1,85 +1,65 @@
-"""Verdicts on objects: worked out by hand, and rules that hold for any pair of labellings."""
+"""Errors of objects: worked out by hand, and rules that hold for any pair of labellings."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from test_metrics import label_pairs, strips
 
 from cytoseed.learn.error_map import find_errors
 from cytoseed.learn.metrics import score
 
 
-def strips(*runs):
-    """A label image of one row: (id, length) after (id, length)."""
-    return np.concatenate([np.full(length, label, np.int32) for label, length in runs])[None]
-
-
-def verdicts(predicted, true):
-    """Verdicts that are not empty."""
-    errors = find_errors(predicted, true)
-    return {name: ids.tolist() for name, ids in vars(errors).items() if len(ids)}
-
-
-def test_a_found_a_missed_and_a_false_object():
-    true = strips((1, 4), (0, 1), (2, 4), (0, 5))
-    predicted = strips((7, 4), (0, 6), (9, 4))
-    assert verdicts(predicted, true) == {"found": [[1, 7]], "missed": [2], "false": [9]}
-
-
-def test_an_object_split_in_three():
-    true = strips((3, 12), (0, 4))
-    predicted = strips((1, 5), (0, 1), (2, 4), (4, 4), (0, 2))  # 4 has exactly half of itself in 3
-    assert verdicts(predicted, true) == {"split": [3], "parts": [1, 2], "false": [4]}
-
-
-def test_crumbs_beside_a_match_are_no_split():
-    assert verdicts(strips((1, 6), (2, 2), (5, 2)), strips((3, 10))) == {"found": [[3, 1]], "false": [2, 5]}
-
-
-def test_two_objects_merged():
-    true = strips((1, 5), (2, 5), (3, 2))
-    predicted = strips((8, 11), (0, 1))  # of 3 exactly half is covered
-    assert verdicts(predicted, true) == {"merged": [1, 2], "missed": [3], "merging": [8]}
-
-
-def test_a_small_object_swallowed_by_the_match_of_a_large_one_is_merged():
-    assert verdicts(strips((8, 12)), strips((1, 9), (2, 3))) == {"found": [[1, 8]], "merged": [2]}
-
-
-def test_merged_goes_before_split():
-    true = strips((1, 11), (2, 5))
-    predicted = strips((4, 2), (5, 3), (6, 11))  # 6 covers more than half of both; 4 and 5 lie in the first
-    assert verdicts(predicted, true) == {"merged": [1, 2], "merging": [6], "false": [4, 5]}
-
-
-def test_an_object_that_merges_others_is_no_part():
-    true = strips((1, 20), (2, 4), (3, 4))
-    predicted = strips((4, 2), (0, 8), (5, 18))  # 10 of 5's 18 lie in 1, and it covers 2 and 3
-    assert verdicts(predicted, true) == {"merged": [2, 3], "missed": [1], "merging": [5], "false": [4]}
-
-
-def test_pixels_that_nobody_annotated_are_left_out():
-    true = strips((-1, 6), (1, 6), (-1, 6))
-    predicted = strips((4, 5), (0, 4), (5, 3), (6, 6))
-    assert verdicts(predicted, true) == {"found": [[1, 5]], "left_out": [4, 6]}
-    assert verdicts(strips((4, 3), (0, 3)), strips((-1, 1), (0, 5))) == {"false": [4]}
-
-
-@st.composite
-def label_pairs(draw, lowest_true=0):
-    """Label images of few, large, overlapping boxes: merges and splits are common."""
-    shape = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    images = []
-    for lowest in (0, lowest_true):
-        image = draw(hnp.arrays(np.int32, shape, elements=st.integers(lowest, 4), fill=st.just(0)))
-        for _ in range(draw(st.integers(0, 6))):
-            row, column = draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))
-            height, width = draw(st.integers(1, 8)), draw(st.integers(1, 8))
-            image[row : row + height, column : column + width] = draw(st.integers(lowest, 12))
-        images.append(image)
-    return images[0], images[1]
+@pytest.mark.parametrize(
+    ("true", "predicted", "expected"),
+    [
+        pytest.param(
+            *([(1, 4), (0, 1), (2, 4), (0, 5)], [(7, 4), (0, 6), (9, 4)]),
+            {"found": [[1, 7]], "missed": [2], "false": [9]},
+            id="found, missed and false",
+        ),
+        pytest.param(
+            *([(3, 12), (0, 4)], [(1, 5), (0, 1), (2, 4), (4, 4), (0, 2)]),
+            {"split": [3], "parts": [1, 2], "false": [4]},
+            id="split in two, and exactly half of 4 in it",
+        ),
+        pytest.param(
+            *([(3, 10)], [(1, 6), (2, 2), (5, 2)]),
+            {"found": [[3, 1]], "false": [2, 5]},
+            id="crumbs beside a match are not a split",
+        ),
+        pytest.param(
+            *([(1, 5), (2, 5), (3, 2)], [(8, 11), (0, 1)]),
+            {"merged": [1, 2], "missed": [3], "merging": [8]},
+            id="two merged, and of 3 exactly half is covered",
+        ),
+        pytest.param(
+            *([(1, 9), (2, 3)], [(8, 12)]),
+            {"found": [[1, 8]], "merged": [2]},
+            id="a small one in the match of a large one is merged",
+        ),
+        pytest.param(
+            *([(1, 11), (2, 5)], [(4, 2), (5, 3), (6, 11)]),
+            {"merged": [1, 2], "merging": [6], "false": [4, 5]},
+            id="merged goes before split: 6 covers more than half of both",
+        ),
+        pytest.param(
+            *([(1, 20), (2, 4), (3, 4)], [(4, 2), (0, 8), (5, 18)]),
+            {"merged": [2, 3], "missed": [1], "merging": [5], "false": [4]},
+            id="one that merges others is not a part, even with 10 of its 18 px in 1",
+        ),
+        pytest.param(
+            *([(-1, 6), (1, 6), (-1, 6)], [(4, 5), (0, 4), (5, 3), (6, 6)]),
+            {"found": [[1, 5]], "left_out": [4, 6]},
+            id="not annotated",
+        ),
+        pytest.param(*([(-1, 1), (0, 5)], [(4, 3), (0, 3)]), {"false": [4]}, id="less than half not annotated"),
+    ],
+)
+def test_errors_worked_out_by_hand(true, predicted, expected):
+    errors = find_errors(strips(*predicted), strips(*true))
+    assert {name: ids.tolist() for name, ids in vars(errors).items() if len(ids)} == expected
 
 
 def ids(labels):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -25,9 +26,7 @@ def labels(*ids):
 def write(path: Path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".png":
-        import cv2
-
-        assert cv2.imwrite(str(path), image)
+        path.write_bytes(imagecodecs.png_encode(image))
     else:
         tifffile.imwrite(path, image)
 
@@ -71,30 +70,24 @@ def test_predictions_that_nothing_belongs_to_are_counted(folders):
     assert len(evaluation.images) == 2
 
 
-def test_true_masks_without_prediction_are_named(folders):
+def test_what_cannot_be_paired_is_named(folders, tmp_path):
     predicted, true = folders
     for name in "cde":
         write(true / f"{name}.png", labels(1))
     with pytest.raises(FileNotFoundError, match=r"3 of 5 true masks.*: c, d, e;"):
         evaluate_folders(predicted, true)
-
-
-def test_pairs_that_differ_in_size_are_named(folders):
-    predicted, true = folders
-    write(predicted / "b.png", labels(1))
+    for name in "bcde":
+        write(predicted / f"{name}.png", labels(1))
     with pytest.raises(ValueError, match=r"predicted.b\.png and .*b\.tif: .*\(3, 3\).*\(9, 9\)"):
         evaluate_folders(predicted, true)
-
-
-def test_missing_and_empty_folders_are_refused(folders, tmp_path):
-    predicted, true = folders
-    with pytest.raises(FileNotFoundError, match=r"predicted is .*nowhere"):
-        evaluate_folders(tmp_path / "nowhere", true)
-    with pytest.raises(FileNotFoundError, match=r"true is .*nowhere"):
-        evaluate_folders(predicted, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no masks"):
-        evaluate_folders(predicted, tmp_path / "empty")
+    for given, message in (
+        ((tmp_path / "nowhere", true), r"predicted is .*nowhere"),
+        ((predicted, tmp_path / "nowhere"), r"true is .*nowhere"),
+        ((predicted, tmp_path / "empty"), "holds no masks"),
+    ):
+        with pytest.raises(FileNotFoundError, match=message):
+            evaluate_folders(*given)
 
 
 def test_a_table_groups_by_data_set_and_modality(folders, tmp_path):
@@ -112,23 +105,21 @@ def test_tables_that_cannot_be_used_are_refused(folders, tmp_path):
     table = tmp_path / "samples.csv"
     with pytest.raises(FileNotFoundError, match="samples_csv is"):
         evaluate_folders(*folders, samples_csv=table)
-    table.write_text("stem,dataset\nb,tissue\n")
-    with pytest.raises(ValueError, match="no column 'modality'"):
-        evaluate_folders(*folders, samples_csv=table)
-    table.write_text("stem,dataset,modality\nb,tissue,x\nb,cells,x\n")
-    with pytest.raises(ValueError, match=r"lists 'b' as \('tissue', 'x'\) and as \('cells', 'x'\)"):
-        evaluate_folders(*folders, samples_csv=table)
+    for text, message in (
+        ("stem,dataset\nb,tissue\n", "no column 'modality'"),
+        ("stem,dataset,modality\nb,tissue,x\nb,cells,x\n", r"lists 'b' as \('tissue', 'x'\) and as \('cells', 'x'\)"),
+    ):
+        table.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            evaluate_folders(*folders, samples_csv=table)
 
 
 @pytest.fixture
 def samples(tmp_path):
     """Three samples whose images show their masks."""
     lines = ["dataset,stem,modality"]
-    for dataset, stem, image in (
-        ("cells", "a", labels(1, 2)),
-        ("cells", "b", labels(1, 2, 3)),
-        ("tissue", "a", labels(1)),
-    ):
+    for dataset, stem, ids in (("cells", "a", (1, 2)), ("cells", "b", (1, 2, 3)), ("tissue", "a", (1,))):
+        image = labels(*ids)
         lines.append(f"{dataset},{stem},fluorescence")
         write(tmp_path / dataset / "images" / f"{stem}.png", image.astype(np.uint8))
         write(tmp_path / dataset / "masks" / f"{stem}.png", image)
@@ -136,19 +127,16 @@ def samples(tmp_path):
     return find_samples(tmp_path)
 
 
-def without_the_first(pixels, _sample):
-    return np.where(pixels[0] == 1, 0, pixels[0]).astype(np.int32)
-
-
 def test_a_function_is_run_over_samples(samples):
     calls = []
-    evaluation = evaluate_samples(without_the_first, samples, lambda done, total: calls.append((done, total)))
+
+    def without_the_first(pixels, _sample):
+        return np.where(pixels[0] == 1, 0, pixels[0]).astype(np.int32)
+
+    evaluation = evaluate_samples(without_the_first, samples, lambda *done: calls.append(done))
     assert calls == [(1, 3), (2, 3), (3, 3)]
-    assert [(image.dataset, image.name) for image in evaluation.images] == [
-        ("cells", "a"),
-        ("cells", "b"),
-        ("tissue", "a"),
-    ]
+    names = [(image.dataset, image.name) for image in evaluation.images]
+    assert names == [("cells", "a"), ("cells", "b"), ("tissue", "a")]
     assert [image.score.tp[0] for image in evaluation.images] == [1, 2, 0]
     assert [image.score.fn[0] for image in evaluation.images] == [1, 1, 1]
     assert evaluation.groups["cells", "fluorescence"].f1 == pytest.approx(6 / 8)
@@ -185,10 +173,8 @@ def test_the_csv_file_holds_every_image(evaluation, tmp_path):
     evaluation.write_csv(path)
     with path.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    columns = (
-        "name dataset modality true_objects predicted_objects tp fp fn f1 f1_mean ap precision recall pq sq aji dice"
-    )
-    assert list(rows[0]) == columns.split()
+    columns = "name dataset modality true_objects predicted_objects tp fp fn f1 f1_mean ap precision recall pq sq aji"
+    assert list(rows[0]) == [*columns.split(), "dice"]
     assert [row["name"] for row in rows] == ["one", "two", "three"]
     assert [rows[0][name] for name in ("tp", "fp", "fn", "true_objects")] == ["1", "0", "0", "1"]
     assert float(rows[0]["dice"]) == pytest.approx(2 / 3)

@@ -52,12 +52,7 @@ def dice_reference(logits, target, counts):
     return np.mean(losses)
 
 
-terms = pytest.mark.parametrize(
-    ("term", "reference"), [(lovasz_hinge, lovasz_reference), (dice_loss, dice_reference)], ids=["lovasz", "dice"]
-)
-
-
-@terms
+@pytest.mark.parametrize(("term", "reference"), [(lovasz_hinge, lovasz_reference), (dice_loss, dice_reference)])
 @given(case=windows)
 def test_an_instance_term_is_its_definition(term, reference, case):
     result = term(*tensors(*case))
@@ -66,20 +61,9 @@ def test_an_instance_term_is_its_definition(term, reference, case):
     np.testing.assert_allclose(result.item(), reference(*case), atol=1e-4)
 
 
-@terms
-@given(case=windows)
-def test_a_perfect_window_costs_nothing(term, reference, case):  # noqa: ARG001
-    _, target, counts = tensors(*case)
-    logits = (30 * (target.float() * 2 - 1)).requires_grad_()
-    loss = term(logits, target, counts)
-    loss.backward()
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert logits.grad.abs().max() < 1e-6
-
-
-@terms
+@pytest.mark.parametrize("term", [lovasz_hinge, dice_loss])
 @given(case=windows, other=st.sampled_from([-INF, INF, -1e30, 0.0, 1e30, 3.0]))
-def test_pixels_that_do_not_count_change_nothing(term, reference, case, other):  # noqa: ARG001
+def test_pixels_that_do_not_count_change_nothing(term, case, other):
     logits, target, counts = tensors(*case)
     changed = torch.where(counts, logits, other)
     strange = torch.where(counts, target, ~target)
@@ -92,38 +76,6 @@ def test_pixels_that_do_not_count_change_nothing(term, reference, case, other): 
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-5)
     assert gradients[1][1].isfinite().all()
     assert (gradients[1][1][~counts] == 0).all()
-
-
-@terms
-def test_a_step_along_the_gradient_makes_it_better(term, reference):  # noqa: ARG001
-    torch.manual_seed(0)
-    target = torch.rand(3, 40) < 0.4
-    counts = torch.ones_like(target)
-    logits = torch.randn(3, 40, requires_grad=True)
-    loss = term(logits, target, counts)
-    loss.backward()
-    with torch.no_grad():
-        assert term(logits - 0.1 * logits.grad, target, counts) < loss
-
-
-@terms
-def test_no_seed_no_loss_and_a_gradient_of_zero(term, reference):  # noqa: ARG001
-    weight = torch.ones(25, requires_grad=True)
-    none = torch.zeros(0, 25)
-    loss = term(none * weight, none.bool(), none.bool())
-    assert loss.item() == 0
-    loss.backward()
-    assert (weight.grad == 0).all()
-
-
-@terms
-def test_a_window_in_which_nothing_counts_costs_nothing(term, reference):  # noqa: ARG001
-    logits = torch.full((2, 9), -INF, requires_grad=True)
-    nothing = torch.zeros(2, 9, dtype=torch.bool)
-    loss = term(logits, ~nothing, nothing)
-    loss.backward()
-    assert loss.item() == 0
-    assert (logits.grad == 0).all()
 
 
 fields_of_seeds = st.tuples(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8)).flatmap(
@@ -148,19 +100,6 @@ def test_the_seed_term_is_the_mean_over_annotated_pixels(case):
     for pretrain in (False, True):
         result = seed_loss(*tensors(*case), pretrain)
         np.testing.assert_allclose(result.item(), expected[pretrain], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("pretrain", [False, True])
-def test_the_seed_term_does_not_see_unknown_pixels(pretrain):
-    torch.manual_seed(0)
-    labels = torch.randint(-1, 2, (2, 9, 9))
-    seed_map, distance = torch.rand(2, 9, 9), torch.rand(2, 9, 9)
-    leaf = torch.where(labels < 0, 100.0, seed_map).requires_grad_()
-    loss = seed_loss(leaf, labels, distance, pretrain)
-    loss.backward()
-    assert loss.item() == pytest.approx(seed_loss(seed_map, labels, distance, pretrain).item())
-    assert (leaf.grad[labels < 0] == 0).all()
-    assert (leaf.grad[labels >= 0] != 0).all()
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -222,7 +161,6 @@ def test_the_loss_of_two_targets_is_the_mean_of_both(pretrain):
     fields = model.fields(torch.rand(2, 3, 48, 48)).detach()
     fields[:, :, -1] = distance  # so that there are seeds
     both = batch_losses(model, fields, labels, distance, TrainingSeeds(50, 24, generator()), pretrain)
-    assert both.seeds == 8
     singles = []
     for target in (0, 1):
         alone, _, _ = two_targets(("nuclei",))
@@ -244,7 +182,7 @@ def test_both_terms_reach_every_weight(pretrain):
             model.network.head.bias[target * model.field_count - 1] = 3.0  # seeds from the start
     fields = model.fields(torch.rand(2, 3, 48, 48))
     losses = batch_losses(model, fields, labels, distance, TrainingSeeds(50, 24, generator()), pretrain)
-    assert losses.seeds > 0
+    assert losses.instance > 0
     (losses.seed + losses.instance).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -252,13 +190,12 @@ def test_both_terms_reach_every_weight(pretrain):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_a_batch_without_seeds_teaches_the_seed_map_only():
+@pytest.mark.parametrize("pretrain", [False, True])
+def test_a_batch_without_seeds_teaches_the_seed_map_only(pretrain):
     model, labels, distance = two_targets(("nuclei",))
-    fields = model.fields(torch.rand(2, 3, 48, 48))
-    losses = batch_losses(
-        model, fields, torch.zeros_like(labels), torch.zeros_like(distance), TrainingSeeds(50, 24, generator()), False
-    )
-    assert (losses.seeds, losses.instance.item()) == (0, 0.0)
+    fields, nothing = model.fields(torch.rand(2, 3, 48, 48)), torch.zeros_like(labels)
+    losses = batch_losses(model, fields, nothing, 0 * distance, TrainingSeeds(50, 24, generator()), pretrain)
+    assert losses.instance == 0
     (losses.seed + losses.instance).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     assert all((parameter.grad == 0).all() for parameter in model.classifiers.parameters())
@@ -281,7 +218,7 @@ def test_the_loss_is_zero_for_the_model_that_is_right():
     fields[:, :, 3] = distance
     training = TrainingSeeds(50, 16, generator())
     losses = batch_losses(model, fields, labels, distance, training, False)
-    assert losses == (0, 0, 4)
+    assert losses == (0, 0)
     fields[:, :, 2] *= -1
     fields[:, :, 3] += 0.1
     wrong = batch_losses(model, fields, labels, distance, training, False)
@@ -299,4 +236,6 @@ def test_unknown_pixels_and_the_image_edge_do_not_count_in_the_instance_term():
     fields = torch.zeros(1, 1, 4, 20, 20)
     fields[:, :, 2] = torch.where(labels == 0, -20.0, 20.0)  # wrong on unknown pixels only
     fields[:, :, 3] = distance
-    assert batch_losses(model, fields, labels, distance, TrainingSeeds(50, 32, generator()), False) == (0, 0, 1)
+    assert batch_losses(model, fields, labels, distance, TrainingSeeds(50, 32, generator()), False) == (0, 0)
+    fields[:, :, 2] *= -1
+    assert batch_losses(model, fields, labels, distance, TrainingSeeds(50, 32, generator()), False).instance > 0

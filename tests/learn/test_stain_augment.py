@@ -50,21 +50,13 @@ def test_images_of_other_than_three_channels_stay_as_they_are(channels):
 
 @settings(max_examples=25)
 @given(st.integers(0, 1000))
-def test_image_and_palette_are_treated_alike(seed):
+def test_image_and_palette_get_the_same_mixture_of_the_three_densities(seed):
+    """One 3 x 3 matrix for each image: what was alike stays alike, and twice the stain is twice as dense."""
     image = section()
     changed, palette = vary_stain(image, image.flatten(2), torch.ones(6, dtype=torch.bool), batch_random(6, seed))
     assert changed.shape == image.shape
-    assert changed.isfinite().all()
     assert changed.min() > 0
     torch.testing.assert_close(palette, changed.flatten(2), rtol=1e-5, atol=1e-6)
-
-
-@settings(max_examples=25)
-@given(st.integers(0, 1000))
-def test_each_density_is_a_mixture_of_the_three_before(seed):
-    """One 3 x 3 matrix for each image: what was alike stays alike, and twice the stain is twice as dense."""
-    image = section()
-    changed, _ = vary_stain(image, image.flatten(2), torch.ones(6, dtype=torch.bool), batch_random(6, seed))
     before, after = density(image), -changed.flatten(2).log()
     mixing = torch.linalg.lstsq(before.transpose(1, 2), after.transpose(1, 2)).solution
     torch.testing.assert_close(before.transpose(1, 2) @ mixing, after.transpose(1, 2), atol=1e-3, rtol=0)
@@ -107,13 +99,3 @@ def test_a_section_has_shape_and_range_of_a_normalised_image(seed, side, count):
     assert (made.amax((2, 3)) - made.amin((2, 3)) > 0.2).all()
     assert torch.equal(image, before[0])
     assert torch.equal(labels, before[1])
-
-
-def test_sections_are_coloured_and_their_nuclei_darker_more_often_than_not():
-    image, labels = nuclei(count=60)
-    made = synthetic_section(image, labels, batch_random(60))
-    assert ((made.amax(1) - made.amin(1)).mean((1, 2)) > 0.05).float().mean() > 0.8
-    grey = made.mean(1)
-    inside = torch.stack([crop[own > 0].mean() for crop, own in zip(grey, labels, strict=True)])
-    around = torch.stack([crop[own == 0].mean() for crop, own in zip(grey, labels, strict=True)])
-    assert (inside < around).float().mean() > 0.6

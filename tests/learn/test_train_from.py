@@ -19,7 +19,6 @@ from cytoseed.settings import DatasetNote
     [
         ("kumar_train16", ("", ""), "CC-BY-NC-SA-4.0"),  # known by name
         ("mine", ("CC-BY-NC-4.0", "CC-BY-NC-4.0"), "CC-BY-NC-4.0"),
-        ("mine", ("CC0-1.0", "cc_by_nc"), "cc_by_nc"),
         ("mine", ("CC0-1.0", "for non-commercial use only"), "for non-commercial use only"),
         ("mine", ("CC0-1.0", "CC0-1.0"), "Apache-2.0"),
         ("mine", ("CC0-1.0", ""), "not stated"),
@@ -53,18 +52,15 @@ def test_training_goes_on_from_the_weights_of_a_model(samples, tmp_path):
         torch.testing.assert_close(parameter.detach(), before[name], atol=1e-3, rtol=1e-3)
     for name, value in start.segmenter.state_dict().items():
         assert torch.equal(value, before[name])  # the model given is not changed
-    assert set(load_model(tmp_path / "out" / "last").config.trained_on) == {
-        notes[0],
-        dataclasses.replace(notes[1], images=2),
-    }
+    trained_on = load_model(tmp_path / "out" / "last").config.trained_on
+    assert set(trained_on) == {notes[0], dataclasses.replace(notes[1], images=2)}
 
 
 def test_what_is_kept_is_never_worse_than_the_start(samples, tmp_path):
     """A learning rate that wrecks the weights: the start stays the best, and patience ends the training."""
     start = load_model("nuclei")
-    config = dataclasses.replace(
-        CONFIG, steps=30, pretrain_steps=0, learning_rate=3.0, validate_every=2, patience=2, average_decay=0.0
-    )
+    config = dataclasses.replace(CONFIG, steps=30, pretrain_steps=0, learning_rate=3.0, average_decay=0.0)
+    config = dataclasses.replace(config, validate_every=2, patience=2)
     done = train(samples, start, config, tmp_path / "out", "cpu")
     assert (done.best_step, done.before) == (0, done.after)
     assert done.best_f1_mean > 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from cytoseed.results import Result
+from cytoseed.results import WRITERS, Result, Writer
 
 
 @pytest.fixture
@@ -41,3 +43,22 @@ def cells() -> Result:
     labels[0, 12:15, 12:15] = 5
     image = np.random.default_rng(2).random((2, 16, 18)).astype(np.float32)
     return Result.from_labels(labels, image, targets=("nuclei", "cells"), channel_names=("DAPI", "CD3"))
+
+
+@pytest.fixture(params=["nuclei", "cells"])
+def whole(request: pytest.FixtureRequest) -> Result:
+    """Each of the two."""
+    found: Result = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format `tree` that is a folder, with files that depend on the result."""
+
+    def write(result: Result, path: Path) -> None:
+        (path / "inner").mkdir(parents=True)
+        (path / "inner" / "count").write_bytes(str(result.count).encode())
+        (path / str(result.settings["seed_threshold"])).write_bytes(b"a file that not every such result has")
+
+    monkeypatch.setitem(WRITERS, "tree", Writer("tree", ".tree", write, "a folder"))

@@ -37,23 +37,15 @@ def test_the_files_are_those_of_a_disk(result, bucket, tmp_path):  # noqa: F811
         Result.from_labels(result.labels, pixels_of(result), source="cells.tif").save(there, ("table",))
 
 
-def test_only_what_is_missing_is_written(result, bucket, tmp_path):  # noqa: F811
-    result.save(bucket, ("table",))
+def test_what_is_missing_is_added_and_folders_are_replaced_whole(result, bucket, tmp_path):  # noqa: F811
+    result.save(bucket, ("table", "ngff"))
     fs = fsspec.filesystem("s3")
     fs.pipe_file(f"{bucket}/cells.csv", b"1")
+    fs.pipe_file(f"{bucket}/cells.labels.zarr/stranger", b"1")
     result.save(bucket, FORMATS)
     result.save(tmp_path, FORMATS)
     assert files(bucket)["cells.csv"] == b"1"
     result.save(bucket, FORMATS, overwrite=True)
-    assert files(bucket) == files(tmp_path)
-
-
-def test_a_folder_takes_the_place_of_another_whole(result, bucket, tmp_path):  # noqa: F811
-    result.save(bucket, ("ngff",))
-    name = next(path.split("/")[0] for path in files(bucket) if "/" in path)
-    fsspec.filesystem("s3").pipe_file(f"{bucket}/{name}/stranger", b"1")
-    result.save(bucket, ("ngff",), overwrite=True)
-    result.save(tmp_path, ("ngff",))
     assert files(bucket) == files(tmp_path)
 
 

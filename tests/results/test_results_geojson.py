@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,6 @@ from qupath_rules import assert_qupath_rules, filled, geometries_of
 from cytoseed.results import Block, Result
 from cytoseed.results.formats import geojson
 from cytoseed.results.formats.geojson import write_geojson, write_geojson_gz, write_geojson_split
-
-DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 def collection(result: Result, path: Path) -> Any:
@@ -68,12 +65,9 @@ def test_cells_hold_their_nuclei(cells: Result, tmp_path: Path) -> None:
     assert measurements["nuclei: area_px"] == 9
     assert measurements["cells: area_px"] == 64
     assert not any(name.startswith("cells") for name in features[3]["properties"]["measurements"])
-
-
-def test_ids_are_made_from_source_settings_target_and_label(cells: Result, tmp_path: Path) -> None:
     names = ["cells/1", "cells/2", "cells/4", "nuclei/5"]
     expected = [str(uuid.uuid5(uuid.NAMESPACE_OID, f"{cells.fingerprint}/{name}")) for name in names]
-    assert [feature["id"] for feature in collection(cells, tmp_path / "a")["features"]] == expected
+    assert [feature["id"] for feature in features] == expected
 
 
 @settings(max_examples=80)
@@ -140,20 +134,14 @@ def test_rows_are_found_by_their_ids_in_any_order(tmp_path: Path, monkeypatch: p
 # Compressed
 
 
-@pytest.mark.parametrize("name", ["nuclei", "cells"])
-def test_compressed_is_the_same(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result: Result = request.getfixturevalue(name)
-    write_geojson(result, tmp_path / "plain")
-    write_geojson_gz(result, tmp_path / "packed.gz")
+def test_compressed_is_the_same_with_names_in_any_script(whole: Result, tmp_path: Path) -> None:
+    write_geojson(whole, tmp_path / "plain")
+    write_geojson_gz(whole, tmp_path / "packed.gz")
     packed = (tmp_path / "packed.gz").read_bytes()
     assert gzip.decompress(packed) == (tmp_path / "plain").read_bytes()
     assert packed[3:8] == bytes(5), "no name, no time"
-
-
-def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
-    result = Result.from_labels(np.ones((2, 2), np.int32), np.ones((1, 2, 2)), channel_names=('核, "α"',))
-    write_geojson_gz(result, tmp_path / "a.gz")
-    (feature,) = json.loads(gzip.decompress((tmp_path / "a.gz").read_bytes()).decode("utf-8"))["features"]
+    named = Result.from_labels(np.ones((2, 2), np.int32), np.ones((1, 2, 2)), channel_names=('核, "α"',))
+    (feature,) = collection(named, tmp_path / "a")["features"]
     assert feature["properties"]["measurements"]['mean_核, "α"'] == 1
 
 
@@ -172,8 +160,7 @@ def scattered(targets: int, seed: int = 0) -> Result:
     return blank(labels if targets > 1 else labels[0])
 
 
-@pytest.mark.parametrize("targets", [1, 2])
-@pytest.mark.parametrize("characters", [1, 5000, 1 << 24])
+@pytest.mark.parametrize(("targets", "characters"), [(1, 1), (2, 5000), (2, 1 << 24)])
 def test_parts_make_up_the_whole(
     targets: int, characters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,29 +188,6 @@ def test_parts_make_up_the_whole(
     whole = collection(result, tmp_path / "whole")
     features.sort(key=lambda feature: feature["properties"]["measurements"]["label"])
     assert {"type": "FeatureCollection", "features": features} == whole
-
-
-class Boxes(Nothing):
-    """Objects that are boxes (y, x, height, width), each in a block of its own."""
-
-    boxes: tuple[tuple[int, int, int, int], ...]
-
-    def blocks(self) -> Iterator[Block]:
-        for label, (top, left, height, width) in enumerate(self.boxes, start=1):
-            labels = np.full((1, height, width), label, np.int32)
-            yield Block(top, left, labels, pd.DataFrame({"id": [label]}))
-
-
-def test_fields_have_a_side_of_4096_px(tmp_path: Path) -> None:
-    up_to_the_border, behind_it = (0, 4095, 1, 1), (0, 4096, 2, 1)
-    over_it, over_it_but_centred_before = (5, 4094, 1, 4), (7, 4000, 1, 100)
-    far = (4099, 123_456, 2, 2)
-    boxes = (up_to_the_border, behind_it, over_it, over_it_but_centred_before, far)
-    found = parts(Boxes((3, 5000, 200_000), boxes=boxes), tmp_path / "parts")
-    assert {
-        name: [feature["properties"]["measurements"]["label"] for feature in part["features"]]
-        for name, part in found.items()
-    } == {"x000000_y000000.geojson": [1, 4], "x004096_y000000.geojson": [2, 3], "x122880_y004096.geojson": [5]}
 
 
 @pytest.mark.parametrize("result", [Nothing((3, 70, 60)), blank(np.zeros((70, 60), np.int32))])

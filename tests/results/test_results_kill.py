@@ -20,18 +20,7 @@ from cytoseed.results.save import save
 ALL = ("labels", "geojson", "table", "overlay", "objects", "tree")
 RECORD = "tissue.cytoseed.json"
 LOCK = "tissue.cytoseed"  # a kill leaves it, and holds nobody up
-
-
-def write_tree(result: Result, path: Path) -> None:
-    """Write a format that is a folder, with files that depend on the result."""
-    (path / "inner").mkdir(parents=True)
-    for label in range(1, 1 + len(result.settings)):
-        (path / "inner" / str(label)).write_bytes(bytes(100 * label))
-
-
-@pytest.fixture(autouse=True)
-def tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WRITERS, "tree", Writer("tree", ".tree", write_tree, "a folder"))
+pytestmark = pytest.mark.usefixtures("tree")
 
 
 class Killed(BaseException):
@@ -87,7 +76,7 @@ class Steps:
         return write
 
 
-class Wish(NamedTuple):
+class Case(NamedTuple):
     """A save over an earlier one."""
 
     before: Callable[[Result, Path], object]
@@ -108,18 +97,16 @@ def other_settings(result: Result, folder: Path) -> None:
 
 
 def half_of_the_image(result: Result, folder: Path) -> None:
-    save(
-        Pieced(result, failed=("x 0 to 9, y 0 to 9: unreadable",)), folder, ("labels", "table", "tree"), overwrite=False
-    )
+    save(Pieced(result, failed=("x 0 to 9: unreadable",)), folder, ("labels", "table", "tree"), overwrite=False)
 
 
-WISHES = {
-    "new": Wish(nothing, ALL, False),
-    "added": Wish(one_format, ALL, False),
-    "overwritten": Wish(other_settings, ("labels", "table"), True),
-    "a folder overwritten": Wish(other_settings, ("tree", "objects"), True),
-    "the same anew": Wish(one_format, ALL, True),
-    "of failed parts": Wish(half_of_the_image, ("labels", "overlay"), False),
+CASES = {
+    "new": Case(nothing, ALL, False),
+    "added": Case(one_format, ALL, False),
+    "overwritten": Case(other_settings, ("labels", "table"), True),
+    "a folder overwritten": Case(other_settings, ("tree", "objects"), True),
+    "the same again": Case(one_format, ALL, True),
+    "of failed parts": Case(half_of_the_image, ("labels", "overlay"), False),
 }
 
 
@@ -135,20 +122,18 @@ def content(path: Path) -> bytes:
     return b"folder" + b"".join(f"/{file.relative_to(path)}:".encode() + file.read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("wish", WISHES.values(), ids=WISHES)
-def test_a_kill_anywhere_and_the_same_again(nuclei: Result, tmp_path: Path, wish: Wish, given: bool) -> None:
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_kill_anywhere_and_the_same_again(nuclei: Result, tmp_path: Path, case: Case) -> None:
     whole = tmp_path / "undisturbed"
-    wish.before(nuclei, whole)
+    case.before(nuclei, whole)
     old = shown(whole)
-    save(nuclei, whole, wish.formats, wish.overwrite)
+    nuclei.save(whole, case.formats, case.overwrite)
     new = shown(whole)
     assert sorted(json.loads(new[RECORD])["files"]) == sorted(new.keys() - {RECORD})
 
     for last in range(1, 1000):
         folder = tmp_path / f"killed at {last}"
-        staging = tmp_path / f"run {last}" / "staging" if given else None
-        wish.before(nuclei, folder)
+        case.before(nuclei, folder)
 
         def look(folder: Path = folder) -> None:
             for name, content in shown(folder).items():
@@ -159,11 +144,11 @@ def test_a_kill_anywhere_and_the_same_again(nuclei: Result, tmp_path: Path, wish
         with pytest.MonkeyPatch.context() as monkeypatch:
             steps = Steps(monkeypatch, last, look)
             with contextlib.suppress(Killed):
-                save(nuclei, folder, wish.formats, wish.overwrite, staging)
+                nuclei.save(folder, case.formats, case.overwrite)
         look()
-        save(nuclei, folder, wish.formats, wish.overwrite, staging)
+        nuclei.save(folder, case.formats, case.overwrite)
         assert shown(folder) == new
-        assert given is False or not any(folder.glob(".*")), "nothing beside"
+        assert {path.name for path in folder.iterdir()} - {LOCK} == new.keys(), "nothing beside"
         if not steps.over:
             break
     assert last > 15
@@ -189,72 +174,33 @@ def test_a_killed_overwriting_is_still_refused_to_others(nuclei: Result, tmp_pat
     assert found == ("same", (), ALL), "announced, but not sure"
 
 
-def test_what_a_kill_leaves_behind_goes_in_the_end(nuclei: Result, tmp_path: Path) -> None:
-    left, young, other = (tmp_path / name for name in (f".{RECORD}-a", f".{RECORD}-b", ".tissue.else"))
-    for folder in (left, young, other):
-        folder.mkdir()
-        (folder / "half").write_bytes(b"half")
-    os.utime(left, (0, 0))
-    os.utime(other, (0, 0))
-    nuclei.save(tmp_path)
-    assert not left.exists()
-    assert young.exists(), "a run that goes on beside this one may be writing there"
-    assert other.exists()
-
-
-# A folder for the files that are being written
-
-
-def test_a_given_folder_is_emptied_and_goes(nuclei: Result, tmp_path: Path) -> None:
-    staging = tmp_path / "run" / "staging"
-    staging.mkdir(parents=True)
-    (staging / "tissue.csv").write_bytes(b"half")
-    (tmp_path / "run" / "tile").write_bytes(b"kept")
-    paths = save(nuclei, tmp_path / "out", ("labels",), overwrite=False, staging=staging)
-    assert paths == nuclei.save(tmp_path / "out", ("labels",))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [RECORD, "tissue.labels.tif"]
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["tile"]
-
-
-@pytest.mark.parametrize("below", ["", "out"])
-def test_a_given_folder_that_holds_the_results(nuclei: Result, tmp_path: Path, below: str) -> None:
-    (tmp_path / "precious.txt").write_text("kept")
-    with pytest.raises(ValueError, match="would be deleted with the results"):
-        save(nuclei, tmp_path / below, ALL, overwrite=True, staging=tmp_path)
-    assert (tmp_path / "precious.txt").exists()
-
-
-@pytest.mark.parametrize("given", [False, True])
-def test_a_full_disk(nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
-    folder, staging = tmp_path / "out", tmp_path / "staging" if given else None
-    one_format(nuclei, folder)
-    before = shown(folder)
+def test_a_full_disk(nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_format(nuclei, tmp_path)
+    before = shown(tmp_path)
 
     def fill(_: Result, path: Path) -> None:
         path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setitem(WRITERS, "overlay", WRITERS["overlay"]._replace(write=fill))
-    with pytest.raises(OSError, match=r"out: cannot be written to \(No space left on device\)") as caught:
-        save(nuclei, folder, ALL, overwrite=False, staging=staging)
+    with pytest.raises(OSError, match=r"cannot be written to \(No space left on device\)") as caught:
+        nuclei.save(tmp_path, ALL)
     assert caught.value.errno == errno.ENOSPC, "so that callers can tell it from others"
-    assert shown(folder) == before
-    assert sorted(tmp_path.iterdir()) == [folder]
-    assert len(list(folder.iterdir())) == len(before)
+    assert shown(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} == before.keys()
 
 
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("name", ["tissue.cytoseed/tiles/00000000.npz", "tissue.tif"])
 def test_a_result_that_cannot_be_read_is_not_blamed_on_the_folder(
-    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+    nuclei: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def lack(_: Result, __: Path) -> None:
-        (tmp_path / "out" / "run" / "tile.npz").read_bytes()
+    def fail(_: Result, __: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(tmp_path / name))
 
-    monkeypatch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=lack))
-    staging = tmp_path / "out" / "run" / "staging" if given else None
-    with pytest.raises(FileNotFoundError, match=r"tile\.npz"):
-        save(nuclei, tmp_path / "out", ALL, overwrite=False, staging=staging)
-    assert shown(tmp_path / "out") == {}
+    monkeypatch.setitem(WRITERS, "table", WRITERS["table"]._replace(write=fail))
+    with pytest.raises(OSError, match=r"^\[Errno 5\] .*tissue"):
+        nuclei.save(tmp_path, ALL)
+    assert shown(tmp_path) == {}
 
 
 # Parts that could not be segmented

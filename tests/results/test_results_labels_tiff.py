@@ -1,9 +1,10 @@
-"""The label TIFF of a large image: its lower resolutions, where readers look for them."""
+"""Label images at several resolutions: which pixels each level shows, and the TIFF that holds them."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ import tifffile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, planes_of
+from pieced import Nothing, Pieced, blank, planes_of
 from test_results_ngff import scattered
 
 from cytoseed.images import open_image
 from cytoseed.results import Result, pyramid
 from cytoseed.results.formats import labels as tiff
 from cytoseed.results.formats.labels import write_labels
+from cytoseed.results.pyramid import halved, level_of, tiles_of
 
 
 def small_pieces(patch: pytest.MonkeyPatch) -> None:
@@ -26,12 +28,6 @@ def small_pieces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tiff, "_LARGEST_FLAT_PX", 20)
     patch.setattr(pyramid, "_READ_PX", 48)
     patch.setattr(pyramid, "_SMALLEST_LARGE_PX", 8)
-
-
-def noise(height: int, width: int, largest: int = 60_000) -> Result:
-    labels = np.random.default_rng(3).integers(0, largest + 1, (height, width)).astype(np.int32)
-    labels[0, 0] = largest
-    return Result.from_labels(labels, np.zeros((1, height, width), np.uint8))
 
 
 def expected(planes: NDArray[np.int32], factor: int) -> NDArray[np.int32]:
@@ -77,10 +73,11 @@ def test_lower_levels_are_sub_ifds_of_each_plane(tmp_path: Path) -> None:
         assert [level.shape for level in tif.series[0].levels] == [(2, 2049, 3000), (2, 1025, 1500), (2, 513, 750)]
         for page in tif.pages:
             assert len(page.subifds) == 2
-            for number, own in enumerate(page.aspage().pages, start=1):
-                assert own.subfiletype == tifffile.FILETYPE.REDUCEDIMAGE
+            for number, own in enumerate((page.aspage(), *page.aspage().pages)):
+                assert (own.subfiletype == tifffile.FILETYPE.REDUCEDIMAGE) == (number > 0)
                 assert own.tile == (512, 512)
                 assert own.compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+                assert own.tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
                 numerator, denominator = own.tags["XResolution"].value
                 assert 1e4 * denominator / numerator == pytest.approx(0.25 * 2**number)
         (pixels,) = re.findall(r"<Pixels [^>]*>", tif.ome_metadata)
@@ -96,11 +93,57 @@ def test_from_which_size_on_there_are_levels(tmp_path: Path, side: int, levels: 
 
 def test_large_ids_with_gaps_at_every_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_pieces(monkeypatch)
-    whole = noise(70, 90, largest=70_000)
-    result = Pieced(whole)
+    whole = blank(np.random.default_rng(3).integers(0, 70_000, (70, 90)).astype(np.int32))
     monkeypatch.setattr(Result, "count", 3)  # so few that 16 bits might do
-    write_labels(result, tmp_path / "a.tif")
+    write_labels(Pieced(whole), tmp_path / "a.tif")
     image = open_image(tmp_path / "a.tif")
     assert image.dtype == np.uint32
     for number in range(len(image.level_shapes)):
         np.testing.assert_array_equal(image.read(level=number), expected(planes_of(whole), 2**number))
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(0, np.uint16), (65_535, np.uint16), (65_536, np.uint32)])
+def test_labels_take_the_smallest_of_two_types(tmp_path: Path, largest: int, dtype: Any) -> None:
+    labels = np.array([[0, largest, 0]], np.int32)
+    write_labels(blank(labels), tmp_path / "a.tif")
+    read = open_image(tmp_path / "a.tif").read()
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read[0], labels)
+
+
+# Levels
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "factor", "expected"),
+    [
+        (11, 5, 2.0, [1, 3, 5, 7, 9]),
+        (11, 6, 2.0, [1, 3, 5, 7, 9, 10]),
+        (110, 5, 21.9999999, [11, 33, 55, 77, 99]),
+        (10, 7, 1.0, [0, 2, 3, 5, 6, 7, 9]),
+        (12, 4, -3.0, [1, 4, 7, 10]),
+        (12, 4, float("nan"), [1, 4, 7, 10]),
+        (1, 1, 2.0, [0]),
+    ],
+)
+def test_sizes_that_are_stated_and_those_that_cannot_be(
+    large: int, small: int, factor: float, expected: list[int]
+) -> None:
+    level = level_of((large, 1), (small, 1), (factor, 1.0))
+    assert level.rows.tolist() == expected
+    assert level.columns.tolist() == [0]
+
+
+def test_tiles_are_given_as_soon_as_what_they_show_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyramid, "_READ_PX", 32)
+    monkeypatch.setattr(pyramid, "_SMALLEST_LARGE_PX", 8)
+    result = Pieced(Result.from_labels(np.ones((256, 256), np.int32), np.zeros((1, 256, 256), np.uint8)))
+    levels = halved((256, 256))
+    given_px = [0] * len(levels)
+    for tile in tiles_of(result, levels, 16):
+        given_px[tile.level] += tile.labels.size
+        read_px = 32 * 32 * len(result.asked_yxhw)
+        for number, of_level in enumerate(given_px):
+            held = read_px / 4**number - of_level
+            assert held <= (32 * 32 if number == 0 else 16 * 16), "what is read last, and one tile of each level"
+    assert given_px == [level.shape[0] * level.shape[1] for level in levels]

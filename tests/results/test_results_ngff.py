@@ -13,7 +13,7 @@ import zarr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pieced import Nothing, Pieced, files_of, planes_of
+from pieced import Pieced, files_of, planes_of
 
 from cytoseed.images import is_image_folder, open_image
 from cytoseed.results import Result, pyramid
@@ -45,13 +45,17 @@ def scattered(height: int, width: int, targets: int = 2, pixel_size_um: float | 
     )
 
 
+def attributes_of(group: Path) -> dict[str, Any]:
+    if (group / "zarr.json").exists():
+        found: dict[str, Any] = json.loads((group / "zarr.json").read_text())["attributes"]["ome"]
+    else:
+        found = json.loads((group / ".zattrs").read_text())
+    return found
+
+
 def multiscale(folder: Path) -> dict[str, Any]:
     """Metadata of a label image."""
-    if (folder / "zarr.json").exists():
-        attributes = json.loads((folder / "zarr.json").read_text())["attributes"]["ome"]
-    else:
-        attributes = json.loads((folder / ".zattrs").read_text())
-    found: dict[str, Any] = attributes["multiscales"][0]
+    found: dict[str, Any] = attributes_of(folder)["multiscales"][0]
     return found
 
 
@@ -118,16 +122,9 @@ def test_ome_zarr_reads_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         np.testing.assert_array_equal(node.data[0].compute(), labels)
         assert node.metadata["visible"]
         assert node.metadata["color"] == {}, "else napari would show the labels named, and no others"
-
-
-@VERSIONS
-def test_a_label_image_is_an_image_to_cytoseed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    small_pieces(monkeypatch)
-    whole = scattered(50, 61, pixel_size_um=0.33)
-    write_ngff(whole, tmp_path / "a", version)
-    assert not is_image_folder(tmp_path / "a"), "a group of images, not one"
-    image = open_image(tmp_path / "a" / "cells")
-    assert image.pixel_size_yx_um == (0.33, 0.33)
+    assert not is_image_folder(tmp_path / "a.labels.zarr"), "a group of images, not one"
+    image = open_image(tmp_path / "a.labels.zarr" / "cells")
+    assert image.pixel_size_yx_um == (0.25, 0.25)
     assert image.level_shapes == ((50, 61), (25, 31), (13, 16), (7, 8))
     np.testing.assert_array_equal(image.read()[0], whole.labels[1])
 
@@ -168,15 +165,3 @@ def test_chunks_without_objects_are_not_written(tmp_path: Path, version: str) ->
     between = "c/" if version == "0.5" else ""
     assert chunks == [f"cells/0/{between}2/2", f"cells/1/{between}1/1", f"cells/2/{between}0/0"]
     assert not open_image(tmp_path / "a" / "nuclei").read().any()
-
-
-def test_a_large_image_with_Nothing_it(tmp_path: Path) -> None:
-    class Sparse(Nothing):
-        def labels_in(self, box_yxhw: tuple[int, int, int, int]) -> NDArray[np.int32]:
-            assert max(box_yxhw[2:]) <= 2048
-            return np.broadcast_to(np.int32(0), (1, *box_yxhw[2:]))  # of no memory
-
-    write_ngff(Sparse((3, 9000, 20_000)), tmp_path / "a")
-    image = open_image(tmp_path / "a" / "nuclei")
-    assert image.level_shapes == ((9000, 20_000), (4500, 10_000), (2250, 5000), (1125, 2500), (563, 1250), (282, 625))
-    assert all(path.name == "zarr.json" for path in (tmp_path / "a").rglob("*") if path.is_file())

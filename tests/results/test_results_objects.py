@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cytoseed.paths import write_bytes
 from cytoseed.results.objects import Objects, join_objects, pack_masks
 from cytoseed.results.store import StitchedObjects, Store
 
@@ -151,20 +150,6 @@ def test_a_damaged_tile_is_named(tmp_path):
         store.run()
     (tmp_path / "kept.npz").write_bytes(b"nothing")
     assert store.kept() is None
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_parts_are_put_one_after_the_other():

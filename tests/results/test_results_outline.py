@@ -85,18 +85,6 @@ def test_the_place_of_the_mask_is_added(shape: NDArray[np.bool_], left: int, top
             assert [[x + left, y + top] for x, y in ring] == moved
 
 
-def test_pieces_that_meet_at_a_corner_are_two() -> None:
-    assert [len(rings) for rings in outline(FIGURE_OF_EIGHT)] == [1, 1]
-
-
-def test_a_hole_that_meets_the_outside_at_a_corner_is_a_hole() -> None:
-    assert [len(rings) for rings in outline(PINCHED_HOLE)] == [2]
-
-
-def test_an_island_in_a_hole_is_a_piece() -> None:
-    assert sorted(len(rings) for rings in outline(TARGET)) == [2, 2]
-
-
 @pytest.mark.parametrize("shape", [(0, 0), (3, 4)])
 def test_nothing_has_no_outline(shape: tuple[int, int]) -> None:
     assert outline(np.zeros(shape, bool)) == []

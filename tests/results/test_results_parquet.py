@@ -29,11 +29,9 @@ def written(result: Result, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["nuclei", "cells"])
-def test_read_back_by_every_reader(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    result: Result = request.getfixturevalue(name)
-    path = written(result, tmp_path / "a.parquet")
-    wanted = in_types(result.table)
+def test_read_back_by_every_reader(whole: Result, tmp_path: Path) -> None:
+    path = written(whole, tmp_path / "a.parquet")
+    wanted = in_types(whole.table)
     pd.testing.assert_frame_equal(pd.read_parquet(path), wanted, check_exact=True)
     pd.testing.assert_frame_equal(pq.read_table(path).to_pandas(), wanted, check_exact=True)
     frame = pl.read_parquet(path)
@@ -61,11 +59,10 @@ def test_without_objects(targets: tuple[str, ...], tmp_path: Path) -> None:
         assert len(pd.read_parquet(path)) == 0
         assert pl.read_parquet(path).height == 0
         assert pl.read_parquet(path).columns == schema.names
-        assert pq.read_table(path).num_rows == 0
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 100])
-@pytest.mark.parametrize("objects", [1, 2, 3, 10])
+@pytest.mark.parametrize("rows", [1, 3, 4, 100])
+@pytest.mark.parametrize("objects", [1, 3])
 def test_groups_do_not_depend_on_blocks(
     nuclei: Result, tmp_path: Path, rows: int, objects: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +84,7 @@ def test_of_many_channels_groups_have_fewer_rows(tmp_path: Path, monkeypatch: py
         assert file.metadata.num_row_groups == 10
 
 
-def test_not_a_number_is_a_value_and_no_gap(tmp_path: Path) -> None:
+def test_nan_is_a_value_and_not_missing(tmp_path: Path) -> None:
     image = np.array([[[np.nan, 1, 2, np.inf]]])
     result = Result.from_labels(np.array([[1, 1, 2, 3]], np.int32), image, channel_names=("a",))
     table = pq.read_table(written(result, tmp_path / "a"))
@@ -97,7 +94,7 @@ def test_not_a_number_is_a_value_and_no_gap(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(table.to_pandas(), in_types(result.table), check_exact=True)
 
 
-def test_what_the_file_says_of_itself(nuclei: Result, tmp_path: Path) -> None:
+def test_metadata_of_the_file(nuclei: Result, tmp_path: Path) -> None:
     path, _ = nuclei.save(tmp_path, formats=("parquet",))
     assert path.name == "tissue.parquet"
     metadata = pq.read_schema(path).metadata

@@ -19,15 +19,10 @@ from cytoseed.results.store import StitchedObjects, Store
 IMAGE = np.zeros((2, 4, 5), np.uint8)
 
 
-def test_counts(nuclei: Result, cells: Result) -> None:
-    assert (nuclei.count, len(nuclei)) == (4, 4)
-    assert (cells.count, len(cells)) == (4, 4), "a cell and its nucleus count once"
-    assert Result.from_labels(np.zeros((4, 5), np.int32), IMAGE).count == 0
-
-
 def test_it_says_what_it_is(nuclei: Result, cells: Result) -> None:
     assert repr(nuclei) == "<Result: 4 nuclei in tissue.ome.tif, 20 x 30 px, 0.25 µm/px>"
     one = changed(cells, labels=np.minimum(cells.labels, 1))
+    assert (len(nuclei), len(cells)) == (4, 4), "a cell and its nucleus count once"
     assert repr(one) == "<Result: 1 cell in array, 16 x 18 px, unknown pixel size>"
 
 
@@ -46,10 +41,6 @@ def test_parts_that_do_not_belong_together(others: dict[str, Any], error: type[E
     parts: dict[str, Any] = {"labels": np.zeros((4, 5), np.int32), "image": IMAGE}
     with pytest.raises(error, match=says):
         Result.from_labels(**(parts | others))
-
-
-def test_channels_without_names_are_numbered() -> None:
-    assert Result.from_labels(np.zeros((4, 5), np.int64), IMAGE).channel_names == ("channel 0", "channel 1")
 
 
 def from_store(whole: Result, folder: Path) -> Result:
@@ -72,15 +63,11 @@ def from_store(whole: Result, folder: Path) -> Result:
         return whole.thumbnail(100)
 
     facts = {name: getattr(whole, name) for name in ("shape", "targets", "channel_names", "pixel_size_um", "source")}
-    facts |= {name: getattr(whole, name) for name in ("input", "settings", "stains")}
+    facts |= {name: getattr(whole, name) for name in ("settings", "find_input", "find_stains")}
     return Result.from_store(store, kept, **facts, thumbnail=thumbnail, keep_alive=folder)
 
 
-@pytest.mark.parametrize("name", ["nuclei", "cells"])
-def test_labels_table_and_objects_are_the_same_from_everywhere(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    whole: Result = request.getfixturevalue(name)
+def test_labels_table_and_objects_are_the_same_from_everywhere(whole: Result, tmp_path: Path) -> None:
     columns = ["target", "id"] if len(whole.targets) > 1 else ["id"]
     write_objects(Pieced(whole, 2), tmp_path / "a.objects.zip")
     with open_result(tmp_path / "a.objects.zip") as stored:
@@ -94,13 +81,6 @@ def test_labels_table_and_objects_are_the_same_from_everywhere(
             painted = np.zeros_like(planes_of(whole))
             result.objects.paint(painted, (0, 0, *whole.shape[1:]), ids)
             np.testing.assert_array_equal(painted, planes_of(whole))
-
-
-def test_nothing_has_labels_and_a_table(tmp_path: Path) -> None:
-    write_objects(Nothing((3, 7, 6)), tmp_path / "a.objects.zip")
-    with open_result(tmp_path / "a.objects.zip") as result:
-        assert result.labels.shape == (7, 6)
-        assert len(result.table) == len(result.objects) == 0
 
 
 def test_labels_too_large_for_memory_are_refused(tmp_path: Path) -> None:

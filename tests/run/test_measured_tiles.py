@@ -8,25 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
 from numpy.typing import NDArray
 
-from bright import bright_config, bright_segmenter
+from bright import GREY, RGB
 from cytoseed.images import as_image
 from cytoseed.models.weights import Model
 from cytoseed.results.measure.table import measure_objects
 from cytoseed.results.objects import Objects, numbers_of, pack_masks
 from cytoseed.run.api import segment
 from cytoseed.run.plan import make_plan
-from cytoseed.run.stitch import Trimmed, measure_trimmed
-from cytoseed.run.survey import Limits, Survey, survey
-from cytoseed.run.tile import SlideContext
+from cytoseed.run.stitch import ObjectMask, measure_trimmed
+from cytoseed.run.survey import Limits, survey
+from cytoseed.run.tile import Clock, SlideContext
 from cytoseed.run.tiles import Grid
 from cytoseed.settings import STAINS, SegmentOptions
 from runs import run
 
-RGB = Model(bright_config(3), bright_segmenter(3))
-GREY = Model(bright_config(), bright_segmenter())
 CORE = 128
 RGB_NAMES = ("red", "green", "blue")
 
@@ -62,20 +59,16 @@ def check_tiles(image: Any, model: Model, folder: Path, **options: Any) -> tuple
     assert list(table.columns) == list(once.columns)
     assert table["touches_tile_edge"].dtype == once["touches_tile_edge"].dtype == np.int64
     assert not once["touches_tile_edge"].any()
-    for tile, block in zip(filled_tiles(report.result), report.result.blocks(), strict=True):
-        columns = -(-report.result.shape[2] // CORE)
-        core = CORE * (tile // columns), CORE * (tile % columns)
+    side = round(CORE / whole.settings["scale"])  # at full resolution
+    columns = -(-report.result.shape[2] // side)
+    for tile, block in zip(report.result.contents._filled, report.result.blocks(), strict=True):
+        core = side * (tile // columns), side * (tile % columns)
         for row in block.table.to_dict("records"):
-            assert row["touches_tile_edge"] == reaches_over(row, core, report.result.shape[1:]), row
+            assert row["touches_tile_edge"] == reaches_over(row, core, report.result.shape[1:], side), row
     return table, once
 
 
-def filled_tiles(result: Any) -> list[int]:
-    """Numbers of the tiles that have objects, in the order of the blocks."""
-    return result.contents._filled
-
-
-def reaches_over(row: dict[str, Any], core: tuple[int, int], image_yx: tuple[int, int], core_px: int = CORE) -> bool:
+def reaches_over(row: dict[str, Any], core: tuple[int, int], image_yx: tuple[int, int], core_px: int) -> bool:
     """Whether an object's box, a px wider and clipped to the image, leaves the core."""
     for begin, size, first, side in (
         (row["box_y_px"], row["box_height_px"], core[0], image_yx[0]),
@@ -104,22 +97,7 @@ def test_one_channel_of_a_brightfield_image(tmp_path: Path) -> None:
 
 
 def test_brightfield_at_another_scale(tmp_path: Path) -> None:
-    whole = segment(brightfield(), RGB, pixel_size_um=0.4)
-    report = run(
-        brightfield(), tmp_path, RGB, skip_background=False, tile_size_px=CORE, pixel_size_um=0.4, formats=["table"]
-    )
-    assert report.result is not None
-    table = pd.concat([block.table for block in report.result.blocks()], ignore_index=True)
-    keys = ["centroid_y_px", "centroid_x_px"]
-    apart = ["id", "touches_tile_edge"]
-    tables = [one.sort_values(keys).reset_index(drop=True).drop(columns=apart) for one in (table, whole.table)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    side = round(CORE / 0.8)  # at full resolution
-    for tile, block in zip(filled_tiles(report.result), report.result.blocks(), strict=True):
-        columns = -(-report.result.shape[2] // side)
-        core = side * (tile // columns), side * (tile % columns)
-        for row in block.table.to_dict("records"):
-            assert row["touches_tile_edge"] == reaches_over(row, core, report.result.shape[1:], side), row
+    check_tiles(brightfield(), RGB, tmp_path, pixel_size_um=0.4)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
@@ -127,25 +105,6 @@ def test_fluorescence(dtype: Any, tmp_path: Path) -> None:
     image = np.moveaxis(brightfield(), -1, 0)[:1].astype(dtype) * dtype(7)
     table, _ = check_tiles(image, GREY, tmp_path)
     assert [name for name in table if name.startswith("mean_")] == ["mean_channel 0"]
-
-
-def test_tables_in_files_equal_those_of_the_blocks(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", brightfield(), tile=(64, 64), photometric="rgb")
-    report = run(
-        tmp_path / "a.tif",
-        tmp_path / "out",
-        RGB,
-        skip_background=False,
-        tile_size_px=CORE,
-        formats=["table", "parquet"],
-    )
-    assert report.result is not None
-    table = pd.concat([block.table for block in report.result.blocks()], ignore_index=True)
-    csv = pd.read_csv(tmp_path / "out" / "a.csv", float_precision="round_trip")
-    pd.testing.assert_frame_equal(csv, table.astype({"id": np.int64}), check_exact=True)
-    parquet = pd.read_parquet(tmp_path / "out" / "a.parquet")
-    kinds = {"touches_image_edge": bool, "touches_tile_edge": bool}
-    pd.testing.assert_frame_equal(parquet, table.astype(kinds), check_exact=True)
 
 
 # Trimmed objects
@@ -156,7 +115,7 @@ def context_of(pixels: NDArray[Any], model: Model, stains: tuple[str, ...] = ())
     plan = make_plan(image, model.config, SegmentOptions())
     limits = Limits(np.zeros(3, np.float32), np.ones(3, np.float32))
     plan = plan._replace(grid=Grid(*plan.size_yx, CORE, 64, 128))
-    return SlideContext(image, plan, limits, model.config.channels, False, stains)
+    return SlideContext(image, image.regions, Clock(), plan, limits, model.config.channels, False, stains)
 
 
 @pytest.mark.parametrize(("tile", "touches"), [(1, 0), (0, 1), (4, 1)])
@@ -179,7 +138,7 @@ def test_a_trimmed_object_is_measured_as_in_one_pass(tile: int, touches: int) ->
         **{**numbers_of(known), "numbers": np.zeros((1, known.shape[1] - 1))},
     )
     with context.image.regions() as regions:
-        again = measure_trimmed(context, regions, before, Trimmed(tile, 0, (20, 140, 9, 11), mask))
+        again = measure_trimmed(context._replace(regions=regions), before, ObjectMask(tile, 0, (20, 140, 9, 11), mask))
     pd.testing.assert_frame_equal(again.table(), known.drop(columns="id"), check_exact=True)
     np.testing.assert_array_equal(again.mask(0), mask)
 
@@ -187,18 +146,18 @@ def test_a_trimmed_object_is_measured_as_in_one_pass(tile: int, touches: int) ->
 # Stains
 
 
-def survey_of(image: Any, model: Model, **options: Any) -> Survey:
+def stains_of(image: Any, model: Model, **options: Any) -> tuple[str, ...]:
     opened = as_image(image)
     plan = make_plan(opened, model.config, SegmentOptions(tile_size_px=CORE, **options))
     with opened.regions() as regions:
-        return survey(opened, regions, plan, skip_background=False)
+        return survey(opened, regions, plan, skip_background=False)[2]
 
 
 @pytest.mark.parametrize("options", [{}, {"stain": "haematoxylin"}, {"channels": ("green",)}, {"channels": (2, 1, 0)}])
 def test_stains_are_decided_by_all_channels(options: dict[str, Any]) -> None:
     model = GREY if options.get("channels") == ("green",) else RGB
-    assert survey_of(brightfield(), model, **options).stains == STAINS
-    assert survey_of(brightfield() // 4, model, **options).stains == ()
+    assert stains_of(brightfield(), model, **options) == STAINS
+    assert stains_of(brightfield() // 4, model, **options) == ()
     assert segment(brightfield(), model, **options).stains == STAINS
 
 
@@ -206,4 +165,4 @@ def test_stains_are_decided_by_all_channels(options: dict[str, Any]) -> None:
     "image", [brightfield()[..., 0], brightfield().astype(np.uint16), np.stack([brightfield()[..., 0]] * 4)]
 )
 def test_images_without_stains(image: NDArray[Any]) -> None:
-    assert survey_of(image, GREY, channels=(0,)).stains == ()
+    assert stains_of(image, GREY, channels=(0,)) == ()

@@ -81,13 +81,13 @@ def test_control_groups_of_version_1_are_read_too(linux):
     assert free_bytes() == 1e9
 
 
-@pytest.mark.parametrize(("pages", "expected"), [(10, 0), (10**6, 1)])
-def test_only_a_large_process_is_trimmed(linux, monkeypatch, pages, expected):
+@pytest.mark.parametrize(("held", "expected"), [(10**5, 0), (4 * 10**9, 1)])
+def test_only_a_large_process_is_trimmed(monkeypatch, held, expected):
     calls = []
     library = types.SimpleNamespace(malloc_trim=calls.append)
-    write_files(linux / "proc" / "self", statm=f"99 {pages} 1\n")
+    process = types.SimpleNamespace(memory_info=lambda: types.SimpleNamespace(rss=held))
+    monkeypatch.setattr("psutil.Process", lambda: process)
     monkeypatch.setattr(memory.sys, "platform", "linux")
-    monkeypatch.setattr(memory.os, "sysconf", lambda _: 4096, raising=False)
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: library)
     trim()
     assert len(calls) == expected

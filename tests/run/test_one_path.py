@@ -8,27 +8,17 @@ import pandas as pd
 import pytest
 import tifffile
 
-import cytoseed
-from bright import bright_config, bright_segmenter
+from bright import GREY, RGB, bright_config, bright_segmenter
 from cytoseed.models.weights import Model
 from cytoseed.run.api import segment
-from cytoseed.run.executor import LocalExecutor
 from cytoseed.run.tile import TileProcessor
 from runs import run
-from scenes import contents, write_discs
+from scenes import contents
 
 TARGETS = ("nuclei", "cells")
-GREY = Model(bright_config(), bright_segmenter())
-RGB = Model(bright_config(3), bright_segmenter(3))
 PAIRS = Model(bright_config(1, TARGETS), bright_segmenter(1, TARGETS))
 TILES = {"tile_size_px": 128}
 SIZES = {"one tile": {}, "many tiles": TILES}
-
-
-@pytest.fixture
-def path(tmp_path):
-    write_discs(tmp_path / "scene.tif", 300, 280)
-    return tmp_path / "scene.tif"
 
 
 @pytest.fixture
@@ -89,6 +79,11 @@ def test_a_second_call_does_nothing_and_returns_an_equal_result(path, tmp_path, 
     assert {name: (output / name).stat().st_mtime_ns for name in contents(output)} == before
 
 
+def test_an_image_without_objects_is_segmented_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("cytoseed.run.api.run_in_memory", lambda *_: pytest.fail("segmented again"))
+    assert segment(np.zeros((40, 50), np.uint8), GREY, output=tmp_path, formats=["table"]).count == 0
+
+
 @pytest.mark.parametrize("settings", SIZES.values(), ids=SIZES)
 def test_a_result_in_memory_saves_the_files_of_a_run_with_an_output(path, tmp_path, settings):
     formats = ("labels", "table", "geojson", "overlay", "objects")
@@ -115,33 +110,6 @@ def test_a_tiled_run_replaces_a_single_tile(path, tmp_path):
     segment(path, GREY, output=tmp_path / "out", formats=["table"], existing="overwrite", **TILES)
     segment(path, GREY, output=tmp_path / "fresh", formats=["table"], **TILES)
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
-
-
-def test_a_run_with_other_settings_is_refused_while_a_small_image_is_processed(path, tmp_path, monkeypatch):
-    started, proceed = threading.Event(), threading.Event()
-    run_single = LocalExecutor.run_single
-
-    def waiting(*arguments):
-        started.set()
-        assert proceed.wait(60)
-        return run_single(*arguments)
-
-    monkeypatch.setattr(LocalExecutor, "run_single", waiting)
-    options = {"output": tmp_path / "out", "formats": ["labels", "table"]}
-    thread = threading.Thread(target=segment, args=(path, GREY), kwargs=options)
-    thread.start()
-    try:
-        assert started.wait(60)
-        for existing in ("refuse", "resume", "overwrite"):
-            with pytest.raises(BlockingIOError, match="another run"):
-                segment(path, GREY, seed_threshold=0.6, existing=existing, **options)
-    finally:
-        proceed.set()
-        thread.join()
-    with pytest.raises(FileExistsError, match="seed_threshold"):
-        segment(path, GREY, seed_threshold=0.6, **options)
-    segment(path, GREY, **{**options, "output": tmp_path / "alone"})
-    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
 
 
 def test_simultaneous_runs_never_mix_their_files(path, tmp_path):
@@ -191,8 +159,3 @@ def test_a_failed_run_in_memory_leaves_no_temporary_folder(pixels, tmp_path, mon
         segment(pixels, GREY, **TILES)
     gc.collect()
     assert not list(tmp_path.glob("cytoseed-*"))
-
-
-def test_public_functions():
-    assert cytoseed.segment is segment
-    assert cytoseed.load_model("nuclei").config.name == "nuclei"

@@ -62,7 +62,7 @@ def test_tiles_come_in_order(sizes):
     made = list(run_tiles(FakeProcessor(), batches(*sizes)))
     assert [one.tile.number for one in made] == list(range(sum(sizes)))
     assert [one.objects for one in made] == [f"objects of {index}" for index in range(sum(sizes))]
-    assert all(one.error is None for one in made)
+    assert not any(one.cause for one in made)
 
 
 def test_no_more_tiles_are_held_than_there_are_stages():
@@ -80,7 +80,7 @@ def test_a_failed_tile_is_tried_again_and_the_others_continue(step, times):
     failed = [one.tile.number for one in made if one.objects is None]
     assert failed == ([] if times == 1 else [3])
     if failed:
-        assert str(made[3].error) == f"{step} of 3"
+        assert made[3].cause == f"{step} of 3"
     assert processor.calls.count(("objects", 2)) == 1
 
 

@@ -4,54 +4,32 @@ import json
 import multiprocessing
 import os
 import shutil
-import threading
 
 import pytest
 import tifffile
 
-from bright import bright_config, bright_segmenter
+from bright import GREY
 from cytoseed.images import ImageFileError
-from cytoseed.models.weights import Model
 from cytoseed.results.store import Store
 from cytoseed.run.slide import Callbacks
 from cytoseed.run.tile import TileProcessor
 from runs import run
-from scenes import discs
+from scenes import RESULTS, contents, discs
 
-GREY = Model(bright_config(), bright_segmenter())
-RGB = Model(bright_config(3), bright_segmenter(3))
 TILES = {"tile_size_px": 128}
-FILES = (
-    "scene.csv",
-    "scene.cytoseed.json",
-    "scene.geojson",
-    "scene.labels.tif",
-    "scene.objects.zip",
-    "scene.overlay.png",
-)
-
-
-@pytest.fixture
-def path(tmp_path):
-    place = tmp_path / "scene.tif"
-    tifffile.imwrite(place, discs()[0], tile=(64, 64))
-    return place
-
-
-def files_of(folder):
-    return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder)) if (folder / name).is_file()}
+FILES = {f"scene{suffix}" for suffix in RESULTS}
 
 
 def test_a_missing_format_is_added_without_processing_tiles(path, tmp_path, monkeypatch):
     run(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
-    before = files_of(tmp_path / "out")
+    before = contents(tmp_path / "out")
     monkeypatch.setattr(TileProcessor, "read", None)
     report = run(path, tmp_path / "out", GREY, formats=["labels", "table"], **TILES)
     assert report.already_done
-    assert files_of(tmp_path / "out") == before
+    assert contents(tmp_path / "out") == before
     more = run(path, tmp_path / "out", GREY, **TILES)
     assert not more.already_done
-    assert set(files_of(tmp_path / "out")) == set(FILES)
+    assert set(contents(tmp_path / "out")) == FILES
     assert (tmp_path / "out" / "scene.csv").read_bytes() == before["scene.csv"]
 
 
@@ -87,16 +65,21 @@ def test_a_stopped_run_resumes_and_writes_the_same_bytes(path, tmp_path, monkeyp
         report = run(path, tmp_path / "two", GREY, existing="resume", **TILES)
         assert len(written) == 16 - tiles
     assert not report.already_done
-    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
-def test_the_tile_size_of_an_earlier_run_is_kept(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("has_tiles", [True, False])
+def test_the_tile_size_of_an_earlier_run_is_kept(path, tmp_path, monkeypatch, has_tiles):
+    """A complete result does not need its tiles."""
     monkeypatch.setattr("cytoseed.run.plan._LARGEST_SINGLE_TILE_PX", 1)
     monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 128)
     run(path, tmp_path / "out", GREY)
     monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 256)
-    assert (tmp_path / "out" / "scene.cytoseed").is_dir()
-    assert run(path, tmp_path / "out", GREY).already_done
+    if not has_tiles:
+        shutil.rmtree(tmp_path / "out" / "scene.cytoseed")
+    report = run(path, tmp_path / "out", GREY)
+    assert report.already_done
+    assert {file.name for file in report.files} == FILES
 
 
 def test_other_settings_and_inputs_are_refused_with_the_difference(path, tmp_path):
@@ -139,31 +122,19 @@ def test_an_overwriting_run_stopped_at_its_start_resumes(path, tmp_path, monkeyp
             run(path, tmp_path / "out", GREY, existing="overwrite", **TILES)
     again = "overwrite" if (step, moment) == ("announce", "before") else "resume"  # nothing has changed yet
     run(path, tmp_path / "out", GREY, existing=again, **TILES)
-    assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
-
-
-def test_a_complete_result_does_not_need_its_tiles(path, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    monkeypatch.setattr("cytoseed.run.plan._LARGEST_SINGLE_TILE_PX", 1)
-    monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 128)
-    run(path, out, GREY)
-    shutil.rmtree(out / "scene.cytoseed")
-    monkeypatch.setattr("cytoseed.run.plan.tile_side", lambda *_: 256)
-    report = run(path, out, GREY)
-    assert report.already_done
-    assert {file.name for file in report.files} == set(FILES)
+    assert contents(tmp_path / "out") == contents(tmp_path / "good")
 
 
 def test_damaged_tile_files_are_processed_again(path, tmp_path):
     out = tmp_path / "out"
     run(path, out, GREY, **TILES)
-    before = files_of(out)
+    before = contents(out)
     shards = sorted((out / "scene.cytoseed" / "tiles").iterdir())
     shards[3].write_bytes(shards[3].read_bytes()[:50])
     shards[5].write_bytes(b"")
     (out / "scene.geojson").unlink()
     run(path, out, GREY, **TILES)
-    assert files_of(out) == before
+    assert contents(out) == before
 
 
 def test_a_failed_tile_is_listed_and_resume_tries_it_again(path, tmp_path, monkeypatch):
@@ -180,7 +151,7 @@ def test_a_failed_tile_is_listed_and_resume_tries_it_again(path, tmp_path, monke
         patch.setattr(TileProcessor, "read", failing)
         report = run(path, tmp_path / "out", GREY, callbacks=Callbacks(notices.append), **TILES)
     (failure,) = report.failures
-    assert failure.box_yxhw == (128, 128, 128, 128)
+    assert failure == "x 128 to 256, y 128 to 256: lamp failure"
     assert any("lamp failure" in text and "--resume" in text for text in notices)
     assert report.result.count < discs()[1]
     assert "failed_tiles" in json.loads((tmp_path / "out" / "scene.cytoseed.json").read_text())
@@ -188,7 +159,7 @@ def test_a_failed_tile_is_listed_and_resume_tries_it_again(path, tmp_path, monke
         run(path, tmp_path / "out", GREY, **TILES)
     report = run(path, tmp_path / "out", GREY, existing="resume", **TILES)
     assert not report.failures
-    assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
+    assert contents(tmp_path / "out") == contents(tmp_path / "good")
 
 
 def test_nothing_is_written_when_every_tile_fails(path, tmp_path, monkeypatch):
@@ -199,7 +170,7 @@ def test_nothing_is_written_when_every_tile_fails(path, tmp_path, monkeypatch):
     with pytest.raises(ImageFileError, match="unreadable"):
         run(path, tmp_path / "out", GREY, **TILES)
     assert list((tmp_path / "out").rglob("*.npz")) == []
-    assert files_of(tmp_path / "out") == {}
+    assert contents(tmp_path / "out") == {}
 
 
 def test_a_full_disk_is_named_and_the_run_resumes(path, tmp_path, monkeypatch):
@@ -218,7 +189,7 @@ def test_a_full_disk_is_named_and_the_run_resumes(path, tmp_path, monkeypatch):
             run(path, tmp_path / "out", GREY, **TILES)
     assert 0 < len(Store(tmp_path / "out" / "scene.cytoseed").done()) < 16
     run(path, tmp_path / "out", GREY, existing="resume", **TILES)
-    assert files_of(tmp_path / "out") == files_of(tmp_path / "good")
+    assert contents(tmp_path / "out") == contents(tmp_path / "good")
 
 
 def _hold(folder, ready, done):
@@ -232,18 +203,6 @@ def _hold(folder, ready, done):
             done.wait(60)
 
     run(image, folder, GREY, formats=["table"], callbacks=Callbacks(progress=first), **TILES)
-
-
-def test_a_concurrent_run_into_the_same_output_is_refused(tmp_path):
-    ready, done = threading.Event(), threading.Event()
-    thread = threading.Thread(target=_hold, args=(tmp_path, ready, done))
-    thread.start()
-    assert ready.wait(60)
-    with pytest.raises(BlockingIOError, match=f"another run.*process {os.getpid()}"):
-        run(discs()[0], tmp_path, GREY, formats=["table"], existing="overwrite", **TILES)
-    done.set()
-    thread.join()
-    assert run(discs()[0], tmp_path, GREY, formats=["table"], **TILES).already_done
 
 
 def test_a_killed_process_holds_no_lock(tmp_path):

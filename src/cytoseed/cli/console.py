@@ -8,19 +8,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+from rich.padding import Padding
 
 _Item = TypeVar("_Item")
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit codes: some of the work failed; an argument is wrong, and nothing was done; Ctrl-C."""
 
-_NAMED = 5  # images named in a note at most
+_NAMED = 5  # most images named in a note
 
 MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
 """Errors that a user can fix; any other exception is a bug of the library."""
@@ -28,16 +27,11 @@ MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
 
 def plain_console() -> Console:
     """Console that prints lines as they are, above progress bars."""
-    from rich.console import Console
-
     return Console(soft_wrap=True, highlight=False, markup=False)
 
 
 def print_entry(title: str, *lines: str) -> None:
     """Print an entry of a list: a title, and indented lines wrapped to the terminal."""
-    from rich.console import Console
-    from rich.padding import Padding
-
     console = Console(highlight=False, markup=False)
     console.print(title)
     for line in lines:
@@ -103,8 +97,8 @@ def run_each(
 def one_line(error: BaseException, name: str = "") -> str:
     """Message of an error, in one line that contains a name."""
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) and not text.startswith("not enough memory"):  # of NumPy
-        text = f"not enough memory ({text or 'no details'}); segment a part of the image"
+    if isinstance(error, MemoryError) and not text.startswith("not enough memory"):  # NumPy's own message
+        text = f"not enough memory ({text or 'no details'}); segment only a part of the image"
     text = text or "failed"
     return text if name in text else f"{name}: {text}"
 

@@ -10,6 +10,7 @@ import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console, print_entry, run_each
 from cytoseed.cli.flags import FormatsOption
+from cytoseed.paths import as_path, is_url, require_writable, same_file
 
 if TYPE_CHECKING:
     from cytoseed.results import Result
@@ -22,15 +23,15 @@ def convert(
     ],
     formats: FormatsOption = "",
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="Folder to write to; by default that of each result.")
+        str | None, typer.Option("--output", "-o", help="Folder to write to; by default the folder of each result.")
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Location of the image if it has moved; needed for an overlay.")
+        str | None, typer.Option(help="New location of the image, if it has moved; needed for an overlay.")
     ] = None,
     into: Annotated[
         Path | None, typer.Option(metavar="IMAGE", help="OME-Zarr image to which the labels are added.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write existing files again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Write results of `cytoseed segment` in other formats, without segmenting again.
 
@@ -38,7 +39,8 @@ def convert(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.cli.inputs import find_results
-        from cytoseed.paths import as_path, require_writable
+        from cytoseed.results import open_result
+        from cytoseed.results.into import write_into
         from cytoseed.results.writers import check_formats
 
         if not formats and into is None:
@@ -53,9 +55,6 @@ def convert(
     console = plain_console()
 
     def work(path: Path) -> bool:
-        from cytoseed.results import open_result
-        from cytoseed.results.into import write_into
-
         with open_result(path, image) as result:
             if names:
                 written = _save(result, path, folder or path.parent, names, overwrite)
@@ -70,8 +69,6 @@ def convert(
 
 
 def _check_image(flag: str, place: str | Path | None, results: int) -> None:
-    from cytoseed.images import is_url
-
     if place is not None and results > 1:
         raise ValueError(f"{flag} is the image of one result, but there are {results}; convert them one by one")
     if place is not None and not is_url(place) and not Path(place).exists():
@@ -80,7 +77,6 @@ def _check_image(flag: str, place: str | Path | None, results: int) -> None:
 
 def _save(result: Result, path: Path, folder: Path, names: tuple[str, ...], overwrite: bool) -> list[str]:
     """Write the formats that are missing in a folder; returns the paths of the new files, without the result itself."""
-    from cytoseed.paths import same_file
     from cytoseed.results import compare, stem_of
 
     missing = names
@@ -92,7 +88,7 @@ def _save(result: Result, path: Path, folder: Path, names: tuple[str, ...], over
 
 
 def formats() -> None:
-    """List the formats in which results are written."""
+    """List the formats in which results can be written."""
     with exit_on_mistake(FAILED):
         from cytoseed.results.writers import WRITERS
 

@@ -38,7 +38,7 @@ def prepare(
 ) -> None:
     """Convert the unpacked download of a public data set to samples for `cytoseed train --data OUT`.
 
-    Existing equal files are kept: after an interruption, run the same command again.
+    Existing identical files are kept: after an interruption, run the same command again.
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.learn import datasets

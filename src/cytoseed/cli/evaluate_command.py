@@ -12,7 +12,7 @@ from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake
 
 def evaluate(
     predicted: Annotated[
-        Path, typer.Argument(metavar="PREDICTED", help="Folder of label images to score, such as `segment` writes.")
+        Path, typer.Argument(metavar="PREDICTED", help="Folder of label images to score, as `segment` writes them.")
     ],
     true: Annotated[Path, typer.Argument(metavar="TRUE", help="Folder of true label images with the same names.")],
     samples: Annotated[Path | None, typer.Option(help="Table with columns stem, dataset, modality.")] = None,
@@ -21,7 +21,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for box plots, F1 against IoU, and the worst images with their errors, as PNG."),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of the images, as background of the worst ones.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the images on which the worst are drawn.")] = None,
     worst: Annotated[int, typer.Option(min=0, help="Number of worst images to draw.")] = 12,
 ) -> None:
     """Score label images against true ones.
@@ -30,14 +30,13 @@ def evaluate(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.learn.evaluate import evaluate_folders
-        from cytoseed.learn.plots import require_matplotlib
 
         if plot is None and images is not None:
             raise ValueError(f"images is {str(images)!r}, which is only for the pictures of --plot; give --plot too")
         if images is not None and not images.is_dir():
             raise FileNotFoundError(f"images is {str(images)!r}, which is not a folder; give the folder of the images")
         if plot is not None:
-            require_matplotlib()
+            from cytoseed.learn.plots import write_plots
         evaluation = evaluate_folders(predicted, true, samples)
     with exit_on_mistake(FAILED):
         typer.echo(evaluation.to_table())
@@ -46,7 +45,5 @@ def evaluate(
         if csv is not None:
             evaluation.write_csv(csv)
         if plot is not None:
-            from cytoseed.learn.plots import write_plots
-
             for path in write_plots(evaluation, plot, images, worst):
                 typer.echo(path)

@@ -6,7 +6,6 @@ import ast
 import copy
 import functools
 import inspect
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
@@ -35,9 +34,8 @@ FormatsOption = Annotated[
 def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Callable[[Callable[..., None]], Any]:
     """Decorator of a command that adds a flag for each field of a settings class, in panels of `--help`.
 
-    Field `min_size_px` becomes `--min-size`, in px; its documentation becomes the help; a tuple is given as one text,
-    with commas. `panels` has the names of fields and of the command's own options, in order, by title. The command
-    has a parameter `given`: a dictionary of the fields whose flags were given.
+    Field `min_size_px` becomes `--min-size`, in px; a tuple is one text, with commas. `panels` has the names of all
+    options in order, by title. The command's parameter `given` becomes a dictionary of the fields that were given.
     """
     hints = get_type_hints(settings)
     texts = _documentation(settings)
@@ -88,41 +86,37 @@ def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]
     text, default = texts.get(entry.name), _default(settings, entry)
     if text is None:
         text, default = _documentation(ModelConfig)[entry.name], "the model's"
+    is_list = get_origin(hint) is tuple
     option = typer.Option(
         spelling,
         help=text,
         metavar=_UNITS.get(unit) or _LISTS.get(entry.name),
         show_default=default or False,
-        callback=_split_of(hint),
+        callback=_split_of(get_args(hint)[0]) if is_list else None,
     )
-    kind = str if get_origin(hint) is tuple else hint
-    return inspect.Parameter(
-        entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-    )
+    annotation: Any = Annotated[str if is_list else hint, option]
+    return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _split_of(hint: Any) -> Callable[[str | None], tuple[Any, ...] | None] | None:
-    """Make the callback that splits a text at commas, for fields that are tuples."""
-    kinds = {int: "whole numbers", float: "numbers"}
+def _split_of(kind: type[int] | type[float] | type[str]) -> Callable[[str | None], tuple[Any, ...] | None]:
+    """Make the callback that splits a string at commas, for fields that are tuples."""
 
     def split(value: str | None) -> tuple[Any, ...] | None:
-        if value is None:
-            return None
-        kind = get_args(hint)[0]
         try:
-            return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
+            return None if value is None else tuple(kind(part.strip()) for part in value.split(",") if part.strip())
         except ValueError:
-            raise typer.BadParameter(f"{value!r} is not a list of {kinds[kind]}; put commas between") from None
+            what = "whole numbers" if kind is int else "numbers"
+            raise typer.BadParameter(f"{value!r} is not a list of {what}; put commas between") from None
 
-    return split if get_origin(hint) is tuple else None
+    return split
 
 
 @functools.cache
 def _documentation(settings: type) -> dict[str, str]:
     """Documentation strings below the fields of a class."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
+    (definition,) = ast.parse(inspect.getsource(settings)).body
     found = {}
-    for statement, after in pairwise(getattr(body, "body", [])):
+    for statement, after in pairwise(getattr(definition, "body", [])):
         match statement, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 found[name] = " ".join(text.split()).replace("`", "")

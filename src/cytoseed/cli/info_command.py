@@ -10,7 +10,7 @@ from cytoseed.cli.console import FAILED, exit_on_mistake, print_entry, run_each
 
 
 def models() -> None:
-    """List the models that are known by name."""
+    """List the models that can be given by name."""
     with exit_on_mistake(FAILED):
         from cytoseed.models.weights import list_models
 
@@ -20,7 +20,7 @@ def models() -> None:
 
 
 def info(images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or their URLs.")]) -> None:
-    """Show size, channels, type and pixel size of images."""
+    """Show the size, channels, data type and pixel size of images."""
     with exit_on_mistake(FAILED):
         run_each(images, str, _show)
 

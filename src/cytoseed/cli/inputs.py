@@ -6,6 +6,11 @@ import glob
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from cytoseed.images import is_image_folder, list_images
+from cytoseed.paths import as_path, display, is_remote, is_url
+from cytoseed.results import WRITERS, stem_of
+from cytoseed.results.formats.objects_zip import SUFFIX
+
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi")
 _SUFFIXES = (*_PICTURES, *_SLIDES)  # in folders and patterns; a file named by itself may have any suffix
@@ -17,9 +22,6 @@ def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
     Each image once, in the order of `inputs`; hidden files and results of cytoseed in folders and patterns are
     skipped. Two images whose results would have the same name are refused.
     """
-    from cytoseed.paths import display
-    from cytoseed.results import stem_of
-
     found = _each_once(path for name in inputs for path in _images_at(name))
     by_stem: dict[str, Path] = {}
     for path in found:
@@ -39,8 +41,6 @@ def find_results(inputs: Sequence[str]) -> tuple[Path, ...]:
 
 
 def _each_once(paths: Iterable[Path]) -> tuple[Path, ...]:
-    from cytoseed.paths import is_remote
-
     found: dict[Path, Path] = {}
     for path in paths:
         found.setdefault(path if is_remote(path) else path.resolve(), path)
@@ -48,33 +48,21 @@ def _each_once(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def _images_at(name: str) -> list[Path]:
-    from cytoseed.images import is_image_folder, list_images
-    from cytoseed.paths import as_path, is_remote
-
-    path = as_path(name)
+    path, deeper = as_path(name), ""
     if is_remote(path):
         found = [as_path(one) for one in list_images(name, _is_picture)]
     else:
         found = [path] if is_image_folder(path) else _expand(path, _is_image)
+        deeper = f"; '{path / '**' / '*.tif'}' also looks in the folders inside it" if path.is_dir() else ""
     if not found:
-        deeper = (
-            f"; '{path / '**' / '*.tif'}' also looks in the folders inside it"
-            if isinstance(path, Path) and path.is_dir()
-            else ""
-        )
         raise FileNotFoundError(f"no image found in {name!r}; looked for {', '.join(_SUFFIXES)}{deeper}")
     return found
 
 
 def _results_at(name: str) -> list[Path]:
-    from cytoseed.paths import is_url
-    from cytoseed.results.formats.objects_zip import SUFFIX
-
     if is_url(name):
         raise ValueError(f"{name}: stored results are read from local files only; copy it, then convert the copy")
-    found = _expand(
-        Path(name), lambda path: path.name.endswith(SUFFIX) and not path.name.startswith(".") and path.is_file()
-    )
+    found = _expand(Path(name), lambda path: path.name.endswith(SUFFIX) and path.name[0] != "." and path.is_file())
     if not found:
         raise FileNotFoundError(
             f"no stored result found in {name!r}: those are files that end in {SUFFIX}, which `cytoseed segment` "
@@ -96,14 +84,10 @@ def _expand(path: Path, accepts: Callable[[Path], bool]) -> list[Path]:
 
 def _is_picture(name: str) -> bool:
     """Whether a file has the suffix of an image, and not that of a result."""
-    from cytoseed.results import WRITERS
-
     results = tuple(writer.suffix for writer in WRITERS.values())
     return name.lower().endswith(_SUFFIXES) and not name.lower().endswith(results)
 
 
 def _is_image(path: Path) -> bool:
-    from cytoseed.images import is_image_folder
-
     is_file = path.is_file() or (path.is_symlink() and not path.exists())  # a broken link is reported, not skipped
     return not path.name.startswith(".") and ((_is_picture(path.name) and is_file) or is_image_folder(path))

@@ -11,6 +11,7 @@ import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, Notes, exit_on_mistake, plain_console, run_each
 from cytoseed.cli.flags import FormatsOption, ModelOption, settings_flags
+from cytoseed.paths import write_bytes
 from cytoseed.settings import SegmentOptions
 
 if TYPE_CHECKING:
@@ -62,13 +63,14 @@ def segment(
     """
     with exit_on_mistake(MISUSED):
         from cytoseed.cli.inputs import find_images
-        from cytoseed.cli.segment_images import prepare_requests, segment_images
 
         if overwrite and resume:
-            raise ValueError("--overwrite starts anew and --resume continues a run: give one of them")
+            raise ValueError("--overwrite starts again and --resume continues a run: give only one of them")
         paths = find_images(inputs)
         if shard and (workers is not None or scheduler):
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")
+        from cytoseed.cli.segment_images import prepare_requests, segment_images
+
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
         options = SegmentOptions(**given)
         requests = prepare_requests(model, options, output, formats.split(","), existing, shard)
@@ -84,20 +86,25 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo"),
     model: ModelOption = "nuclei",
 ) -> None:
-    """Segment an example image of scikit-image: a section stained with hematoxylin and, in brown, DAB."""
+    """Segment an example image of scikit-image: a section stained with hematoxylin (blue) and DAB (brown)."""
     with exit_on_mistake(MISUSED):
-        from cytoseed.cli.segment_images import prepare_requests, segment_images, write_example
+        import imagecodecs
+        from skimage.data import immunohistochemistry
+
+        from cytoseed.cli.segment_images import prepare_requests, segment_images
 
         options = SegmentOptions(stain="haematoxylin")
         requests = prepare_requests(model, options, output, _FORMATS.split(","), "overwrite")
     with exit_on_mistake(FAILED):
-        segment_images(requests, [write_example(output)])
+        path = output / "immunohistochemistry.png"
+        write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))
+        segment_images(requests, [path])
 
 
 def merge(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="Output folder of all shards.")],
     image: Annotated[
-        str | None, typer.Option(help="Location of the image if it has moved; for shards of one image.")
+        str | None, typer.Option(help="New location of the image, if it has moved; only for shards of one image.")
     ] = None,
 ) -> None:
     """Join the parts made by `cytoseed segment --shard`, and write the files that one run would have written."""
@@ -110,7 +117,7 @@ def merge(
         if not stems:
             raise FileNotFoundError(f"no shards in {output!r}; cytoseed segment --shard 1/8 makes one")
         if image is not None and len(stems) > 1:
-            raise ValueError(f"{output} holds shards of {len(stems)} images; --image is for those of one")
+            raise ValueError(f"{output} holds shards of {len(stems)} images; --image is only for shards of one image")
         console, notes = plain_console(), Notes()
 
         def work(stem: str) -> bool:

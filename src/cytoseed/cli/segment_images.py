@@ -8,25 +8,27 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from cytoseed.cli.console import Notes, plain_console, run_each
+from cytoseed.images import Image
+from cytoseed.models.weights import load_model
+from cytoseed.paths import as_path, is_remote, require_writable
+from cytoseed.results.writers import check_formats
+from cytoseed.run.cluster import Cluster
+from cytoseed.run.engine import choose_device
+from cytoseed.run.resume import Existing, Request, Shard
+from cytoseed.run.slide import Callbacks, RunReport, run_to_files
+from cytoseed.run.slide import Progress as TileProgress
 from cytoseed.settings import SegmentOptions
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
+RequestMaker = Callable[[Image], Request]
 
-    from cytoseed.images import Image
-    from cytoseed.run.cluster import Cluster
-    from cytoseed.run.resume import Existing, Request
-    from cytoseed.run.slide import Progress as TileProgress
-    from cytoseed.run.slide import RunReport
-
-RequestMaker: TypeAlias = "Callable[[Image], Request]"
-
-_TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # that workers are given
+_TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # most large images, and most images, in progress with workers
 _SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 
@@ -38,16 +40,10 @@ def prepare_requests(
     existing: Existing,
     shard: str = "",
 ) -> RequestMaker:
-    """Check everything that does not depend on an image, and load the model; returns a maker of requests."""
-    from cytoseed.models.weights import load_model
-    from cytoseed.paths import as_path
-    from cytoseed.results.writers import check_formats
-    from cytoseed.run.engine import check_precision, choose_device
-    from cytoseed.run.resume import Request, Shard
-
+    """Check all settings that do not depend on an image, and load the model; returns a function that makes requests."""
     names = check_formats([name.strip() for name in formats])
     part = Shard.parse(shard) if shard else None
-    check_precision(options.precision, choose_device(options.device))
+    choose_device(options.device, options.precision)
     loaded, folder = load_model(model), as_path(output)
     _require_writable(folder)
     return functools.partial(
@@ -59,22 +55,16 @@ def segment_images(requests: RequestMaker, paths: Sequence[Path], cluster: Clust
     """Segment images; failures are reported without stopping the others, and make the exit code `FAILED`."""
     threads = 1 if cluster is None else max(_TILED_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
     console = plain_console()
-    with _progress_bars(console) as bars:
-        work = _Work(requests, cluster, console, bars, len(paths))
-        run_each(enumerate(paths, start=1), lambda item: item[1].name, work.segment, work.notes, threads)
-
-
-def _progress_bars(console: Console) -> Progress:
-    """Bars for images and for the tiles of large ones; only on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    return Progress(
-        *("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn()),
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn())
+    with Progress(
+        *columns,
         console=console,
         transient=True,
         disable=not console.is_terminal,
         redirect_stderr=sys.stderr.isatty(),  # a redirected stderr is read apart from the bars
-    )
+    ) as bars:
+        work = _Work(requests, cluster, console, bars, len(paths))
+        run_each(enumerate(paths, start=1), lambda item: item[1].name, work.segment, work.notes, threads)
 
 
 class _Work:
@@ -87,7 +77,7 @@ class _Work:
         self._requests, self._cluster, self._console, self._bars = requests, cluster, console, bars
         self._images_bar = bars.add_task("images", total=images, rate="", visible=images > 1)
         self._tile_bars: dict[Path, TaskID] = {}
-        self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory here
+        self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory in this process
 
     def segment(self, item: tuple[int, Path]) -> bool:
         """Segment one of the numbered images and print a line; returns False if a part is missing."""
@@ -102,21 +92,18 @@ class _Work:
             self._bars.advance(self._images_bar)
 
     def _segment(self, number: int, path: Path) -> tuple[str, bool]:
-        """Segment one image; returns a phrase about it, and whether it is complete."""
+        """Segment one image; returns a phrase that describes the result, and whether it is complete."""
         from cytoseed.images import open_image
-        from cytoseed.run.plan import make_plan
 
         request = self._requests(open_image(path))
-        if make_plan(request.image, request.model.config, request.options).is_tiled:
+        if request.plan.is_tiled:
             with self._tiled_slots:
                 return self._run(path, request)
         if request.shard is not None and not request.shard.takes(number):
             return "left to another shard", True
-        return self._run(path, request._replace(shard=None))
+        return self._run(path, replace(request, shard=None))
 
     def _run(self, path: Path, request: Request) -> tuple[str, bool]:
-        from cytoseed.run.slide import Callbacks, run_to_files
-
         callbacks = Callbacks(lambda text: self.notes.add(path.name, text), lambda state: self._show_tiles(path, state))
         executor = None if self._cluster is None else self._cluster.executor(request)
         report = run_to_files(request, callbacks, executor)
@@ -140,7 +127,7 @@ class _Work:
 
 
 def _time(report: RunReport) -> str:
-    """Time that an image took; for a tiled one also the time of each stage, which run in parallel."""
+    """Time that an image took; for a tiled one also the share of each stage, as stages run in parallel."""
     wall = report.seconds["wall"]
     if not report.is_tiled:
         return f"{wall:.1f} s"
@@ -152,28 +139,12 @@ def _time(report: RunReport) -> str:
     return f"{wall:.0f} s ({shares}{skipped})"
 
 
-def write_example(folder: Path) -> Path:
-    """Write scikit-image's picture of a stained tissue section into a folder, as PNG; nothing is downloaded."""
-    import imagecodecs
-    from skimage.data import immunohistochemistry
-
-    from cytoseed.paths import write_bytes
-
-    path = folder / "immunohistochemistry.png"
-    write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))
-    return path
-
-
 def _require_writable(folder: Path) -> None:
     """Make the output folder, or raise an error if it cannot be written to."""
-    from cytoseed.paths import is_remote, require_writable
-
     if is_remote(folder):
         return require_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(
-            f"output folder {str(folder)!r} cannot be made or written to ({error.strerror}); give another"
-        ) from error
+        raise OSError(f"output folder {str(folder)!r} cannot be written to ({error.strerror}); give another") from error

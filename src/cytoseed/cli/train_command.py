@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +49,7 @@ def train(
     network: Annotated[
         str, typer.Option(help="Backbone: lite, slim or paper. By default that of --from or of the recipe.")
     ] = "",
-    teacher: Annotated[str, typer.Option(help="Model whose output is learnt as well, by name or folder.")] = "",
+    teacher: Annotated[str, typer.Option(help="Model to learn from, besides the masks, by name or folder.")] = "",
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the output folder.")] = "",
     model_pixel_size: Annotated[
         float | None,
@@ -57,7 +57,7 @@ def train(
     ] = None,
     dataset: DatasetOption = None,
     device: DeviceOption = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in the output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --output.")] = False,
     given: Mapping[str, Any],
 ) -> None:
     """Train a model on images with instance masks, from scratch or from another model.
@@ -82,7 +82,7 @@ def train(
     with exit_on_mistake(FAILED):
         from cytoseed.learn.train import train as run_training
 
-        typer.echo(f"{len(samples.train)} images to learn from, {len(samples.val)} to validate with")
+        typer.echo(f"{len(samples.train)} training images, {len(samples.val)} validation images")
         with progress_bar("training", settings.steps) as (update, print_line):
 
             def report(progress: TrainProgress) -> None:
@@ -106,17 +106,15 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
     if file is not None:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"config is {str(file)!r}: there is no such file") from error
         except ValueError as error:
             raise ValueError(f"{file} is not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError(f"{file} holds a {type(values).__name__}; it must hold one object of settings")
+            raise ValueError(f"{file} holds a {type(values).__name__}; it must hold a JSON object of settings")
     return TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values, **given})
 
 
 def _find_split_samples(folder: Path, datasets: Sequence[str]) -> TrainValSplit:
-    """Training and validation samples; if none are marked for validation, a fifth of them is."""
+    """Training and validation samples; if none are marked for validation, a fifth of them is set aside."""
     from cytoseed.learn.samples import TrainValSplit, find_samples, split_by_name
 
     samples = find_samples(folder, datasets=datasets or None)
@@ -174,17 +172,31 @@ def tune(
 
         images = "1 image" if len(samples) == 1 else f"{len(samples)} images"
         typer.echo(f"thresholds are chosen on the {images} {origin}")
-        with progress_bar("running the network", len(samples)) as functions:
-            tuned = search(loaded, samples, output, device, _reporter(*functions), overwrite=overwrite)
+        with progress_bar("running the network", len(samples)) as (update, print_line):
+            best = 0.0
+
+            def report(progress: TuneProgress) -> None:
+                nonlocal best
+                if not progress.tried:
+                    update(completed=progress.images_done)
+                    return
+                sets = "1 set" if progress.tried == 1 else f"{progress.tried} sets"
+                text = f"{sets} of thresholds tried, best mean F1 {progress.best_f1_mean:.4f}"
+                update(description=text, total=None)
+                if progress.best_f1_mean > best:
+                    print_line(text)
+                best = max(best, progress.best_f1_mean)
+
+            tuned = search(loaded, samples, output, device, report, overwrite=overwrite)
         typer.echo(_thresholds_table(loaded.config, tuned))
         typer.echo(f"model with these thresholds -> {tuned.folder}")
 
 
 def _find_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) -> tuple[tuple[Sample, ...], str]:
-    """Images that the model was not trained on, and a phrase that says which they are.
+    """Images that the model was not trained on, and a phrase that describes them.
 
-    Those of split `val`. If all are of split `train`: those that `cytoseed train` sets aside, or all if the model was
-    not trained on these data.
+    These are the images of split `val`; if all are of split `train`, the images that `cytoseed train` sets aside, or
+    all images if the model was not trained on these data.
     """
     from cytoseed.learn.samples import find_samples, split_by_name
 
@@ -196,30 +208,11 @@ def _find_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) 
     if splits != ["train"]:
         raise ValueError(
             f"{str(folder)!r} has no sample of split 'val', only of {' and '.join(splits)}; thresholds are chosen on "
-            f"'val' alone: mark some in its samples.csv"
+            f"'val' alone: mark some samples as 'val' in its samples.csv"
         )
     if {note.name for note in model.trained_on} & {sample.dataset for sample in samples}:
-        return split_by_name(samples).val, "that the training set aside"
+        return split_by_name(samples).val, "set aside in training"
     return samples, "in the data, since none is marked as val"
-
-
-def _reporter(update: Callable[..., None], print_line: Callable[[str], None]) -> Callable[[TuneProgress], None]:
-    """Report the progress of a search; away from terminals, a line per better set of thresholds."""
-    best = 0.0
-
-    def report(progress: TuneProgress) -> None:
-        nonlocal best
-        if not progress.tried:
-            update(completed=progress.images_done)
-            return
-        sets = "1 set" if progress.tried == 1 else f"{progress.tried} sets"
-        text = f"{sets} of thresholds tried, best mean F1 {progress.best_f1_mean:.4f}"
-        update(description=text, total=None)
-        if progress.best_f1_mean > best:
-            print_line(text)
-        best = max(best, progress.best_f1_mean)
-
-    return report
 
 
 def _thresholds_table(config: ModelConfig, tuned: TuneResult) -> str:

@@ -10,7 +10,7 @@ from cytoseed.core.pixels import Maps
 def agreeing_seeds(maps: Maps, count: int, threshold: float, pixels: int) -> Tensor:
     """For each of `count` seeds the first seed of its group, (S,) int64: the seeds of a group are one object.
 
-    Two maps agree if their intersection over union is `threshold` or more; agreement passes on from map to map. Only
+    Two maps agree if their intersection over union is `threshold` or more; agreement is transitive. Only
     maps that share pixels are compared. Where more than 16 maps lie on one pixel, each is compared there with the next
     15. `pixels` is the number of pixels of all images.
     """
@@ -44,7 +44,7 @@ def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor,
 
 
 def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:
-    """Object of each of `pixels` pixels, int64: the one with the highest logit, of equal ones the lower; 0 for none.
+    """Object of each of `pixels` pixels, int64: the highest logit wins, among equal ones the lower id; 0 for none.
 
     `owner` (S,) is the object of each seed, from 1. The union of agreeing maps has the highest of their logits at each
     pixel, so one argmax does both.

@@ -63,7 +63,7 @@ class Segmenter(nn.Module):
         self.classifiers = nn.ModuleList([PixelClassifier(*dims, widths, config.grid_step) for _ in config.targets])
         doublings = max(0, (config.max_window_px - 1) // config.window_px).bit_length()
         self.windows = [config.window_px << doubling for doubling in range(doublings + 1)]
-        self.chunk_px = 1 << 18  # window pixels at a time, so that they fit the CPU's cache; 0: all, for tracing
+        self.chunk_px = 1 << 18  # window pixels per chunk, so that it fits the CPU's cache; 0: all at once, for tracing
         self.peak_radius_px = config.peak_radius_px
         self.seed_threshold = config.seed_threshold
         self.mask_threshold = config.mask_threshold
@@ -79,7 +79,7 @@ class Segmenter(nn.Module):
 
     @property
     def default_options(self) -> PostprocessOptions:
-        """Options with which nothing is changed."""
+        """Options that keep the model's own behaviour."""
         none = torch.zeros([0, 3], dtype=torch.int64)
         return PostprocessOptions(0.0, 0, True, True, [True for _ in range(self.targets)], none)
 
@@ -93,13 +93,13 @@ class Segmenter(nn.Module):
         return self.labels(self.fields(image), self.thresholds)
 
     def fields(self, image: Tensor) -> Tensor:
-        """Fields (N, T, F, H, W) float32 of images as for `forward`, which are not changed.
+        """Fields (N, T, F, H, W) float32 of images like those of `forward`; the images are not modified.
 
         For each target: Dp channels of P within +- `offset_limit`, De of E, and the seed map S.
         """
         height, width = image.shape[2], image.shape[3]
         raw: Tensor = self.network(self._padded(image))[:, :, :height, :width].to(torch.float32)
-        raw = raw.contiguous().view(-1, self.targets, self.field_count, height, width)
+        raw = raw.view(-1, self.targets, self.field_count, height, width)
         dims = [self.positional_dims, self.field_count - self.positional_dims - 1, 1]
         positional, conditional, seed_map = torch.split(raw, dims, dim=2)
         if raw.requires_grad or raw.device.type == "mps" or is_traced():
@@ -118,7 +118,7 @@ class Segmenter(nn.Module):
     def views(self, image: Tensor) -> Tensor:
         """Fields (8, N, T, F, H, W) float32 of the eight flips and quarter turns of images (section 2.8).
 
-        Each view is turned back to the image, but x and y of P stay those of the view. The images are not changed.
+        Each view is turned back to the image, but x and y of P stay those of the view. The images are not modified.
         """
         height, width = image.shape[2], image.shape[3]
         padded = self._padded(image)  # first: a part cut at a multiple of the stride then has the same views
@@ -130,20 +130,20 @@ class Segmenter(nn.Module):
         return views
 
     def labels(self, fields: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None) -> Tensor:
-        """Labels (N, T, H, W) int32 from the result of `fields`, as `labels_of_views`."""
+        """Labels (N, T, H, W) int32 from the result of `fields`, like `labels_of_views`."""
         return self.labels_of_views(fields[None], thresholds, options)
 
     def labels_of_views(
         self, views: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None
     ) -> Tensor:
-        """Labels (N, T, H, W) int32 of `views`: seeds of the mean seed map, median of the logits.
+        """Labels (N, T, H, W) int32 of `views`, from the mean of the seed maps and the median of the logits.
 
         T is the number of targets computed. Without `options`, `default_options` are used.
         """
         chosen = self.default_options if options is None else options
         windows = self.windows if chosen.window_px == 0 else self._windows_from(chosen.window_px)
         labels: list[Tensor] = []
-        highest = 0  # possible number of an object
+        highest = 0  # largest possible id of an object
         for target, classifier in enumerate(self.classifiers):
             if chosen.targets[target]:
                 own = views[:, :, target]

@@ -83,7 +83,7 @@ def _meeting(run: Tensor, meets: Tensor) -> tuple[Tensor, Tensor]:
 def seed_piece(mask: Tensor) -> Tensor:
     """Connected piece of each mask (S, w, w), w odd, that holds its middle, the seed; empty if the mask does not."""
     side = mask.shape[2]
-    starts = mask.clone()  # of runs inside the mask only
+    starts = mask.clone()  # starts of runs inside the mask only
     starts[:, :, 1:] = mask[:, :, 1:] & ~mask[:, :, :-1]
     meets = torch.zeros_like(mask)
     meets[:, :-1] = mask[:, :-1] & mask[:, 1:] & (starts[:, :-1] | starts[:, 1:])
@@ -158,7 +158,7 @@ def _touching(runs: Runs) -> tuple[Tensor, Tensor]:
     """All pairs of runs that touch, below or beside each other."""
     count = runs.label.shape[0]
     first = torch.zeros(count, dtype=torch.bool, device=runs.label.device)
-    first = first.scatter(0, runs.run[:, :, 0].flatten().to(torch.int64), True)  # of its row
+    first = first.scatter(0, runs.run[:, :, 0].flatten().to(torch.int64), True)  # the first run of its row
     right = torch.arange(count, device=runs.label.device)[~first]
     return torch.cat([runs.upper, right - 1]), torch.cat([runs.lower, right])
 

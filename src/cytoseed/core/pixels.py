@@ -183,7 +183,7 @@ class PixelClassifier(nn.Module):
         return median(torch.stack(logits)) if len(logits) > 1 else logits[0]
 
     def _thin_seeds(self, waiting: Tensor, seed_map: Tensor, seeds: Tensor, cell: int) -> Tensor:
-        """Keep the highest seed of each grid cell of the image; of equal ones the topmost, then the leftmost.
+        """Keep the highest seed of each grid cell of the image; among equal ones the topmost, then the leftmost.
 
         An object larger than a window needs few of its seeds. This bounds memory for any fields: if every map fills
         its window, 65 pixels of maps per pixel of the image.

@@ -7,13 +7,13 @@ from torch import Tensor
 def percentiles(image: Tensor) -> tuple[Tensor, Tensor]:
     """Percentiles 0.1 and 99.9 of each channel of an image (C, H, W): values that occur in it (nearest rank).
 
-    If the two coincide (more than 99.8 % of the pixels are equal), the minimum and the maximum. Pixels are finite, of
-    any real type; each result is (C,) float32.
+    If the two coincide (more than 99.8 % of the pixels are equal), they are the minimum and the maximum. Pixels are
+    finite, of any real type; each result is (C,) float32.
     """
     flat = image.reshape(image.shape[0], -1).to(torch.float32)
     lower, upper = percentile_ranks(flat.shape[1])
     low = flat.topk(lower, dim=1, largest=False).values[:, -1]
-    high = flat.topk(flat.shape[1] + 1 - upper, dim=1).values[:, -1]  # kthvalue is no faster, and has no name in ONNX
+    high = flat.topk(flat.shape[1] + 1 - upper, dim=1).values[:, -1]  # kthvalue is no faster, and missing in ONNX
     alike = low >= high
     return torch.where(alike, flat.amin(1), low), torch.where(alike, flat.amax(1), high)
 
@@ -40,7 +40,7 @@ def percentiles_of_counts(counts: Tensor, lowest: int = 0) -> tuple[Tensor, Tens
 def percentile_ranks(count: int) -> tuple[int, int]:
     """Ranks, from 1, of percentiles 0.1 and 99.9 among `count` sorted values; `count` is at least 1."""
     last = count - 1
-    below = (last + 499 + last // 1000 % 2) // 1000  # one in 1000, rounded, halves to even, as exporters can
+    below = (last + 499 + last // 1000 % 2) // 1000  # last / 1000, halves rounded to even, in exportable operations
     return 1 + below, count - below
 
 

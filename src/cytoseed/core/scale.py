@@ -11,7 +11,7 @@ Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
 
 _CACHED = 1 << 19  # values between the two passes on a CPU: they stay in its cache
-_AT_ONCE = 1 << 26  # on other devices, where many small steps are slow
+_AT_ONCE = 1 << 26  # the same on other devices, where many small steps are slow
 
 
 def rescale(image: Tensor, height: int, width: int) -> Tensor:
@@ -35,7 +35,7 @@ def rescale_part(
     """Box of a resampled image, (C, bh, bw) float32, from a part (C, h, w) of its source.
 
     The centre of output pixel i lies at (i + 0.5) * step in the source, whose pixel j reaches from j to j + 1. The
-    weights of source pixels are a triangle that falls to 0 at a distance of max(1, step) px and add up to 1 over those
+    weights of source pixels form a triangle that falls to 0 at a distance of max(1, step) px and add up to 1 over those
     inside the source. On one device, a pixel has the same bits for every part and box.
 
     The part begins at `origin_yx` of a source of `source_yx` px, and holds at least `part_needed`, or `ValueError` is
@@ -71,8 +71,8 @@ def part_needed(box_yxhw: Box, source_yx: tuple[int, int], step_yx: tuple[float,
     """Part of the source, in its pixels, that a box of the resampled image is computed from.
 
     Raises `ValueError` if the source or the box is empty, a step is not above 0, or the box reaches beyond the source
-    by a source px or more; a centre nearer than that counts as at the edge, because levels of a pyramid have whole
-    pixels.
+    by a source px or more; a centre nearer than that counts as at the edge, because the sides of pyramid
+    levels are whole pixels.
     """
     spans = [_span(box_yxhw[axis], box_yxhw[axis + 2], source_yx[axis], step_yx[axis]) for axis in (0, 1)]
     (top, bottom), (left, right) = spans
@@ -165,7 +165,7 @@ class _Taps(NamedTuple):
         return _Taps((self.line + start).flatten(0, 1), self.weight.repeat(times, 1))
 
     def sum(self, source: Tensor) -> Tensor:
-        """Weighted sums of the lines of (lines, length).
+        """Weighted sums of the lines of a source (lines, length).
 
         `embedding_bag` adds in the given order and in one pass over memory: separate products and sums take several
         times as long, and a matrix product adds in an order that depends on its size.

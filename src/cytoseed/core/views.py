@@ -10,7 +10,7 @@ VIEWS = 8
 def turn(values: Tensor, view: int) -> Tensor:
     """Flip and turn values (..., H, W) into a view, 0 to 7; view 0 changes nothing.
 
-    That is `view % 4` quarter turns, for 4 and above after a flip from left to right.
+    That is `view % 4` quarter turns, after a left-right flip for views 4 and above.
     """
     if view >= 4:
         values = values.flip(-1)
@@ -25,7 +25,7 @@ def turn_back(values: Tensor, view: int) -> Tensor:
 
 
 def median(views: Tensor) -> Tensor:
-    """Median over views (V, ...); of an even number, the mean of the middle two."""
+    """Median over views (V, ...); for an even number of views, the mean of the middle two."""
     count = views.shape[0]
     ordered = torch.sort(views, dim=0).values
     return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2

@@ -1,4 +1,4 @@
-"""A model for bioimage.io and the programs that run its models: TorchScript, ONNX, and weights to train further."""
+"""A model for bioimage.io and the programs that run its models: TorchScript, ONNX, and weights for further training."""
 
 from __future__ import annotations
 

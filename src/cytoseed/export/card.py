@@ -38,7 +38,7 @@ _VALIDATION = (
 
 
 def model_card(config: ModelConfig, folder: str) -> str:
-    """README in Markdown of a model whose package is called `folder`."""
+    """README in Markdown for a model whose package is called `folder`."""
     parts = [
         f"# {config.name} {config.version}",
         summary(config),

@@ -15,7 +15,7 @@ from cytoseed.export.torchscript import open_torchscript
 from cytoseed.learn.metrics import score
 from cytoseed.models.weights import Model
 
-_MIN_IOU = 0.9  # of each object with its counterpart: rounding moves single pixels at borders
+_MIN_IOU = 0.9  # lowest IoU of an object with its counterpart: rounding moves single pixels at borders
 _FIELD_TOLERANCE = 1e-3
 
 Run = Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -35,7 +35,7 @@ class Agreement(NamedTuple):
 def check_files(model: Model, folder: Path) -> Agreement:
     """Compare every TorchScript and ONNX file in a folder and its subfolders with the model.
 
-    Raises `RuntimeError` if a file finds other objects than the model, or if there is no file.
+    Raises `RuntimeError` if a file does not find the same objects as the model, or if there is no file.
     """
     files = objects = differing = 0
     for path in sorted(folder.rglob("*")):
@@ -90,7 +90,7 @@ def _onnx(path: Path) -> Run:
 
 
 def _compare(wanted: NDArray[Any], found: NDArray[Any], where: str) -> int:
-    """Count the pixels of labels (T,H,W) that are background in one only; `RuntimeError` if objects differ."""
+    """Count the pixels of labels (T,H,W) that are background in only one of them; `RuntimeError` if objects differ."""
     if wanted.shape != found.shape:
         raise RuntimeError(f"{where}: gives labels of shape {found.shape}, where the model gives {wanted.shape}")
     differing = 0
@@ -119,7 +119,7 @@ def _check_network(model: Model, run: Run, raw: NDArray[np.float32], path: Path)
 
 
 def _images(channels: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Raw images (C,H,W) to compare on: tissue, an odd part of it, a part smaller than a window, and a black image."""
+    """Raw images (C,H,W) for the comparison: tissue, an odd part of it, a part smaller than a window, a black image."""
     from skimage import data
 
     section = data.immunohistochemistry()[150:406, 200:488].astype(np.float32).mean(2)

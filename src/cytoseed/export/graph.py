@@ -1,4 +1,4 @@
-"""Trace a module into an ONNX file by PyTorch's exporter, and remove redundant nodes."""
+"""Trace a module into an ONNX file with PyTorch's exporter, and remove redundant nodes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def trace(
     """ONNX file of a module, weights included, without paths of this machine; its only input is called `image`.
 
     The module is in eval mode, on the CPU, without loops that depend on data (`Segmenter.chunk_px` is 0); it is not
-    changed. `image` is an example of the input, at a size that is not special. `free` names the axes of both image and
-    `output` that may have any length from 1. Raises `ModuleNotFoundError` without the extra `onnx`.
+    changed. `image` is an example of the input, of arbitrary size. `free` names the axes of both image and `output`
+    that may have any length of at least 1. Raises `ModuleNotFoundError` without the extra `onnx`.
     """
     _require_exporter()
     from onnx_ir import Shape, serde
@@ -99,7 +99,7 @@ def _silent() -> Iterator[None]:
 
 
 def _less_or_equal(left: Any, right: Any) -> Any:
-    """Compare sizes; the exporter checks some against bounds above 64 bits, which ONNX cannot hold."""
+    """Compare sizes; the exporter checks some against bounds beyond 64 bits, which ONNX cannot hold."""
     from onnxscript import opset18
 
     return opset18.LessOrEqual(left, min(right, 2**63 - 1) if isinstance(right, int) else right)

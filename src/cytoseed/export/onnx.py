@@ -18,35 +18,17 @@ from cytoseed.settings import ModelConfig
 
 
 def to_onnx(model: Model, path: str | Path, normalised: bool = False) -> Path:
-    """Write the whole method as ONNX, from an image to its labels.
+    """Write the whole method as ONNX, from an image to its labels, and return the path; the file is replaced whole.
 
     The input `image` is (1,C,H,W) float32 at the model's pixel size, with the model's number of channels (runtimes
-    refuse any other; repeat a grey image); H and W are at least 1. The output `labels` is (1,T,H,W) int32, as
-    `Segmenter.forward` returns it, with the model's own thresholds. The graph holds the windows of all objects at
-    once, so its memory grows with their number.
+    refuse any other; repeat a grey image); H and W are at least 1. Values are finite and raw, and are normalised by
+    percentiles of the image, or are `normalised` already (`core.prepare.normalise`). The output `labels` is (1,T,H,W)
+    int32, as `Segmenter.forward` returns it, with the model's own thresholds. The graph holds the windows of all
+    objects at once, so its memory grows with their number.
 
     The file's metadata, all as text: `name`, `version`, `description`, `licence` and `sha256` of the model; `input`
     (`raw` or `normalised`); `pixel_size_um`; `channels`; `targets`, separated by commas; the thresholds by their
-    names; `cytoseed`, the version that wrote the file.
-
-    Parameters
-    ----------
-    model : Model
-    path : str or Path
-        File to write, atomically.
-    normalised : bool
-        The graph takes normalised images (`core.prepare.normalise`). Otherwise it takes raw, finite values and
-        normalises them by the image's own percentiles.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        The extra `onnx` is not installed.
+    names; `cytoseed`, the version that wrote the file. Raises `ModuleNotFoundError` without the extra `onnx`.
     """
     segmenter = _folded(model)
     segmenter.chunk_px = 0  # a traced graph has no loops

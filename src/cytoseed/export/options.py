@@ -1,4 +1,4 @@
-"""Options of the exported module, in TorchScript: from the dictionary, else by keyword, else the model's default.
+"""Options of the exported module, in TorchScript: from the dictionary, else the keyword, else the model's default.
 
 Each function takes the dictionary, the option's name, the keyword's value and the default, and raises `ValueError` for
 a value outside the option's range.
@@ -88,11 +88,11 @@ def placed_seeds(given: Tensor, images: int, height: int, width: int) -> Tensor:
         raise ValueError(f"precomputed_seeds has shape {given.shape}; give one row and one column for each seed")
     place = values.to(torch.float64)
     row, column = place[:, 0], place[:, 1]
-    outside = ~((row >= 0) & (row < height) & (column >= 0) & (column < width))  # so is NaN
+    outside = ~((row >= 0) & (row < height) & (column >= 0) & (column < width))  # NaN is outside too
     if bool(outside.any()):
         first = place[outside][0]
         where = f"row {float(first[0])}, column {float(first[1])}"
-        raise ValueError(f"precomputed_seeds holds {where}; the image has {height} rows and {width} columns, from 0")
+        raise ValueError(f"precomputed_seeds holds {where}; the image has {height} rows and {width} columns (from 0)")
     each = place.to(torch.int64)
     image = torch.arange(images).repeat_interleave(each.shape[0])
     return torch.cat([image[:, None], each.repeat(images, 1)], 1)

@@ -28,7 +28,7 @@ def to_qupath(model: Model, folder: Path) -> Path:
     """Write a model for QuPath into `folder/NAME-VERSION`, which is returned, and into `folder/NAME-VERSION.zip`.
 
     The package holds `instanseg.pt` (`torchscript.ExportedSegmenter`), `rdf.yaml`, `NAME_README.md`, `cover.png`, and
-    test and sample tensors. As the first export of its process, the same model gives the same bytes. Raises
+    test and sample tensors. The same model gives the same bytes in the first export of a process. Raises
     `ValueError` if bioimage.io does not allow the model's name, version or licence.
     """
     name = package_name(model.config)
@@ -39,7 +39,7 @@ def to_qupath(model: Model, folder: Path) -> Path:
 
 
 def package_files(model: Model, name: str) -> dict[str, bytes]:
-    """Contents by file name of everything in a package but `rdf.yaml`: TorchScript, README, cover, tensors."""
+    """Contents by file name of everything in a package except `rdf.yaml`: TorchScript, README, cover, tensors."""
     with tempfile.TemporaryDirectory(prefix="cytoseed-") as temporary:
         written = to_torchscript(model, Path(temporary) / TORCHSCRIPT_FILE)
         scripted = open_torchscript(written)
@@ -64,7 +64,7 @@ def torchscript_entry(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def write_package(files: Mapping[str, bytes], folder: str | Path, name: str) -> Path:
-    """Write files, `rdf.yaml` last, into `folder/name`, and all of them into `folder/name.zip`; other files stay."""
+    """Write files, `rdf.yaml` last, into `folder/name`, and all of them into `folder/name.zip`; keep other files."""
     place = Path(folder) / name
     place.mkdir(parents=True, exist_ok=True)
     for file in sorted(files, key=lambda file: (file == RDF_FILE, file)):

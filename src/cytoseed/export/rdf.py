@@ -1,15 +1,18 @@
 """`rdf.yaml`, the description of a model as bioimage.io defines it and QuPath's reader expects it.
 
-QuPath's reader (Java) is stricter than the definition: sizes and offsets must be explicit, strings quoted, and numbers
-with an exponent need a decimal point.
+QuPath's reader (Java) is stricter than the definition: sizes and offsets must be explicit. It reads YAML 1.1, as PyYAML
+writes it: texts that could be numbers are quoted, and numbers with an exponent have a decimal point.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 from cytoseed.settings import ModelConfig
 
@@ -100,7 +103,8 @@ def rdf_yaml(config: ModelConfig, weights: Mapping[str, Any], files: Mapping[str
         "weights": weights,
         "config": {"bioimageio": {"reproducibility_tolerance": [_TOLERANCE]}},
     }
-    return "\n".join(_lines(content, 0)) + "\n"
+    plain = json.loads(json.dumps(content))  # no part occurs twice, so that there are no anchors
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
 
 
 def readme_file(config: ModelConfig) -> str:
@@ -140,40 +144,3 @@ def _normalisation() -> list[dict[str, Any]]:
 def _tensors(which: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     test, sample = file_entry(files, f"test_{which}.npy"), file_entry(files, f"sample_{which}.tif")
     return {"test_tensor": test, "sample_tensor": sample}
-
-
-def _lines(value: Any, depth: int) -> list[str]:
-    """Lines of YAML for mappings, sequences and scalars, one key or entry per line."""
-    indent = "  " * depth
-    lines: list[str] = []
-    entries = value.items() if isinstance(value, Mapping) else [(None, entry) for entry in value]
-    for key, entry in entries:
-        head = f"{indent}-" if key is None else f"{indent}{key}:"
-        if not isinstance(entry, Mapping | list | tuple):
-            lines.append(f"{head} {_scalar(entry)}")
-        elif not entry:
-            lines.append(f"{head} {'{}' if isinstance(entry, Mapping) else '[]'}")
-        elif key is None:
-            first, *rest = _lines(entry, depth + 1)
-            lines += [f"{head} {first.lstrip()}", *rest]
-        else:
-            lines += [head, *_lines(entry, depth + 1)]
-    return lines
-
-
-def _scalar(value: str | float | bool | None) -> str:
-    """YAML of one value; strings are quoted, so that no reader takes them for another type."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{"".join(_escape(letter) for letter in value)}"'
-    text = repr(value)
-    return text.replace("e", ".0e") if "e" in text and "." not in text else text
-
-
-def _escape(letter: str) -> str:
-    if letter in '"\\':
-        return f"\\{letter}"
-    return letter if letter.isprintable() else f"\\U{ord(letter):08x}"

@@ -15,7 +15,7 @@ from cytoseed.settings import ModelConfig
 Segment = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From normalised images (1,C,H,W) to labels (1,T,H,W)."""
 
-_ROWS, _COLUMNS = slice(256, 512), slice(244, 500)  # stroma beside a gland: nuclei apart, and side by side
+_ROWS, _COLUMNS = slice(256, 512), slice(244, 500)  # stroma beside a gland: isolated nuclei, and touching ones
 
 
 class Sample(NamedTuple):
@@ -44,14 +44,14 @@ def make_sample(config: ModelConfig, segment: Segment) -> Sample:
 
 
 def preprocess(raw: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Normalise raw images (1,C,H,W) as `rdf.yaml` states it."""
+    """Normalise raw images (1,C,H,W) as `rdf.yaml` specifies."""
     low, high = np.percentile(raw, PERCENTILES, axis=(2, 3), keepdims=True)
     scaled = (raw - low) / (high - low + EPS)
     return np.asarray(np.clip(scaled, *CLIP), dtype=np.float32)
 
 
 def draw_cover(sample: Sample) -> bytes:
-    """PNG, 1024 x 512 px: the sample image, and beside it the same with outlines of its objects."""
+    """PNG, 1024 x 512 px: the sample image, and beside it the same image with outlines of its objects."""
     import imagecodecs
 
     from cytoseed.results import Result

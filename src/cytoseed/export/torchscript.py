@@ -57,11 +57,11 @@ class ExportedSegmenter(nn.Module):
         """Labels (N, T, H, W) float32 of images (N, C, H, W) at the model's pixel size, on the same device.
 
         The images are normalised (`normalise`); they are clipped to [-0.5, 1.5], and a single channel is repeated. T is
-        the number of targets wanted, nuclei before cells. 0 is background, ids are 1 to K without gaps.
+        the number of requested targets, nuclei before cells. 0 is background, ids are 1 to K without gaps.
 
         docs/qupath.md lists the meaning and the range of each option; None is the model's own value. An option may also
         be in `args`, as a one-element tensor of any type, which takes precedence over the keyword.
-        `target_segmentation`, (2,) or (1, 2), is nonzero for each of nuclei and cells that is wanted; a model with one
+        `target_segmentation`, (2,) or (1, 2), is nonzero for each of nuclei and cells to compute; a model with one
         target ignores it. `precomputed_seeds`, (S, 2), (1, S, 2) or their numbers in one row, are row and column of
         seeds to use in each image and for each target, rounded down.
 
@@ -145,7 +145,7 @@ class ExportedSegmenter(nn.Module):
                 layer.weight, layer.bias = layer.weight.to(device), layer.bias.to(device)
 
     def _wanted(self, given: Tensor) -> list[bool]:
-        """Whether each of the model's targets is wanted."""
+        """Whether each of the model's targets is requested."""
         if not self.cells_and_nuclei:
             return [True]
         values = given.detach().cpu().flatten()
@@ -197,9 +197,9 @@ def _as_float(labels: Tensor) -> Tensor:
 
 
 def _write_reproducibly(saved: io.BytesIO, path: Path) -> None:
-    """Write an archive of `torch.jit.save` without what differs between runs and machines.
+    """Write an archive of `torch.jit.save` without the parts that differ between runs and machines.
 
-    That is the order of constants in classes, an id made of it, and debug files with the paths of sources.
+    These are the order of constants in classes, an id made from it, and debug files with the paths of sources.
     """
     with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w") as target:
         for name in sorted(source.namelist()):

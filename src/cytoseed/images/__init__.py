@@ -2,28 +2,21 @@
 
 from cytoseed.images.channels import choose_channels
 from cytoseed.images.image import Image, address
-from cytoseed.images.overview import Overview, overview, thumbnail
 from cytoseed.images.readers import ImageLike, as_image, check_pixels, list_images, open_image
 from cytoseed.images.regions import Box, ImageFileError, Regions
 from cytoseed.images.zarr_reader import is_image_folder
-from cytoseed.paths import cache_folder, is_url
 
 __all__ = [
     "Box",
     "Image",
     "ImageFileError",
     "ImageLike",
-    "Overview",
     "Regions",
     "address",
     "as_image",
-    "cache_folder",
     "check_pixels",
     "choose_channels",
     "is_image_folder",
-    "is_url",
     "list_images",
     "open_image",
-    "overview",
-    "thumbnail",
 ]

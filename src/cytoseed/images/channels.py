@@ -15,7 +15,7 @@ from cytoseed.settings import STAINS
 def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
     """Indices of channels, in the order given; all channels if none are given.
 
-    A channel is a name, in any case, or a number from 0; a text that is both counts as the name (channels are called
+    A channel is a name, in any case, or a number from 0; a string that is both counts as the name (channels are called
     "488"), an int is always a number. Raises `TypeError` for anything else, and `ValueError` for a channel that does
     not exist or is given twice, or a name that several channels have.
     """
@@ -57,8 +57,7 @@ def check_stain(channels: int, stain: str) -> None:
         raise ValueError(f"stain is {stain!r}; it must be one of {', '.join(STAINS)}")
     if channels != 3:
         raise ValueError(
-            f"stain is {stain!r} and the image has {channels} channels; stains are distinguished by colour, in images "
-            f"with red, green and blue: leave the stain out"
+            f"stain is {stain!r} and the image has {channels} channels; it is for RGB: leave the stain out"
         )
 
 

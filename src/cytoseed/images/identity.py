@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
-from cytoseed.paths import file_name, is_remote, is_web, local_copy, read_bytes, storage_errors
+from cytoseed.paths import is_remote, is_web, local_copy, read_bytes, storage_errors
 
 if TYPE_CHECKING:
     from cytoseed.images.regions import Box, Regions
@@ -38,24 +38,21 @@ def is_zarr_folder(path: Path) -> bool:
 
 def read_text(path: Path) -> str | None:
     """Content of a file; None if it does not exist."""
-    if not is_remote(path) and not path.is_file():
-        return None
     try:
         return read_bytes(path).decode()
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 
 
 def path_digest(path: Path) -> tuple[int, str] | None:
     """Size in bytes and SHA-256 of a file or OME-Zarr folder; None for a remote folder that cannot be listed."""
     digest = hashlib.sha256()
-    if is_remote(path):
-        if is_zarr_folder(path):
-            try:
-                return None if is_web(path) else (_add_remote_folder(digest, path), digest.hexdigest())
-            except PermissionError:  # a bucket may be readable but not listable
-                return None
-        path = local_copy(path, parts_of(path))
+    if is_remote(path) and is_zarr_folder(path):
+        try:
+            return None if is_web(path) else (_add_folder(digest, path), digest.hexdigest())
+        except PermissionError:  # a bucket may be readable but not listable
+            return None
+    path = local_copy(path) if is_remote(path) else path
     size = 0 if path.is_dir() else _add_file(digest, path)
     folder = path if path.is_dir() else path.with_suffix("")  # MRXS: the slide is in the folder of the same name
     if path.is_dir() or (folder / "Slidedat.ini").is_file():
@@ -63,14 +60,8 @@ def path_digest(path: Path) -> tuple[int, str] | None:
     return size, digest.hexdigest()
 
 
-def parts_of(path: Path) -> tuple[str, ...]:
-    """Names of what belongs to a remote file: the folder of an MRXS slide."""
-    name = PurePosixPath(file_name(path))
-    return (name.stem,) if name.suffix.lower() == ".mrxs" else ()
-
-
 def pixels_digest(regions: Regions, shape: tuple[int, int, int]) -> str:
-    """SHA-256 of spread pixels of an open image of this shape (C,H,W)."""
+    """SHA-256 of pixels spread over an open image of this shape (C,H,W)."""
     digest = hashlib.sha256()
     for box in _spread_boxes(*shape[1:]):
         digest.update(regions.read(box).data)
@@ -78,7 +69,7 @@ def pixels_digest(regions: Regions, shape: tuple[int, int, int]) -> str:
 
 
 def _add_file(digest: hashlib._Hash, path: Path) -> int:
-    """Add a file's bytes, or a selection of them; return its size."""
+    """Add a file's bytes, or for a large file a selection of them; return its size."""
     size = path.stat().st_size
     with path.open("rb") as file:
         while size <= _WHOLE_BYTES and (block := file.read(_END_BYTES)):
@@ -91,25 +82,25 @@ def _add_file(digest: hashlib._Hash, path: Path) -> int:
 
 def _add_folder(digest: hashlib._Hash, folder: Path) -> int:
     """Add names and sizes of all files of a folder, and the content of metadata; return the sum of sizes."""
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return _add_files(digest, folder, {file.relative_to(folder).as_posix(): file.stat().st_size for file in files})
-
-
-def _add_remote_folder(digest: hashlib._Hash, folder: Path) -> int:
-    far = cast(Any, folder)
-    with storage_errors(folder):
-        root = far.fs._strip_protocol(far.path).strip("/")
-        found = far.fs.find(far.path, detail=True)
-    sizes = {path.strip("/")[len(root) + 1 :]: int(info.get("size") or 0) for path, info in found.items()}
-    return _add_files(digest, folder, {name: size for name, size in sizes.items() if name and not name.endswith("/")})
-
-
-def _add_files(digest: hashlib._Hash, folder: Path, sizes: dict[str, int]) -> int:
+    sizes = _file_sizes(folder)
     for name in sorted(sizes):
         digest.update(f"{name}\0{sizes[name]}\0".encode("utf-8", "surrogateescape"))
         if PurePosixPath(name).name in _METADATA_NAMES:
             digest.update(read_bytes(folder / name))
     return sum(sizes.values())
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """Sizes in bytes of all files of a folder, by their names in it."""
+    if not is_remote(folder):
+        files = (file for file in folder.rglob("*") if file.is_file())
+        return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    far = cast(Any, folder)
+    with storage_errors(folder):
+        root = far.fs._strip_protocol(far.path).strip("/")
+        found = far.fs.find(far.path, detail=True)
+    sizes = {path.strip("/")[len(root) + 1 :]: int(info.get("size") or 0) for path, info in found.items()}
+    return {name: size for name, size in sizes.items() if name and not name.endswith("/")}
 
 
 def _spread_bytes(size: int) -> list[tuple[int, int]]:
@@ -119,7 +110,7 @@ def _spread_bytes(size: int) -> list[tuple[int, int]]:
 
 
 def _spread_boxes(height: int, width: int) -> Iterator[Box]:
-    """Up to 256 boxes spread evenly over an image; they cover it where they can."""
+    """Up to 256 boxes spread evenly over an image; they cover all of a small one."""
     rows, columns = -(-height // _BLOCK_PX), -(-width // _BLOCK_PX)
     if rows * columns > _BLOCKS:
         side = int(_BLOCKS**0.5)
@@ -131,5 +122,5 @@ def _spread_boxes(height: int, width: int) -> Iterator[Box]:
 
 
 def _spread(index: int, count: int, length: int) -> int:
-    """Start of one of `count` blocks on an axis, the first and last at its ends."""
+    """Start of one of `count` blocks along an axis, the first and last at its ends."""
     return 0 if count == 1 else (length - _BLOCK_PX) * index // (count - 1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.identity import path_digest, pixels_digest
-from cytoseed.images.pixel_size import UNKNOWN, PixelSize
-from cytoseed.images.regions import Box, Checked, ImageFileError, Layout, Reader, Regions, Slices, foreign_errors
+from cytoseed.images.pixel_size import Statement, first_credible
+from cytoseed.images.regions import Box, ImageFileError, Layout, Reader, Regions, Slices, foreign_errors
 from cytoseed.paths import display, file_name, is_remote
 
 RGB_NAMES = ("red", "green", "blue")
-
-_LARGEST_RATIO = 1.01  # pixels whose sides differ by more than this are not treated as squares
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +39,7 @@ class Image:
     """Where the pixel size was found, in words; `not stated` without one."""
     level_shapes: tuple[tuple[int, int], ...]
     """Height and width of each resolution, full resolution first; one without a pyramid."""
-    connect: Callable[[], AbstractContextManager[Regions]] = field(repr=False)
+    connect: Callable[[], AbstractContextManager[Reader]] = field(repr=False)
     """The reader's own access to the pixels; use `regions` and `read`."""
 
     @property
@@ -58,11 +56,10 @@ class Image:
         if self.pixel_size_yx_um is None:
             return None
         height, width = self.pixel_size_yx_um
-        if max(height, width) > _LARGEST_RATIO * min(height, width):
+        if max(height, width) > 1.01 * min(height, width):
             raise ImageFileError(
-                f"{self.source}: its pixels are {width:g} µm wide and {height:g} µm high "
-                f"({self.pixel_size_source}), and cytoseed takes square pixels; if one of the two is "
-                f"right for both, state it with --pixel-size (pixel_size_um in Python), else resample the image"
+                f"{self.source}: its pixels are not square but {width:g} µm wide and {height:g} µm high "
+                f"({self.pixel_size_source}); give one size by --pixel-size (pixel_size_um in Python), or resample it"
             )
         return (height + width) / 2
 
@@ -75,23 +72,18 @@ class Image:
         with ExitStack() as stack:
             with foreign_errors(self.path):
                 reader = stack.enter_context(self.connect())
-            checked = Checked(self.path, Layout(self.shape, self.dtype, self.level_shapes), reader)
-            try:
-                yield checked
-            finally:
-                checked.close()
+            Layout(self.shape, self.dtype, self.level_shapes).require_same(self.path, reader.layout)
+            regions = Regions(self.path, reader)
+            stack.callback(regions.close)
+            yield regions
 
     def read(self, box_yxhw: Box | None = None, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """Open the image, read a level or a part of it, and close it.
 
-        The box is all of the level by default. Parameters, result and errors are those of `Regions.read`; without
-        memory for the result, a `MemoryError`.
+        Parameters, result and errors are those of `Regions.read`; without memory for the result, a `MemoryError`.
         """
-        if not 0 <= level < len(self.level_shapes):
-            raise ValueError(f"level is {level}; the image has {len(self.level_shapes)}, counted from 0")
-        box = (0, 0, *self.level_shapes[level]) if box_yxhw is None else box_yxhw
         with self.regions() as regions:
-            return regions.read(box, level, channels)
+            return regions.read(box_yxhw, level, channels)
 
     def in_memory(self) -> Image:
         """Copy with the pixels of the full resolution in memory, and without other levels; raises what `read` does."""
@@ -137,9 +129,10 @@ def make_image(
     layout: Layout,
     connect: Callable[[], AbstractContextManager[Reader]],
     names: Sequence[str | None] | None = None,
-    size: PixelSize = UNKNOWN,
+    statements: Iterable[Statement] = (),
 ) -> Image:
-    """`Image` of a reader; its channels are numbered if they have no names, or too few."""
+    """`Image` of a reader; channels without names are numbered; statements of the pixel size are in order of trust."""
+    size, source = first_credible(statements)
     numbered = [f"channel {index}" for index in range(layout.shape[0])]
     if names is None or len(names) != len(numbered):
         names = numbered
@@ -148,18 +141,8 @@ def make_image(
         shape=layout.shape,
         dtype=layout.dtype,
         channel_names=tuple(str(own or "").strip() or name for own, name in zip(names, numbered, strict=True)),
-        pixel_size_yx_um=size.yx_um,
-        pixel_size_source=size.source,
+        pixel_size_yx_um=size,
+        pixel_size_source=source,
         level_shapes=layout.level_shapes,
-        connect=partial(_unchanged, path, layout, connect),
+        connect=connect,
     )
-
-
-@contextmanager
-def _unchanged(
-    path: Path | None, layout: Layout, connect: Callable[[], AbstractContextManager[Reader]]
-) -> Iterator[Regions]:
-    """Open a file for reads; refuse it if it changed."""
-    with connect() as reader:
-        layout.require_same(path, reader.layout)
-        yield reader

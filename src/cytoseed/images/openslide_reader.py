@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.pixel_size import first_credible, length_um
+from cytoseed.images.pixel_size import length_um
 from cytoseed.images.regions import Box, Layout, foreign_errors, paste
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def open_slide(path: Path) -> Image:
     with foreign_errors(path), _Slide(path) as slide:
         found = slide.properties
     height, width = (length_um(found.get(f"openslide.mpp-{axis}")) for axis in "yx")
-    size = first_credible([(f"{found['openslide.vendor'].capitalize()} metadata", (height, width))])
-    return make_image(path, slide.layout, partial(_Slide, path), RGB_NAMES, size)
+    statement = f"{found['openslide.vendor'].capitalize()} metadata", (height, width)
+    return make_image(path, slide.layout, partial(_Slide, path), RGB_NAMES, [statement])
 
 
 class _Slide(AbstractContextManager["_Slide"]):
@@ -82,20 +82,19 @@ class _Slide(AbstractContextManager["_Slide"]):
             raise
         self._idle.append(slide)
 
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
         top, left, height, width = box_yxhw
         result = np.empty((3, height, width), np.uint8)
         with self._lent() as slide:
             for block in self._blocks(box_yxhw, level):
                 paste(np.moveaxis(result, 0, 2), self._block(slide, block, level), block[0] - top, block[1] - left)
-        return result if channels is None else result[list(channels)]
+        return result[list(channels)]
 
     def _blocks(self, box_yxhw: Box, level: int) -> Iterator[Box]:
-        """Blocks of a region.
+        """Blocks of a region; OpenSlide takes their positions in px at full resolution.
 
-        OpenSlide takes a region's position in px at full resolution. If the pixels of a level do not coincide with
-        them, it interpolates; blocks that always begin at the same positions then give a pixel the same value in every
-        region.
+        If the pixels of a level do not coincide with those, it interpolates; blocks that always begin at the same
+        positions then give a pixel the same value in every region.
         """
         top, left, height, width = box_yxhw
         first_row, first_column, last_row, last_column = top, left, top + height, left + width

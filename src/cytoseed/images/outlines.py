@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 Ring = NDArray[np.float64]
@@ -37,13 +38,11 @@ def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Pat
     rings are holes. A centre on a left or upper side is inside, on a right or lower one outside: polygons that
     share a side share no pixel and leave none between them. Polygons may reach beyond the image.
     """
-    corners = [ring for polygon in polygons for ring in polygon if len(ring)]
-    if not corners:
+    corners = np.concatenate([np.zeros((0, 2)), *(ring for polygon in polygons for ring in polygon)])
+    if not len(corners):
         return Patch(0, 0, np.zeros((0, 0), bool))
-    lowest = np.floor(np.min([ring.min(axis=0) for ring in corners], axis=0))
-    highest = np.ceil(np.max([ring.max(axis=0) for ring in corners], axis=0))
-    left, top = (int(value) for value in np.clip(lowest, 0, (shape[1], shape[0])))
-    right, bottom = (int(value) for value in np.clip(highest, 0, (shape[1], shape[0])))
+    ends = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
+    (left, top), (right, bottom) = (np.clip(end, 0, (shape[1], shape[0])).astype(int).tolist() for end in ends)
     patch = Patch(top, left, np.zeros((bottom - top, right - left), bool))
     if patch.inside.size:
         for rings in polygons:
@@ -55,8 +54,6 @@ class Outlines:
     """Area in any of many polygons, for points anywhere: the same area that `rasterise` draws."""
 
     def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
-        import shapely
-
         shapes = [_even_odd(rings) for rings in polygons]
         self._shapes = np.array([shape for shape in shapes if shape.area > 0], object)
         self.boxes: NDArray[np.float64] = shapely.bounds(self._shapes).reshape(-1, 4)
@@ -64,8 +61,6 @@ class Outlines:
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which points (N, 2) lie in one of the polygons; points on a left or upper side do."""
-        import shapely
-
         y, x = np.floor(points_yx.T / _GRID_PX) * _GRID_PX + _NUDGE_YX_PX
         inside = np.zeros(len(points_yx), bool)
         for index in self._near((x.min(initial=np.inf), y.min(initial=np.inf), x.max(initial=0), y.max(initial=0))):
@@ -75,8 +70,6 @@ class Outlines:
 
     def meets(self, box_yxhw: tuple[int, int, int, int]) -> bool:
         """Whether a box may hold a point that lies in one of the polygons; rarely True where it does not."""
-        import shapely
-
         top, left, height, width = box_yxhw
         (dy,), (dx,) = _NUDGE_YX_PX
         bounds = (left + dx, top + dy, left + width - dx, top + height - dy)  # sides that only touch do not count
@@ -90,8 +83,6 @@ class Outlines:
 
 def _even_odd(rings: Sequence[Ring]) -> Any:
     """Shapely geometry of the points that a line crosses an odd number of rings to reach."""
-    import shapely
-
     areas = [shapely.make_valid(shapely.Polygon(ring)) for ring in rings if len(ring) > 2]
     return functools.reduce(shapely.symmetric_difference, areas, shapely.Polygon())
 
@@ -106,7 +97,7 @@ def is_geojson(path: Path) -> bool:
 def read_features(path: Path) -> list[dict[str, Any]]:
     """Features of a GeoJSON file, plain or compressed by gzip; each has a `geometry` of any kind.
 
-    Raises `ValueError` for a file that is damaged, no JSON, or without features.
+    Raises `ValueError` for a file that is damaged, not JSON, or without features.
     """
     try:
         content = path.read_bytes()
@@ -118,9 +109,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
     if isinstance(found, dict):
         found = found.get("features", [found])
     if not isinstance(found, list) or not all(isinstance(each, dict) and "geometry" in each for each in found):
-        raise ValueError(
-            f"{path} holds no GeoJSON features; it must be what QuPath writes by File > Export objects as GeoJSON"
-        )
+        raise ValueError(f"{path} holds no GeoJSON features; in QuPath, use File > Export objects as GeoJSON")
     return found
 
 
@@ -141,16 +130,15 @@ def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
     except (KeyError, TypeError, ValueError, IndexError):
         ragged = True
     if ragged:
-        raise ValueError(f"{where} has coordinates that are no rings of pairs of numbers; export it from QuPath again")
+        raise ValueError(f"{where} has coordinates that are not rings of pairs of numbers; export it from QuPath again")
     return rings
 
 
 def _crossed_oddly(rings: Sequence[Ring], patch: Patch) -> NDArray[np.bool_]:
     """Pixels of a patch to the right of an odd number of crossings of the rings with their row's middle."""
     height, width = patch.inside.shape
-    rings = [ring for ring in rings if len(ring)] or [np.zeros((0, 2))]
-    start = np.concatenate(rings)
-    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    start = np.concatenate([np.zeros((0, 2)), *rings])
+    end = np.concatenate([np.zeros((0, 2)), *(np.roll(ring, -1, axis=0) for ring in rings)])
     start, end = (ends[start[:, 1] != end[:, 1]] for ends in (start, end))
     upper, lower = np.where((start[:, 1] < end[:, 1])[:, None], [start, end], [end, start])
     # x is in px of the image, not of the patch, so that rounding does not depend on the patch

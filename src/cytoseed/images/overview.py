@@ -30,12 +30,12 @@ class Overview(NamedTuple):
 def overview(regions: Regions, image: Image, channels: Sequence[int], largest_px: int = 4096) -> Overview:
     """Channels of an open image at low resolution.
 
-    The longer side is at most `largest_px`, and at least half of it where the image is so large (at 4096 px, a slide
-    of 25 mm has pixels of 6 to 12 µm). The coarsest level that is large enough is read, piece by piece.
+    The longer side is at most `largest_px`, and at least half of it where the image is so large. The coarsest level
+    that is large enough is read, piece by piece.
     """
-    shapes = image.level_shapes
-    level = _coarsest(shapes, -(-largest_px // 2))
-    height, width = shapes[level]
+    sides = [max(shape) for shape in image.level_shapes]
+    level = min((i for i, side in enumerate(sides) if 2 * side >= largest_px), key=sides.__getitem__, default=0)
+    height, width = image.level_shapes[level]
     by = -(-max(height, width) // largest_px)
     pixels = np.zeros((len(channels), -(-height // by), -(-width // by)), np.float32)
     for box in bands((height, width), len(channels) * image.dtype.itemsize, by):
@@ -59,6 +59,15 @@ def thumbnail(image: Image, largest_px: int) -> tuple[NDArray[Any], float]:
         small = overview(regions, image, range(image.shape[0]), int(largest_px / math.sqrt(many)))
     pixels = np.rint(small.pixels) if image.dtype.kind in "iu" else small.pixels
     return pixels.astype(image.dtype), small.step
+
+
+def reduce(pixels: NDArray[Any], largest_px: int) -> tuple[NDArray[Any], float]:
+    """The same for pixels (C,H,W) in memory."""
+    by = -(-max(pixels.shape[1:]) // largest_px)
+    if by == 1:
+        return pixels, 1.0
+    means = np.stack([area_means(channel, by) for channel in pixels])
+    return (np.rint(means) if pixels.dtype.kind in "iu" else means).astype(pixels.dtype), by
 
 
 def bands(shape_yx: tuple[int, int], px_bytes: int, grain: int = 1) -> Iterator[Box]:
@@ -92,9 +101,3 @@ def _row_sums(values: NDArray[Any], by: int) -> NDArray[np.float32]:
         rows = values[offset::by]
         sums[: len(rows)] += rows
     return sums
-
-
-def _coarsest(shapes: Sequence[tuple[int, int]], least_px: int) -> int:
-    """Coarsest level with a side of at least `least_px`; full resolution if there is none."""
-    fitting = [index for index, shape in enumerate(shapes) if max(shape) >= least_px]
-    return min(fitting, key=lambda index: max(shapes[index]), default=0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -38,20 +38,18 @@ def open_png(path: Path) -> Image:
     chunk, width, height, bits, colour = _PNG_HEADER.unpack(header)
     if chunk != b"IHDR" or colour not in _PNG_CHANNELS:
         raise cut_short(path, "it does not begin with a PNG header")
-    return _image(path, (_PNG_CHANNELS[colour], height, width), bits, _decode_png)
+    return _image(path, (_PNG_CHANNELS[colour], height, width), bits)
 
 
 def open_jpeg(path: Path) -> Image:
     """Open a JPEG: grey or RGB. A rotation in its EXIF data is not applied."""
     bits, height, width, channels = _jpeg_header(path, path.read_bytes())
     if channels not in (1, 3):
-        raise ImageFileError(
-            f"{path}: is a JPEG of {channels} components (CMYK?); cytoseed reads grey and RGB: convert it to RGB"
-        )
-    return _image(path, (channels, height, width), bits, _decode_jpeg)
+        raise ImageFileError(f"{path}: is a JPEG of {channels} components (CMYK?), not grey or RGB: convert it to RGB")
+    return _image(path, (channels, height, width), bits)
 
 
-def _image(path: Path, shape: tuple[int, int, int], bits: int, decode: Callable[[Path], NDArray[Any]]) -> Image:
+def _image(path: Path, shape: tuple[int, int, int], bits: int) -> Image:
     """`Image` of a picture. A resolution in it is for printing: not a pixel size."""
     if shape[1] * shape[2] > _MOST_PX:
         raise ImageFileError(
@@ -59,25 +57,24 @@ def _image(path: Path, shape: tuple[int, int, int], bits: int, decode: Callable[
             f"read as a whole, at most {_MOST_PX} px are taken: save it as a tiled TIFF or as OME-Zarr"
         )
     layout = Layout(shape, np.dtype(np.uint16 if bits > 8 else np.uint8), (shape[1:],))
-    opened = partial(_Picture, path, layout, decode)
-    return make_image(path, layout, opened, RGB_NAMES if shape[0] == 3 else None)
+    return make_image(path, layout, partial(_Picture, path, layout), RGB_NAMES if shape[0] == 3 else None)
 
 
 class _Picture(AbstractContextManager["_Picture"]):
     """Regions of a picture, decoded when the first is read."""
 
-    def __init__(self, path: Path, layout: Layout, decode: Callable[[Path], NDArray[Any]]) -> None:
+    def __init__(self, path: Path, layout: Layout) -> None:
         self.layout = layout
-        self._path, self._decode, self._lock = path, decode, Lock()
+        self._path, self._lock = path, Lock()
         self._whole: Slices | None = None
 
     def __exit__(self, *_: object) -> None:
         self._whole = None
 
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
         with self._lock:  # two threads must not decode twice
             if self._whole is None:
-                decoded = self._decode(self._path)
+                decoded = _decode(self._path.read_bytes(), self._path)
                 planes = decoded[:, :, None] if decoded.ndim == 2 else decoded
                 whole = Slices((planes[:, :, : self.layout.shape[0]],), "yxc")  # without alpha
                 self.layout.require_same(self._path, whole.layout)
@@ -85,16 +82,11 @@ class _Picture(AbstractContextManager["_Picture"]):
         return self._whole.read(box_yxhw, level, channels)
 
 
-def _decode_png(path: Path) -> NDArray[Any]:
+def _decode(data: bytes, path: Path) -> NDArray[Any]:
     import imagecodecs
 
-    return imagecodecs.png_decode(path.read_bytes())
-
-
-def _decode_jpeg(path: Path) -> NDArray[Any]:
-    import imagecodecs
-
-    data = path.read_bytes()
+    if data.startswith(b"\x89PNG"):
+        return imagecodecs.png_decode(data)
     _jpeg_header(path, data)  # it may have changed since it was opened
     return imagecodecs.jpeg_decode(data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 _FINEST_UM, _COARSEST_UM = 0.001, 10.0  # 2540 dpi: anything coarser is a print resolution, or a wrong unit
@@ -26,31 +26,20 @@ _TAG_UNITS = {2: "inch", 3: "cm"}
 _APERIO_MPP = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
 
 
-class PixelSize(NamedTuple):
-    """Height and width of a pixel in µm, or None; and where they were found, in words."""
-
-    yx_um: tuple[float, float] | None
-    source: str
+Statement = tuple[str, tuple[float, float]]
+"""Where a pixel size was found, in words; height and width in µm, NaN if unknown."""
 
 
-UNKNOWN = PixelSize(None, "not stated")
-
-
-def first_credible(statements: Iterable[tuple[str, tuple[float, float]]]) -> PixelSize:
-    """First statement (source, (height, width) in µm, NaN if unknown), in order of trust, that suits a microscope.
+def first_credible(statements: Iterable[Statement]) -> tuple[tuple[float, float] | None, str]:
+    """Height and width of a pixel in µm, and their source: of the first statement that suits a microscope.
 
     Both sides must be from 0.001 µm to 10 µm: anything else is a wrong unit, a placeholder, or the 72 to 300 dpi that
     programs write for printers.
     """
     for source, found in statements:
         if all(_FINEST_UM <= side <= _COARSEST_UM for side in found):
-            return PixelSize(found, source)
-    return UNKNOWN
-
-
-def tiff_pixel_size(tif: Any) -> PixelSize:
-    """Pixel size that an open `tifffile.TiffFile` states."""
-    return first_credible(_statements(tif))
+            return found, source
+    return None, "not stated"
 
 
 def length_um(length: float | str | None, unit: str = "µm") -> float:
@@ -80,8 +69,8 @@ def _xml(text: str) -> ElementTree.Element | None:
         return None
 
 
-def _statements(tif: Any) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Every statement of a pixel size in the file, in order of trust."""
+def tiff_statements(tif: Any) -> Iterator[Statement]:
+    """Every statement of a pixel size in an open `tifffile.TiffFile`, in order of trust."""
     page, pixels = tif.pages[0], ome_pixels(tif)
     if pixels is not None:
         y, x = (length_um(pixels.get(name), pixels.get(f"{name}Unit", "µm")) for name in _OME_SIDES)

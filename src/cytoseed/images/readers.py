@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cytoseed.images.identity import is_zarr_folder, parts_of
+from cytoseed.images.identity import is_zarr_folder
 from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.openslide_reader import GENERIC_TIFF, open_slide, slide_family
 from cytoseed.images.picture import open_jpeg, open_png
-from cytoseed.images.regions import CutFileError, ImageFileError, Layout, Regions, Slices
-from cytoseed.images.tiff import open_tiff, other_files, suits_openslide
+from cytoseed.images.regions import CutFileError, ImageFileError, Reader, Slices
+from cytoseed.images.tiff import open_tiff, suits_openslide
 from cytoseed.images.zarr_reader import is_image_folder, open_zarr
 from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, storage_errors
 
@@ -30,32 +29,22 @@ ImageLike = str | os.PathLike[str] | Image | ArrayLike
 """Path or URL of a file (a str or a `UPath`), an opened image, or an array."""
 
 _INSTALL = "pip install openslide-python openslide-bin"
-_SHOWN_BYTES = 8
-_NDPI = "hamamatsu"  # beyond 4 GiB not a valid TIFF
-_COLLAPSED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
-_REQUESTS = 16
-_DICOM, _DICOM_AT = b"DICM", 128
-_VMS = b"[Virtual"
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
-_MANY = 16  # more channels than this, over a last axis of no more than this: the axes are in another order
 
 
 def as_image(image: ImageLike) -> Image:
-    """Open a path, a URL or an array as an `Image`; pixels are not read."""
+    """Open a path, a URL or an array as an `Image`; pixels are neither read nor copied.
+
+    Accepted shapes of arrays, of any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB
+    and RGBA, whose alpha is dropped; (C,H,W), everything else with three axes. A Dask or Zarr array, or a memory
+    map, is read region by region; no array may change while the image is in use. Raises `TypeError` for other types and
+    `ValueError` for other or ambiguous axes; for files, what `open_image` does.
+    """
     if isinstance(image, Image):
         return image
-    is_path = isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options")  # a UPath is not a PathLike
-    return open_image(cast(Any, image)) if is_path else _image_of(cast(Any, image))
-
-
-def _image_of(array: ArrayLike) -> Image:
-    """Array as an `Image`; its pixels are neither read nor copied, and must not change while the image is in use.
-
-    Accepted shapes, for any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB and RGBA,
-    whose alpha is dropped; (C,H,W), everything else with three axes. An array of Dask or Zarr, or a memory map, is read
-    region by region. Raises `TypeError` for other types and `ValueError` for other or ambiguous axes.
-    """
-    source: Any = array if _is_lazy(array) else np.asarray(array)
+    if isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options"):  # a UPath is not a PathLike
+        return open_image(cast(Any, image))
+    source: Any = image if _is_lazy(image) else np.asarray(image)
     axes = _axes(tuple(source.shape), source.dtype)
     is_rgb = axes == "yxc"
     reader = Slices((source,), axes, 3 if is_rgb else None)
@@ -63,7 +52,7 @@ def _image_of(array: ArrayLike) -> Image:
 
 
 def check_pixels(pixels: NDArray[Any]) -> None:
-    """Raise `ValueError` for pixels (C,H,W) without any px, or with values that are NaN or infinite."""
+    """Raise `ValueError` for pixels (C,H,W) that are empty, or hold values that are NaN or infinite."""
     if 0 in pixels.shape:
         raise ValueError(f"image has shape {pixels.shape} (C,H,W), so no pixels; every axis must be 1 or more")
     if pixels.dtype.kind != "f":
@@ -73,9 +62,8 @@ def check_pixels(pixels: NDArray[Any]) -> None:
     if bad:
         channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
         raise ValueError(
-            f"image has {bad} value{'s' * (bad > 1)} that {'are' if bad > 1 else 'is'} NaN or infinite, the "
-            f"first in channel {channel}, row {row}, column {column}; every value must be "
-            f"a finite number: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
+            f"image has {bad} px that are NaN or infinite, the first in channel {channel}, row {row}, column {column}; "
+            f"values must be finite: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
         )
 
 
@@ -83,8 +71,7 @@ def _axes(shape: tuple[int, ...], dtype: Any) -> str:
     """Axes by the shape: `yx`, `yxc` or `cyx`; refuse shapes that are ambiguous."""
     if np.dtype(dtype).kind not in "buif":
         raise TypeError(
-            f"image has values of type {dtype}; allowed are booleans, integers and real numbers: "
-            f"convert it first, for example with image.astype('float32')"
+            f"image has values of type {dtype}; allowed are booleans, integers and real numbers: convert it"
         )
     if not all(isinstance(size, Integral) for size in shape):
         raise ValueError(f"image has shape {shape}; its size must be known: in Dask, array.compute_chunk_sizes()")
@@ -102,23 +89,18 @@ def _axes(shape: tuple[int, ...], dtype: Any) -> str:
                 f"save it as a TIFF whose axes are named and give its path, or pad it by a pixel"
             )
         return "yxc"
-    if min(shape[:2]) > _MANY >= shape[2]:
-        raise ValueError(
-            f"image has shape {shape}, where the channels seem to come last; "
-            f"they go first, (C,H,W): np.moveaxis(image, -1, 0)"
-        )
+    if min(shape[:2]) > 16 >= shape[2]:  # more channels than columns
+        raise ValueError(f"image has shape {shape}; channels go first, (C,H,W): np.moveaxis(image, -1, 0)")
     return "cyx"
 
 
 def _is_lazy(array: Any) -> bool:
-    """Whether an object can be read slice by slice like a NumPy array."""
-    if not all(hasattr(array, name) for name in ("shape", "dtype", "ndim", "__getitem__")):
-        return False
+    """Whether an object can be read slice by slice like a NumPy array; not a tensor, whose type NumPy does not know."""
     try:
         np.dtype(array.dtype)
-    except TypeError:  # a type that NumPy does not know, as PyTorch's
+    except (AttributeError, TypeError):
         return False
-    return True
+    return all(hasattr(array, name) for name in ("shape", "ndim", "__getitem__"))
 
 
 def open_image(path: str | os.PathLike[str]) -> Image:
@@ -129,34 +111,27 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     them, tested with Aperio SVS. A slide or TIFF of 8-bit RGB goes through OpenSlide, if it knows the file; any other
     TIFF through tifffile, so that no bits and no channels are lost. Without OpenSlide, tifffile reads Aperio too.
 
-    Of a file with several images, the first is taken. An alpha channel is dropped, a palette becomes RGB (ImageJ's
+    From a file with several images, the first is taken. An alpha channel is dropped, a palette becomes RGB (ImageJ's
     lookup tables, which only colour a grey image, do not), and values are as stored: neither rotated by EXIF nor
     inverted where white is 0.
 
     A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path, as a
-    str or a `UPath` of universal-pathlib. Of an OME-Zarr only the parts that are read are fetched; any other file is
+    str or a `UPath` of universal-pathlib. From an OME-Zarr only the parts that are read are fetched; any other file is
     copied to this machine first: see `cache_folder`. Credentials and options are those of fsspec.
 
-    Raises `FileNotFoundError`; of a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
+    Raises `FileNotFoundError`; for a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
     the package that it needs; and `ImageFileError`, a `ValueError`, for a folder that is not an OME-Zarr, an empty, cut
     or damaged file, a format that is not read, a picture that is too large, or a stack of planes.
     """
     place = as_path(path)
-    if not is_remote(place):
-        return _open_local(place)
-    if not _is_remote_folder(place):
-        return _open_copy(place)
-    if is_zarr_folder(place):
-        return open_zarr(place)
-    raise ImageFileError(f"{display(place)}: is a folder; give the URL of one image")
+    return _open_remote(place) if is_remote(place) else _open_local(place)
 
 
 def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
-    """URLs of the images that a URL names, by name.
+    """URLs of the images that a URL names, sorted by name.
 
-    The URL names an image or a folder, or has `*` in its last part, such as `s3://bucket/folder/*.svs`. From a folder
-    (by HTTP: from the links on the server's page for it) all OME-Zarr are taken, and files whose name `is_picture`
-    accepts; no hidden ones. Raises `OSError` if there is nothing, or the store does not answer or allow it.
+    The URL names an image or a folder, or has `*` in its last part. From a folder (by HTTP: from the links on its page)
+    all OME-Zarr are taken, and files whose name `is_picture` accepts, unless hidden. Raises `OSError` if it is missing.
     """
     path: Any = as_path(url)
     name = file_name(path)
@@ -182,63 +157,50 @@ def _listed(folder: Any, matches: Callable[[str], bool], is_picture: Callable[[s
     def is_wanted(name: str) -> bool:
         return is_image_folder(folder / name) if kinds[name] == "directory" else is_picture(name)
 
-    with ThreadPoolExecutor(_REQUESTS) as pool:  # the metadata of each folder are requested
+    with ThreadPoolExecutor(16) as pool:  # the metadata of each folder are requested
         wanted = list(pool.map(is_wanted, names))
     return [str(folder / name) for name, keep in zip(names, wanted, strict=True) if keep]
 
 
-def _is_remote_folder(path: Path) -> bool:
-    """Whether a URL names a folder; web servers, and buckets that may not be listed, know only files."""
+def _open_remote(path: Path) -> Image:
+    """Open the image at a URL; web servers, and buckets that may not be listed, know only files."""
     far = cast(Any, path)
     if file_name(path).lower().endswith(".zarr") and is_zarr_folder(path):
-        return True
+        return open_zarr(path)
     try:
         with storage_errors(path):
             info = far.fs.info(far.path)
     except (FileNotFoundError, PermissionError):
         if is_zarr_folder(path):
-            return True
+            return open_zarr(path)
         raise
-    is_page = is_web(path) and info.get("mimetype") == "text/html"
-    return info["type"] == "directory" or (is_page and is_zarr_folder(path))
+    is_folder, is_page = info["type"] == "directory", is_web(path) and info.get("mimetype") == "text/html"
+    if (is_folder or is_page) and is_zarr_folder(path):
+        return open_zarr(path)
+    if is_folder:
+        raise ImageFileError(f"{display(path)}: is a folder; give the URL of one image")
+    return _open_copy(path)
 
 
 def _open_copy(path: Path) -> Image:
-    """Open the local copy of a remote file, with the files beside it that belong to it."""
-    parts = parts_of(path)
-    if file_name(path).lower().endswith(".vsi"):
-        raise _only_overview(path)
-    copy = local_copy(path, parts)
+    """Open the local copy of a remote file; refuse slides in several files."""
+    copy = local_copy(path)
     with copy.open("rb") as file:
-        beginning = file.read(_DICOM_AT + len(_DICOM))
-    if beginning.startswith(_VMS) or beginning[_DICOM_AT:] == _DICOM:
-        raise ImageFileError(
-            f"{display(path)}: may be a slide in several files, and its URL does not tell which: copy its folder to "
-            f"this machine"
-        )
+        beginning = file.read(132)
+    is_vms, is_dicom = beginning.startswith(b"[Virtual"), beginning[128:] == b"DICM"
+    if is_vms or is_dicom or file_name(path).lower().endswith((".mrxs", ".vsi")):
+        raise ImageFileError(f"{display(path)}: may be a slide of several files; copy its folder to this machine")
     with _named(copy, path):
-        others = other_files(copy)
-        if others:
-            parts = (*parts, *others)
-            copy = local_copy(path, parts)
-        image = _open_local(copy)
-    return replace(image, path=path, connect=partial(_connect_copy, path, parts, copy, _layout(image)))
+        return replace(_open_local(copy), path=path, connect=partial(_connect_copy, path, copy))
 
 
 @contextmanager
-def _connect_copy(path: Path, parts: tuple[str, ...], copy: Path, layout: Layout) -> Iterator[Regions]:
+def _connect_copy(path: Path, copy: Path) -> Iterator[Reader]:
     """Open the copy for reads, made again if it was deleted or this is another machine."""
     if not copy.is_file():
-        copy = local_copy(path, parts)
-    with _named(copy, path):
-        image = _open_local(copy)
-        layout.require_same(path, _layout(image))
-        with image.connect() as regions:
-            yield regions
-
-
-def _layout(image: Image) -> Layout:
-    return Layout(image.shape, image.dtype, image.level_shapes)
+        copy = local_copy(path)
+    with _named(copy, path), _open_local(copy).connect() as reader:
+        yield reader
 
 
 @contextmanager
@@ -255,44 +217,42 @@ def _open_local(path: Path) -> Image:
         if is_image_folder(path) or is_zarr_folder(path):
             return open_zarr(path)
         raise ImageFileError(f"{path}: is a folder; give the path of one image file")
-    if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(f"{path}: is a link to {str(path.readlink())!r}, which is not there; mend the link")
     if not path.exists():
-        collapsed = _COLLAPSED_URL.match(str(path))
-        remedy = "give a URL as a str, not as a Path" if collapsed else "check the name and the folder"
-        raise FileNotFoundError(f"{path}: there is no such file; {remedy}")
+        what = f"is a link to {str(path.readlink())!r}, which" if path.is_symlink() else "this file"
+        raise FileNotFoundError(f"{path}: {what} does not exist; check the name and the folder; give a URL as a str")
     with path.open("rb") as file:
-        beginning = file.read(_SHOWN_BYTES)
+        beginning = file.read(8)
     for _, beginnings, open_file in _READERS:
         if beginning.startswith(beginnings):
             return open_file(path)
     if not beginning:
         raise ImageFileError(f"{path}: is empty (0 bytes); copy or export it again")
-    known = slide_family(path)
-    if known:
+    family = slide_family(path)
+    if family:
         return open_slide(path)
-    without = "" if known is not None else f" (and slides in other formats with OpenSlide: {_INSTALL})"
+    formats = ", ".join(name for name, _, _ in _READERS)
+    without = f" (slides in other formats need OpenSlide: {_INSTALL})" if family is None else ""
     raise ImageFileError(
-        f"{path}: begins with {beginning!r}, which is not a format that cytoseed reads; "
-        f"it reads {', '.join(name for name, _, _ in _READERS)}, OME-Zarr and whole slides{without}: "
-        f"export the image as one of these"
+        f"{path}: begins with {beginning!r}, which is not a format that cytoseed reads; it reads {formats}, OME-Zarr "
+        f"and whole slides{without}: export the image as one of these"
     )
 
 
 def _open_any_tiff(path: Path) -> Image:
-    """Open with OpenSlide if it knows the scanner, and the image is 8-bit RGB, as OpenSlide treats every image."""
+    """Open with OpenSlide if it knows the scanner and the image is 8-bit RGB, as OpenSlide returns it."""
     family = slide_family(path)
-    if family == _NDPI:
+    if family == "hamamatsu":  # not a valid TIFF if larger than 4 GiB
         return open_slide(path)
     inside = path.parent / f"_{path.stem}_"
     if not family and inside.is_dir() and next(inside.rglob("*.ets"), None) is not None:
-        raise _only_overview(path)
+        raise ImageFileError(
+            f"{path}: is only the overview of an Olympus slide (VSI), whose pixels are in {inside.name}; cytoseed "
+            f"does not read it: export it as OME-TIFF"
+        )
     try:
         image = open_tiff(path)
-    except CutFileError:
-        raise
-    except ImageFileError:
-        if not family or family == GENERIC_TIFF or not suits_openslide(path):
+    except ImageFileError as error:
+        if isinstance(error, CutFileError) or family in (None, "", GENERIC_TIFF) or not suits_openslide(path):
             raise
         return open_slide(path)
     return _through_openslide(path, family, image) if family and suits_openslide(path) else image
@@ -302,7 +262,7 @@ def _through_openslide(path: Path, family: str, image: Image) -> Image:
     """Open a TIFF with OpenSlide, if both see the same image in it; `image` is tifffile's."""
     try:
         slide = open_slide(path)
-    except ImageFileError:  # a compression that OpenSlide does not know, say
+    except ImageFileError:  # for example, a compression that OpenSlide does not know
         return image
     same = (slide.shape, slide.level_shapes) == (image.shape, image.level_shapes)
     if family == GENERIC_TIFF:
@@ -317,16 +277,8 @@ def _open_any_jpeg(path: Path) -> Image:
     if not (path.with_suffix("") / "Slidedat.ini").is_file():
         return open_jpeg(path)
     if slide_family(path) is None:
-        raise ImageFileError(f"{path}: is a slide of MIRAX, which needs OpenSlide: {_INSTALL}")
+        raise ImageFileError(f"{path}: is a MIRAX slide, which needs OpenSlide: {_INSTALL}")
     return open_slide(path)
-
-
-def _only_overview(path: Path) -> ImageFileError:
-    name = f"_{PurePosixPath(file_name(path)).stem}_"
-    return ImageFileError(
-        f"{display(path)}: is a slide of Olympus (VSI), whose pixels are in {name}, and this is only its overview; "
-        f"cytoseed does not read it: export it as OME-TIFF"
-    )
 
 
 _READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[Path], Image]], ...] = (  # name, first bytes, function

@@ -1,4 +1,4 @@
-"""Regions of an opened image: the interface of every reader, the checks in front of it, and errors of files."""
+"""Regions of an open image: the interface of every reader, the checks that all readers share, and file errors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cytoseed.paths import display
 
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
+STACKS = {"z": "z planes", "t": "time points"}
 
 
 class ImageFileError(ValueError):
@@ -22,7 +23,7 @@ class ImageFileError(ValueError):
 
 
 class CutFileError(ImageFileError):
-    """A file that lacks a part."""
+    """A file that is truncated, or lacks a part."""
 
 
 def cut_short(path: Path | None, what: str) -> CutFileError:
@@ -54,19 +55,6 @@ def foreign_errors(path: Path | None) -> Iterator[None]:
         ) from error
 
 
-class Regions(Protocol):
-    """Access to any part of an image, open for many reads."""
-
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Read a region (C,h,w) of one level: values as stored, C-contiguous, writable. May be called from any thread.
-
-        `box_yxhw` is in px of the level, inside it; `channels` are numbers, in the order of the result, all by default.
-        Raises `ValueError` for a box outside, or a level or channel that does not exist; `ImageFileError` where the
-        file lacks the bytes, or they are damaged. Other regions can still be read.
-        """
-        ...
-
-
 class Layout(NamedTuple):
     """Shape and type of an image's pixels."""
 
@@ -77,66 +65,61 @@ class Layout(NamedTuple):
     def require_same(self, path: Path | None, found: Layout) -> None:
         """Refuse a file that changed since it was opened."""
         if found != self:
-            raise ImageFileError(
-                f"{name_of(path)}: announced pixels of shape {self.shape} and type {self.dtype} when it was opened, "
-                f"and holds {found.shape} and {found.dtype} now (levels {self.level_shapes}, now "
-                f"{found.level_shapes}); it was changed meanwhile: open it again"
-            )
+            then, now = (f"{one.shape}, {one.dtype}, levels {one.level_shapes}" for one in (self, found))
+            raise ImageFileError(f"{name_of(path)}: was {then} when opened, now {now}; the file changed: open it again")
 
 
-class Reader(Regions, Protocol):
-    """An open file or array; `read` is only called with boxes, levels and channels that exist."""
+class Reader(Protocol):
+    """An open file or array."""
 
     layout: Layout
 
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
+        """Read a region like `Regions.read`; box, level and channels have been checked, and the box is not empty."""
+        ...
 
-class Checked:
-    """A reader's regions behind the checks that all readers share."""
 
-    def __init__(self, path: Path | None, layout: Layout, reader: Regions) -> None:
-        self._path, self._layout = path, layout
-        self._reader: Regions | None = reader
+class Regions:
+    """Access to any part of an open image, for many reads: a reader, and the checks that all readers share."""
+
+    def __init__(self, path: Path | None, reader: Reader) -> None:
+        self._path, self._layout = path, reader.layout
+        self._reader: Reader | None = reader
 
     def close(self) -> None:
         """Refuse all further reads."""
         self._reader = None
 
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Read a region of one level; see `Regions.read`."""
+    def read(self, box_yxhw: Box | None = None, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        """Read a region (C,h,w) of one level: values as stored, C-contiguous, writable. May be called from any thread.
+
+        `box_yxhw` is in px of the level, must lie inside it, and is the whole level by default; `channels` are numbers,
+        in the order of the result, by default all. Raises `ValueError` for a box that is not inside, or a level or
+        channel that does not exist; `ImageFileError` if bytes are missing or damaged. Other regions stay readable.
+        """
         if self._reader is None:
-            raise ValueError(f"{name_of(self._path)}: a region is read after `regions` ended; read it inside")
-        count = self._layout.shape[0]
+            raise ValueError(f"{name_of(self._path)}: a region is read after `with regions()` ended; read it inside")
+        count, dtype, levels = self._layout.shape[0], self._layout.dtype, self._layout.level_shapes
         chosen = tuple(range(count)) if channels is None else tuple(as_int(channel) for channel in channels)
         if not all(0 <= channel < count for channel in chosen) or (channels is not None and not chosen):
-            raise ValueError(f"channels is {chosen}; each must be from 0 to {count - 1}, and there must be one")
-        box = self._box(box_yxhw, level)
-        shape = (len(chosen), *box[2:])
-        if 0 in shape:
-            return np.empty(shape, self._layout.dtype)
-        with foreign_errors(self._path):
-            pixels = self._reader.read(box, level, chosen)
-        if pixels.shape != shape or pixels.dtype != self._layout.dtype:
-            raise ImageFileError(
-                f"{name_of(self._path)}: should give pixels of shape {shape} and type {self._layout.dtype}, and "
-                f"gives {pixels.shape} and {pixels.dtype}; it is damaged or was changed: open or export it again"
-            )
-        return np.require(pixels, requirements=["C", "W"])
-
-    def _box(self, box_yxhw: Box, level: int) -> Box:
-        levels = self._layout.level_shapes
+            raise ValueError(f"channels is {chosen}; give at least one, each from 0 to {count - 1}")
         if not 0 <= level < len(levels):
-            raise ValueError(f"level is {level}; the image has {len(levels)}, from 0 to {len(levels) - 1}")
-        top, left, height, width = box = tuple(as_int(side) for side in box_yxhw)
+            raise ValueError(f"level is {level}; the image has {len(levels)}, counted from 0")
         rows, columns = levels[level]
+        sides = (0, 0, rows, columns) if box_yxhw is None else box_yxhw
+        top, left, height, width = box = tuple(as_int(side) for side in sides)
         if min(box) < 0 or top + height > rows or left + width > columns:
             raise ValueError(
                 f"box_yxhw is {box}; it must lie inside level {level}, which is {rows} x {columns} px (height x width)"
             )
-        return top, left, height, width
+        if not height or not width:
+            return np.empty((len(chosen), height, width), dtype)
+        with foreign_errors(self._path):
+            return self._reader.read((top, left, height, width), level, chosen)
 
 
 class Slices:
-    """Regions of arrays that can be sliced, one array per level; axes other than `c`, `y` and `x` are 1 long."""
+    """Regions of arrays that can be sliced, one array per level; axes other than `c`, `y` and `x` have length 1."""
 
     def __init__(self, arrays: Sequence[Any], axes: Sequence[str], channels: int | None = None) -> None:
         self._arrays, self._axes = arrays, axes
@@ -146,38 +129,27 @@ class Slices:
         self.layout = Layout((channels or shapes[0].get("c", 1), *levels[0]), dtype, levels)
 
     def opened(self) -> AbstractContextManager[Slices]:
-        """Itself; there is nothing to close."""
+        """A context that returns this object; there is nothing to close."""
         return nullcontext(self)
 
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Copy a region; see `Regions.read`. Neighbouring channels are read at once."""
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
+        """Copy a region; neighbouring channels are read at once."""
         top, left, height, width = box_yxhw
-        chosen = range(self.layout.shape[0]) if channels is None else channels
         place: dict[str, int | slice] = dict.fromkeys(self._axes, 0)
         place |= {"y": slice(top, top + height), "x": slice(left, left + width)}
         kept = [axis for axis in self._axes if axis in ("c", "y", "x")]
-        result = np.empty((len(chosen), height, width), self.layout.dtype)
+        result = np.empty((len(channels), height, width), self.layout.dtype)
         first = 0
-        for run in _runs(chosen) if "c" in kept else [slice(0, len(chosen))]:
-            place |= {"c": run} if "c" in kept else {}
+        for run in np.split(np.array(channels), np.flatnonzero(np.diff(channels) != 1) + 1):
+            place["c"] = slice(int(run[0]), int(run[-1]) + 1)
             part = np.asarray(self._arrays[level][tuple(place[axis] for axis in self._axes)])
-            count = run.stop - run.start
-            result[first : first + count] = part.transpose([kept.index(axis) for axis in "cyx" if axis in kept])
-            first += count
+            result[first : first + len(run)] = part.transpose([kept.index(axis) for axis in "cyx" if axis in kept])
+            first += len(run)
         return result
 
 
-def _runs(channels: Sequence[int]) -> Iterator[slice]:
-    """Consecutive channels as slices, in order."""
-    first = 0
-    for place in range(1, len(channels) + 1):
-        if place == len(channels) or channels[place] != channels[place - 1] + 1:
-            yield slice(channels[first], channels[place - 1] + 1)
-            first = place
-
-
 def paste(result: NDArray[Any], block: NDArray[Any], top: int, left: int) -> None:
-    """Copy a block (rows, columns, samples) to its place in another, which may be partly outside."""
+    """Copy a block (rows, columns, samples) to a place in a larger array; parts outside of it are dropped."""
     rows = slice(max(top, 0), min(top + block.shape[0], result.shape[0]))
     columns = slice(max(left, 0), min(left + block.shape[1], result.shape[1]))
     result[rows, columns] = block[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

@@ -9,22 +9,15 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_pixel_size
-from cytoseed.images.regions import Box, ImageFileError, Layout, cut_short, foreign_errors
-from cytoseed.images.tiff_segments import Plane, Store, planes_of
+from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_statements
+from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, foreign_errors
+from cytoseed.images.tiff_segments import Store, planes_of
 
-_REMEDY_STACK = "give one plane, or a projection (in Fiji Image > Stacks > Z Project; in Python stack.max(axis=0))"
-_REMEDY_AXIS = (
-    "if they are channels, say so in the file: tifffile.imwrite(path, array, imagej=True, "
-    "metadata={'axes': 'CYX'}), or in Fiji Image > Properties; else give one plane"
-)
-_STACKS = {"Z": "planes in z", "T": "points in time"}
 _RGB, _PALETTE, _YCBCR = 2, 3, 6
 _GREY = (0, 1)
 _ALPHA = (1, 2)
@@ -41,15 +34,14 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 def open_tiff(path: Path) -> Image:
     """Open the first image of a TIFF, with its lower resolutions; refuse cut files and anything but a 2-D image."""
     with foreign_errors(path), _opened(path) as tiff:
-        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), tiff_pixel_size(tiff.tif))
+        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), tiff_statements(tiff.tif))
 
 
 def suits_openslide(path: Path) -> bool:
     """Whether OpenSlide reads a TIFF without loss and without harm.
 
-    It treats everything as 8-bit RGB, the right way up, and ignores the metadata of OME-TIFF and ImageJ. It fails on
-    tiles below 1 KiB and on uncompressed ones that are not a multiple of it, and crashes the whole program if a damaged
-    file states absurd sizes.
+    It treats everything as upright 8-bit RGB without metadata of OME-TIFF and ImageJ, fails on tiles below 1 KiB and on
+    uncompressed ones that are not a multiple of it, and crashes the whole program on absurd sizes in a damaged file.
     """
     try:
         with foreign_errors(path), _tifffile(path) as tif:
@@ -64,31 +56,15 @@ def suits_openslide(path: Path) -> bool:
 
 def _is_sound(page: Any) -> bool:
     """Whether a page and its tiles are of a possible size."""
-    if not all(isinstance(side, int) and 0 < side < _LONGEST_PX for side in (page.imagewidth, page.imagelength)):
+    tile = [page.tags.valueof(name) for name in ("TileWidth", "TileLength")]
+    sides = [page.imagewidth, page.imagelength, *(tile if tile != [None, None] else ())]
+    if not all(isinstance(side, int) and 0 < side < _LONGEST_PX for side in sides):
         return False
-    tile = (page.tags.valueof("TileWidth"), page.tags.valueof("TileLength"))
-    if tile == (None, None):
+    if tile == [None, None]:
         return True
-    if not all(isinstance(side, int) and side > 0 for side in tile):
-        return False
     count = tile[0] * tile[1]
     fits: bool = page.compression != 1 or count * (3 if page.planarconfig == 1 else 1) % _LEAST_TILE_BYTES == 0
     return fits and _LEAST_TILE_BYTES <= 3 * count <= _LARGEST_TILE_BYTES
-
-
-def other_files(path: Path) -> tuple[str, ...]:
-    """Names of further files beside an OME-TIFF with planes of its first image; none for other files."""
-    try:
-        with foreign_errors(path), _tifffile(path) as tif:
-            pixels = ome_pixels(tif)
-            if pixels is None:
-                return ()
-            own = ElementTree.fromstring(str(tif.ome_metadata)).get("UUID")
-            uuids = [uuid for uuid in pixels.findall("{*}TiffData/{*}UUID") if uuid.text != own]
-            names = dict.fromkeys(uuid.get("FileName") for uuid in uuids)
-            return tuple(name for name in names if name and name != path.name)
-    except ImageFileError:
-        return ()
 
 
 @contextmanager
@@ -117,10 +93,8 @@ class _Tiff:
 
     def __init__(self, path: Path, tif: Any, store: Store) -> None:
         if tif.is_bif:
-            raise ImageFileError(
-                f"{path}: is a slide of Ventana, whose tiles overlap; OpenSlide reads it where it is installed: "
-                f"pip install openslide-python openslide-bin"
-            )
+            install = "pip install openslide-python openslide-bin"
+            raise ImageFileError(f"{path}: is a Ventana slide, whose tiles overlap; OpenSlide reads it: {install}")
         series = tif.series[0]
         _require_all_planes(path, tif, series)
         page = series.keyframe
@@ -135,8 +109,10 @@ class _Tiff:
         self._colours = None if colours is None else (colours >> (8 * (colours.max() > 255))).astype(np.uint8)
         kind = (series.axes, series.dtype)  # a lower resolution of another, or without all its pages, is left out
         lower = [level for level in series.levels[1:] if (level.axes, level.dtype) == kind and _has_all_pages(level)]
-        levels = [series, *lower]
-        self._levels: list[tuple[Plane, ...]] = [planes_of(level, store) for level in levels]
+        levels = {level: planes for level in (series, *lower) if (planes := planes_of(level, store))}
+        if series not in levels:
+            raise ImageFileError(f"{path}: its axes are in an unusual order ({series.axes}): save it as OME-TIFF")
+        self._levels = list(levels.values())
         shapes = [dict(zip(level.axes, map(int, level.shape), strict=True)) for level in levels]
         self.layout = Layout(
             (3 if self.is_rgb else samples - has_alpha, shapes[0]["Y"], shapes[0]["X"]),
@@ -147,21 +123,20 @@ class _Tiff:
             if not all(plane.is_whole for plane in planes):
                 raise cut_short(path, f"pixels of level {number} are missing")
 
-    def read(self, box_yxhw: Box, level: int = 0, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Read a region; see `Regions.read`. Only planes with a chosen channel are read."""
-        chosen = range(self.layout.shape[0]) if channels is None else channels
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
+        """Read a region; only planes with a chosen channel are read."""
         planes = self._levels[level]
         if self._colours is not None:
-            shown: NDArray[Any] = np.take(self._colours[list(chosen)], planes[0].read(box_yxhw)[0], axis=1)
+            shown: NDArray[Any] = np.take(self._colours[list(channels)], planes[0].read(box_yxhw)[0], axis=1)
             return shown
-        result = np.empty((len(chosen), *box_yxhw[2:]), self.layout.dtype)
+        result = np.empty((len(channels), *box_yxhw[2:]), self.layout.dtype)
         first = 0
         for plane in planes:
-            here = [place for place, channel in enumerate(chosen) if first <= channel < first + plane.samples]
+            here = [place for place, channel in enumerate(channels) if first <= channel < first + plane.samples]
             if here:
                 pixels = plane.read(box_yxhw)
                 for place in here:
-                    result[place] = pixels[chosen[place] - first]
+                    result[place] = pixels[channels[place] - first]
             first += plane.samples
         return result
 
@@ -193,18 +168,20 @@ def _channel_count(path: Path, series: Any) -> int:
     what, remedy = "two axes of channels", "save the channels along one axis, CYX"
     if strange:
         axis, size = strange[0]
-        what = f"{size} {_STACKS.get(axis, f'images along an axis of unknown meaning ({axis})')}"
-        remedy = _REMEDY_STACK if axis in _STACKS else _REMEDY_AXIS
+        what = f"{size} {STACKS.get(axis.lower(), f'images along an axis of unknown meaning ({axis})')}"
+        remedy = "give one plane, or a projection (in Fiji Image > Stacks > Z Project; in Python stack.max(axis=0))"
+        if axis not in "ZT":
+            remedy = (
+                "if they are channels, say so in the file: tifffile.imwrite(path, array, imagej=True, "
+                "metadata={'axes': 'CYX'}), or in Fiji Image > Properties; else give one plane"
+            )
     text = ", ".join(f"{axis} {size}" for axis, size in sizes)
     raise ImageFileError(f"{path}: holds {what} ({text}); cytoseed takes 2-D images: {remedy}")
 
 
 def _require_known_values(path: Path, series: Any, page: Any) -> None:
     if series.dtype is None or series.dtype.kind not in "buif":
-        raise ImageFileError(
-            f"{path}: holds values of type {series.dtype}; cytoseed takes booleans, integers and real "
-            f"numbers: convert the image, for example to 32-bit float"
-        )
+        raise ImageFileError(f"{path}: holds values of type {series.dtype}; save it with integers or 32-bit floats")
     raw_ycbcr = page.photometric == _YCBCR and page.compression in _UNCONVERTED
     if page.photometric not in (*_GREY, _RGB, _PALETTE, _YCBCR) or raw_ycbcr:
         name = getattr(page.photometric, "name", page.photometric)
@@ -229,8 +206,7 @@ def _names(tiff: _Tiff) -> Sequence[str | None]:
 def require_all_pages(path: Path) -> None:
     """Follow a TIFF's chain of pages, and each page's pointers to lower resolutions, to the end.
 
-    To decoders, a cut file seems to end with its last complete page. A file is refused if a page, or a value of one of
-    its public tags, lies beyond its end; private tags may hold anything.
+    To decoders, a cut file seems to end with its last complete page. Private tags may point beyond the end of the file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

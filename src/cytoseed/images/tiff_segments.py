@@ -1,8 +1,7 @@
 """Regions of a TIFF's planes: only the tiles and strips that a region touches are read and decoded.
 
-An uncompressed run of rows is read where it lies; tiles and strips are decoded in the calling thread; axes in an
-unusual order are read as a whole. A segment of 0 bytes stands for background: white in slides (tiles of 8-bit RGB, as
-OpenSlide has it), else what the file says, else 0.
+An uncompressed run of rows is read where it lies; tiles and strips are decoded in the calling thread. A segment of 0
+bytes stands for background: white in slides (tiles of 8-bit RGB, as in OpenSlide), otherwise the file's value, or 0.
 """
 
 from __future__ import annotations
@@ -17,30 +16,31 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.regions import Box, CutFileError, ImageFileError, cut_short, paste
+from cytoseed.images.regions import Box, ImageFileError, cut_short, paste
 
-_KEPT_BYTES = 1 << 30  # of decoded segments, while the file is open
+_KEPT_BYTES = 1 << 30  # most bytes of decoded segments kept while the file is open
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
-_JPEGS = (6, 7, 34892, 33007)  # compressions that have tables of their own
+_JPEGS = (6, 7, 34892, 33007)  # compressions whose tables are stored apart from the pixels
 _COLOUR = (2, 6)  # RGB, YCbCr
 _RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 that can be read as runs of rows
 
 
 def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
-    """Planes of one level, a `tifffile.TiffPageSeries`, in the order of its channels (C or S)."""
+    """Planes of one level, a `tifffile.TiffPageSeries`, in the order of its channels; none for an unusual layout."""
     long = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in "YX")
     channels = math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YX")
     height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
     first, keyframe = series[0], series.keyframe
-    in_order = long in _RUNS and series.transform is None
-    if in_order and series.dataoffset is not None and first.databytecounts[0]:
+    if long not in _RUNS or series.transform is not None:
+        return ()
+    if series.dataoffset is not None and first.databytecounts[0]:
         dtype = series.dtype.newbyteorder(keyframe.parent.byteorder)
         run = _Run(store, _file_of(first), series.dataoffset, 1, height, width, dtype)
         return (run._replace(samples=channels),) if long[-1] in "SC" else run.repeated(channels)
     as_announced = (keyframe.imagedepth, keyframe.imagelength, keyframe.imagewidth) == (1, height, width)
-    if in_order and as_announced and len(series) * keyframe.samplesperpixel == channels:
-        return tuple(plane for page in series for plane in _planes_of_page(page, keyframe, store))
-    return (_Whole(store, series, channels, height, width),)
+    if not as_announced or len(series) * keyframe.samplesperpixel != channels:
+        return ()
+    return tuple(plane for page in series for plane in _planes_of_page(page, keyframe, store))
 
 
 def _planes_of_page(page: Any, keyframe: Any, store: Store) -> Sequence[Plane]:
@@ -51,18 +51,18 @@ def _planes_of_page(page: Any, keyframe: Any, store: Store) -> Sequence[Plane]:
         dtype = keyframe.dtype.newbyteorder(keyframe.parent.byteorder)
         size = (samples, keyframe.imagelength, keyframe.imagewidth)
         return _Run(store, path, page.dataoffsets[0], *size, dtype).repeated(apart)
-    keyframe.init_decode()  # tifffile wants this done by one thread
+    keyframe.init_decode()  # tifffile requires a single thread for this
     per_plane = math.prod(keyframe.chunked) // apart
     return [_Segments(store, path, page, keyframe, index * per_plane, samples) for index in range(apart)]
 
 
 def _file_of(page: Any) -> Path:
-    """File that a page is in: an OME-TIFF may lie in several."""
+    """File that contains a page: an OME-TIFF may consist of several."""
     return Path(page.parent.filehandle.path)
 
 
 def _is_one_run(page: Any) -> bool:
-    """Whether a page's segments follow each other in the file; tifffile only looks at the first page's."""
+    """Whether a page's segments follow each other in the file; tifffile only checks this for the first page."""
     offsets, counts = page.dataoffsets, page.databytecounts
     ends_meet = (at + count == after for at, count, after in zip(offsets, counts, offsets[1:], strict=False))
     return bool(counts[0]) and (page.keyframe is page or all(ends_meet))
@@ -78,7 +78,6 @@ class Store:
         self._kept_bytes = 0
         self._making: dict[Any, Lock] = {}
         self._lock = Lock()
-        self.alone = Lock()  # for what tifffile reads itself: it is made for one thread
 
     def close(self) -> None:
         """Close all files and forget all segments."""
@@ -94,11 +93,11 @@ class Store:
             self._files[path].seek(offset)
             data = self._files[path].read(count)
         if len(data) < count:
-            raise _cut(path)
+            raise cut_short(path, f"the requested pixels lie beyond its {path.stat().st_size} bytes")
         return data
 
     def kept(self, key: Any, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """A decoded segment, made once while there is room for it."""
+        """A decoded segment, made only once as long as there is room for it."""
         with self._lock:
             making = self._making.setdefault(key, Lock())
         with making:  # a second thread that needs it waits instead of decoding it again
@@ -113,22 +112,6 @@ class Store:
                 while self._kept_bytes > _KEPT_BYTES:
                     self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             return segment
-
-    def require_small(self, size: int, what: str) -> None:
-        """Refuse to decode a segment that is too large to be kept when only a part of it is needed."""
-        if size > _KEPT_BYTES:
-            raise ImageFileError(
-                f"{self.root}: {what} of {size / (1 << 30):.1f} GiB that can only be decoded at once, so "
-                f"no region of it can be read; save it as a tiled TIFF, as OME-TIFF with tiles, or as OME-Zarr"
-            )
-
-
-def _holds(path: Path, end: int) -> bool:
-    return end <= path.stat().st_size
-
-
-def _cut(path: Path) -> CutFileError:
-    return cut_short(path, f"the pixels asked for lie beyond its {path.stat().st_size} bytes")
 
 
 class _Run(NamedTuple):
@@ -148,7 +131,7 @@ class _Run(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        return _holds(self.path, self.offset + self.height * self._row_bytes)
+        return self.offset + self.height * self._row_bytes <= self.path.stat().st_size
 
     def repeated(self, count: int) -> tuple[_Run, ...]:
         """`count` such runs, one after the other."""
@@ -196,14 +179,15 @@ class _Segments(NamedTuple):
         own = slice(self.first, self.first + count)
         offsets = np.asarray(self.page.dataoffsets[own], dtype=np.uint64)
         counts = np.asarray(self.page.databytecounts[own], dtype=np.uint64)
-        all_named = len(offsets) == len(counts) == count
-        return all_named and _holds(self.path, int((offsets + counts)[counts > 0].max(initial=0)))
+        end = int((offsets + counts)[counts > 0].max(initial=0)) if len(offsets) == len(counts) == count else math.inf
+        return end <= self.path.stat().st_size
 
     def read(self, box_yxhw: Box) -> NDArray[Any]:
         top, left, height, width = box_yxhw
-        (rows, columns), across = self._size, self._grid[1]
-        whole = (height, width) == (self.keyframe.imagelength, self.keyframe.imagewidth)
-        result = np.full((height, width, self.samples), _background(self.keyframe), self.keyframe.dtype)
+        (rows, columns), across, key = self._size, self._grid[1], self.keyframe
+        whole = (height, width) == (key.imagelength, key.imagewidth)
+        is_slide = key.is_tiled and key.photometric in _COLOUR and key.dtype == np.uint8
+        result = np.full((height, width, self.samples), 255 if is_slide else key.nodata, key.dtype)
         for row in range(top // rows, -(-(top + height) // rows)):
             for column in range(left // columns, -(-(left + width) // columns)):
                 segment = self._segment(self.first + row * across + column, whole)
@@ -216,64 +200,25 @@ class _Segments(NamedTuple):
         offset, count = self.page.dataoffsets[index], self.page.databytecounts[index]
         if not offset or not count:
             return None
-        size = math.prod(self._size) * self.samples * self.keyframe.dtype.itemsize
-        if not whole:
-            self.store.require_small(size, f"is stored in {'tiles' if self.keyframe.is_tiled else 'compressed strips'}")
-            if not self.keyframe.is_tiled or size >= _LARGE_TILE_BYTES:
-                return self.store.kept((self.path, offset), lambda: self._decoded(index, offset, count))
-        return self._decoded(index, offset, count)
+        size, is_tiled = math.prod(self._size) * self.samples * self.keyframe.dtype.itemsize, self.keyframe.is_tiled
+        if size > _KEPT_BYTES and not whole:
+            raise ImageFileError(
+                f"{self.store.root}: is stored in {'tiles' if is_tiled else 'compressed strips'} of "
+                f"{size / (1 << 30):.1f} GiB that can only be decoded whole, so no region of it can be read; save it "
+                f"as a tiled TIFF, as OME-TIFF with tiles, or as OME-Zarr"
+            )
+        if whole or (is_tiled and size < _LARGE_TILE_BYTES):
+            return self._decoded(index, offset, count)
+        return self.store.kept((self.path, offset), lambda: self._decoded(index, offset, count))
 
     def _decoded(self, index: int, offset: int, count: int) -> NDArray[Any]:
         data = self.store.read(self.path, offset, count)
         tables = {}
         if self.keyframe.compression in _JPEGS:
             tables = {"jpegtables": self.page.jpegtables, "jpegheader": self.keyframe.jpegheader}
-        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # of depth 1
+        (segment,) = self.keyframe.decode(data, index, **tables)[0]  # the depth is 1
         return np.asarray(segment)
 
 
-class _Whole(NamedTuple):
-    """A level whose axes lie in an unusual order; tifffile reorders them."""
-
-    store: Store
-    series: Any
-    samples: int
-    height: int
-    width: int
-
-    @property
-    def is_whole(self) -> bool:
-        if self.series.dataoffset is not None:
-            return _holds(_file_of(self.series[0]), self.series.dataoffset + self.series.nbytes)
-        return all(
-            _holds(_file_of(page), offset + count)
-            for page in self.series
-            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-        )
-
-    def read(self, box_yxhw: Box) -> NDArray[Any]:
-        top, left, height, width = box_yxhw
-        if (height, width) == (self.height, self.width):
-            return self._decoded()
-        size = self.samples * self.height * self.width * self.series.dtype.itemsize
-        self.store.require_small(size, "is stored with its axes in an unusual order, as an image")
-        pixels = self.store.kept(("series", self.height, self.width), self._decoded)
-        return pixels[:, top : top + height, left : left + width]
-
-    def _decoded(self) -> NDArray[Any]:
-        if not self.is_whole:
-            raise _cut(_file_of(self.series[0]))
-        with self.store.alone:
-            pixels: NDArray[Any] = self.series.asarray()
-        others = [index for index, axis in enumerate(self.series.axes) if axis not in "YX"]
-        order = [*others, self.series.axes.index("Y"), self.series.axes.index("X")]
-        return pixels.transpose(order).reshape(self.samples, self.height, self.width)
-
-
-Plane = _Run | _Segments | _Whole
-"""Some channels of one level that are stored together; `read` gives (samples, h, w) in the machine's byte order."""
-
-
-def _background(keyframe: Any) -> Any:
-    is_slide = keyframe.is_tiled and keyframe.photometric in _COLOUR and keyframe.dtype == np.uint8
-    return 255 if is_slide else keyframe.nodata
+Plane = _Run | _Segments
+"""Some channels of one level that are stored together; `read` returns (samples, h, w) in native byte order."""

@@ -1,13 +1,14 @@
 """Reader of OME-Zarr (OME-NGFF) 0.4 and 0.5, local or at a URL, by zarr, with its codecs and chunks checked.
 
 Only listed codecs are opened: some, such as `pickle`, run code that is in the file. A missing chunk stands for the
-array's fill value, as OME-Zarr leaves background out; a chunk that is cut short is refused: the decoder of Blosc does
-not notice, and reads on beyond the end.
+array's fill value, as OME-Zarr leaves background out; a truncated chunk is refused: the decoder of Blosc does not
+notice, and reads past the end.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,18 +16,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from cytoseed.images.identity import ZARR_MARKS, is_zarr_folder, read_text
+from cytoseed.images.identity import ZARR_MARKS, read_text
 from cytoseed.images.image import Image, make_image
-from cytoseed.images.pixel_size import PixelSize, first_credible, length_um
-from cytoseed.images.regions import ImageFileError, Slices, cut_short, foreign_errors
+from cytoseed.images.pixel_size import Statement, length_um
+from cytoseed.images.regions import STACKS, ImageFileError, Slices, cut_short, foreign_errors
 from cytoseed.paths import display, is_remote, storage_errors
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-_BEFORE_AXES = ("t", "c", "z", "y", "x")  # of versions that do not name them
-_STACKS = {"z": "planes in z", "t": "points in time"}
 _BLOSC_HEADER = struct.Struct("<12xI")  # its last field is the chunk's length
 _NUMCODECS = {
     *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
@@ -38,7 +37,7 @@ _V3 |= {f"numcodecs.{name}" for name in _NUMCODECS}
 
 
 def is_image_folder(path: Path) -> bool:
-    """Whether a folder is an image by its metadata; raises `OSError` for a remote store that does not answer."""
+    """Whether a folder's metadata describe an image; raises `OSError` for a remote store that does not answer."""
     try:
         return _find(path) is not None
     except ValueError:
@@ -56,21 +55,19 @@ def open_zarr(path: Path) -> Image:
         if found is None:
             raise ImageFileError(
                 f"{display(path)}: is a Zarr folder that does not describe an image (`multiscales`); give the folder "
-                f"of one OME-Zarr image: of a plate that of one field, of a plain array make one, or open it in Python"
+                f"of one OME-Zarr image (of a plate: one field); convert a plain array to OME-Zarr or open it in Python"
             )
         layout = Slices(_open_levels(path, found), found.names).layout
-        channels = (found.attributes.get("omero") or {}).get("channels") or ()  # of the viewer's settings
+        channels = (found.attributes.get("omero") or {}).get("channels") or ()  # from the viewer's settings
         names = [channel.get("label") for channel in channels]
-        return make_image(path, layout, partial(_connect, path), names, _pixel_size(found))
+        return make_image(path, layout, partial(_connect, path), names, [_pixel_size(found)])
 
 
 def _connect(path: Path) -> AbstractContextManager[Slices]:
-    """Open the levels again."""
+    """Open the levels again for reads."""
     found = _find(path)
     if found is None:
-        if is_remote(path) and not is_zarr_folder(path):
-            raise FileNotFoundError(f"{display(path)}: no longer exists; check the address and its store")
-        raise ImageFileError(f"{display(path)}: no longer describes an image; it was changed meanwhile: open it again")
+        raise ImageFileError(f"{display(path)}: no longer describes an image; the folder changed: open it again")
     return nullcontext(Slices(_open_levels(path, found), found.names))
 
 
@@ -80,12 +77,12 @@ class _Found(NamedTuple):
     folder: Path
     attributes: Mapping[str, Any]
     multiscale: Mapping[str, Any]
-    names: Sequence[str]  # of the axes in order; channels are `c`
-    units: Sequence[str]  # of the axes, or empty
+    names: Sequence[str]  # names of the axes, in order; the channel axis is `c`
+    units: Sequence[str]  # units of the axes, or empty
 
 
 def _find(path: Path) -> _Found | None:
-    """Description of an image in the folder, or in the first image of bioformats2raw."""
+    """Description of the image in a folder, or of the first image in a folder of bioformats2raw."""
     attributes = _attributes(path)
     if "bioformats2raw.layout" in attributes:
         path = path / "0"
@@ -93,7 +90,8 @@ def _find(path: Path) -> _Found | None:
     multiscales = attributes.get("multiscales")
     if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
         return None
-    axes = [{"name": axis} if isinstance(axis, str) else axis for axis in multiscales[0].get("axes") or _BEFORE_AXES]
+    axes = multiscales[0].get("axes") or "tczyx"  # version 0.3 has plain names, earlier ones have none
+    axes = [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
     names = ["c" if axis.get("type") == "channel" else str(axis["name"]).lower() for axis in axes]
     return _Found(path, attributes, multiscales[0], names, [str(axis.get("unit") or "") for axis in axes])
 
@@ -113,7 +111,7 @@ def _attributes(path: Path) -> Mapping[str, Any]:
                 attributes = attributes.get("attributes", {})
                 attributes = attributes.get("ome", attributes)
             if not isinstance(attributes, dict):
-                raise ValueError(f"{display(path)}: its attributes are no mapping")
+                raise ValueError(f"{display(path)}: its attributes are not a mapping")
             return attributes
     if refused is not None:
         raise refused
@@ -126,7 +124,7 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
     for number, dataset in enumerate(found.multiscale["datasets"]):
         level = _open_array(found.folder / str(dataset["path"]))
         if level is None:
-            raise cut_short(path, f"level {number} ({dataset['path']}) is not there")
+            raise cut_short(path, f"level {number} ({dataset['path']}) is missing")
         levels.append(level)
     names, first, source = found.names, levels[0], display(path)
     sizes = ", ".join(f"{name} {size}" for name, size in zip(names, first.shape, strict=False))
@@ -134,39 +132,43 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
         raise ImageFileError(f"{source}: names the axes {', '.join(names)} and has arrays of {len(first.shape)} axes")
     for name, size in zip(names, first.shape, strict=True):
         if size > 1 and name not in ("c", "y", "x"):
-            what = _STACKS.get(name, f"images along an axis of unknown meaning ({name})")
+            what = STACKS.get(name, f"images along an axis of unknown meaning ({name})")
             raise ImageFileError(
                 f"{source}: holds {size} {what} ({sizes}); cytoseed takes 2-D images: give one plane, or a projection "
                 f"such as stack.max(axis={names.index(name)})"
             )
     if first.dtype.kind not in "buif":
-        raise ImageFileError(
-            f"{source}: holds values of type {first.dtype}; cytoseed takes booleans, integers and real numbers"
-        )
+        raise ImageFileError(f"{source}: holds values of type {first.dtype}; save it with integers or 32-bit floats")
     kinds = {(level.dtype, level.shape[names.index("c")] if "c" in names else 1) for level in levels}
     if len(kinds) > 1:
         raise ImageFileError(f"{source}: its levels differ in channels or type; the file is damaged: export it again")
     return tuple(levels)
 
 
-def _pixel_size(found: _Found) -> PixelSize:
+def _pixel_size(found: _Found) -> Statement:
     """Product of the scales of the image and of its full resolution; without a unit they are not a pixel size."""
-    sides = []
-    for index in (found.names.index("y"), found.names.index("x")):
-        length = 1.0
-        for owner in (found.multiscale, found.multiscale["datasets"][0]):
-            scales = [one for one in owner.get("coordinateTransformations") or () if one.get("type") == "scale"]
-            length *= float(scales[0]["scale"][index]) if scales else 1.0
-        sides.append(length_um(length, found.units[index]))
-    height, width = sides
-    return first_credible([("OME-Zarr metadata", (height, width))])
+    owners = (found.multiscale, found.multiscale["datasets"][0])
+    steps = [step for owner in owners for step in owner.get("coordinateTransformations") or ()]
+    scales = [step["scale"] for step in steps if step.get("type") == "scale"]
+    axes = [found.names.index(name) for name in "yx"]
+    height, width = (length_um(math.prod(float(s[axis]) for s in scales), found.units[axis]) for axis in axes)
+    return "OME-Zarr metadata", (height, width)
 
 
 def _open_array(folder: Path) -> Any | None:
     """Open an array for reading; None if there is none. Its reads raise `ImageFileError` and `OSError`."""
     import zarr
+    from zarr.storage import FsspecStore, LocalStore
 
-    store = _store_class()(_plain_store(folder), folder)
+    if is_remote(folder):
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+        far = cast(Any, folder)
+        # through fsspec's own thread and session: that of zarr's thread would not be closed at the end
+        plain: Any = FsspecStore(AsyncFileSystemWrapper(far.fs, asynchronous=True), read_only=True, path=far.path)
+    else:
+        plain = LocalStore(folder, read_only=True)
+    store = _store_class()(plain, folder)
     try:
         array = zarr.open_array(store, mode="r")
     except FileNotFoundError:
@@ -175,21 +177,9 @@ def _open_array(folder: Path) -> Any | None:
     return array
 
 
-def _plain_store(folder: Path) -> Any:
-    from zarr.storage import FsspecStore, LocalStore
-
-    if not is_remote(folder):
-        return LocalStore(folder, read_only=True)
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
-    far = cast(Any, folder)
-    # through fsspec's own thread and session: that of zarr's thread would not be closed at the end
-    return FsspecStore(AsyncFileSystemWrapper(far.fs, asynchronous=True), read_only=True, path=far.path)
-
-
 @cache
 def _store_class() -> Any:
-    """Class of the checking store; made when zarr is needed first, as zarr's import takes long."""
+    """Class of the checking store, made on first use because importing zarr is slow."""
     from zarr.abc.store import RangeByteRequest, Store
     from zarr.storage import WrapperStore
 
@@ -237,7 +227,7 @@ def _require_known_codecs(file: Path, text: bytes) -> None:
         if name not in known:
             raise ImageFileError(
                 f"{display(file)}: its pixels are stored with the codec {name!r}, which cytoseed does not open, as "
-                f"codecs can run code that comes with a file; write the image anew with a usual one, such as zstd, "
+                f"codecs can run code that comes with a file; write the image again with a common one, such as zstd, "
                 f"blosc or gzip"
             )
 

@@ -1,1 +1,1 @@
-"""Training, its data and its figures."""
+"""Training, its data and its scores."""

@@ -26,7 +26,7 @@ def read_mask(path: Path) -> NDArray[np.int32]:
         raise ValueError(f"mask {path} holds {mask.dtype}; it must hold integers, one id per object")
     lowest, highest = int(mask.min(initial=0)), int(mask.max(initial=0))
     if lowest < -1 or highest > np.iinfo(np.int32).max:
-        raise ValueError(f"mask {path} holds ids from {lowest} to {highest}; they must lie in -1 to 2^31 - 1")
+        raise ValueError(f"mask {path} holds ids from {lowest} to {highest}; they must be from -1 to 2^31 - 1")
     return np.asarray(mask, dtype=np.int32)
 
 
@@ -34,17 +34,17 @@ def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
     """Read objects outlined in QuPath (GeoJSON, in pixels of the full image) as a mask, (H, W).
 
     Ids are 1 + the feature's index, with gaps. For a cell with a nucleus, the nucleus is used (`nucleusGeometry`).
-    Features of the class `Ignore*` mark pixels that nobody annotated, -1; where there are features of the class
-    `Region*`, so is everything outside of them. An object inside an ignored area is still an object.
+    Pixels in features of the class `Ignore*` become -1, not annotated; if there are features of the class `Region*`, so
+    does everything outside them. An object inside an ignored area is still an object.
     """
     size = (shape[0], shape[1])
     features = read_features(path)
     outlined = [each.get("nucleusGeometry") or each["geometry"] for each in features]
     patches = [rasterise(polygons_of(each, f"{path}: feature {n}"), size) for n, each in enumerate(outlined)]
     if patches and not any(patch.inside.any() for patch in patches):
+        size_text = f"{shape[0]} x {shape[1]} px"
         raise ValueError(
-            f"{path}: no feature holds a pixel of the image of {shape[0]} x {shape[1]} px; coordinates must be pixels "
-            f"of the full image, from its upper left corner, as QuPath exports them"
+            f"{path}: no feature contains a pixel of the image ({size_text}); export it from QuPath in pixels"
         )
     named = list(zip(patches, map(_class_name, features), strict=True))
     objects = [_EMPTY_PATCH if name.startswith((_IGNORED, _ANNOTATED)) else patch for patch, name in named]
@@ -61,7 +61,7 @@ def stack_objects(patches: Sequence[Patch], shape: tuple[int, int]) -> NDArray[n
     """Mask of objects that may overlap, (H, W): 1 + the object's index; the smaller one is on top.
 
     An object that would cover the last visible pixels of another is left out: it is the same object, marked twice.
-    Of objects of equal size the later one is on top.
+    If two objects are equally large, the later one is on top.
     """
     labels = np.zeros(shape, np.int32)
     visible = np.array([0, *(np.count_nonzero(patch.inside) for patch in patches)])
@@ -80,19 +80,15 @@ def stack_objects(patches: Sequence[Patch], shape: tuple[int, int]) -> NDArray[n
 def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
     """Relative distance of each pixel to its object's boundary, the target of the seed map (section 2.3.1).
 
-    The Euclidean distance from the pixel's centre to the nearest pixel of another value, divided by the object's
-    largest: in (0, 1] on objects with at least one 1 in each, 0 elsewhere. The image's edge is not a boundary.
+    The Euclidean distance from the pixel's centre to the nearest pixel of another value, divided by its maximum in the
+    object: in (0, 1] on objects, with at least one 1 in each; 0 elsewhere. The image's edge is not a boundary.
     """
     from scipy import ndimage
+    from skimage.segmentation import relabel_sequential
 
-    check_labels(mask, "mask")
     target = np.zeros(mask.shape, np.float32)
-    ids, rows = np.unique(mask.ravel(), return_inverse=True)
-    objects = int(np.count_nonzero(ids > 0))
-    if not objects:
-        return target
-    compact = np.maximum(rows - (len(ids) - objects) + 1, 0).reshape(mask.shape)
-    for index, box in enumerate(ndimage.find_objects(compact, max_label=objects), start=1):
+    compact = relabel_sequential(np.maximum(mask, 0))[0]
+    for index, box in enumerate(ndimage.find_objects(compact), start=1):
         # One more pixel on each side, where there is one, holds the nearest pixel of another value.
         crop = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
         own = compact[crop] == index
@@ -102,21 +98,9 @@ def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def median_diameter(mask: NDArray[Any]) -> float:
-    """Median over objects of the diameter, in px, of a disc of equal area; nan without objects."""
-    check_labels(mask, "mask")
+    """Median over objects of the diameter, in px, of a disc of equal area; nan if there are no objects."""
     _, areas = np.unique(mask[mask > 0], return_counts=True)
     return float(np.median(np.sqrt(areas * (4 / np.pi)))) if areas.size else float("nan")
-
-
-def check_labels(labels: NDArray[Any], name: str, lowest: int | None = None) -> None:
-    """Raise `TypeError` or `ValueError` unless these are integers of shape (H, W), none below `lowest`."""
-    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
-        kind = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
-        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id per object")
-    if labels.ndim != 2:
-        raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
-    if lowest is not None and labels.size and labels.min() < lowest:
-        raise ValueError(f"{name} holds {labels.min()}; its lowest value may be {lowest}")
 
 
 def _union(patches: Iterable[Patch], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -1,8 +1,7 @@
 """Random augmented crops, made on the training device (the paper's section 2.6).
 
-All images lie in one flat array, on the device if they fit, and a batch is a few gathers: there is no data loader.
-Stain and brightness change on raw pixels, then the percentiles of the whole image normalise the crop, then intensity,
-blur and noise change.
+All images lie in one flat array, and a batch is a few gathers. Stain and brightness change on raw pixels, then the
+percentiles of the whole image normalise the crop, then intensity, blur and noise change.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import mmap
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +40,7 @@ class Batch(NamedTuple):
 
 
 class CropSampler:
-    """Draws batches of random crops from images with masks.
-
-    Images of known pixel size are scaled to the model's first. Images lie on the device if they fit, else in a
-    temporary file in `scratch`.
-    """
+    """Draws batches of random crops; images that do not fit on the device stay in a temporary file in `scratch`."""
 
     def __init__(
         self,
@@ -56,46 +50,47 @@ class CropSampler:
         device: torch.device,
         scratch: Path | None = None,
     ) -> None:
-        if not samples:
-            raise ValueError("samples is empty; training needs at least one image with a mask")
         self._config = config
         self._device = device
         self._pixels = PixelStore(scratch, model.channels, "float16")
         self._labels, self._distance = PixelStore(scratch, 1, "int32"), PixelStore(scratch, 1, "float16")
         self._stores = (self._pixels, self._labels, self._distance)
-        with ExitStack() as undo:
-            undo.callback(self.close)
-            parts = [self._add(sample, model) for sample in samples]
+        try:
+            facts = [self._add(sample, model) for sample in samples]
             room = config.memory_gb * 1e9
             if device.type == "cuda":
                 room = max(room, torch.cuda.get_device_properties(device).total_memory / 2)
-            fits = sum(store.size_bytes for store in self._stores) <= room
+            fits = sum(store.file.tell() for store in self._stores) <= room
             for store in self._stores:
                 store.seal(device if fits else None)
-            undo.pop_all()
-        sizes = [part.size for part in parts]
+        except BaseException:
+            self.close()
+            raise
+        sizes, palettes, stained, bright_nuclei, diameters, objects, scaled = zip(*facts, strict=True)
         ends = np.cumsum([height * width for height, width in sizes])
-        self._palette = torch.stack([part.palette for part in parts]).to(device)  # (I, C, P)
+        self._palette = torch.stack(palettes).to(device)  # (I, C, P)
         self._start = torch.tensor([0, *ends[:-1].tolist()], device=device)
         self._size = torch.tensor(sizes, device=device)  # (I, 2)
-        self._stained = torch.tensor([part.stained for part in parts], device=device)
-        self._bright_nuclei = torch.tensor([part.bright_nuclei for part in parts], device=device)
-        nominal = (model.diameter_px / torch.tensor([part.diameter for part in parts])).nan_to_num(1.0).clamp(0.25, 4.0)
-        self._to_nominal = torch.where(torch.tensor([part.scaled for part in parts]), 1.0, nominal).to(device)
-        self._weight = _weights(samples, [part.objects for part in parts], config.balance).to(device)
+        self._stained = torch.tensor(stained, device=device)
+        self._bright_nuclei = torch.tensor(bright_nuclei, device=device)  # brighter than the background
+        nominal = (model.diameter_px / torch.tensor(diameters)).nan_to_num(1.0).clamp(0.25, 4.0)
+        self._to_nominal = torch.where(torch.tensor(scaled), 1.0, nominal).to(device)
+        self._weight = _weights(samples, objects, config.balance).to(device)
 
     def close(self) -> None:
         """Delete the temporary files."""
         for store in self._stores:
-            store.close()
+            store.file.close()
 
-    def _add(self, sample: Sample, model: ModelConfig) -> _ImageFacts:
-        """Append an image to the stores, scaled to the model's pixel size as `segment` does."""
+    def _add(self, sample: Sample, model: ModelConfig) -> tuple[Any, ...]:
+        """Append an image to the stores, scaled to the model's pixel size as `segment` does.
+
+        Returns size, palette (C, P), whether stained, whether nuclei are bright, median diameter, objects, whether
+        scaled.
+        """
         pixels, mask, stained = _read(sample, model.channels)
         brightness = pixels.mean(0, dtype=np.float32)
-        spread = (
-            np.linspace(0, brightness.size - 1, _PALETTE_PX).round().astype(np.int64)
-        )  # evenly by rank of brightness
+        spread = np.linspace(0, brightness.size - 1, _PALETTE_PX).round().astype(np.int64)  # even in rank of brightness
         palette = pixels.reshape(model.channels, -1)[:, np.argsort(brightness, axis=None)[spread]]
         bright_nuclei = bool((mask > 0).any() and brightness[mask > 0].mean() > brightness.mean())
         pixel_size_um = sample.find_pixel_size_um()
@@ -107,15 +102,9 @@ class CropSampler:
         self._pixels.append(pixels.reshape(model.channels, -1).T)
         self._labels.append(mask)
         self._distance.append(seed_target(mask))
-        return _ImageFacts(
-            size=(mask.shape[0], mask.shape[1]),
-            palette=torch.from_numpy(palette),
-            stained=stained,
-            bright_nuclei=bright_nuclei,
-            diameter=median_diameter(mask),
-            objects=np.unique(mask[mask > 0]).size,
-            scaled=pixel_size_um is not None,
-        )
+        objects = np.unique(mask[mask > 0]).size
+        known = pixel_size_um is not None
+        return mask.shape, torch.from_numpy(palette), stained, bright_nuclei, median_diameter(mask), objects, known
 
     def draw(self, generator: torch.Generator) -> Batch:
         """Batch of random crops; all randomness comes from the generator, which is on the sampler's device."""
@@ -210,60 +199,32 @@ class PixelStore:
     """One array (positions, columns) of float16 or int32, filled in an unnamed file: append, seal, then take values."""
 
     def __init__(self, folder: Path | None, columns: int, dtype: str) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
-        self._shape, self._dtype = (-1, columns), dtype
-        self._map: mmap.mmap | None = None
-        self._values = torch.empty(0, columns, dtype=getattr(torch, dtype))
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes appended so far."""
-        return self._file.tell()
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
+        self._columns, self._dtype = columns, dtype
+        self._map: mmap.mmap | None = None  # map of values that stay in the file
 
     def append(self, values: NDArray[Any]) -> None:
         """Append values, (P, columns)."""
-        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
+        self.file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
 
     def seal(self, device: torch.device | None) -> None:
         """End appending: move everything to a device, or leave it in the file if device is None."""
-        self._file.flush()
-        self._map = mmap.mmap(self._file.fileno(), 0)
-        values = torch.frombuffer(self._map, dtype=getattr(torch, self._dtype)).view(self._shape)
+        self.file.flush()
+        mapped = mmap.mmap(self.file.fileno(), 0)
+        self._values = torch.frombuffer(mapped, dtype=getattr(torch, self._dtype)).view(-1, self._columns)
         if device is None:
-            self._values = values
-            return
-        self._values = values.clone() if device.type == "cpu" else values.to(device)
-        del values  # the map cannot be closed under it
-        self.close(keep_values=True)
+            self._map = mapped
+        else:
+            self._values = self._values.to(device, copy=True)
+            self.file.close()
 
     def take(self, index: Tensor) -> Tensor:
         """Values at positions, (*index.shape, columns), on the index's device."""
         taken = self._values[index.to(self._values.device)].to(index.device)
         if self._map is not None and hasattr(self._map, "madvise"):
-            # Pages that were read count as memory of the process until they are released.
+            # pages that were read count as memory of the process until they are released
             self._map.madvise(mmap.MADV_DONTNEED)
         return taken
-
-    def close(self, keep_values: bool = False) -> None:
-        """Delete the file; `keep_values` keeps what is in memory readable."""
-        if not keep_values:
-            self._values = self._values.new_empty(0, self._shape[1])
-        if self._map is not None:
-            self._map.close()
-            self._map = None
-        self._file.close()
-
-
-class _ImageFacts(NamedTuple):
-    """Facts about one image besides its pixels."""
-
-    size: tuple[int, int]
-    palette: Tensor  # (C, P) float16
-    stained: bool
-    bright_nuclei: bool  # brighter than the background
-    diameter: float
-    objects: int
-    scaled: bool  # resampled to the model's pixel size
 
 
 def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[np.int32], bool]:
@@ -285,8 +246,7 @@ def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[n
 def _unit_range(raw: NDArray[Any], stained: bool) -> NDArray[np.float16]:
     """Scale to about 0..1: stained images by the range of their type, since white means no stain; others by their own.
 
-    The own range of a grey image leaves out the brightest and darkest thousandth: a hot pixel of 16 bits would leave
-    the nuclei only a few steps of float16.
+    Of a grey image the extreme thousandths are left out: a hot pixel would leave the nuclei few steps of float16.
     """
     values = raw.astype(np.float32)
     if stained and np.issubdtype(raw.dtype, np.integer):

@@ -23,9 +23,8 @@ _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 def teacher_loss(teacher: Segmenter, fields: Tensor, target: Tensor, labels: Tensor) -> Tensor:
     """Difference of fields from the teacher's `target`, as far as the teacher's pixel classifier depends on it.
 
-    Compares the seed map, scaled by 15, and the output of the classifier's first layer for P and E of each pixel and
-    for P of likely seeds. `fields` and `target` are (N, T, F, H, W), `labels` (N, T, H, W), where -1 is ignored; the
-    result is a weighted mean over pixels and targets.
+    Weighted mean of the differences of the seed map, times 15, and of the output of the classifier's first layer for P
+    and E of each pixel and for P of likely seeds. Fields are (N, T, F, H, W), `labels` (N, T, H, W); -1 is ignored.
     """
     near = F.max_pool2d((labels > 0).float(), _CELL_PX, ceil_mode=True)
     near = F.max_pool2d(near, 2 * _NEAR_CELLS + 1, 1, _NEAR_CELLS)
@@ -64,11 +63,9 @@ def copy_strongest_channels(wide: UNet, narrow: UNet) -> None:
     layers = list(_layers(wide))
     kept: dict[str, Tensor] = {}
     for group in dict.fromkeys(name for layer in layers for name in (layer.inputs, layer.outputs)):
-        strength, size = _strength(before, layers, group), _size(after, layers, group)
-        if size > strength.shape[0]:
-            raise ValueError(
-                f"the new network has {size} channels where the other has {strength.shape[0]}; choose a narrower one"
-            )
+        strength, size = _strength(before, layers, group), len(_strength(after, layers, group))
+        if size > len(strength):
+            raise ValueError(f"network has {size} channels where the other has {len(strength)}; choose a narrower one")
         kept[group] = strength.topk(size).indices.sort().values
     for layer in layers:
         rows = (kept[layer.outputs][:, None] * layer.times + torch.arange(layer.times)).flatten()
@@ -115,24 +112,15 @@ def _block(network: UNet, name: str, inputs: str, inner: str) -> Iterator[_Layer
         yield _Layer(f"{name}.{layer}.conv", f"{name}.{layer}.norm", into, out)
 
 
-def _size(state: dict[str, Tensor], layers: list[_Layer], group: str) -> int:
-    for layer in layers:
-        if layer.outputs == group:
-            return state[f"{layer.conv}.weight"].shape[0] // layer.times
-    return next(state[f"{layer.conv}.weight"].shape[1] for layer in layers if layer.inputs == group)
-
-
 def _strength(state: dict[str, Tensor], layers: list[_Layer], group: str) -> Tensor:
     """Strength of each channel of a group: the size of its values times that of the weights it meets."""
-    values = torch.zeros(_size(state, layers, group))
-    weights = torch.zeros_like(values)
+    values = weights = torch.zeros(1)
     for layer in layers:
         weight = state[f"{layer.conv}.weight"]
         if layer.inputs == group:
-            weights += weight.square().sum([0, 2, 3])
-        if layer.outputs == group:
-            if f"{layer.norm}.weight" in state:
-                values += state[f"{layer.norm}.weight"].square() + state[f"{layer.norm}.bias"].square()
-            else:
-                values += weight.square().sum([1, 2, 3]).view(-1, layer.times).sum(1)
-    return values * weights if bool(values.any()) else weights
+            weights = weights + weight.square().sum([0, 2, 3])
+        if layer.outputs == group and layer.norm:
+            values = values + state[f"{layer.norm}.weight"].square() + state[f"{layer.norm}.bias"].square()
+        elif layer.outputs == group:
+            values = values + weight.square().sum([1, 2, 3]).view(-1, layer.times).sum(1)
+    return values * weights if bool(values.any()) else weights + torch.zeros_like(values)

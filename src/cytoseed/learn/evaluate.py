@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.learn.annotations import read_mask
@@ -21,9 +20,6 @@ from cytoseed.settings import SegmentOptions
 if TYPE_CHECKING:
     from cytoseed.models.weights import Model
 
-_COUNTS = ("true_objects", "predicted_objects")
-_AT_HALF = ("tp", "fp", "fn")  # at IoU 0.5
-_METRICS = ("f1", "f1_mean", "ap", "precision", "recall", "pq", "sq", "aji", "dice")
 _TABLE = {"F1@0.5": "f1", "mean F1": "f1_mean", "AP": "ap", "PQ": "pq", "AJI": "aji", "Dice": "dice"}
 
 
@@ -76,38 +72,38 @@ class Evaluation:
     @property
     def accuracies(self) -> tuple[Accuracy, ...]:
         """Pooled accuracy of each group, then of all images together."""
-        groups = [(" ".join(key), group) for key, group in self.groups.items()]
         return tuple(
-            Accuracy(name, round(group.f1, 4), round(group.f1_mean, 4), round(group.aji, 4))
-            for name, group in [*groups, ("all", self.pooled)]
+            Accuracy(name, round(group.f1, 4), round(group.f1_mean, 4), round(group.metrics["aji"], 4))
+            for name, group in self._named_groups()
         )
 
     def to_table(self) -> str:
         """Table for a terminal: one line per group and one for all images."""
-        groups = [(" ".join(key), group) for key, group in self.groups.items()]
         lines = [("", "images", "objects", *_TABLE)]
-        for name, group in [*groups, ("all", self.pooled)]:
-            metrics = (f"{getattr(group, metric):.3f}" for metric in _TABLE.values())
+        for name, group in self._named_groups():
+            metrics = (f"{group.metrics[metric]:.3f}" for metric in _TABLE.values())
             lines.append((name, str(group.images), str(group.true_objects), *metrics))
         return align(lines)
+
+    def _named_groups(self) -> list[tuple[str, ImageScore]]:
+        return [*((" ".join(key), group) for key, group in self.groups.items()), ("all", self.pooled)]
 
     def write_csv(self, path: str | Path) -> None:
         """Write one row per image: counts, those at IoU 0.5, and metrics."""
         with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as lines:
             writer = csv.writer(lines)
-            writer.writerow(("name", "dataset", "modality", *_COUNTS, *_AT_HALF, *_METRICS))
-            for image in self.images:
-                counts = [getattr(image.score, name) for name in _COUNTS]
-                at_half = [getattr(image.score, name)[0] for name in _AT_HALF]
-                metrics = [getattr(image.score, name) for name in _METRICS]
-                writer.writerow((image.name, image.dataset, image.modality, *counts, *at_half, *metrics))
+            columns = ("true_objects", "predicted_objects", "tp", "fp", "fn", *self.pooled.metrics)  # counts at IoU 0.5
+            writer.writerow(("name", "dataset", "modality", *columns))
+            for name, dataset, modality, result, *_ in self.images:
+                counts = (result.true_objects, result.predicted_objects, result.tp[0], result.fp[0], result.fn[0])
+                writer.writerow((name, dataset, modality, *counts, *result.metrics.values()))
 
 
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:
-    """Score each label image (PNG, TIFF) of the folder `true` against the one of equal stem in `predicted`.
+    """Score each label image (PNG, TIFF) of the folder `true` against the one with the same stem in `predicted`.
 
-    `STEM.labels.*`, as cytoseed writes it, is taken before other files of that stem. -1 in a true mask marks pixels
-    that nobody annotated. `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups.
+    `STEM.labels.*` is taken before other files of that stem. -1 in a true mask marks pixels that nobody annotated.
+    `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups.
     """
     predictions, masks = _label_files(Path(predicted), "predicted"), _label_files(Path(true), "true")
     if not masks:
@@ -122,8 +118,10 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
     images = []
     for stem, mask_path in masks.items():
         dataset, modality = kinds.get(stem, ("", "unknown"))
-        pair = f"{predictions[stem]} and {mask_path}"
-        result = _score_named(read_mask(predictions[stem]), read_mask(mask_path), pair)
+        try:
+            result = score(read_mask(predictions[stem]), read_mask(mask_path))
+        except ValueError as error:
+            raise ValueError(f"{predictions[stem]} and {mask_path}: {error}") from error
         images.append(ScoredImage(stem, dataset, modality, result, predictions[stem], mask_path))
     return Evaluation(tuple(images), unpaired=len(predictions.keys() - masks.keys()))
 
@@ -133,16 +131,11 @@ def evaluate_samples(
     samples: Sequence[Sample],
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score the labels (H, W) that a function returns for pixels (C, H, W) and sample, in the order of the samples.
-
-    `progress` is called after each sample with the number done and the total.
-    """
-    if not samples:
-        raise ValueError("samples is empty; give at least one")
+    """Score the labels (H, W) that a function makes of pixels (C, H, W) and sample; `progress` gets done and total."""
     images = []
     for done, sample in enumerate(samples, start=1):
         pixels, mask = sample.read()
-        result = _score_named(label_function(pixels, sample), mask, sample.name)
+        result = score(label_function(pixels, sample), mask)
         images.append(ScoredImage(sample.name, sample.dataset, sample.modality, result))
         if progress is not None:
             progress(done, len(samples))
@@ -155,17 +148,11 @@ def evaluate_model(
     options: SegmentOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Segment whole images as users do, each at its own pixel size, and score the model's first target.
-
-    A pixel size or diameter in `options` replaces the samples' own. Samples without a pixel size run as they are.
-    """
+    """Segment whole images as users do, each at its own pixel size if it has one, and score the first target."""
     from cytoseed.run.api import segment  # needs PyTorch, which scoring folders does not
 
-    given = options or SegmentOptions()
-    scaled = given.pixel_size_um is not None or given.diameter_px is not None
-
     def label(pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
-        own = given if scaled else dataclasses.replace(given, pixel_size_um=sample.find_pixel_size_um())
+        own = dataclasses.replace(options or SegmentOptions(), pixel_size_um=sample.find_pixel_size_um())
         labels = segment(pixels, model, own).labels
         return labels if labels.ndim == 2 else labels[0]
 
@@ -174,19 +161,15 @@ def evaluate_model(
 
 def accuracies_to_json(accuracies: Sequence[Accuracy]) -> dict[str, Any]:
     """Plain values for config.json and logs: those of all images at the top level, groups by name."""
-    if not accuracies:
-        return {}
-    plain = {a.name: {"f1": a.f1, "f1_mean": a.f1_mean, "aji": a.aji} for a in accuracies}
-    return {**plain.pop("all"), **plain}
+    plain = {each.name: {"f1": each.f1, "f1_mean": each.f1_mean, "aji": each.aji} for each in accuracies}
+    return {**plain.pop("all", {}), **plain}
 
 
 def accuracies_from_json(values: Mapping[str, Any]) -> tuple[Accuracy, ...]:
     """Inverse of `accuracies_to_json`."""
-    if not values:
-        return ()
     groups = {name: group for name, group in values.items() if isinstance(group, Mapping)}
     top = {name: value for name, value in values.items() if name not in groups}
-    return tuple(Accuracy(name, **group) for name, group in [*groups.items(), ("all", top)])
+    return tuple(Accuracy(name, **group) for name, group in [*groups.items(), ("all", top)] if group)
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:
@@ -194,13 +177,6 @@ def align(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
     return "\n".join("  ".join(row).rstrip() for row in rows)
-
-
-def _score_named(predicted: NDArray[Any], true: NDArray[np.int32], name: str) -> ImageScore:
-    try:
-        return score(predicted, true)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def _label_files(folder: Path, name: str) -> dict[str, Path]:

@@ -18,7 +18,6 @@ class Losses(NamedTuple):
 
     seed: Tensor  # mean over annotated pixels
     instance: Tensor  # mean over seeds; 0 without seeds
-    seeds: int  # number of seeds in the instance term
 
 
 class TrainingSeeds(NamedTuple):
@@ -34,17 +33,15 @@ def batch_losses(
 ) -> Losses:
     """Both loss terms of one batch, means over the targets.
 
-    `fields` (N, T, F, H, W) are the output of `Segmenter.fields`. `labels` (N, T, H, W) are ids of objects, 0 for
-    background, -1 for pixels that nobody annotated, which are ignored. `distance` (N, T, H, W) is the target of the
-    seed map: relative distance to the object's boundary. `pretrain`: cross-entropy and Dice, not L1 and Lovász hinge.
+    `fields` (N, T, F, H, W) are of `Segmenter.fields`; `labels` (N, T, H, W) are ids, 0 background, -1 ignored;
+    `distance` (N, T, H, W) is the target of the seed map. `pretrain`: cross-entropy and Dice, not L1 and Lovász hinge.
     """
-    seed_terms, instance_terms, count = [], [], 0
+    seed_terms, instance_terms = [], []
     for index, (classifier, own_fields) in enumerate(zip(model.classifiers, fields.unbind(1), strict=True)):
         true = labels[:, index]
         seed_map = own_fields[:, -1]
         seed_terms.append(seed_loss(seed_map, true, distance[:, index], pretrain))
         seeds = draw_seeds(seed_map.detach(), true, model, training)
-        count += seeds.shape[0]
         encoded = classifier.encode(own_fields)  # type: ignore[operator]
         logits = classifier(own_fields, encoded, seeds, training.window_px // 2).flatten(1)  # (S, w * w)
         flat, inside = window_pixels(list(true.shape), seeds, training.window_px // 2)
@@ -53,14 +50,11 @@ def batch_losses(
         valid = inside.flatten(1) & (window_labels >= 0)
         instance_loss = dice_loss if pretrain else lovasz_hinge
         instance_terms.append(instance_loss(logits, window_labels == seed_labels[:, None], valid))
-    return Losses(torch.stack(seed_terms).mean(), torch.stack(instance_terms).mean(), count)
+    return Losses(torch.stack(seed_terms).mean(), torch.stack(instance_terms).mean())
 
 
 def draw_seeds(seed_map: Tensor, labels: Tensor, model: Segmenter, training: TrainingSeeds) -> Tensor:
-    """Random sample of the seeds that inference would find on annotated objects: (S, 3), image, row and column.
-
-    Sorted by image, in random order within; `seed_map` and `labels` are (N, H, W).
-    """
+    """Random sample, sorted by image, of the seeds of inference that lie on objects: (S, 3), image, row and column."""
     seeds = find_seeds(seed_map, model.peak_radius_px, model.seed_threshold)
     seeds = seeds[labels[seeds[:, 0], seeds[:, 1], seeds[:, 2]] > 0]
     order = torch.rand(seeds.shape[0], generator=training.generator, device=seeds.device)

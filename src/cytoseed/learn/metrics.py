@@ -1,7 +1,4 @@
-"""Agreement of predicted and true objects: F1 (the paper's section 3.2), AP, PQ, AJI and Dice.
-
-`score` keeps counts, not ratios, so that `pool` can add them up over images.
-"""
+"""Agreement of predicted and true objects, as counts to add up: F1 (section 3.2), AP, PQ, AJI and Dice."""
 
 from __future__ import annotations
 
@@ -12,17 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.learn.annotations import check_labels
-
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """IoU thresholds of matching; their F1 values average to the paper's mean F1."""
-
-_LARGEST_ID = 2**31 - 1  # the product of two ids must fit in int64
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Counts of one image, or their sums over several, with the metrics as properties.
+    """Counts of one image, or their sums over several, and the metrics that follow from them.
 
     All metrics lie in [0, 1]. Without true and predicted objects they are 1; if only one of the two is empty, 0.
     """
@@ -58,47 +51,27 @@ class ImageScore:
         return sum(self.f1_at(threshold) for threshold in THRESHOLDS) / len(THRESHOLDS)
 
     @property
-    def ap(self) -> float:
-        """TP / (TP + FP + FN) at IoU 0.5: `accuracy` in StarDist, average precision in the 2018 DSB."""
-        return self._ratio(self.tp[0], self.tp[0] + self.fp[0] + self.fn[0])
-
-    @property
-    def precision(self) -> float:
-        """Fraction of predicted objects that match at IoU 0.5."""
-        return self._ratio(self.tp[0], self.predicted_objects)
-
-    @property
-    def recall(self) -> float:
-        """Fraction of true objects that match at IoU 0.5."""
-        return self._ratio(self.tp[0], self.true_objects)
-
-    @property
-    def sq(self) -> float:
-        """Segmentation quality: mean IoU of the pairs matched at 0.5."""
-        return self._ratio(self.matched_iou, self.tp[0])
-
-    @property
-    def pq(self) -> float:
-        """Panoptic quality, F1 times `sq` (Kirillov et al. 2019, equation 1)."""
-        return self._ratio(self.matched_iou, self.tp[0] + self.fp[0] / 2 + self.fn[0] / 2)
-
-    @property
-    def aji(self) -> float:
-        """Aggregated Jaccard index (Kumar et al. 2017, algorithm 1)."""
-        return self._ratio(self.aji_intersection, self.aji_union)
-
-    @property
-    def dice(self) -> float:
-        """Dice coefficient of foreground pixels."""
-        return self._ratio(self.dice_intersection, self.dice_total)
+    def metrics(self) -> dict[str, float]:
+        """Every metric by name; those from `ap` to `sq` are at IoU 0.5."""
+        tp, fp, fn = self.tp[0], self.fp[0], self.fn[0]
+        return {
+            "f1": self.f1,
+            "f1_mean": self.f1_mean,
+            "ap": self._ratio(tp, tp + fp + fn),  # `accuracy` in StarDist, average precision in the 2018 DSB
+            "precision": self._ratio(tp, tp + fp),
+            "recall": self._ratio(tp, tp + fn),
+            "pq": self._ratio(self.matched_iou, tp + fp / 2 + fn / 2),  # Kirillov et al. 2019, equation 1: F1 times sq
+            "sq": self._ratio(self.matched_iou, tp),  # mean IoU of the matched pairs
+            "aji": self._ratio(self.aji_intersection, self.aji_union),  # Kumar et al. 2017, algorithm 1
+            "dice": self._ratio(self.dice_intersection, self.dice_total),  # Dice of foreground pixels
+        }
 
     def f1_at(self, threshold: float) -> float:
         """F1 at one of `THRESHOLDS`; another threshold raises `ValueError`."""
-        for i, known in enumerate(THRESHOLDS):
-            if abs(known - threshold) < 1e-6:
-                return self._ratio(2 * self.tp[i], 2 * self.tp[i] + self.fp[i] + self.fn[i])
-        allowed = ", ".join(str(known) for known in THRESHOLDS)
-        raise ValueError(f"threshold is {threshold!r}; counts are kept at IoU {allowed}")
+        if threshold not in THRESHOLDS:
+            raise ValueError(f"threshold is {threshold!r}; counts are kept at IoU {', '.join(map(str, THRESHOLDS))}")
+        i = THRESHOLDS.index(threshold)
+        return self._ratio(2 * self.tp[i], 2 * self.tp[i] + self.fp[i] + self.fn[i])
 
     def _ratio(self, part: float, whole: float) -> float:
         if whole > 0:
@@ -114,13 +87,6 @@ def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
     IoU of at least the threshold, as in StarDist's `matching`. A predicted object with more than half of its pixels on
     -1 may match, but is never a false positive nor unused in the aggregated Jaccard index. Of equally good
     predictions that index takes the one with the lowest id.
-
-    >>> import numpy as np
-    >>> true = np.array([[1, 1, 0, 2]])
-    >>> predicted = np.array([[7, 7, 0, 0]])
-    >>> result = score(predicted, true)
-    >>> result.tp[0], result.fp[0], result.fn[0]
-    (1, 0, 1)
     """
     overlaps = find_overlaps(predicted, true)
     iou = overlaps.intersection / overlaps.union
@@ -139,10 +105,7 @@ def score(predicted: NDArray[Any], true: NDArray[Any]) -> ImageScore:
 
 
 def pool(scores: Iterable[ImageScore]) -> ImageScore:
-    """Sum of the counts of at least one image: every object has the same weight.
-
-    As `matching_dataset` of StarDist with `by_image=False`.
-    """
+    """Sum of the counts of at least one image, as `matching_dataset` of StarDist with `by_image=False`."""
     parts = tuple(scores)
     if not parts:
         raise ValueError("scores is empty; give the score of at least one image")
@@ -184,13 +147,13 @@ class Overlaps(NamedTuple):
 
 def find_overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> Overlaps:
     """Overlap of each predicted object with each true one; memory grows with pixels, not with objects squared."""
-    check_labels(predicted, "predicted", lowest=0)
-    check_labels(true, "true", lowest=-1)
+    _check_labels(predicted, "predicted", 0)
+    _check_labels(true, "true", -1)
     if predicted.shape != true.shape:
         raise ValueError(f"predicted has shape {predicted.shape} and true has {true.shape}; they must be equal, (H, W)")
-    true_pixels, predicted_pixels = _small_ids(true), _small_ids(predicted)
+    true_pixels, predicted_pixels = (labels.ravel().astype(np.int64) for labels in (true, predicted))
     base = int(predicted_pixels.max(initial=0)) + 1
-    # Ids of true objects are raised by 1, so that -1 divides as the others do.
+    # ids of true objects are raised by 1, so that -1 divides as the others do
     keys, counts = np.unique((true_pixels + 1) * base + predicted_pixels, return_counts=True)
     pair_true, pair_predicted = keys // base - 1, keys % base
 
@@ -213,14 +176,15 @@ def find_overlaps(predicted: NDArray[Any], true: NDArray[Any]) -> Overlaps:
     )
 
 
-def _small_ids(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Flat int64 labels; -1 and 0 stay, and ids that are too large become their rank."""
-    flat = labels.ravel()
-    if flat.max(initial=0) <= _LARGEST_ID:
-        return flat.astype(np.int64)
-    ids, rows = np.unique(flat, return_inverse=True)
-    ranks = rows + 1 - np.count_nonzero(ids <= 0)
-    return np.where(flat > 0, ranks, flat.astype(np.int64))
+def _check_labels(labels: NDArray[Any], name: str, lowest: int) -> None:
+    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
+        kind = labels.dtype if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise TypeError(f"{name} is {kind}; it must be an array of integers, one id per object")
+    if labels.ndim != 2:
+        raise ValueError(f"{name} has shape {labels.shape}; it must be (H, W)")
+    for value in (labels.min(initial=0), labels.max(initial=0)):
+        if not lowest <= value < 2**31:  # the product of two ids must fit in int64
+            raise ValueError(f"{name} holds {value}; its values must be from {lowest} to 2^31 - 1")
 
 
 def _sum_by(rows: NDArray[np.intp], values: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff")  # no JPEG: it would change the ids
 OUTLINE_SUFFIXES = (".geojson",)
 
 _MASK_OR_OUTLINE = (*MASK_SUFFIXES, *OUTLINE_SUFFIXES)
-_MASK_ENDINGS = ("_masks", "_cp_masks")  # of Cellpose's early and later versions
+_MASK_ENDINGS = ("_masks", "_cp_masks")  # endings in Cellpose's early and later versions
 _NOT_IMAGES = (*_MASK_ENDINGS, "_flows", "_outlines")
 
 
@@ -51,9 +53,7 @@ class Sample:
         mask = read_mask(self.mask_path)
         if pixels.shape[1:] != mask.shape:
             image, own = (f"{height} x {width} px" for height, width in (pixels.shape[1:], mask.shape))
-            raise ValueError(
-                f"{self.image_path} is {image} and its mask {self.mask_path} is {own}; they must have the same size"
-            )
+            raise ValueError(f"{self.image_path} is {image} and its mask {self.mask_path} is {own}; they must be equal")
         return pixels, mask
 
 
@@ -69,13 +69,11 @@ def find_samples(
 ) -> tuple[Sample, ...]:
     """Find images with masks in a folder of one of three layouts; at least one, or `FileNotFoundError`.
 
-    1. `samples.csv` with the columns `dataset` and `stem` and optionally `field`, `split`, `modality`,
-       `pixel_size_um` and `licence`; the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
-    2. Folders `images` and `masks` with files of equal stems.
+    1. `samples.csv` (columns in docs/data.md); the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
+    2. Folders `images` and `masks` with files of the same stems.
     3. Images `STEM.*` beside `STEM_masks.*` or `STEM_cp_masks.*` (Cellpose) or `STEM.geojson` (QuPath).
 
-    Samples come in the order of the table, else by name. `splits` and `datasets` keep only these; without a table
-    every sample is in `train` and the data set is the folder's name.
+    Samples come in the order of the table, else by name, all in `train` and in a data set called like the folder.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -87,21 +85,19 @@ def find_samples(
             f"folder {str(root)!r} holds no samples; it needs a samples.csv, or folders images and masks, "
             f"or images STEM.* ({', '.join(IMAGE_SUFFIXES)}) beside STEM_masks.* or STEM.geojson"
         )
-    keep_splits = _known_values("splits", splits, {sample.split for sample in samples})
-    keep_datasets = _known_values("datasets", datasets, {sample.dataset for sample in samples})
-    kept = tuple(s for s in samples if s.split in keep_splits and s.dataset in keep_datasets)
+    kept = samples
+    for name, attribute, wanted in (("splits", "split", splits), ("datasets", "dataset", datasets)):
+        known = {getattr(sample, attribute) for sample in samples}
+        keep = known if wanted is None else {wanted} if isinstance(wanted, str) else set(wanted)
+        if not keep <= known:
+            raise ValueError(f"{name} asks for {min(keep - known)!r}; there are: {', '.join(sorted(known))}")
+        kept = tuple(sample for sample in kept if getattr(sample, attribute) in keep)
     if not kept:
-        raise ValueError(
-            f"splits is {splits!r} and datasets is {datasets!r}: each occurs in {str(root)!r}, but not together"
-        )
-    for kind, suffixes in (("image", IMAGE_SUFFIXES), ("mask", _MASK_OR_OUTLINE)):
-        missing = [path for path in (getattr(sample, f"{kind}_path") for sample in kept) if not path.is_file()]
-        if missing:
-            names = ", ".join(path.stem for path in missing[:3])
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise FileNotFoundError(
-                f"no {kind} ({', '.join(suffixes)}) in {missing[0].parent} for: {names}{more}; add or leave out"
-            )
+        raise ValueError(f"splits is {splits!r} and datasets is {datasets!r}: there are both, but not together")
+    missing = [path for sample in kept for path in (sample.image_path, sample.mask_path) if not path.is_file()]
+    if missing:
+        names = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise FileNotFoundError(f"there is no {names}, nor with another suffix; add them, or leave these samples out")
     return kept
 
 
@@ -111,21 +107,18 @@ def split_by_name(samples: Sequence[Sample], val_share: float = 0.2, seed: int =
     A field's side does not depend on the other samples, except that one field moves over if a side would be empty.
     Samples of one field stay together, so a single field is all `train`.
     """
-    if not 0 < val_share < 1:
-        raise ValueError(f"val_share is {val_share!r}; it must be above 0 and below 1")
-    fields = sorted({sample.field or sample.name for sample in samples})
-    digests = (hashlib.sha256(f"{seed}:{field}".encode()).digest()[:8] for field in fields)
-    ranks = {field: int.from_bytes(digest, "big") / 2**64 for field, digest in zip(fields, digests, strict=True)}
-    val_fields = {field for field, rank in ranks.items() if rank < val_share}
-    if len(ranks) > 1 and not val_fields:
-        val_fields = {min(ranks, key=ranks.__getitem__)}
-    elif len(val_fields) == len(ranks):
-        val_fields -= {max(ranks, key=ranks.__getitem__, default="")}
-    in_val = [(sample, (sample.field or sample.name) in val_fields) for sample in samples]
-    return TrainValSplit(
-        train=tuple(replace(sample, split="train") for sample, val in in_val if not val),
-        val=tuple(replace(sample, split="val") for sample, val in in_val if val),
-    )
+
+    def rank(field: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{seed}:{field}".encode()).digest()[:8], "big") / 2**64
+
+    fields = sorted({sample.field or sample.name for sample in samples}, key=rank)
+    below = sum(rank(field) < val_share for field in fields)
+    val_fields = set(fields[: min(max(below, 1), len(fields) - 1)])
+    sides: dict[str, list[Sample]] = {"train": [], "val": []}
+    for sample in samples:
+        split = "val" if (sample.field or sample.name) in val_fields else "train"
+        sides[split].append(replace(sample, split=split))
+    return TrainValSplit(tuple(sides["train"]), tuple(sides["val"]))
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -152,39 +145,32 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[dic
 
 
 def _of_table(table: Path) -> Iterator[Sample]:
-    folders: dict[Path, dict[str, Path]] = {}
+    listed = cache(files_by_stem)
 
-    def locate(kind: str, row: dict[str, str], suffixes: tuple[str, ...]) -> Path:
+    def locate(row: dict[str, str], kind: str, suffixes: tuple[str, ...]) -> Path:
         folder = table.parent / row["dataset"] / kind
-        if folder not in folders:
-            folders[folder] = files_by_stem(folder, suffixes)
-        return folders[folder].get(row["stem"], folder / f"{row['stem']}.png")
+        return listed(folder, suffixes).get(row["stem"], folder / f"{row['stem']}.png")
 
     for row in read_table(table, ("dataset", "stem"))[1]:
-        where, size, split = f"{table} gives {row['stem']} the", row.get("pixel_size_um"), row.get("split") or "train"
+        split, size, size_um = row.get("split") or "train", row.get("pixel_size_um"), 0.0
+        where = f"{table} gives {row['stem']} the"
         if split not in SPLITS:
             raise ValueError(f"{where} split {split!r}; it must be {', '.join(SPLITS)}, or left empty")
+        with suppress(ValueError):
+            size_um = float(size or "1")
+        if not 0 < size_um < float("inf"):
+            raise ValueError(f"{where} pixel_size_um {size!r}; it must be above 0, or left empty")
         yield Sample(
             name=row["stem"],
             dataset=row["dataset"],
             modality=row.get("modality") or "unknown",
             split=split,
-            image_path=locate("images", row, IMAGE_SUFFIXES),
-            mask_path=locate("masks", row, _MASK_OR_OUTLINE),
-            pixel_size_um=_positive(size, where) if size else None,
+            image_path=locate(row, "images", IMAGE_SUFFIXES),
+            mask_path=locate(row, "masks", _MASK_OR_OUTLINE),
+            pixel_size_um=size_um if size else None,
             field=row.get("field") or "",
             licence=row.get("licence") or "",
         )
-
-
-def _positive(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{where} pixel_size_um {text!r}; it must be above 0, or left empty")
-    return value
 
 
 def _of_folder(root: Path) -> Iterator[Sample]:
@@ -196,26 +182,14 @@ def _of_folder(root: Path) -> Iterator[Sample]:
     for stem, path in files_by_stem(images, IMAGE_SUFFIXES).items():
         if not apart and stem.endswith(_NOT_IMAGES):
             continue
-        found = [masks[stem + ending] for ending in endings if stem + ending in masks]
-        found += [outlines[stem]] if stem in outlines else []
+        candidates = [*(masks.get(stem + ending) for ending in endings), outlines.get(stem)]
+        found = [mask for mask in candidates if mask is not None]
         if len(found) > 1:
             raise ValueError(f"{path} has the masks {found[0].name} and {found[1].name}; keep one of them")
-        pickles = [parent / f"{stem}_seg.npy" for parent in (images, folder)]
-        for pickle in () if found else filter(Path.is_file, pickles):
+        if not found and any((parent / f"{stem}_seg.npy").is_file() for parent in (images, folder)):
             raise ValueError(
-                f"{pickle} is a pickle, which can run any code when it is read, so it is not; export the masks from "
-                f"Cellpose: File > Save masks as PNG/TIFF in its window, --save_png or --save_tif on its command line"
+                f"{path} has only the mask {stem}_seg.npy, which is a pickle: it could run any code when read. Export "
+                f"the masks from Cellpose: File > Save masks as PNG/TIFF in its window, or --save_png or --save_tif"
             )
         mask = found[0] if found else folder / f"{stem}{endings[0]}.png"
         yield Sample(stem, root.resolve().name, "unknown", "train", path, mask)
-
-
-def _known_values(name: str, wanted: Iterable[str] | None, known: set[str]) -> set[str]:
-    """The values to keep, all of them if none are given; a value that does not occur is refused."""
-    if wanted is None:
-        return known
-    keep = {wanted} if isinstance(wanted, str) else set(wanted)
-    unknown = sorted(keep - known)
-    if unknown:
-        raise ValueError(f"{name} asks for {unknown[0]!r}; there are: {', '.join(sorted(known))}")
-    return keep

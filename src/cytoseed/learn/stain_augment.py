@@ -71,12 +71,10 @@ def vary_stain(image: Tensor, palette: Tensor, stained: Tensor, random: BatchRan
 def synthetic_section(image: Tensor, labels: Tensor, random: BatchRandom, other_labels: Tensor | None = None) -> Tensor:
     """Synthetic stained section from bright nuclei: haematoxylin inside them, eosin or DAB around them.
 
-    Around the nuclei there are cells (grown nuclei), membranes and a textured background, stained differently in each
-    crop, so that nuclei may be darker or paler than their surroundings.
-
-    `image` (N, C, H, W) and the result are normalised; the image is returned unchanged if C is not 3. `labels`
-    (N, H, W) are ids, 0 background, -1 unknown. In some crops the cells are those of `other_labels` (N, H, W), by
-    default of the previous crop: membranes must not reveal the nuclei.
+    Around them are cells (grown nuclei), membranes and a textured background, in each crop paler or darker than the
+    nuclei. `image` (N, 3, H, W) and the result are normalised; with other channels it stays as it is. `labels` (N, H,
+    W) are ids, 0 background, -1 unknown. In some crops the cells are those of `other_labels`, by default of the
+    previous crop: membranes must not reveal the nuclei.
     """
     if image.shape[1] != 3:
         return image

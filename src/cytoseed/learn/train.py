@@ -6,8 +6,9 @@ import copy
 import dataclasses
 import json
 import math
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from cytoseed.learn.augment import CropSampler
 from cytoseed.learn.distil import teacher_loss
 from cytoseed.learn.evaluate import Accuracy, accuracies_from_json, accuracies_to_json, evaluate_model
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
-from cytoseed.learn.samples import Sample, TrainValSplit
+from cytoseed.learn.samples import TrainValSplit
 from cytoseed.learn.train_log import Provenance, TrainLog
 from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
 from cytoseed.paths import atomic_file
@@ -31,22 +32,16 @@ from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 CHECKPOINT = "checkpoint.pt"
 BEST, LAST = "best", "last"
 _LOG_EVERY = 20
-_CHECKPOINT_SECONDS = 300.0  # at most so much of a training is lost when its process ends
+_CHECKPOINT_SECONDS = 300.0  # longest part of a training run that is lost when its process ends
 _SHARED_WITH_TEACHER = (
-    "channels",
-    "targets",
-    "positional_dims",
-    "conditional_dims",
-    "classifier_widths",
-    "grid_step",
-    "offset_limit",
-    "pixel_size_um",
+    *("channels", "targets", "positional_dims", "conditional_dims", "classifier_widths"),
+    *("grid_step", "offset_limit", "pixel_size_um"),
 )
 _MAY_CHANGE_ON_RESUME = ("memory_gb", "patience", "compile")
 
 
 class TrainProgress(NamedTuple):
-    """Progress of a training, for the progress callback."""
+    """Progress of a training run, for the progress callback."""
 
     step: int  # steps done
     steps: int  # total number of steps
@@ -56,7 +51,7 @@ class TrainProgress(NamedTuple):
 
 
 class TrainResult(NamedTuple):
-    """Outcome of a training."""
+    """Outcome of a training run."""
 
     folder: Path  # folder of the best model, as `load_model` takes it
     best_f1_mean: float  # its pooled mean F1 on the validation images
@@ -65,7 +60,7 @@ class TrainResult(NamedTuple):
     after: tuple[Accuracy, ...]  # accuracy of the best model on the same images
 
 
-def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a training
+def train(  # noqa: PLR0913 - arguments of one run; the settings of training are in `config`
     samples: TrainValSplit,
     model: ModelConfig | Model,
     config: TrainConfig,
@@ -78,113 +73,87 @@ def train(  # noqa: PLR0913 - the settings of a run; the config holds those of a
 ) -> TrainResult:
     """Train a model from random weights (a `ModelConfig`) or from those of another (a `Model`); section 2.5.
 
-    Writes into `output`: `best/` and `last/` (models for `load_model`), `checkpoint.pt`, `log.jsonl` and, with
-    TensorBoard installed, its event files. A `Model` is scored first, so the best model is never worse than it on the
-    validation images. A resumed training on a CPU in float32 gives the same weights as an uninterrupted one. With a
-    `teacher` the fields also approach the teacher's; a new network starts from its pixel classifiers.
-
-    Raises `ValueError` if a split is empty, the model has two targets, the teacher's fields differ in kind, `output`
-    holds a training and `resume` is False, or the checkpoint was made with other settings or images.
+    Writes `best/` and `last/` (models), `checkpoint.pt`, `log.jsonl` and, with TensorBoard installed, its event files
+    into `output`. A `Model` is scored first, so the best model is never worse than it on the validation images. With a
+    `teacher` the fields also approach the teacher's; a new network starts from its pixel classifiers. Mistakes are
+    `ValueError`s.
     """
     folder = Path(output)
     _check(samples, model if isinstance(model, ModelConfig) else model.config, teacher)
     if (folder / CHECKPOINT).exists() and not resume:
-        raise ValueError(
-            f"output {str(folder)!r} holds a training already; continue it with --resume (resume=True in Python), or "
-            f"give another folder"
-        )
-    trainer = _Trainer(model, config, choose_device(device), samples, teacher)
+        raise ValueError(f"output {str(folder)!r} holds a training run; continue it with --resume, or give another")
+    trainer = _Trainer(model, config, choose_device(device), samples, teacher, folder)
     if resume and (folder / CHECKPOINT).exists():
-        trainer.load(folder / CHECKPOINT)
-    start = model.config if isinstance(model, Model) else None
-    provenance = Provenance(start, None if teacher is None else teacher.config, config, samples.train)
+        trainer.load()
     folder.parent.mkdir(parents=True, exist_ok=True)
     sampler = CropSampler(samples.train, trainer.model_config, config, trainer.device, folder.parent)
-    with closing(sampler):
-        folder.mkdir(parents=True, exist_ok=True)
-        with closing(TrainLog(folder, trainer.step)) as log:
-            if trainer.step == 0 and isinstance(model, Model):
-                log.write(trainer.score_start(samples.val, folder))
-            _run_steps(trainer, sampler, samples.val, log, progress, provenance, folder)
+    with closing(sampler), closing(TrainLog(folder, trainer.step)) as log:
+        if trainer.step == 0 and isinstance(model, Model):
+            log.write(trainer.score_start())
+        started = since = saved_at = time.monotonic()
+        losses: list[Tensor] = []  # since the last report
+        while trainer.step < config.steps and not trainer.patience_exhausted():
+            losses.append(trainer.train_step(sampler))
+            is_last = trainer.step == config.steps
+            if trainer.step % _LOG_EVERY == 0 or is_last:
+                seed, instance, loss = torch.stack(losses).mean(0).tolist()
+                speed = round(len(losses) * config.batch_size / (time.monotonic() - since), 1)
+                losses, since = [], time.monotonic()
+                report = {"seed": seed, "instance": instance, "loss": loss, "crops_per_second": speed}
+                log.write({"step": trainer.step, "rate": trainer.learning_rate(), **report})
+                if progress is not None:
+                    progress(TrainProgress(trainer.step, config.steps, speed, loss, trainer.best))
+            if trainer.step % config.validate_every == 0 or is_last:
+                plain = trainer.validate_and_save()
+                log.write({"step": trainer.step, **plain, "seconds": round(time.monotonic() - started, 1)})
+                losses, since = [], time.monotonic()
+            elif losses or time.monotonic() - saved_at < _CHECKPOINT_SECONDS:
+                continue  # between two reports, whose mean would not be the same after a resume
+            trainer.save()
+            saved_at = time.monotonic()
     return TrainResult(folder / BEST, trainer.best, trainer.best_step, trainer.before, trainer.after)
 
 
-def _run_steps(
-    trainer: _Trainer,
-    sampler: CropSampler,
-    val: tuple[Sample, ...],
-    log: TrainLog,
-    progress: Callable[[TrainProgress], None] | None,
-    provenance: Provenance,
-    folder: Path,
-) -> None:
-    """Train until the last step or until patience is exhausted; log, validate and save on the way."""
-    config = trainer.config
-    started = since = saved_at = time.monotonic()
-    losses: list[Tensor] = []  # since the last report
-    while trainer.step < config.steps and not trainer.patience_exhausted():
-        losses.append(trainer.train_step(sampler))
-        if trainer.step % _LOG_EVERY == 0 or trainer.step == config.steps:
-            seed, instance, loss = torch.stack(losses).mean(0).tolist()
-            speed = round(len(losses) * config.batch_size / (time.monotonic() - since), 1)
-            losses, since = [], time.monotonic()
-            report = {"seed": seed, "instance": instance, "loss": loss, "crops_per_second": speed}
-            log.write({"step": trainer.step, "rate": trainer.learning_rate(), **report})
-            if progress is not None:
-                progress(TrainProgress(trainer.step, config.steps, speed, loss, trainer.best))
-        if trainer.step % config.validate_every == 0 or trainer.step == config.steps:
-            accuracies = trainer.validate(val)
-            plain = accuracies_to_json(accuracies)
-            log.write({"step": trainer.step, **plain, "seconds": round(time.monotonic() - started, 1)})
-            saved = provenance.describe(trainer.model_config, trainer.step, trainer.device.type, plain)
-            if accuracies[-1].f1_mean > trainer.best or trainer.best_step < 0:
-                trainer.best, trainer.best_step, trainer.after = accuracies[-1].f1_mean, trainer.step, accuracies
-                save_model(trainer.average, saved, folder / BEST)
-            save_model(trainer.average, saved, folder / LAST)
-            losses, since = [], time.monotonic()
-        elif losses or time.monotonic() - saved_at < _CHECKPOINT_SECONDS:
-            continue  # between two reports, whose mean would not be the same after a resume
-        trainer.save(folder / CHECKPOINT)
-        saved_at = time.monotonic()
-
-
 def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) -> None:
-    if not samples.train or not samples.val:
-        which = "train" if not samples.train else "val"
-        raise ValueError(f"there are no samples with split {which!r}; training needs some of both, train and val")
+    for split, members in samples._asdict().items():
+        if not members:
+            raise ValueError(f"there are no samples with split {split!r}; training needs some of both, train and val")
     if len(model.targets) > 1:
-        raise ValueError(
-            f"targets is {model.targets!r}; training takes one, as a sample has the mask of one: "
-            f"('nuclei',) or ('cells',)"
-        )
-    if teacher is None:
-        return
+        raise ValueError(f"targets is {model.targets!r}; training takes one, as a sample has the mask of one")
     for name in _SHARED_WITH_TEACHER:
-        own, other = getattr(model, name), getattr(teacher.config, name)
+        own, other = getattr(model, name), getattr(model if teacher is None else teacher.config, name)
         if own != other:
-            raise ValueError(
-                f"{name} is {own!r}, and the teacher's {other!r}; choose a teacher with the same {name}, or none"
-            )
+            raise ValueError(f"{name} is {own!r}, and the teacher's {other!r}; choose a teacher with the same, or none")
 
 
 class _Trainer:
-    """State of a training: everything that a step changes, and so everything in a checkpoint."""
+    """State of a training run: everything that a step changes, which is also what a checkpoint holds."""
 
     def __init__(
         self,
         model: ModelConfig | Model,
         config: TrainConfig,
         device: torch.device,
-        data: TrainValSplit,
+        samples: TrainValSplit,
         teacher: Model | None,
+        folder: Path,
     ) -> None:
-        self.val_names = [sample.name for sample in data.val]
-        self.train_names = sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in data.train)
+        self.folder, self.val = folder, samples.val
+        start = model.config if isinstance(model, Model) else None
+        self.provenance = Provenance(start, None if teacher is None else teacher.config, config, samples.train)
         torch.manual_seed(config.seed)
         if device.type == "cpu":
             keep_freed_memory()
         self.config = config
         self.model_config = model if isinstance(model, ModelConfig) else model.config
+        fixed = {name: value for name, value in config.to_dict().items() if name not in _MAY_CHANGE_ON_RESUME}
+        self.identity: dict[str, Any] = {  # must be the same on resuming
+            "settings": json.dumps([self.model_config.to_dict(), fixed], sort_keys=True),
+            "device": device.type,
+            "judges": [sample.name for sample in samples.val],
+            "lessons": sorted(f"{one.dataset}/{one.name}, {one.licence}" for one in samples.train),
+            "taught_by": "" if teacher is None else checksum(teacher.segmenter),
+        }
         self.device = device
         self.model = Segmenter(self.model_config).to(device)
         if isinstance(model, Model):
@@ -192,15 +161,13 @@ class _Trainer:
         elif teacher is not None:
             self.model.classifiers.load_state_dict(teacher.segmenter.classifiers.state_dict())
         self.teacher = None if teacher is None else _prepare_teacher(teacher, device)
-        self.teacher_checksum = "" if teacher is None else checksum(teacher.segmenter)
         self.model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
         self.generator = torch.Generator(device).manual_seed(config.seed)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         decay = config.weight_decay if config.optimizer == "adamw" else 0.0
-        self.optimizer = kind(
-            self.model.parameters(), config.learning_rate, weight_decay=decay, fused=device.type == "cuda"
-        )
+        fused = device.type == "cuda"
+        self.optimizer = kind(self.model.parameters(), config.learning_rate, weight_decay=decay, fused=fused)
         self.half = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_is_fast(device))
         self.step = 0
         self.best, self.best_step = math.nan, -1
@@ -262,21 +229,32 @@ class _Trainer:
             if not mean.is_floating_point():
                 mean.copy_(now)
 
-    def score_start(self, samples: tuple[Sample, ...], folder: Path) -> dict[str, Any]:
+    def score_start(self) -> dict[str, Any]:
         """Score the starting weights and save them as the best so far; returns the line for the log."""
-        self.before = self.after = accuracies = self.validate(samples)
+        self.before = self.after = accuracies = self.validate()
         self.best, self.best_step = accuracies[-1].f1_mean, 0
         plain = accuracies_to_json(accuracies)
         start = dataclasses.replace(self.model_config, figures={"val": plain})  # not trained on the new data yet
-        save_model(self.average, start, folder / BEST, half=keeps_half(self.average))
+        save_model(self.average, start, self.folder / BEST, half=keeps_half(self.average))
         return {"step": 0, **plain}
 
-    def validate(self, samples: tuple[Sample, ...]) -> tuple[Accuracy, ...]:
+    def validate_and_save(self) -> dict[str, Any]:
+        """Score the averaged weights and save them, also as the best if they are; returns the figures for the log."""
+        accuracies = self.validate()
+        plain = accuracies_to_json(accuracies)
+        saved = self.provenance.describe(self.model_config, self.step, self.device.type, plain)
+        if accuracies[-1].f1_mean > self.best or self.best_step < 0:
+            self.best, self.best_step, self.after = accuracies[-1].f1_mean, self.step, accuracies
+            save_model(self.average, saved, self.folder / BEST)
+        save_model(self.average, saved, self.folder / LAST)
+        return plain
+
+    def validate(self) -> tuple[Accuracy, ...]:
         """Accuracy of the averaged weights, as they are saved, on whole images."""
         model = Model(self.model_config, self.average if self.step == 0 else in_half(self.average))
-        return evaluate_model(model, samples, SegmentOptions(device=self.device.type)).accuracies
+        return evaluate_model(model, self.val, SegmentOptions(device=self.device.type)).accuracies
 
-    def save(self, path: Path) -> None:
+    def save(self) -> None:
         """Write the checkpoint. Its keys are part of the file format and keep their names."""
         state = {
             "model": self.model.state_dict(),
@@ -286,19 +264,18 @@ class _Trainer:
             "step": self.step,
             "best": (self.best, self.best_step),
             "figures": json.dumps([accuracies_to_json(self.before), accuracies_to_json(self.after)]),
-            "settings": self._settings(),
-            "device": self.device.type,
-            "judges": self.val_names,
-            "lessons": self.train_names,
-            "taught_by": self.teacher_checksum,
+            **self.identity,
         }
-        with atomic_file(path) as partial:
+        with atomic_file(self.folder / CHECKPOINT) as partial:
             torch.save(state, partial)
 
-    def load(self, path: Path) -> None:
+    def load(self) -> None:
         """Restore a checkpoint that was made with the same settings and images."""
+        path = self.folder / CHECKPOINT
         state = torch.load(path, map_location=self.device, weights_only=True)
-        self._check_checkpoint(state, f"checkpoint {str(path)!r} was made")
+        _check_checkpoint(
+            {**self.identity, "taught_by": "", **state}, self.identity, f"checkpoint {str(path)!r} was made"
+        )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -306,33 +283,6 @@ class _Trainer:
         self.step = state["step"]
         self.best, self.best_step = state["best"]
         self.before, self.after = (accuracies_from_json(plain) for plain in json.loads(state["figures"]))
-
-    def _check_checkpoint(self, state: dict[str, Any], made: str) -> None:
-        if state["device"] != self.device.type:
-            raise ValueError(
-                f"{made} on {state['device']}, and device is {self.device.type}: random numbers differ between them; "
-                f"resume with --device {state['device']}"
-            )
-        if state["judges"] != self.val_names:
-            raise ValueError(
-                f"{made} with other images to validate with ({len(state['judges'])}, now {len(self.val_names)}), so "
-                f"its best score does not compare; give the same data, or another output"
-            )
-        if state.get("lessons", self.train_names) != self.train_names:
-            raise ValueError(
-                f"{made} with other images to learn from ({len(state['lessons'])}, now {len(self.train_names)}), or "
-                f"under other licences; give the same data, or another output"
-            )
-        if state.get("taught_by", "") != self.teacher_checksum:
-            raise ValueError(f"{made} with another teacher, or with none; resume with the same --teacher")
-        if state["settings"] != self._settings():
-            differing = "; ".join(_differences(state["settings"], self._settings()))
-            raise ValueError(f"{made} with other settings: {differing}. Use its settings, or start in another folder")
-
-    def _settings(self) -> str:
-        """Settings that must not change on resuming, as JSON."""
-        fixed = {name: value for name, value in self.config.to_dict().items() if name not in _MAY_CHANGE_ON_RESUME}
-        return json.dumps([self.model_config.to_dict(), fixed], sort_keys=True)
 
 
 def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
@@ -346,11 +296,24 @@ def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
     return prepared
 
 
-def _differences(old_settings: str, new_settings: str) -> Iterator[str]:
-    """Differences of two `_Trainer._settings` as phrases."""
-    for old, new in zip(json.loads(old_settings), json.loads(new_settings), strict=True):
-        for name in sorted(old.keys() | new.keys()):
-            values = [str(settings.get(name, "unknown")) for settings in (old, new)]
-            if values[0] != values[1]:
-                was, now = (value if len(value) <= 60 else value[:57] + "..." for value in values)
-                yield f"{name} was {was}, now {now}"
+def _check_checkpoint(old: dict[str, Any], new: dict[str, Any], made: str) -> None:
+    """Raise `ValueError` if the identity of a checkpoint is not that of the training run."""
+    if old["device"] != new["device"]:
+        raise ValueError(
+            f"{made} on {old['device']}, and device is {new['device']}; resume with --device {old['device']}"
+        )
+    for key, use in (("judges", "validate with"), ("lessons", "learn from")):
+        if old[key] != new[key]:
+            counts = f"({len(old[key])}, now {len(new[key])})"
+            raise ValueError(f"{made} with other images to {use} {counts}, or under other licences; give the same data")
+    if old["taught_by"] != new["taught_by"]:
+        raise ValueError(f"{made} with another teacher, or with none; resume with the same --teacher")
+    differing = []
+    for was, now in zip(json.loads(old["settings"]), json.loads(new["settings"]), strict=True):
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                texts = [textwrap.shorten(str(each.get(name, "unknown")), 60) for each in (was, now)]
+                differing.append(f"{name} was {texts[0]}, now {texts[1]}")
+    if differing:
+        names = "; ".join(differing)
+        raise ValueError(f"{made} with other settings: {names}. Use its settings, or start in another folder")

@@ -1,13 +1,12 @@
-"""The log of a training (log.jsonl and TensorBoard), and the origin of its models as stated in their config.json."""
+"""Log of a training run (log.jsonl and TensorBoard), and the origin of its models as stated in their config.json."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +26,17 @@ class TrainLog:
     """Appends to log.jsonl, and to TensorBoard if installed; lines after `step`, the checkpoint's, are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOG
         old = path.read_text().split("\n")[:-1] if step > 0 and path.exists() else []  # the last may be incomplete
         kept = [line + "\n" for line in old if json.loads(line)["step"] <= step]
         write_bytes(path, "".join(kept).encode())
         self._file = path.open("a")
         self._board: SummaryWriter | None = None
-        try:
+        with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder), purge_step=step + 1)
-        except ImportError:
-            pass
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line; its floats also go to TensorBoard."""
@@ -68,7 +66,7 @@ class Provenance:
     def describe(self, model: ModelConfig, step: int, device: str, figures: Mapping[str, Any]) -> ModelConfig:
         """Model configuration with licence, data sets, recipe and validation figures."""
         stage = {**self.recipe.to_dict(), "step": step, "device": device}
-        notes = self._dataset_notes(model)
+        notes = self._dataset_notes()
         licences = [model.licence, *(note.licence for note in notes)]
         if self.teacher is not None:
             stage["teacher"] = f"{self.teacher.name} {self.teacher.sha256 or ''}".strip()
@@ -81,27 +79,20 @@ class Provenance:
             figures={"val": dict(figures)},
         )
 
-    def _dataset_notes(self, model: ModelConfig) -> tuple[DatasetNote, ...]:
+    def _dataset_notes(self) -> tuple[DatasetNote, ...]:
         """Data sets behind the weights: of the teacher, of the model that is continued, of the samples."""
-        notes = {
-            note.name: note for config in (self.teacher, self.start) if config is not None for note in config.trained_on
-        }
-        known = notes | {note.name: note for note in model.trained_on}
-        by_dataset = attrgetter("dataset")
-        for name, group in groupby(sorted(self.samples, key=by_dataset), key=by_dataset):
-            members = list(group)
-            images_before = notes[name].images if name in notes else 0
-            stated = strictest_licence([sample.licence or _NOT_STATED for sample in members])
-            note = known.get(name) or find_note(name) or DatasetNote(name, stated)
-            if is_non_commercial(stated):
-                note = dataclasses.replace(note, licence=stated)
-            notes[name] = dataclasses.replace(note, images=max(len(members), images_before))
+        configs = [config for config in (self.teacher, self.start) if config is not None]
+        notes = {note.name: note for config in configs for note in config.trained_on}
+        for name in {sample.dataset for sample in self.samples}:
+            licences = [sample.licence or _NOT_STATED for sample in self.samples if sample.dataset == name]
+            stated = strictest_licence(licences)
+            note = notes.get(name) or find_note(name) or DatasetNote(name, stated)
+            licence = stated if is_non_commercial(stated) else note.licence
+            notes[name] = dataclasses.replace(note, licence=licence, images=max(len(licences), note.images))
         return tuple(notes[name] for name in sorted(notes))
 
 
 def strictest_licence(licences: Sequence[str]) -> str:
     """The first non-commercial licence, else `not stated` if it occurs, else the first one."""
-    non_commercial = [licence for licence in licences if is_non_commercial(licence)]
-    if non_commercial:
-        return non_commercial[0]
-    return _NOT_STATED if _NOT_STATED in licences else licences[0]
+    otherwise = _NOT_STATED if _NOT_STATED in licences else licences[0]
+    return next((licence for licence in licences if is_non_commercial(licence)), otherwise)

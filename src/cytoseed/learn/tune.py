@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -15,10 +14,9 @@ import torch
 
 from cytoseed.core.model import Thresholds
 from cytoseed.learn.evaluate import Accuracy, Evaluation, ScoredImage, accuracies_to_json
-from cytoseed.learn.metrics import ImageScore
-from cytoseed.learn.metrics import score as score_labels
+from cytoseed.learn.metrics import ImageScore, score
 from cytoseed.learn.samples import Sample
-from cytoseed.models.weights import CONFIG_FILE, WEIGHTS_FILE, Model, keeps_half, save_model
+from cytoseed.models.weights import CONFIG_FILE, Model, keeps_half, save_model
 from cytoseed.run.api import network_image
 from cytoseed.run.engine import choose_device, engine_for
 from cytoseed.run.tile import full_size_labels
@@ -27,19 +25,12 @@ from cytoseed.settings import SegmentOptions
 LEAST_GAIN = 0.002
 """Gain of mean F1 that a change of a threshold needs; smaller gains did not transfer (docs/experiments.md)."""
 
-_STEPS: dict[str, tuple[float, ...]] = {
-    "seed_threshold": (-0.05, 0.05, -0.1, 0.1),
-    "mask_threshold": (-0.25, 0.25, -0.5, 0.5),
-    "peak_radius_px": (-1, 1, -2, 2),
-    "agreement_iou": (-0.1, 0.1, -0.2, 0.2),
-    "min_size_px": (-0.5, 1.0, 2.0, 4.0),  # fractions of the value, or of 5 px if that is more
-}
-_ALLOWED: dict[str, tuple[float, float]] = {
-    "seed_threshold": (0.1, 0.9),  # below, maxima of the background are seeds; above, hardly any pixel is
-    "mask_threshold": (-5.0, 5.0),
-    "peak_radius_px": (1, 32),
-    "agreement_iou": (0.1, 0.9),
-    "min_size_px": (0, 1000),
+_GRID: dict[str, tuple[float, float, tuple[float, ...]]] = {  # lowest and highest value, and steps
+    "seed_threshold": (0.1, 0.9, (-0.05, 0.05, -0.1, 0.1)),  # below, the background has seeds; above, hardly any pixel
+    "mask_threshold": (-5.0, 5.0, (-0.25, 0.25, -0.5, 0.5)),
+    "peak_radius_px": (1, 32, (-1, 1, -2, 2)),
+    "agreement_iou": (0.1, 0.9, (-0.1, 0.1, -0.2, 0.2)),
+    "min_size_px": (0, 1000, (-0.5, 1.0, 2.0, 4.0)),  # steps are fractions of the value, or of 5 px if that is more
 }
 _LEAST_SIZE_PX = 5
 
@@ -73,22 +64,13 @@ def tune(
 ) -> TuneResult:
     """Choose thresholds by the pooled mean F1 on samples and write a copy of the model with them to `output`.
 
-    A threshold changes only if mean F1 gains `LEAST_GAIN` and F1 at IoU 0.5 does not fall. The samples, with at least
-    one object, should not be training images; the model's first target is scored, with the accuracy that
-    `evaluate_model` measures. The network's fields, 4 bytes per channel and pixel, are kept in a temporary folder
-    beside `output`. The copy's name is that of the folder, and its `figures` are only the new ones, as `val`.
-
-    Raises `FileExistsError` if `output` holds a model and `overwrite` is False.
+    A threshold changes only if mean F1 gains `LEAST_GAIN` and F1 at IoU 0.5 does not fall. The first target is scored,
+    as `evaluate_model` does. The network's fields, 4 bytes per channel and pixel, are kept in a temporary folder beside
+    `output`.
     """
     folder = Path(output)
-    held = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if (folder / name).exists()]
-    if held and not overwrite:
-        raise FileExistsError(
-            f"output {str(folder)!r} holds a model ({held[0]}); give another folder, or "
-            f"--overwrite (overwrite=True in Python)"
-        )
-    if not samples:
-        raise ValueError("samples is empty; give at least one image with its mask")
+    if (folder / CONFIG_FILE).exists() and not overwrite:
+        raise FileExistsError(f"output {str(folder)!r} holds a model; give another folder, or --overwrite")
     own = Thresholds(**{name: getattr(model.config, name) for name in Thresholds._fields})
     torch_device = choose_device(device)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +78,13 @@ def tune(
         trials = _Trials(model, samples, Path(fields_folder), progress)
         trials.run_network(torch_device)
         least_f1 = trials.evaluate(own).pooled.f1
-        best = search(own, lambda thresholds: trials.f1_mean(thresholds, least_f1))
+
+        def f1_mean(thresholds: Thresholds) -> float:
+            """Pooled mean F1; -1 if F1 at IoU 0.5 is lower than before."""
+            pooled = trials.evaluate(thresholds).pooled
+            return pooled.f1_mean if pooled.f1 >= least_f1 else -1.0
+
+        best = search(own, f1_mean)
         before, after = (trials.evaluate(each).accuracies for each in (own, best))
     stage = {
         "tuned_from": f"{model.config.name} {model.config.version}",
@@ -116,30 +104,25 @@ def tune(
 
 
 def search(start: Thresholds, score_of: Callable[[Thresholds], float]) -> Thresholds:
-    """Thresholds with a higher score, found by changing one threshold at a time; deterministic.
+    """Thresholds with a higher score, found by changing one threshold at a time until a round brings no change.
 
-    In each round every threshold takes the best of a few values around its own if that gains `LEAST_GAIN`; of equal
-    ones the nearest. The search ends after a round without a change. `score_of` is called once per set.
+    Every threshold takes the best of a few values around its own if it gains `LEAST_GAIN`: of equal values the nearest.
     """
-    score = cache(score_of)
-    best, changed = start, True
-    while changed:
-        changed = False
-        for name in _STEPS:
-            neighbours = tuple(_neighbours(best, name))
-            if not neighbours:
-                continue
-            candidate = max(neighbours, key=score)
-            if score(candidate) >= score(best) + LEAST_GAIN:
-                best, changed = candidate, True
+    best, before = start, None
+    while best != before:
+        before = best
+        for name in _GRID:
+            candidate = max((best, *_neighbours(best, name)), key=score_of)
+            if score_of(candidate) >= score_of(best) + LEAST_GAIN:
+                best = candidate
     return best
 
 
 def _neighbours(thresholds: Thresholds, name: str) -> Iterable[Thresholds]:
     """Thresholds with another value of one of them, the nearest first."""
     own = getattr(thresholds, name)
-    low, high = _ALLOWED[name]
-    for step in _STEPS[name]:
+    low, high, steps = _GRID[name]
+    for step in steps:
         difference = step * max(own, _LEAST_SIZE_PX) if name == "min_size_px" else step
         exact = min(max(own + difference, low), high)
         other = int(exact) if name.endswith("_px") else round(exact, 6)
@@ -154,7 +137,6 @@ class _Trials:
         self, model: Model, samples: Sequence[Sample], folder: Path, progress: Callable[[TuneProgress], None] | None
     ) -> None:
         self._model, self._samples, self._folder, self._progress = model, samples, folder, progress
-        self._images_done = 0
         self._evaluations: dict[Thresholds, Evaluation] = {}
 
     def run_network(self, device: torch.device) -> None:
@@ -171,26 +153,19 @@ class _Trials:
             np.save(self._folder / f"{index}.fields.npy", engine.views(image[None])[0].cpu().numpy())
             np.save(self._folder / f"{index}.mask.npy", mask)
             objects += int(mask.max(initial=0) > 0)
-            self._images_done = index + 1
-            self._report()
+            self._report(index + 1)
         if not objects:
             raise ValueError("samples hold no true object, so there is nothing to choose thresholds by")
-
-    def f1_mean(self, thresholds: Thresholds, least_f1: float) -> float:
-        """Pooled mean F1 of all samples; -1 if F1 at IoU 0.5 is below `least_f1`."""
-        pooled = self.evaluate(thresholds).pooled
-        return pooled.f1_mean if pooled.f1 >= least_f1 else -1.0
 
     def evaluate(self, thresholds: Thresholds) -> Evaluation:
         """Evaluation of all samples, computed once per set of thresholds."""
         if thresholds not in self._evaluations:
-            self._evaluations[thresholds] = Evaluation(
-                tuple(
-                    ScoredImage(sample.name, sample.dataset, sample.modality, self._score(index, thresholds))
-                    for index, sample in enumerate(self._samples)
-                )
-            )
-            self._report()
+            images = [
+                ScoredImage(sample.name, sample.dataset, sample.modality, self._score(index, thresholds))
+                for index, sample in enumerate(self._samples)
+            ]
+            self._evaluations[thresholds] = Evaluation(tuple(images))
+            self._report(len(images))
         return self._evaluations[thresholds]
 
     @torch.inference_mode()
@@ -198,10 +173,10 @@ class _Trials:
         fields = torch.from_numpy(np.load(self._folder / f"{index}.fields.npy"))  # (1, T, F, h, w)
         mask = np.load(self._folder / f"{index}.mask.npy")  # (H, W)
         labels = self._model.segmenter.labels(fields, thresholds)[0]  # (T, h, w)
-        return score_labels(full_size_labels(labels, *mask.shape)[0], mask)
+        return score(full_size_labels(labels, *mask.shape)[0], mask)
 
-    def _report(self) -> None:
+    def _report(self, images_done: int) -> None:
         if self._progress is not None:
             scores = [evaluation.pooled.f1_mean for evaluation in self._evaluations.values()]
             best = max(scores, default=float("nan"))
-            self._progress(TuneProgress(self._images_done, len(self._samples), len(scores), best))
+            self._progress(TuneProgress(images_done, len(self._samples), len(scores), best))

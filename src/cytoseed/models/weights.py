@@ -46,27 +46,15 @@ class Model:
 
 
 def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
-    """Load a model by name or from its folder.
+    """Load a model by name or from its folder, in float32 on the CPU, in eval mode.
 
-    Parameters
-    ----------
-    name_or_folder : str or path
-        Name of a bundled model or of a folder inside one of the folders of `CYTOSEED_MODELS`, or path of a folder
-        that holds `model.safetensors` and `config.json`. Names take precedence over paths: write `./nuclei` for a
-        folder with the name of a bundled model.
+    `name_or_folder` is the name of a bundled model or of a folder inside one of the folders of `CYTOSEED_MODELS`, or
+    the path of a folder that holds `model.safetensors` and `config.json`. Names take precedence over paths: write
+    `./nuclei` for a folder with the name of a bundled model.
 
-    Returns
-    -------
-    Model
-        In float32 on the CPU, in eval mode.
-
-    Raises
-    ------
-    FileNotFoundError
-        The path does not exist, or the folder lacks one of the two files.
-    ValueError
-        An unknown name; a pickle; an invalid configuration; weights whose checksum differs from the configuration's,
-        or that do not fit its architecture.
+    Raises `FileNotFoundError` if the path does not exist or the folder lacks one of the two files; `ValueError` for an
+    unknown name, a pickle, an invalid configuration, and weights whose checksum differs from the configuration's or
+    that do not fit its architecture.
     """
     from cytoseed.core.model import Segmenter
 
@@ -136,7 +124,7 @@ def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}; it must hold one object of settings")
+        raise ValueError(f"{path} holds a {type(values).__name__}; it must hold a JSON object of settings")
     try:
         return ModelConfig.from_dict(values)
     except (TypeError, ValueError) as error:

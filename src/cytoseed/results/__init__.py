@@ -1,10 +1,10 @@
 """From labels to files that other tools open."""
 
 from cytoseed.results.objects import Block
-from cytoseed.results.record import Comparison, Record, compare
+from cytoseed.results.record import Comparison, compare
 from cytoseed.results.result import Result
 from cytoseed.results.stored import open_result
-from cytoseed.results.view import ResultView, stem_of
+from cytoseed.results.view import Record, ResultView, stem_of
 from cytoseed.results.writers import DEFAULT_FORMATS, WRITERS, Writer
 
 __all__ = [

@@ -8,12 +8,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.measure.runs import find_runs, portions
+from cytoseed.results.measure.runs import portions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Box: TypeAlias = tuple[int, int, int, int]
 """Row and column of a region's first pixel in the image, then its height and width (y, x, height, width), in px."""
 
-_PART_PX = 1 << 25  # of the boxes of one part's objects: a byte each while they are packed
+_PART_PX = 1 << 25  # pixels in the boxes of one part's objects: a byte each while packed
 _OBJECT_PX = 1 << 12  # counts on top for each object, so that a part has 8192 of them at most
 _EACH = ("target", "box_yxhw", "bits", "score", "is_owned", "numbers", "left_out_yxhw")  # joined one after the other
 _FIELDS = (*_EACH, "columns", "is_count")
@@ -34,15 +35,13 @@ class Objects:
 
     target: NDArray[np.uint8]  # (K,) Number of the model's target, from 0
     box_yxhw: NDArray[np.int64]  # (K,4) Row and column of the first pixel in the image, height, width
-    bits: NDArray[np.uint8]
-    """Masks (h,w), row by row, packed to bits; each begins at a whole byte, in the order of the objects."""
+    bits: NDArray[np.uint8]  # Masks (h,w), row by row, packed to bits; each begins at a whole byte, in order
     score: NDArray[np.float32]  # (K,) Highest value of the seed map in the object, about 0 to 1
     is_owned: NDArray[np.bool_]  # (K,) True where the object's highest seed lies in the core of the tile that found it
     numbers: NDArray[np.float64]  # (K,M) The measurements
     columns: NDArray[np.str_]  # (M,) Name of each measurement
     is_count: NDArray[np.bool_]  # (M,) True for whole numbers
-    left_out_yxhw: NDArray[np.int64]
-    """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
+    left_out_yxhw: NDArray[np.int64]  # (N,4) Boxes, in the image, of parts of objects that are too large to be followed
     partner: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """(K,) Index of a nucleus' cell, or of a cell's nucleus, among these objects; -1 for none, and by default."""
 
@@ -98,29 +97,13 @@ class Objects:
             part = labels[self.target[index], max(0, y) : y + own_height, max(0, x) : x + own_width]
             part[inside & (part == 0)] = ids[index]
 
-    def paint_at(
-        self, labels: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64], ids: NDArray[np.int64]
-    ) -> None:
-        """Write the ids into labels (T,h,w) of chosen rows (h,) and columns (w,); pixels that have an id keep it."""
-        box = self.box_yxhw
-        tops, bottoms = np.searchsorted(rows, box[:, 0]), np.searchsorted(rows, box[:, 0] + box[:, 2])
-        lefts, rights = np.searchsorted(columns, box[:, 1]), np.searchsorted(columns, box[:, 1] + box[:, 3])
-        for index in np.flatnonzero((tops < bottoms) & (lefts < rights)).tolist():
-            here = slice(tops[index], bottoms[index]), slice(lefts[index], rights[index])
-            y, x = rows[here[0]] - box[index, 0], columns[here[1]] - box[index, 1]
-            own = labels[(self.target[index], *here)]
-            own[self.mask(index)[y[:, None], x] & (own == 0)] = ids[index]
-
     def table(self) -> pd.DataFrame:
         """The measurements, one row per object."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {
-                str(name): self.numbers[:, place].astype(np.int64 if is_count else np.float64)
-                for place, (name, is_count) in enumerate(zip(self.columns, self.is_count, strict=True))
-            }
-        )
+        kinds = [np.int64 if is_count else np.float64 for is_count in self.is_count]
+        columns = zip(self.columns, self.numbers.T, kinds, strict=True)
+        return pd.DataFrame({str(name): values.astype(kind) for name, values, kind in columns})
 
     def to_bytes(self) -> bytes:
         """Compressed npz with a checksum of each array: the same objects give the same bytes."""
@@ -185,8 +168,7 @@ class Block(NamedTuple):
 
     top: int  # row of the crop's first pixel in the image
     left: int  # column of the crop's first pixel in the image
-    labels: NDArray[np.int32]
-    """Labels (T,h,w) of the crop, one plane per target: ids of this block's objects, 0 elsewhere."""
+    labels: NDArray[np.int32]  # (T,h,w) of the crop, one plane per target: ids of this block's objects, 0 elsewhere
     table: pd.DataFrame  # measurements, one row per object: see `cytoseed.results.measure.table`
 
 
@@ -218,64 +200,42 @@ def pack_block(block: Block, targets: Sequence[str]) -> Iterator[Part]:
     if len(targets) > 1:
         target[:] = [targets.index(name) for name in table["target"]]
         table = table.drop(columns="target")
-    found = _find_masks(block.labels, ids, target)
     measured = numbers_of(table)
-    sizes = found.box_yxhw[:, 2] * found.box_yxhw[:, 3] + _OBJECT_PX
-    for rows in list(portions(sizes, _PART_PX)) or [slice(0, 0)]:
-        own = found._replace(box_yxhw=found.box_yxhw[rows], begins=found.begins[rows], number=found.number[rows])
+    places = _find_places(block.labels, ids, target)
+    box = np.array([(y.start, x.start, y.stop - y.start, x.stop - x.start) for _, y, x in places], np.int64)
+    box = box.reshape(-1, 4)
+    for rows in list(portions(box[:, 2] * box[:, 3] + _OBJECT_PX, _PART_PX)) or [slice(0, 0)]:
+        own = ids[rows]
         objects = Objects(
             target=target[rows],
-            box_yxhw=np.add(own.box_yxhw, (block.top, block.left, 0, 0)),
-            bits=_bits(own),
-            score=np.full(len(own.begins), np.nan, np.float32),
-            is_owned=np.ones(len(own.begins), np.bool_),
+            box_yxhw=box[rows] + (block.top, block.left, 0, 0),
+            bits=pack_masks([block.labels[place] == id_ for place, id_ in zip(places[rows], own, strict=True)]),
+            score=np.full(len(own), np.nan, np.float32),
+            is_owned=np.ones(len(own), np.bool_),
             left_out_yxhw=np.zeros((0, 4), np.int64),
             **{**measured, "numbers": measured["numbers"][rows]},
         )
-        yield objects, ids[rows]
+        yield objects, own
 
 
-class _Masks(NamedTuple):
-    """K objects as runs."""
+def find_boxes(planes: NDArray[np.int32], first_id: int) -> Iterator[tuple[tuple[slice, slice] | None, ...]]:
+    """Rows and columns of each id from `first_id` (1 or more) on, in each of the planes (T,h,w); None without it."""
+    from scipy.ndimage import find_objects
 
-    box_yxhw: NDArray[np.int64]  # (K,4) in the crop
-    begins: NDArray[np.int64]  # (K,) first run of each
-    number: NDArray[np.int64]  # (K,) number of runs of each
-    row: NDArray[np.int64]  # (R,)
-    first: NDArray[np.int64]  # (R,) column of the first pixel
-    last: NDArray[np.int64]  # (R,)
+    shifted = planes if first_id == 1 else np.maximum(planes - (first_id - 1), 0)  # it lists each number from 1
+    return zip_longest(*map(find_objects, shifted))
 
 
-def _find_masks(planes: NDArray[np.int32], ids: NDArray[np.int64], target: NDArray[np.uint8]) -> _Masks:
-    """Find the objects with these ids and targets, in this order."""
-    count, height, width = planes.shape
-    runs = find_runs(planes.reshape(count * height, width))  # all planes as one, one below the other
-    plane, row = np.divmod(runs.row, max(1, height))
-    key = runs.ids[runs.place].astype(np.int64) * count + plane  # rises: runs are in the order of ids, then rows
-    begins = np.flatnonzero(np.diff(key, prepend=-1))
-    wanted = ids * count + target
-    place = np.searchsorted(key[begins], wanted)
-    is_lost = np.append(key[begins], -1)[place] != wanted  # -1 for ids beyond the largest
-    if is_lost.any():
-        lost = ids[is_lost][0]
-        raise ValueError(f"the table has object {lost}, which is not in the labels; they must belong together")
-    stops = np.append(begins, len(key))[1:]
-    top, left = row[begins], np.minimum.reduceat(runs.first, begins)
-    size = row[stops - 1] - top + 1, np.maximum.reduceat(runs.last, begins) - left + 1
-    box = np.stack([top, left, *size], axis=1)
-    return _Masks(box[place], begins[place], (stops - begins)[place], row, runs.first, runs.last)
-
-
-def _bits(found: _Masks) -> NDArray[np.uint8]:
-    """Masks packed to bits as in `Objects.bits`."""
-    top, left, height, width = found.box_yxhw.T
-    sizes = -(-height * width // 8) * 8  # whole bytes
-    begin = np.cumsum(sizes) - sizes
-    owner = np.repeat(np.arange(len(begin)), found.number)
-    runs = np.arange(len(owner)) + np.repeat(found.begins - (np.cumsum(found.number) - found.number), found.number)
-    start = begin[owner] + (found.row[runs] - top[owner]) * width[owner] + found.first[runs] - left[owner]
-    end = start + found.last[runs] - found.first[runs] + 1
-    steps = np.zeros(int(sizes.sum()) + 1, np.int8)
-    steps[start] += 1  # no two runs begin, and none end, at the same pixel
-    steps[end] -= 1
-    return np.packbits(np.cumsum(steps, dtype=np.int8)[:-1].view(np.bool_))
+def _find_places(
+    planes: NDArray[np.int32], ids: NDArray[np.int64], target: NDArray[np.uint8]
+) -> list[tuple[int, slice, slice]]:
+    """Plane, rows and columns of the objects with these ids and targets, in this order."""
+    first = max(1, int(ids.min())) if len(ids) else 1
+    boxes = list(find_boxes(planes, first)) if len(ids) else []
+    places = []
+    for id_, plane in zip(ids.tolist(), target.tolist(), strict=True):
+        box = boxes[id_ - first][plane] if first <= id_ < first + len(boxes) else None
+        if box is None:
+            raise ValueError(f"the table has object {id_}, which is not in the labels; they must belong together")
+        places.append((plane, *box))
+    return places

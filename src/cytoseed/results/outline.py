@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.results.objects import Block
+from cytoseed.results.objects import Block, find_boxes
 from cytoseed.results.view import ResultView
 
 Ring: TypeAlias = list[list[int]]
@@ -16,7 +16,6 @@ Ring: TypeAlias = list[list[int]]
 
 Polygon: TypeAlias = list[Ring]
 """One piece of an object: its outer ring, then its holes."""
-
 
 Outlined: TypeAlias = tuple[int, tuple[list[Polygon], ...]]
 """Id of an object, and its polygons of each target, in px of the image; empty for a target without it."""
@@ -33,28 +32,24 @@ def outline(mask: NDArray[np.bool_], left: int = 0, top: int = 0) -> list[Polygo
     if not mask.any():
         return []
     rings = _traced(mask)
-    if len(rings) == 1 and not _meets_itself(rings[0]) and _area(rings[0]) == np.count_nonzero(mask):
+    meets_itself = len(set(_codes(rings[0]).tolist())) < len(rings[0])  # where two pieces meet at a corner
+    if len(rings) == 1 and not meets_itself and _area(rings[0]) == np.count_nonzero(mask):
         return [[_placed(rings[0], left, top)]]
     return _pieces(mask, left, top)
 
 
 def outlines(block: Block) -> Iterator[Outlined]:
     """Outlines of the objects of a block, in the order of their ids."""
-    from scipy.ndimage import find_objects
-
     if not len(block.table):
         return
-    before = int(block.table["id"].min()) - 1  # find_objects lists a box for each number from 1
-    planes = np.maximum(block.labels - before, 0) if before else block.labels
-    boxes = [find_objects(plane) for plane in planes]
-    for number in range(1, max(map(len, boxes)) + 1):
+    first = int(block.table["id"].min())
+    for number, boxes in enumerate(find_boxes(block.labels, first), start=first):
         polygons = tuple(
             outline(plane[box] == number, left=block.left + box[1].start, top=block.top + box[0].start) if box else []
-            for plane, of_plane in zip(planes, boxes, strict=True)
-            for box in [of_plane[number - 1] if number <= len(of_plane) else None]
+            for plane, box in zip(block.labels, boxes, strict=True)
         )
         if any(polygons):  # ids may have gaps
-            yield number + before, polygons
+            yield number, polygons
 
 
 def all_outlines(result: ResultView) -> Iterator[Outlined]:
@@ -113,11 +108,6 @@ def _traced(region: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
 def _codes(corners: NDArray[np.int32]) -> NDArray[np.int64]:
     """One number per corner (N,2), the same for the same corner."""
     return corners.view(np.int64)[:, 0]
-
-
-def _meets_itself(ring: NDArray[np.int32]) -> bool:
-    """Whether a ring passes a corner twice, where two pieces meet."""
-    return len(set(_codes(ring).tolist())) < len(ring)
 
 
 def _area(ring: NDArray[np.int32]) -> float:

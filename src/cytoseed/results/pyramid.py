@@ -22,8 +22,8 @@ _WHOLE = 1e-6  # ratios of pixel sizes this close to a whole number, relatively,
 class Level(NamedTuple):
     """One resolution: the pixels of full resolution that it shows."""
 
-    rows: NDArray[np.int64]  # (h,) row at full resolution of each of its rows; never falling
-    columns: NDArray[np.int64]  # (w,) column at full resolution of each of its columns; never falling
+    rows: NDArray[np.int64]  # (h,) row at full resolution of each of its rows; never decreasing
+    columns: NDArray[np.int64]  # (w,) column at full resolution of each of its columns; never decreasing
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -35,8 +35,8 @@ class Tile(NamedTuple):
     """A part of one level that has objects."""
 
     level: int  # 0 is the first of those given
-    row: int  # of tiles
-    column: int  # of tiles
+    row: int  # number of the row of tiles
+    column: int  # number of the column of tiles
     labels: NDArray[np.int32]  # (T,h,w) smaller than other tiles at the lower and right edge only; not to be changed
 
 
@@ -52,28 +52,28 @@ def halved(sides: tuple[int, int]) -> tuple[Level, ...]:
         factor *= 2
 
 
-def level_of(sides: tuple[int, int], smaller: tuple[int, int], factors: Sequence[float] | None = None) -> Level:
+def level_of(sides: tuple[int, int], smaller: tuple[int, int], factors: tuple[float, float]) -> Level:
     """Level of height and width `smaller`, of an image of height and width `sides`.
 
-    `factors` states how many px of the image one of the level is high and wide. Where they do not go with the sizes, or
-    none are given, the ratio of the sizes is taken, or a whole number where rows or columns may have been left over.
-    Pixels whose centre lies beyond the image show its edge.
+    `factors` states how many px of the image one of the level is high and wide. Where it does not go with the sizes,
+    their ratio is taken, or a whole number where rows or columns may have been left over. Pixels whose centre lies
+    beyond the image show its edge.
     """
     rows, columns = (
         np.minimum(((np.arange(small) + 0.5) * _factor(large, small, stated)).astype(np.int64), large - 1)
-        for large, small, stated in zip(sides, smaller, factors or (0, 0), strict=True)
+        for large, small, stated in zip(sides, smaller, factors, strict=True)
     )
     return Level(rows, columns)
 
 
 def _factor(large: int, small: int, stated: float) -> float:
     """Number of px of the image that one of the level is wide."""
-    if stated > 0 and abs(large / stated - small) < 1:
-        whole = round(stated)
-        return whole if abs(stated - whole) < _WHOLE * stated else stated
-    ratio = large / small
-    whole = round(ratio)
-    return whole if whole and large // whole <= small <= -(-large // whole) else ratio
+    is_possible = stated > 0 and abs(large / stated - small) < 1
+    factor = stated if is_possible else large / small
+    whole = round(factor)
+    if is_possible:
+        return whole if abs(factor - whole) < _WHOLE * factor else factor
+    return whole if whole and large // whole <= small <= -(-large // whole) else factor
 
 
 def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Iterator[Tile]:
@@ -83,7 +83,8 @@ def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Itera
     only a few regions and tiles are held for an image of any size.
     """
     _, height, width = result.shape
-    begun: dict[tuple[int, int, int], _Unfinished] = {}
+    missing_px: dict[tuple[int, int, int], int] = {}
+    begun: dict[tuple[int, int, int], NDArray[np.int32]] = {}  # those that have objects
     for row, column in _along_z(-(-height // _READ_PX), -(-width // _READ_PX)):
         top, left = row * _READ_PX, column * _READ_PX
         box = (top, left, min(_READ_PX, height - top), min(_READ_PX, width - left))
@@ -93,19 +94,16 @@ def tiles_of(result: ResultView, levels: Sequence[Level], side_px: int) -> Itera
             spans = list(_spans(level.columns, left, box[3], side_px))
             for y in _spans(level.rows, top, box[2], side_px):
                 for x in spans:
-                    taken = None if is_empty else labels[:, y.source][:, :, x.source]
-                    taken = None if taken is None or not taken.any() else taken
                     key = (number, y.tile, x.tile)
-                    if key not in begun and (y.size, x.size) == (y.tile_px, x.tile_px):  # most tiles of level 0
-                        if taken is not None:
-                            yield Tile(*key, taken)
-                        continue
-                    tile = begun.setdefault(key, _Unfinished(y.tile_px, x.tile_px, len(labels)))
-                    tile.add(y, x, taken)
-                    if not tile.missing_px:
-                        del begun[key]
-                        if tile.labels is not None:
-                            yield Tile(*key, tile.labels)
+                    missing_px[key] = missing_px.get(key, y.tile_px * x.tile_px) - y.size * x.size
+                    taken = None if is_empty else labels[:, y.source][:, :, x.source]
+                    if taken is not None and taken.any():
+                        tile = begun.setdefault(key, np.zeros((len(labels), y.tile_px, x.tile_px), np.int32))
+                        tile[:, y.corner : y.corner + y.size, x.corner : x.corner + x.size] = taken
+                    if not missing_px[key]:
+                        del missing_px[key]
+                        if key in begun:
+                            yield Tile(*key, begun.pop(key))
 
 
 class _Span(NamedTuple):
@@ -116,23 +114,6 @@ class _Span(NamedTuple):
     corner: int  # first pixel in the tile
     size: int  # number of pixels
     source: slice | NDArray[np.int64]  # their places in the region
-
-
-class _Unfinished:
-    """A tile some of whose pieces are still missing."""
-
-    def __init__(self, height: int, width: int, targets: int) -> None:
-        self.missing_px = height * width
-        self.labels: NDArray[np.int32] | None = None  # as long as it has no object
-        self._shape = (targets, height, width)
-
-    def add(self, y: _Span, x: _Span, labels: NDArray[np.int32] | None) -> None:
-        """Put a piece into its place; None is a piece without objects."""
-        self.missing_px -= y.size * x.size
-        if labels is not None:
-            if self.labels is None:
-                self.labels = np.zeros(self._shape, np.int32)
-            self.labels[:, y.corner : y.corner + y.size, x.corner : x.corner + x.size] = labels
 
 
 def _spans(places: NDArray[np.int64], first: int, length: int, side_px: int) -> Iterator[_Span]:
@@ -155,14 +136,7 @@ def _as_slice(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return slice(int(places[0]), int(places[-1]) + 1, step)
 
 
-def _along_z(rows: int, columns: int, row: int = 0, column: int = 0, side: int = 0) -> Iterator[tuple[int, int]]:
+def _along_z(rows: int, columns: int) -> list[tuple[int, ...]]:
     """Places of a grid in Z order: quarter by quarter, and each quarter likewise."""
-    side = side or 1 << (max(rows, columns) - 1).bit_length()
-    if row >= rows or column >= columns:
-        return
-    if side == 1:
-        yield row, column
-        return
-    for y in (row, row + side // 2):
-        for x in (column, column + side // 2):
-            yield from _along_z(rows, columns, y, x, side // 2)
+    bits = range(max(rows, columns).bit_length(), -1, -1)
+    return sorted(np.ndindex(rows, columns), key=lambda place: [[axis >> bit & 1 for axis in place] for bit in bits])

@@ -4,38 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cytoseed.results.view import canonical_json
+from cytoseed.results.view import Record
 from cytoseed.results.writers import WRITERS, paths_of
 
 SUFFIX = ".cytoseed.json"
 
 _DECIDE = ("version", "input", "settings")
-_PENDING, _FAILED = "pending", "failed_tiles"
-
-
-@dataclass(frozen=True)
-class Record:
-    """Everything that decides a result: the same record means the same files."""
-
-    version: str  # version of cytoseed
-    input: Mapping[str, Any]  # the image, as in `Result.input`
-    settings: Mapping[str, Any]  # settings of the segmentation, with the model's name and version
-
-    @classmethod
-    def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
-        """Record of `Result.input` and `Result.settings`, by default of this version of cytoseed."""
-        return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
-
-    def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
-        """Text of the file: with the names of existing files and of files being replaced, and failed parts."""
-        values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
-        values |= {key: list(lines) for key, lines in ((_PENDING, pending), (_FAILED, failed)) if lines}
-        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 class OldRecord(NamedTuple):
@@ -68,7 +45,7 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], fai
         return Comparison("different", (f"{file.name}: not a record that can be read",), tuple(paths))
     named = frozenset[str]() if old is None else old.files | old.pending
     strangers = sorted(
-        f"{path.name}: there already, with no record of what made it"
+        f"{path.name}: exists already, but no record says how it was made"
         for path in paths.values()
         if path.exists() and path.name not in named
     )
@@ -82,15 +59,15 @@ def compare(folder: Path, stem: str, record: Record, formats: Sequence[str], fai
 
 
 def read_record(file: Path) -> OldRecord | None:
-    """Content of a record, with names of cytoseed's own files only; None if there is none that can be read."""
+    """Content of a record, with names of cytoseed's own files only; None if there is no readable one."""
     possible = {path.name for path in paths_of(file.parent, file.name.removesuffix(SUFFIX), tuple(WRITERS)).values()}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         return OldRecord(
             decides={key: found[key] for key in _DECIDE},
             files=frozenset(possible.intersection(found["files"])),
-            pending=frozenset(possible.intersection(found.get(_PENDING, ()))),
-            failed=tuple(str(line) for line in found.get(_FAILED, ())),
+            pending=frozenset(possible.intersection(found.get("pending", ()))),
+            failed=tuple(str(line) for line in found.get("failed_tiles", ())),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.paths import as_path, same_file
+from cytoseed.images.overview import reduce
+from cytoseed.paths import as_path
 from cytoseed.results.measure.stains import stains_of
 from cytoseed.results.measure.table import measure_planes
 from cytoseed.results.objects import Block, Objects, join_parts, pack_block
-from cytoseed.results.record import Record
 from cytoseed.results.save import save
 from cytoseed.results.store import StitchedObjects, Store
-from cytoseed.results.view import SINGULAR, LabelImage, Parts, ResultView, input_of, stem_of
-from cytoseed.results.writers import DEFAULT_FORMATS, WRITERS
+from cytoseed.results.view import SINGULAR, LabelImage, Parts, ResultView, input_of
+from cytoseed.results.writers import DEFAULT_FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,14 +32,12 @@ _LARGEST_LABELS_PX = 1 << 31
 class Result(ResultView):
     """Objects found in one image: what `cytoseed.segment` and `cytoseed.open_result` return.
 
-    `labels`, `table` and `objects` are made when first asked for; `blocks`, `labels_in` and `overview` read parts of
+    `labels`, `table` and `objects` are made on first use; `blocks`, `labels_in` and `overview` read parts of
     a result that is too large for memory.
     """
 
-    keep_alive: Any = None
-    """Any object to keep alive as long as the result, such as the temporary folder of its store."""
-    close: Callable[[], None] = lambda: None
-    """Closes the file of a stored result; nothing more can be read from it afterwards."""
+    keep_alive: Any = None  # any object to keep as long as the result, such as the temporary folder of its store
+    close: Callable[[], None] = lambda: None  # closes the file of a stored result, which cannot be read any more
 
     @classmethod
     def from_labels(  # noqa: PLR0913
@@ -56,29 +54,15 @@ class Result(ResultView):
     ) -> Self:
         """Result of a label image in memory.
 
-        Parameters
-        ----------
-        labels : ndarray, shape (H,W) for one target, (T,H,W) for several, integers
-            0 is background. A nucleus and its cell have the same id.
-        image : ndarray, shape (C,H,W)
-            All channels, values as stored.
-        targets : sequence of str
-            Names of the label planes, in order.
-        channel_names : sequence of str
-            Name of each channel; empty: `channel 0`, `channel 1`, ...
-        pixel_size_um : float or None
-            Side of a pixel in µm; None if it is unknown.
-        source : str
-            Path of the image's file, or `array`.
-        settings : mapping, optional
-            What made the labels, in values that JSON can hold.
-        find_input : callable, optional
-            Identity of the image, as `Image.identity` gives it; by default that of its pixels.
+        `labels` are integers (H,W) of one target, or (T,H,W) of several `targets`, in their order; 0 is background, and
+        a nucleus and its cell have the same id. `image` (C,H,W) are all channels, values as stored; without
+        `channel_names` they are called `channel 0`, `channel 1`, ... `pixel_size_um` is the side of a pixel in µm, None
+        if it is unknown; `source` the path of the image's file, or `array`; `settings` are what made the labels, in
+        values that JSON can hold. `find_input` returns the identity of the image as `Image.identity` gives it, by
+        default that of its pixels.
 
-        Raises
-        ------
-        TypeError, ValueError
-            If the labels are not integers, or labels, image, targets and channel names do not belong together.
+        Raises TypeError if the labels are not integers, ValueError if labels, image, targets and channel names do not
+        belong together.
         """
         _check(labels, image, targets, channel_names)
         names = tuple(channel_names) or tuple(f"channel {index}" for index in range(len(image)))
@@ -96,30 +80,16 @@ class Result(ResultView):
             settings=settings or {},
             find_input=find_input or partial(input_of, image, source),
             find_stains=partial(stains_of, image, names),
-            thumbnail=lambda _: (image, 1.0),
+            thumbnail=partial(reduce, image),
             was_in_memory=True,
         )
         return result
 
     @classmethod
-    def from_store(
-        cls,
-        store: Store,
-        kept: StitchedObjects,
-        *,
-        input: Mapping[str, Any],  # noqa: A002
-        stains: Sequence[str],
-        targets: Sequence[str],
-        **facts: Any,
-    ) -> Self:
+    def from_store(cls, store: Store, kept: StitchedObjects, *, targets: Sequence[str], **facts: Any) -> Self:
         """Result whose objects are read from a store, tile by tile; `facts` are further fields of `Result`."""
-        return cls(
-            contents=Parts(kept.tile_box_yxhw, store.stitched(kept), targets, int(kept.id.max(initial=0))),
-            find_input=lambda: input,
-            find_stains=lambda: tuple(stains),
-            targets=tuple(targets),
-            **facts,
-        )
+        contents = Parts(kept.tile_box_yxhw, store.stitched(kept), targets, int(kept.id.max(initial=0)))
+        return cls(contents=contents, targets=tuple(targets), **facts)
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
@@ -148,11 +118,6 @@ class Result(ResultView):
         blocks = list(self.blocks()) or [Block(0, 0, np.zeros((len(self.targets), 0, 0), np.int32), self.table)]
         return join_parts([part for block in blocks for part in pack_block(block, self.targets)])[0]
 
-    @property
-    def record(self) -> Record:
-        """Everything that decides the result."""
-        return Record.of(self.input, self.settings, self.version)
-
     def __len__(self) -> int:
         return self.count
 
@@ -171,7 +136,7 @@ class Result(ResultView):
     def save(
         self, folder: str | os.PathLike[str], formats: Sequence[str] = DEFAULT_FORMATS, overwrite: bool = False
     ) -> tuple[Path, ...]:
-        """Write the result into a folder, each file whole or not at all, and a record of what made them.
+        """Write the result into a folder, each file whole or not at all, and a record of how they were made.
 
         Files are named after the source: `cells.tif` gives `cells.labels.tif`, `cells.geojson`, `cells.csv`,
         `cells.overlay.png`, `cells.objects.zip` and the record `cells.cytoseed.json`. Where the folder holds the
@@ -179,36 +144,17 @@ class Result(ResultView):
         `cells.objects.zip` the other formats can be made later: see `cytoseed.open_result`. The file that this result
         was opened from is never replaced.
 
-        Parameters
-        ----------
-        folder : str or path
-            Made if it is not there; also a URL such as `s3://bucket/results`.
-        formats : sequence of str
-            Names from `cytoseed.results.WRITERS`.
-        overwrite : bool
-            Write everything anew, also over files that another input, other settings or another program made.
+        `folder` is made if it is not there, and may be a URL such as `s3://bucket/results`; `formats` are names from
+        `cytoseed.results.WRITERS`; with `overwrite` everything is written again, even over files from another
+        input, other settings or another program. Returns the files of the formats, in their order, then the record.
 
-        Returns
-        -------
-        tuple of path
-            The files of the formats, in their order, and the record, last.
-
-        Raises
-        ------
-        ValueError, ModuleNotFoundError
-            If a format is not known, needs a package that is not installed, or cannot hold the result: then the others
-            were written.
-        FileExistsError
-            If files of this name were made differently and `overwrite` is false; the message shows how.
-        BlockingIOError, OSError
-            If another run is writing results of this image into the folder, or it cannot be written to.
-        FileNotFoundError
-            If the overlay of a stored result needs the image and it is not found.
+        Raises ValueError or ModuleNotFoundError if a format is not known, needs a package that is not installed, or
+        cannot hold the result (the others are written then); FileExistsError if files of this name were made
+        differently and `overwrite` is false; BlockingIOError if another run is writing results of this image into the
+        folder, another OSError if it cannot be written to; FileNotFoundError if the overlay of a stored result needs
+        the image and it is not found.
         """
-        place = as_path(folder)
-        own = place / f"{stem_of(self.source)}{WRITERS['objects'].suffix}"
-        is_there = self.path is not None and same_file(own, self.path)
-        return save(self, place, formats, overwrite, record=self.record, keep=(own.name,) if is_there else ())
+        return save(self, as_path(folder), formats, overwrite)
 
 
 def _check(labels: NDArray[Any], image: NDArray[Any], targets: Sequence[str], channel_names: Sequence[str]) -> None:

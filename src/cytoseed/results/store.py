@@ -19,21 +19,20 @@ from cytoseed.results.objects import Objects, Part
 SUFFIX = ".cytoseed"
 """Ending of the folder's name, after the stem of the image."""
 
-_RUN, _TODO, _KEPT, _TILES = "run.json", "todo.npy", "kept.npz", "tiles"
+TILES = "tiles"
+"""Name of the folder in it with a file per tile."""
+
+_RUN, _TODO, _KEPT = "run.json", "todo.npy", "kept.npz"
 
 
 class StitchedObjects(NamedTuple):
     """The objects of tiles that belong to the result, K in all, and their ids."""
 
     first: NDArray[np.int64]  # (tiles + 1,) Tile t's objects are those from first[t] to first[t + 1] - 1
-    place: NDArray[np.int64]
-    """(K,) Place of each among its tile's objects; tile after tile, and in each by target and id."""
-    id: NDArray[np.int64]
-    """(K,) Id of each: 1 and so on without gaps, rising from tile to tile; a nucleus has its cell's."""
-    tile_box_yxhw: NDArray[np.int64]
-    """(tiles,4) The box around a tile's objects in the image, of size 0 where there are none."""
-    left_out_yxhw: NDArray[np.int64]
-    """(N,4) Boxes, in the image, of parts of objects that are too large to be followed to their end."""
+    place: NDArray[np.int64]  # (K,) Place of each among its tile's objects; by tile, target and id
+    id: NDArray[np.int64]  # (K,) Id of each: from 1 without gaps, ascending from tile to tile; a nucleus has its cell's
+    tile_box_yxhw: NDArray[np.int64]  # (tiles,4) Box around a tile's objects in the image; of size 0 without any
+    left_out_yxhw: NDArray[np.int64]  # (N,4) Boxes, in the image, of parts of objects that are too large to be followed
     changed_at: NDArray[np.int64]  # (M,) Numbers of those of the K that lost pixels to others
     changed: Objects  # (M) These objects, as they are now
 
@@ -51,21 +50,21 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise ValueError(f"{self.path / _RUN}: is damaged ({error}); start anew with --overwrite") from error
+            raise ValueError(f"{self.path / _RUN}: is damaged ({error}); start again with --overwrite") from error
         if not isinstance(found, dict):
-            raise ValueError(f"{self.path / _RUN}: is not a description of a run; start anew with --overwrite")
+            raise ValueError(f"{self.path / _RUN}: is not a description of a run; start again with --overwrite")
         return found
 
     def announce(self, run: Mapping[str, Any]) -> None:
         """Write the known facts about a run that will begin, then remove any earlier one."""
         self._write_run(run)  # first: a kill after it leaves no doubt whose run it is
-        for name in (_TODO, _KEPT, _TILES):
+        for name in (_TODO, _KEPT, TILES):
             remove(self.path / name)
         if not is_remote(self.path):
-            (self.path / _TILES).mkdir(parents=True)
+            (self.path / TILES).mkdir(parents=True)
 
     def begin(self, run: Mapping[str, Any], todo: NDArray[np.int64]) -> None:
-        """Write everything that decides the result of an announced run, and the numbers (N,) of its tiles, rising."""
+        """Write everything that determines the result of a new run, and the ascending numbers (N,) of its tiles."""
         buffer = io.BytesIO()
         np.save(buffer, todo)
         write_bytes(self.path / _TODO, buffer.getvalue())
@@ -73,7 +72,7 @@ class Store:
 
     def clear(self) -> None:
         """Forget the run and everything it stored."""
-        for name in (_RUN, _TODO, _KEPT, _TILES):
+        for name in (_RUN, _TODO, _KEPT, TILES):
             remove(self.path / name)
 
     def change(self, **facts: Any) -> None:
@@ -85,12 +84,12 @@ class Store:
         try:
             found: NDArray[np.int64] = np.load(io.BytesIO(read_bytes(self.path / _TODO)), allow_pickle=False)
         except (FileNotFoundError, EOFError, ValueError) as error:  # errors of a remote store pass
-            raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start anew with --overwrite") from error
+            raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start again with --overwrite") from error
         return found
 
     def done(self) -> set[int]:
         """Numbers of the tiles whose objects are there."""
-        named = (name.partition(".") for name in list_names(self.path / _TILES))
+        named = (name.partition(".") for name in list_names(self.path / TILES))
         return {int(stem) for stem, _, ending in named if ending == "npz" and stem.isdecimal()}
 
     def write(self, tile: int, objects: Objects) -> None:
@@ -149,4 +148,4 @@ class Store:
         write_bytes(self.path / _RUN, text.encode("utf-8", "backslashreplace"))
 
     def _tile(self, tile: int) -> Path:
-        return self.path / _TILES / f"{tile:08d}.npz"
+        return self.path / TILES / f"{tile:08d}.npz"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images import Image, ImageLike, as_image, open_image
-from cytoseed.images.overview import thumbnail
+from cytoseed.images.overview import reduce, thumbnail
 from cytoseed.results.formats.objects_zip import FACTS, FORMAT, SUFFIX, part_names
 from cytoseed.results.objects import Objects, Part
 from cytoseed.results.result import Result
@@ -30,26 +30,13 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedEr
 def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) -> Result:
     """Open a stored result, a file that ends in `.objects.zip`, to look at it or to write it in other formats.
 
-    Its objects are read when they are needed.
+    `path` is what `cytoseed segment`, `Result.save` or `cytoseed.segment(..., output=...)` wrote in the format
+    `objects`. Objects are read when they are needed; the file stays open until the end of a `with` block, `close`, or
+    the end of the result. Only the overlay needs `image`, a path, an Image or an array; by default it is looked for
+    where it was, then beside the result.
 
-    Parameters
-    ----------
-    path : str or path
-        What `cytoseed segment`, `Result.save` or `cytoseed.segment(..., output=...)` wrote in the format `objects`.
-    image : path, Image or array, optional
-        The image. Only the overlay needs it; by default it is looked for where it was, then beside the result.
-
-    Returns
-    -------
-    Result
-        Its file stays open until the end of a `with` block, `close`, or the end of the result.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file. Later, from `overview` and the overlay: the image is not found.
-    ValueError
-        The file is damaged, was written by a newer cytoseed, or is something else. Later: the image is another one.
+    Raises FileNotFoundError if there is no such file, and ValueError if it is damaged, was written by a newer cytoseed,
+    or is something else. Later, `overview` and the overlay raise them if the image is not found, or is another one.
     """
     path = Path(path)
     if path.is_dir():
@@ -58,12 +45,21 @@ def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) ->
         raise FileNotFoundError(f"{path}: there is no such file; stored results end in {SUFFIX}")
     with path.open("rb") as file:
         begin = file.read(100)
-    if begin[:2] != b"PK":
-        raise ValueError(f"{path}: is no stored result of cytoseed; those are files that end in {SUFFIX}")
+    if not any(name.encode() in begin for name in (FACTS, *part_names(0))):  # the first member's
+        raise ValueError(f"{path}: is not a stored result of cytoseed; those are files that end in {SUFFIX}")
     with _damage_of(path):
         archive = zipfile.ZipFile(path)
     try:
-        return _read(path, archive, image, is_ours=part_names(0)[0].encode() in begin)
+        with _damage_of(path):
+            facts = json.loads(archive.read(FACTS))
+            is_newer = facts["format"] > FORMAT
+        if is_newer:
+            raise ValueError(
+                f"{path}: was written by cytoseed {facts.get('version', 'newer than this one')}, in a form that this "
+                f"version ({metadata.version('cytoseed')}) cannot read; upgrade it: pip install --upgrade cytoseed"
+            )
+        with _damage_of(path):
+            return _read(path, archive, facts, image)
     except BaseException:
         archive.close()
         raise
@@ -81,54 +77,39 @@ def _damage_of(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(path: Path, archive: zipfile.ZipFile, image: ImageLike | None, is_ours: bool) -> Result:
-    """Read everything but the objects."""
-    if FACTS not in archive.namelist() and not is_ours:  # in a file that is cut, an inner zip may be mistaken for it
-        raise ValueError(f"{path}: is a zip, but no stored result of cytoseed: {FACTS!r} is not in it")
-    with _damage_of(path):
-        facts = json.loads(archive.read(FACTS))
-        is_newer = facts["format"] > FORMAT
-    if is_newer:
-        raise ValueError(
-            f"{path}: was written by cytoseed {facts.get('version', 'newer than this one')}, in a form that this "
-            f"version ({metadata.version('cytoseed')}) cannot read; upgrade it: pip install --upgrade cytoseed"
-        )
-    with _damage_of(path):
-        channels, height, width = map(int, facts["shape"])
-        side_um, described, stains = facts["pixel_size_um"], dict(facts["input"]), tuple(facts["stains"])
-        result = Result(
-            contents=_contents(_part_reader(path, archive, facts["parts"]["count"]), facts),
-            shape=(channels, height, width),
-            targets=tuple(facts["targets"]),
-            channel_names=tuple(facts["channel_names"]),
-            pixel_size_um=None if side_um is None else float(side_um),
-            source=str(facts["source"]),
-            settings=dict(facts["settings"]),
-            find_input=lambda: described,
-            find_stains=lambda: stains,
-            thumbnail=lambda largest_px: _thumbnail(image, result, facts["image"], largest_px),
-            failed=tuple(facts["failed"]),
-            version=str(facts["version"]),
-            was_in_memory=bool(facts["was_in_memory"]),
-            path=path,
-            close=archive.close,
-        )
-    return result
-
-
-def _contents(load: Callable[[int], Part], facts: Mapping[str, Any]) -> Parts:
-    boxes = np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
-    if not len(boxes) == len(facts["parts"]["count"]) == sum(facts["blocks"]):
-        raise ValueError("what it says of its parts does not fit together")
-    blocks = zip(accumulate(facts["blocks"]), facts["blocks"], strict=True)
-    return Parts(
-        boxes,
-        load,
-        facts["targets"],
-        int(facts["count"]),
-        blocks_of_parts=[range(stop - number, stop) for stop, number in blocks],
-        columns=[(str(name), str(kind)) for name, kind in facts["table"]],
+def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image: ImageLike | None) -> Result:
+    """Result as its facts describe it; objects are read later."""
+    channels, height, width = map(int, facts["shape"])
+    side_um, described, stains = facts["pixel_size_um"], dict(facts["input"]), tuple(facts["stains"])
+    counts, boxes = facts["parts"]["count"], np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
+    if not len(boxes) == len(counts) == sum(facts["blocks"]):
+        raise ValueError("its description of its parts is inconsistent")
+    stops = zip(accumulate(facts["blocks"]), facts["blocks"], strict=True)
+    result = Result(
+        contents=Parts(
+            boxes,
+            _part_reader(path, archive, counts),
+            facts["targets"],
+            int(facts["count"]),
+            blocks_of_parts=[range(stop - number, stop) for stop, number in stops],
+            columns=[(str(name), str(kind)) for name, kind in facts["table"]],
+        ),
+        shape=(channels, height, width),
+        targets=tuple(facts["targets"]),
+        channel_names=tuple(facts["channel_names"]),
+        pixel_size_um=None if side_um is None else float(side_um),
+        source=str(facts["source"]),
+        settings=dict(facts["settings"]),
+        find_input=lambda: described,
+        find_stains=lambda: stains,
+        thumbnail=lambda largest_px: _thumbnail(image, result, facts["image"], largest_px),
+        failed=tuple(facts["failed"]),
+        version=str(facts["version"]),
+        was_in_memory=bool(facts["was_in_memory"]),
+        path=path,
+        close=archive.close,
     )
+    return result
 
 
 def _part_reader(path: Path, archive: zipfile.ZipFile, counts: list[int]) -> Callable[[int], Part]:
@@ -161,7 +142,7 @@ def _thumbnail(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
             f"image of {result.shape}; give that one"
         )
-    return (image.read(), 1.0) if result.was_in_memory else thumbnail(image, largest_px)
+    return reduce(image.read(), largest_px) if result.was_in_memory else thumbnail(image, largest_px)
 
 
 def _find_image(result: Result, was_at: str | None) -> Image:

@@ -1,4 +1,4 @@
-"""The side of a result that writers read: its facts and its objects, block by block."""
+"""Read-only view of a result for writers: its metadata, and its objects block by block."""
 
 from __future__ import annotations
 
@@ -25,59 +25,50 @@ if TYPE_CHECKING:
 
 SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
-_AVERAGED = ("uint8", "uint16", "int16", "float32", "float64")  # dtypes that OpenCV averages
-_CACHE_BYTES = 256 << 20  # of parts that neighbouring regions need again
-_PART_BYTES = 1 << 14  # of a part in addition to its arrays
+_CACHE_BYTES = 256 << 20  # size of the cache of parts, which neighbouring regions need again
+_PART_BYTES = 1 << 14  # size of a part in addition to its arrays
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ResultView:
-    """Facts and objects of a result, of an image of any size; never held whole."""
+    """Metadata and objects of a result, read block by block, for images of any size."""
 
-    contents: LabelImage | Parts
-    """Where the objects come from."""
-    shape: tuple[int, int, int]
-    """Shape (C,H,W) of the image at full resolution, in px."""
-    targets: tuple[str, ...]
-    """Names of the T label planes, `nuclei` or `cells`, in order."""
-    channel_names: tuple[str, ...]
-    """Name of each of the C channels."""
-    pixel_size_um: float | None
-    """Side of a pixel in µm; None if it is unknown."""
-    source: str
-    """Path of the image's file, or `array`."""
-    settings: Mapping[str, Any]
-    """Settings that made the objects, in values that JSON can hold: the model's name and version, the options."""
-    find_input: Callable[[], Mapping[str, Any]]
-    """Returns `input`; called on first use."""
-    find_stains: Callable[[], tuple[str, ...]]
-    """Returns `stains`; called on first use."""
+    contents: LabelImage | Parts  # where the objects come from
+    shape: tuple[int, int, int]  # (C,H,W) of the image at full resolution, in px
+    targets: tuple[str, ...]  # names of the T label planes, `nuclei` or `cells`, in order
+    channel_names: tuple[str, ...]  # name of each of the C channels
+    pixel_size_um: float | None  # side of a pixel in µm; None if it is unknown
+    source: str  # path of the image's file, or `array`
+    settings: Mapping[str, Any]  # model and options that made the objects, in values that JSON can hold
+    find_input: Callable[[], Mapping[str, Any]]  # returns `input`; called on first use
+    find_stains: Callable[[], tuple[str, ...]]  # returns `stains`; called on first use
     thumbnail: Callable[[int], tuple[NDArray[Any], float]]
-    """Given a largest side in px, returns the image (C,h,w), smaller or whole, and image px per px of it."""
-    failed: tuple[str, ...] = ()
-    """Parts of the image that could not be segmented, one line each."""
-    version: str = field(default_factory=lambda: metadata.version("cytoseed"))
-    """Version of cytoseed that found the objects."""
-    was_in_memory: bool = False
-    """True where the image was segmented in memory, not tile by tile."""
-    path: Path | None = None
-    """The stored result's file that the objects are read from; None for others."""
+    """Takes a largest side in px; returns the image (C,h,w), shrunk if necessary, and image px per px of it."""
+    failed: tuple[str, ...] = ()  # parts of the image that could not be segmented, described in one line each
+    version: str = field(default_factory=lambda: metadata.version("cytoseed"))  # cytoseed's
+    was_in_memory: bool = False  # the image was segmented in memory, not tile by tile
+    path: Path | None = None  # file of a stored result, from which the objects are read; None for others
 
     @cached_property
     def input(self) -> Mapping[str, Any]:
-        """Identity of the image, in values that JSON can hold: its `name`, `shape`, `dtype`, a digest."""
+        """Identity of the image, in values that JSON can hold: its `name`, `shape`, `dtype` and a digest."""
         return self.find_input()
 
     @cached_property
     def stains(self) -> tuple[str, ...]:
-        """Stains whose optical density is measured, of `cytoseed.settings.STAINS`; only in brightfield images."""
+        """Stains in `cytoseed.settings.STAINS` whose optical density is measured; only in brightfield images."""
         return self.find_stains()
 
     @cached_property
     def fingerprint(self) -> str:
-        """A text that is the same for the same source name and settings; ids of objects are derived from it."""
+        """A string that is the same for the same source name and settings; ids of objects are derived from it."""
         name = Path(self.source).name.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
         return f"{name}/{canonical_json(self.settings)}"
+
+    @property
+    def record(self) -> Record:
+        """Everything that determines the result."""
+        return Record.of(self.input, self.settings, self.version)
 
     @property
     def count(self) -> int:
@@ -96,7 +87,7 @@ class ResultView:
         return measure_planes(planes, pixels, self.targets, self.channel_names, self.pixel_size_um, self.stains)
 
     def tables(self) -> Iterator[pd.DataFrame]:
-        """Tables of all blocks; one without rows if there is none."""
+        """Tables of all blocks; if there are no blocks, one table without rows."""
         has_blocks = False
         for block in self.blocks():
             has_blocks = True
@@ -105,7 +96,7 @@ class ResultView:
             yield self.empty_table
 
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
-        """Labels (T,h,w) of a region inside the image; not to be changed."""
+        """Labels (T,h,w) of a region inside the image; must not be modified."""
         top, left, height, width = box_yxhw
         sides = self.shape[1:]
         if min(box_yxhw) < 0 or top + height > sides[0] or left + width > sides[1]:
@@ -115,39 +106,40 @@ class ResultView:
     def overview(self, largest_px: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Image (C,h,w) and labels (T,h,w) at a size of at most `largest_px` per side.
 
-        Pixels of a smaller image are means over areas; labels are those at their centres. A FileNotFoundError if the
-        image of a stored result is not found, a ValueError if it is another one.
+        Pixels of a smaller image are means over areas; labels are those at their centres. Raises FileNotFoundError
+        if the image of a stored result is not found, ValueError if it is a different image.
         """
         if largest_px < 1:
             raise ValueError(f"largest_px is {largest_px}; it must be 1 or more")
-        sides, largest = self.shape[1:], max(self.shape[1:])
         pixels, step = self.thumbnail(largest_px)
-        if pixels.shape[1:] != sides:
-            rows, columns = (((np.arange(side) + 0.5) * step).astype(np.int64) for side in pixels.shape[1:])
-            return pixels, self.contents.labels_at(rows, columns)
-        if largest <= largest_px:
-            return pixels, self.contents.labels_in((0, 0, *sides))
-        height, width = (max(1, round(side * largest_px / largest)) for side in sides)
         rows, columns = (
-            (2 * np.arange(small) + 1) * large // (2 * small)
-            for large, small in zip(sides, (height, width), strict=True)
+            ((np.arange(small) + 0.5) * step).astype(np.int64).clip(max=side - 1)
+            for small, side in zip(pixels.shape[1:], self.shape[1:], strict=True)
         )
-        return _shrunk(pixels, height, width), self.contents.labels_at(rows, columns)
+        return pixels, self.contents.labels_at(rows, columns)
 
 
-def _shrunk(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """An image (C,H,W) shrunk by means over areas; dtypes that cannot be averaged become float32."""
-    import cv2
-
-    small = np.empty((len(image), height, width), image.dtype if image.dtype.name in _AVERAGED else np.float32)
-    for index, channel in enumerate(image):
-        small[index] = cv2.resize(
-            channel.astype(small.dtype, copy=False), (width, height), interpolation=cv2.INTER_AREA
-        )
-    return small
+# Metadata
 
 
-# Facts
+@dataclass(frozen=True)
+class Record:
+    """Everything that determines a result: the same record means the same files."""
+
+    version: str  # version of cytoseed
+    input: Mapping[str, Any]  # the image, as in `Result.input`
+    settings: Mapping[str, Any]  # settings of the segmentation, with the model's name and version
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], settings: Mapping[str, Any], version: str | None = None) -> Record:
+        """Record of `Result.input` and `Result.settings`, by default of this version of cytoseed."""
+        return cls(version or metadata.version("cytoseed"), described, json.loads(canonical_json(settings)))
+
+    def to_json(self, files: Sequence[str], pending: Sequence[str] = (), failed: Sequence[str] = ()) -> str:
+        """Content of the file: the record, the names of existing files and of files being replaced, failed parts."""
+        values = {"version": self.version, "input": self.input, "settings": self.settings, "files": list(files)}
+        values |= {key: list(lines) for key, lines in (("pending", pending), ("failed_tiles", failed)) if lines}
+        return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def stem_of(source: str | os.PathLike[str]) -> str:
@@ -167,12 +159,12 @@ def input_of(pixels: NDArray[Any], source: str) -> Mapping[str, Any]:
 
 
 def canonical_json(settings: Mapping[str, Any]) -> str:
-    """Settings as JSON with sorted keys; a TypeError for values that JSON cannot hold."""
+    """Settings as JSON with sorted keys; raises TypeError for values that JSON cannot hold."""
     try:
         return json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"settings hold a value that JSON cannot ({error}); allowed are texts, finite numbers, true, false, "
+            f"settings hold a value that JSON cannot hold ({error}); allowed are strings, finite numbers, true, false, "
             f"None, and lists and mappings of these"
         ) from error
 
@@ -201,21 +193,21 @@ class LabelImage:
         yield Block(0, 0, self._planes, self._table)
 
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
-        """Labels (T,h,w) of a region: a view, not to be changed."""
+        """Labels (T,h,w) of a region: a view, which must not be modified."""
         top, left, height, width = box_yxhw
         return self._planes[:, top : top + height, left : left + width]
 
     def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both rising."""
+        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both ascending."""
         return self._planes[:, rows[:, None], columns]
 
 
 class Parts:
-    """Packed objects in parts of an image, read on demand; the parts used last stay in memory.
+    """Packed objects in parts of an image, read on demand; the most recently used parts stay in memory.
 
-    `box_yxhw` (N,4) is the box around each part's objects, of size 0 for a part that has none and is not read. `load`
-    reads a part, from one thread at a time. `blocks_of_parts` are the parts of each block, by default one each;
-    `columns` the names and dtypes of the blocks' tables, where they differ from the packed ones.
+    `box_yxhw` (N,4) is the box around each part's objects; its size is 0 for a part without objects, which is not read.
+    `load` reads a part, called by one thread at a time. `blocks_of_parts` are the parts of each block, by default
+    one each; `columns` are names and dtypes of the blocks' tables, where they differ from the packed ones.
     """
 
     def __init__(
@@ -224,16 +216,13 @@ class Parts:
         load: Callable[[int], Part],
         targets: Sequence[str],
         count: int,
-        blocks_of_parts: Sequence[range] | None = None,
+        blocks_of_parts: Sequence[Sequence[int]] | None = None,
         columns: Sequence[tuple[str, str]] = (),
         cache_bytes: int = _CACHE_BYTES,
     ) -> None:
-        self.count = count
-        self._box_yxhw = box_yxhw
-        self._load = load
-        self._targets = tuple(targets)
+        self.count, self._box_yxhw, self._load, self._targets = count, box_yxhw, load, tuple(targets)
         self._filled: list[int] = np.flatnonzero(box_yxhw[:, 2:].all(axis=1)).tolist()
-        self._blocks = blocks_of_parts
+        self._blocks = [[part] for part in self._filled] if blocks_of_parts is None else blocks_of_parts
         self._columns = dict(columns)
         self._free_bytes = cache_bytes
         self._cache: OrderedDict[int, Part] = OrderedDict()
@@ -241,7 +230,7 @@ class Parts:
 
     def blocks(self) -> Iterator[Block]:
         """The objects, some parts at a time."""
-        for numbers in [[part] for part in self._filled] if self._blocks is None else self._blocks:
+        for numbers in self._blocks:
             block = block_of(join_parts([self._part(number) for number in numbers]), self._targets)
             if self._columns:
                 block = block._replace(table=block.table[list(self._columns)].astype(self._columns))
@@ -250,20 +239,25 @@ class Parts:
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
         """Labels (T,h,w) of a region."""
         labels = np.zeros((len(self._targets), *box_yxhw[2:]), np.int32)
-        begin, end = self._box_yxhw[:, :2], self._box_yxhw[:, :2] + self._box_yxhw[:, 2:]
-        top_left = np.array(box_yxhw[:2])
-        meets = (begin < top_left + box_yxhw[2:]).all(axis=1) & (end > top_left).all(axis=1) & (begin < end).all(axis=1)
-        for number in np.flatnonzero(meets).tolist():
+        begin, size = self._box_yxhw[:, :2] - box_yxhw[:2], self._box_yxhw[:, 2:]
+        meets = (begin < box_yxhw[2:]) & (begin + size > 0) & (size > 0)
+        for number in np.flatnonzero(meets.all(axis=1)).tolist():
             objects, ids = self._part(number)
             objects.paint(labels, box_yxhw, ids)
         return labels
 
     def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Labels (T,h,w) at chosen rows and columns."""
+        """Labels (T,h,w) at chosen rows (h,) and columns (w,), both ascending."""
         labels = np.zeros((len(self._targets), len(rows), len(columns)), np.int32)
         for number in self._filled:
             objects, ids = self._part(number)
-            objects.paint_at(labels, rows, columns, ids)
+            top, left, height, width = box = self._box_yxhw[number].tolist()
+            whole = np.zeros((len(labels), height, width), np.int32)
+            objects.paint(whole, box, ids)
+            y = slice(*np.searchsorted(rows, (top, top + height)))
+            x = slice(*np.searchsorted(columns, (left, left + width)))
+            own = labels[:, y, x]
+            np.copyto(own, whole[:, rows[y, None] - top, columns[x] - left], where=own == 0)
         return labels
 
     def _part(self, number: int) -> Part:

@@ -32,10 +32,8 @@ class Writer(NamedTuple):
     about: str  # short description, with programs that open it
     limit: Callable[[tuple[int, int, int], int], str | None] = lambda _, __: None
     """Given an image's shape (C,H,W) and a number of objects, why it cannot hold them and which format can, or None."""
-    needs: str = ""
-    """Import name of a package that it needs; empty: none but cytoseed's own."""
-    extra: str = ""
-    """Extra of cytoseed that installs the package."""
+    needs: str = ""  # import name of a package that it needs; empty: none but cytoseed's own
+    extra: str = ""  # extra of cytoseed that installs the package
 
 
 _SPATIAL: Any = {"needs": "anndata", "extra": "spatial"}
@@ -66,15 +64,7 @@ WRITERS = {
 
 
 def check_formats(names: Sequence[str], shape: tuple[int, int, int] | None = None, count: int = 0) -> tuple[str, ...]:
-    """Names of formats, each once, if all of them can be written.
-
-    Raises
-    ------
-    ValueError
-        A format that is not known, none at all, or one that cannot hold a result of this shape and count, where given.
-    ModuleNotFoundError
-        A format whose package is not installed; the message says how to install it.
-    """
+    """Names of formats, each once; an error if one is unknown, lacks its package or, given a shape, cannot hold it."""
     names = _known(names)
     for name in names:
         writer = WRITERS[name]

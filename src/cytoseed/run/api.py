@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,36 +70,31 @@ def segment(  # noqa: PLR0913
     -------
     Result
         Labels of the input's height and width, int32: (H,W), or (T,H,W) where the model has two targets; 0 is
-        background, ids are 1..K without gaps. Labels and table are made when they are first asked for.
+        background, ids are 1..K without gaps. Labels and table are made on first use.
 
     Raises
     ------
-    FileNotFoundError
-        The file or model does not exist.
-    TypeError
-        A setting that `SegmentOptions` does not have, or an array of values that are not numbers.
-    ValueError
-        A file that cannot be read; NaN or infinite values; a number of channels that the model does not take; a
-        pixel size or diameter that makes the image absurdly large or small; a device or precision that this machine
-        does not have; a region or mask that does not suit the image.
-    MemoryError
-        The image, at the model's pixel size, takes more memory than is free.
-    FileExistsError
-        `output` holds a result or run that was made differently, or an interrupted one without `resume`.
-    BlockingIOError
-        Another run is writing the same result.
-    OSError
-        `output` cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
+    FileNotFoundError, TypeError
+        The file or model does not exist; a setting that does not exist, or an array that does not hold numbers.
+    ValueError, MemoryError
+        A file that cannot be read; NaN or infinite values; channels, pixel size, device, region or mask that do not
+        suit the image, the model or the machine; an image that takes more memory than is free.
+    FileExistsError, BlockingIOError, OSError
+        `output` holds a result or run that was made differently, or an interrupted one without `resume`; another run
+        is writing it; it cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
     """
     resolved = with_settings(options, settings)
     loaded = model if isinstance(model, Model) else load_model(model)
-    opened = as_image(image)
-    request = Request(opened, as_path("." if output is None else output), loaded, resolved, tuple(formats), existing)
+    place = as_path("." if output is None else output)
+    request = Request(as_image(image), place, loaded, resolved, tuple(formats), existing)
     executor = None if cluster is None else cluster.executor(request)
     if output is None:
         return run_in_memory(request, callbacks, executor)
-    report = run_to_files(request, callbacks, executor)
-    return report.result or _existing_result(request)
+    result = run_to_files(request, callbacks, executor).result
+    if result is not None:
+        return result
+    stored = place / f"{request.stem}{WRITERS['objects'].suffix}"  # every file exists already
+    return open_result(stored, request.image) if stored.exists() else run_in_memory(request)
 
 
 def segment_slide(image: ImageLike, output: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Result:
@@ -107,24 +102,11 @@ def segment_slide(image: ImageLike, output: str | os.PathLike[str], *args: Any, 
     return segment(image, *args, output=output, **kwargs)
 
 
-def describe(image: ImageLike, config: ModelConfig, options: SegmentOptions | None = None) -> Mapping[str, Any]:
-    """Every setting that decides the objects of a run, as JSON values: `Result.settings` of that run."""
-    return make_plan(as_image(image), config, options or SegmentOptions()).record
-
-
 def network_image(image: ImageLike, config: ModelConfig, options: SegmentOptions | None = None) -> torch.Tensor:
     """Network input (C, h, w) float32, in [-0.5, 1.5], that `segment` makes of an image as one tile."""
     opened = as_image(image).in_memory()
     plan = make_plan(opened, config, options or SegmentOptions())
     plan = plan._replace(grid=single_tile(*plan.size_yx))
-    context = SlideContext(opened, plan, None, config.channels, tta=False)
     with opened.regions() as regions, memory_errors(plan):
-        return read_tile(context, regions, plan.grid.tile(0), Clock()).tensor
-
-
-def _existing_result(request: Request) -> Result:
-    """Result whose files all exist already: from its stored form, else computed again in memory."""
-    stored = request.output / f"{request.stem}{WRITERS['objects'].suffix}"
-    if stored.exists():
-        return open_result(stored, request.image)
-    return run_in_memory(request)
+        context = SlideContext(opened, regions, Clock(), plan, None, config.channels, tta=False)
+        return read_tile(context, plan.grid.tile(0)).tensor

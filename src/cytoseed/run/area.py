@@ -1,4 +1,4 @@
-"""Area of an image in which objects are wanted: a region, a mask of outlines or pixels, both, or everything."""
+"""Area of an image to segment: a region, a mask of outlines or pixels, both, or everything."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from cytoseed.images import Image, ImageFileError, open_image
 from cytoseed.images.outlines import Outlines, is_geojson, polygons_of, read_features
 from cytoseed.run.tiles import Box
 
-_STRIP_BYTES = 1 << 26  # of a mask's pixels, read at a time
-_JPEG = b"\xff\xd8\xff"
+_STRIP_BYTES = 1 << 26  # bytes of a mask's pixels read at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """Area in which objects are wanted, in px of the image at full resolution; one point decides for an object."""
+    """Area to segment, in px of the image at full resolution; one point of an object decides whether it is inside."""
 
-    region_yxhw: Box  # outside of it nothing is wanted; the whole image by default
-    mask: Outlines | _Pixels | None  # part of the region that is wanted; None for all of it
+    region_yxhw: Box  # nothing outside of it is segmented; by default the whole image
+    mask: Outlines | _Pixels | None  # part of the region to segment; None for all of it
     description: Mapping[str, Any]  # for the record: `region_xywh`, name of the `mask`, `mask_sha256`
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -68,9 +67,9 @@ def read_area(
     if path.is_dir():
         raise ValueError(f"mask {path} is a folder; give a GeoJSON file, or a picture: PNG or TIFF")
     wanted = _read_outlines(path, shape_yx) if is_geojson(path) else _read_picture(path, shape_yx)
-    if region is not None and not wanted.meets(box):
+    if not wanted.meets(box):
         raise ValueError(
-            f"region {_typed(region)} (x, y, width, height) holds nothing of the mask {path}, so there is nothing to "
+            f"region {_typed(box)} (x, y, width, height) holds nothing of the mask {path}, so there is nothing to "
             f"segment: give a region where the mask is, or one of the two"
         )
     with path.open("rb") as file:
@@ -84,23 +83,15 @@ def _region_box(region: Sequence[int], shape_yx: tuple[int, int]) -> Box:
         left, top, width, height = (operator.index(value) for value in region)
     except (TypeError, ValueError) as error:
         raise TypeError(f"region is {region!r}; it must be four whole numbers in px: x, y, width, height") from error
-    asked = f"region {_typed(region)} (x, y, width, height)"
-    bounds = f"the image is {_size(shape_yx)}"
-    if width < 1 or height < 1:
-        raise ValueError(f"{asked} has no area; {bounds}: width and height must be 1 px or more")
-    part = _shared((top, left, height, width), (0, 0, *shape_yx))
-    if part[2] < 1 or part[3] < 1:
+    box = (top, left, height, width)
+    part = _shared(box, (0, 0, *shape_yx))
+    if part != box or width < 1 or height < 1:
+        inside = f"; the part inside is {_typed(part)}" if part[2] > 0 and part[3] > 0 else ""
         raise ValueError(
-            f"{asked} lies outside the image; {bounds}: x must be from 0 to {shape_yx[1] - 1} and y from 0 to "
-            f"{shape_yx[0] - 1}, in px of the image at full resolution"
+            f"region {_typed(box)} (x, y, width, height) must have an area and lie in the image, which is "
+            f"{_size(shape_yx)} at full resolution{inside}"
         )
-    if part != (top, left, height, width):
-        inside = _typed([part[1], part[0], part[3], part[2]])
-        raise ValueError(
-            f"{asked} reaches beyond the image; {bounds}: x + width may be at most {shape_yx[1]} and y + height "
-            f"{shape_yx[0]}, and neither x nor y below 0; what of it lies in the image is {inside}"
-        )
-    return part
+    return box
 
 
 def _read_outlines(path: Path, shape_yx: tuple[int, int]) -> Outlines:
@@ -114,12 +105,11 @@ def _read_outlines(path: Path, shape_yx: tuple[int, int]) -> Outlines:
     within = (np.clip(highest, 0, size_xy) - np.clip(lowest, 0, size_xy)).prod(axis=1)
     if 2 * within.sum() < areas.sum():
         (left, top), (right, bottom) = lowest.min(axis=0), highest.max(axis=0)
-        lies = "most of it lies" if within.any() else "it lies"
         raise ValueError(
-            f"mask {path} is in other coordinates than the image: {lies} outside. Its outlines reach in x from "
-            f"{left:.10g} to {right:.10g} and in y from {top:.10g} to {bottom:.10g}; the image is {_size(shape_yx)}. "
-            f"GeoJSON must be in px of the image at full resolution, from its upper left corner, not in µm and not of "
-            f"a lower level: export it from this image by QuPath"
+            f"mask {path} is in other coordinates than the image: most of it lies outside. Its outlines reach in x "
+            f"from {left:.10g} to {right:.10g} and in y from {top:.10g} to {bottom:.10g}; the image is "
+            f"{_size(shape_yx)}. GeoJSON must be in px of the image at full resolution, from its upper left corner, "
+            f"not in µm and not of a lower level: export it from this image by QuPath"
         )
     return outlines
 
@@ -129,34 +119,31 @@ class _Pixels:
     """A mask of pixels, packed to bits. Points outside it count as the nearest pixel inside."""
 
     bits: NDArray[np.uint8]  # (h, ceil(w / 8)), the first pixel in the highest bit
-    width: int
-    scale_yx: tuple[float, float]  # its px per px of the image
+    size_yx: tuple[int, int]
+    full_yx: tuple[int, int]  # size of the image
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
-        row, column = self._at(points_yx[:, 0], points_yx[:, 1])
-        inside: NDArray[np.bool_] = (self.bits[row, column >> 3] >> (7 - (column & 7)) & 1).astype(bool)
+        row, column = self._at(points_yx).T
+        inside: NDArray[np.bool_] = (self.bits[row, column >> 3] >> (7 - (column & 7)) & 1) > 0
         return inside
 
     def meets(self, box_yxhw: Box) -> bool:
         top, left, height, width = box_yxhw
-        last_y, last_x = np.nextafter([top + height, left + width], -np.inf)  # just before its neighbours begin
-        rows, columns = self._at(np.array([top, last_y]), np.array([left, last_x]))
-        bits = self.bits[rows[0] : rows[1] + 1, columns[0] >> 3 : (columns[1] >> 3) + 1]
-        found = np.unpackbits(np.bitwise_or.reduce(bits, axis=0))[columns[0] & 7 :]
-        return bool(found[: columns[1] - columns[0] + 1].any())
+        ends = np.nextafter([top + height, left + width], -np.inf)  # just before its neighbours begin
+        (top, left), (bottom, right) = self._at(np.array([[top, left], ends])).tolist()
+        bits = np.bitwise_or.reduce(self.bits[top : bottom + 1, left >> 3 : (right >> 3) + 1], axis=0)
+        return bool(np.unpackbits(bits)[left & 7 :][: right - left + 1].any())
 
-    def _at(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows and columns of the mask at points of the image."""
-        row = np.clip(np.floor(y * self.scale_yx[0]), 0, len(self.bits) - 1)
-        column = np.clip(np.floor(x * self.scale_yx[1]), 0, self.width - 1)
-        return row.astype(np.int64), column.astype(np.int64)
+    def _at(self, points_yx: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Rows and columns (N, 2) of the mask at points of the image."""
+        places = np.floor(points_yx * np.divide(self.size_yx, self.full_yx))
+        return np.clip(places, 0, np.subtract(self.size_yx, 1)).astype(np.int64)
 
 
 def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
     with path.open("rb") as file:
-        beginning = file.read(len(_JPEG))
-    if beginning == _JPEG:
-        raise ValueError(f"mask {path} is a JPEG, which changes pixels beside edges; save the mask as PNG or TIFF")
+        if file.read(3) == b"\xff\xd8\xff":
+            raise ValueError(f"mask {path} is a JPEG, which changes pixels beside edges; save the mask as PNG or TIFF")
     try:
         picture = open_image(path)
     except ImageFileError as error:
@@ -169,8 +156,8 @@ def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
         )
     bits = _packed(picture)
     if not bits.any():
-        raise ValueError(f"mask {path} is empty: all of its pixels are 0; those of wanted objects must not be")
-    return _Pixels(bits, width, (height / shape_yx[0], width / shape_yx[1]))
+        raise ValueError(f"mask {path} is empty: all of its pixels are 0; give the area to segment another value")
+    return _Pixels(bits, (height, width), shape_yx)
 
 
 def _packed(picture: Image) -> NDArray[np.uint8]:
@@ -206,5 +193,7 @@ def _size(shape_yx: tuple[int, int]) -> str:
     return f"{shape_yx[1]} x {shape_yx[0]} px (width x height)"
 
 
-def _typed(region: Sequence[int]) -> str:
-    return ",".join(str(value) for value in region)
+def _typed(box_yxhw: Box) -> str:
+    """Box as it is typed: x,y,width,height."""
+    top, left, height, width = box_yxhw
+    return f"{left},{top},{width},{height}"

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,6 @@ START_S = 120.0
 
 _LOOPBACK = "127.0.0.1"
 _ANY_LOOPBACK_PORT = f"{_LOOPBACK}:0"
-_INSTALL = "pip install 'cytoseed[cluster]'"
 
 
 def scheduler_address(scheduler: str | os.PathLike[str]) -> str:
@@ -36,17 +34,15 @@ def scheduler_address(scheduler: str | os.PathLike[str]) -> str:
     try:
         return str(json.loads(Path(text).read_text(encoding="utf-8"))["address"])
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no scheduler file {text!r}; an address looks like tcp://10.0.0.5:8786"
-        ) from error
+        remedy = "an address looks like tcp://10.0.0.5:8786"
+        raise FileNotFoundError(f"scheduler file {text!r} does not exist; {remedy}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{text} is no scheduler file: it does not name an address ({error})") from error
+        raise ValueError(f"{text} is not a scheduler file: it does not name an address ({error})") from error
 
 
 @contextmanager
 def connect(address: str, patience_s: float, security: Security | None = None) -> Iterator[Client]:
     """Connect to a scheduler, with the given keys or those of Dask's configuration."""
-    _require_dask()
     from distributed import Client
 
     try:
@@ -75,50 +71,32 @@ async def _ping(address: str, patience_s: float, security: Security | None) -> N
         await there.close_rpc()
 
 
-def temporary_keys() -> Security:
-    """TLS keys for a cluster on this machine, so that other users of the machine cannot give it work."""
-    _require_dask()
+@contextmanager
+def local_cluster(count: int, patience_s: float) -> Iterator[tuple[Client, str]]:
+    """Start a scheduler and workers that only this machine reaches, and only with the keys that are made for them.
+
+    Workers are commands of their own: the script that asks for them is not run again. Yields client and address.
+    """
+    from distributed import LocalCluster
     from distributed.security import Security
 
-    try:
-        keys: Security = Security.temporary()
-    except ImportError as error:
-        raise ModuleNotFoundError(f"workers need the package cryptography: {_INSTALL}") from error
-    return keys
-
-
-@contextmanager
-def local_scheduler(security: Security) -> Iterator[str]:
-    """Run a scheduler in this process, reachable from this machine only; yields its address."""
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=0,
-        processes=True,
-        dashboard_address=_ANY_LOOPBACK_PORT,
-        host=_LOOPBACK,
-        silence_logs=50,
-        security=security,
-        protocol="tls://",
-    ) as scheduler:
-        yield str(scheduler.scheduler_address)
-
-
-@contextmanager
-def local_workers(client: Client, address: str, count: int, security: Security) -> Iterator[None]:
-    """Start workers on this machine as commands of their own: the script that asks for them is not run again."""
-    cores = max(1, (os.cpu_count() or 1) // count)
-    with tempfile.TemporaryDirectory(prefix="cytoseed-workers-", ignore_cleanup_errors=True) as folder:
-        command = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+    keys, cores = Security.temporary(), max(1, (os.cpu_count() or 1) // count)
+    place = {"host": _LOOPBACK, "dashboard_address": _ANY_LOOPBACK_PORT, "protocol": "tls://"}
+    with (
+        LocalCluster(n_workers=0, processes=True, silence_logs=50, security=keys, **place) as scheduler,
+        connect(str(scheduler.scheduler_address), patience_s, keys) as client,
+        tempfile.TemporaryDirectory(prefix="cytoseed-workers-", ignore_cleanup_errors=True) as folder,
+    ):
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler.scheduler_address]
         command += ["--nthreads", str(cores), "--nworkers", str(count), "--memory-limit", "0", "--no-dashboard"]
         command += ["--death-timeout", "30", "--local-directory", folder, "--host", _LOOPBACK]
-        command += ["--dashboard-address", _ANY_LOOPBACK_PORT, *key_options(security, Path(folder))]
+        command += ["--dashboard-address", _ANY_LOOPBACK_PORT, *key_options(keys, Path(folder))]
         log = Path(folder) / "log"
         with log.open("wb") as file:
             process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
         try:
             _await_workers(client, process, count, log)
-            yield
+            yield client, str(scheduler.scheduler_address)
         finally:
             process.terminate()
             try:
@@ -136,11 +114,6 @@ def key_options(security: Security, folder: Path) -> list[str]:
         file.write_text(getattr(security, name), encoding="ascii")
         options += [f"--tls-{option}", str(file)]
     return options
-
-
-def _require_dask() -> None:
-    if find_spec("distributed") is None:
-        raise ModuleNotFoundError(f"workers need the package distributed: {_INSTALL}")
 
 
 def _await_workers(client: Client, process: subprocess.Popen[bytes], count: int, log: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,34 +17,25 @@ from torch import Tensor, nn
 from cytoseed.core.model import Segmenter, Thresholds
 from cytoseed.core.network import UNet
 from cytoseed.models.weights import Model
-from cytoseed.settings import DEVICES, PRECISIONS
+from cytoseed.settings import DEVICES
 
 _BAND_PX = 256  # rows per band at the network's first level on a CPU: a multiple of its stride
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # names of mallopt(3)
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """Device to run on: `cpu`, `cuda`, `mps`, or `auto` for the first present of CUDA, MPS and CPU."""
+def choose_device(name: str = "auto", precision: str = "float32") -> torch.device:
+    """Device for a precision: `cpu`, `cuda`, `mps`, or `auto` for the first present of CUDA, MPS and CPU."""
     if name not in DEVICES:
         raise ValueError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     present = [device for device, is_present in (("cuda", cuda), ("mps", mps), ("cpu", True)) if is_present]
-    if name == "auto":
-        return torch.device(present[0])
-    if name not in present:
-        raise ValueError(
-            f"device is {name!r}, which PyTorch does not find here; it finds {', '.join(present)}. "
-            f"Give one of these, or auto"
-        )
-    return torch.device(name)
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raise a ValueError for an unknown precision, or one that the device does not support."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    if name not in ("auto", *present):
+        found = ", ".join(present)
+        raise ValueError(f"device is {name!r}, which PyTorch does not find here; give one that it finds: auto, {found}")
+    device = torch.device(present[0] if name == "auto" else name)
     if precision == "bfloat16" and device.type == "mps":
         raise ValueError("precision is 'bfloat16', which needs device cpu or cuda, and device is 'mps': give float32")
+    return device
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:
@@ -54,27 +46,15 @@ def bfloat16_is_fast(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def precision_notice(precision: str, device: torch.device) -> str | None:
-    """Warning that bfloat16 is slow on this device; None if it is not."""
-    if precision != "bfloat16" or bfloat16_is_fast(device):
-        return None
-    return (
-        "bfloat16 is fast on NVIDIA GPUs since Ampere and on CPUs with AMX or AVX-512 BF16; this "
-        f"{'CPU' if device.type == 'cpu' else 'GPU'} has no units for it, and float32 may take half as long"
-    )
-
-
 class Engine:
     """A segmenter made ready for one device and precision.
 
-    Normalisation layers are folded into convolutions, and convolutions run on the fastest memory layout: on 2 CPU
-    cores both together halve the time of the `lite` network. float32 is computed without TF32, so that objects are
-    the same on every device but for rounding. On `mps` the network runs on the GPU and everything after it on the
-    CPU, since integer scatter reductions are missing there.
+    Folded normalisation layers and the fastest memory layout halve the time of the `lite` network on 2 CPU cores.
+    float32 is computed without TF32, so that objects are the same on every device but for rounding. On `mps` only the
+    network runs on the GPU, since integer scatter reductions are missing there.
     """
 
     def __init__(self, segmenter: Segmenter, device: torch.device, precision: str = "float32") -> None:
-        check_precision(precision, device)
         self.device = device
         self._backbone = copy.deepcopy(segmenter).cpu().eval()
         self._postprocessor = copy.deepcopy(self._backbone) if device.type == "mps" else self._backbone
@@ -127,13 +107,10 @@ def engine_for(model: Model, device: torch.device, precision: str = "float32") -
 def keep_freed_memory() -> None:
     """Make glibc keep large freed blocks for the next layer instead of handing them back to the kernel.
 
-    By default glibc maps and unmaps every block above 32 MiB, and the kernel clears it page by page each time: on two
-    cores that is 40 % of the time of the `lite` network on a 1024 x 1024 image. Freed memory returns to the system
-    when the process ends, or by `memory.trim`. On other systems nothing is done.
+    The kernel clears every block above 32 MiB page by page: on two cores 40 % of the time of the `lite` network on a
+    1024 x 1024 image. Freed memory returns to the system by `memory.trim`. On other systems nothing is done.
     """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_ARENA_MAX, 1)  # one arena per thread would hold several times as much

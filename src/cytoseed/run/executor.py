@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cytoseed.images import Regions
 from cytoseed.run.engine import Engine
 from cytoseed.run.plan import Plan
-from cytoseed.run.tile import Clock, SlideContext, TileInput, TileProcessor, TileResult, full_size_labels
+from cytoseed.run.tile import SlideContext, TileInput, TileProcessor, TileResult, full_size_labels
 from cytoseed.run.tiles import Tile
 
-_BATCH = {"cuda": 4}  # tiles per pass of the network; on a CPU more than one would only take memory
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")  # in PyTorch's messages
 
 
@@ -29,12 +27,10 @@ class Executor(Protocol):
     def batch(self) -> int:
         """Number of tiles that go through the network together."""
 
-    def run(
-        self, context: SlideContext, regions: Regions, batches: Sequence[Sequence[Tile]], clock: Clock
-    ) -> Iterator[TileResult]:
+    def run(self, context: SlideContext, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
         """Process batches of tiles of equal size; results come in any order."""
 
-    def run_single(self, context: SlideContext, regions: Regions, clock: Clock) -> NDArray[np.int32]:
+    def run_single(self, context: SlideContext) -> NDArray[np.int32]:
         """Labels (T,H,W) at full resolution of an image that is one tile."""
 
 
@@ -45,15 +41,13 @@ class LocalExecutor:
         self._engine = engine
         self.batch = batch_size(engine.device.type)
 
-    def run(
-        self, context: SlideContext, regions: Regions, batches: Sequence[Sequence[Tile]], clock: Clock
-    ) -> Iterator[TileResult]:
-        """Process tiles in their order."""
-        return run_tiles(TileProcessor(context, regions, self._engine, clock), batches)
+    def run(self, context: SlideContext, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
+        """Process batches in their order."""
+        return run_tiles(TileProcessor(context, self._engine), batches)
 
-    def run_single(self, context: SlideContext, regions: Regions, clock: Clock) -> NDArray[np.int32]:
+    def run_single(self, context: SlideContext) -> NDArray[np.int32]:
         """Labels (T,H,W) of the only tile: it owns every object, so nothing is stitched."""
-        processor = TileProcessor(context, regions, self._engine, clock)
+        processor = TileProcessor(context, self._engine)
         with memory_errors(context.plan):
             tensor = processor.read(context.plan.grid.tile(0)).tensor
             labels = processor.labels(processor.fields([tensor]))  # the fields are freed before labels are enlarged
@@ -61,8 +55,8 @@ class LocalExecutor:
 
 
 def batch_size(device: str) -> int:
-    """Number of tiles that go through the network together on a kind of device, such as `cuda`."""
-    return _BATCH.get(device, 1)
+    """Number of tiles that go through the network together; on a CPU more than one would only take memory."""
+    return 4 if device == "cuda" else 1
 
 
 @contextmanager
@@ -107,32 +101,29 @@ def run_tiles(processor: TileProcessor, batches: Sequence[Sequence[Tile]]) -> It
         torch.set_num_threads(cores)  # otherwise a thread's setting becomes the default of all later threads
 
 
-def _read(processor: TileProcessor, tiles: Sequence[Tile]) -> dict[int, TileInput]:
-    """Inputs of those tiles that can be read, by number."""
-    inputs = {}
-    for tile in tiles:
-        with suppress(Exception):  # `_finish` reads it again
-            inputs[tile.number] = processor.read(tile)
-    return inputs
+def _read(processor: TileProcessor, tiles: Sequence[Tile]) -> list[TileInput]:
+    """Inputs of tiles; none if one cannot be read: `_finish` reads each again."""
+    with suppress(Exception):
+        return [processor.read(tile) for tile in tiles]
+    return []
 
 
-def _run_network(processor: TileProcessor, inputs: dict[int, TileInput]) -> dict[int, torch.Tensor]:
+def _run_network(processor: TileProcessor, inputs: list[TileInput]) -> list[torch.Tensor]:
     """Fields of each input; none if the network fails, for lack of memory: it then runs on each alone."""
     with suppress(Exception):
-        views = processor.fields([each.tensor for each in inputs.values()])
-        return {number: views[:, place : place + 1] for place, number in enumerate(inputs)}
-    return {}
+        views = processor.fields([each.tensor for each in inputs])
+        return [views[:, place : place + 1] for place in range(len(inputs))]
+    return []
 
 
 def _finish(
-    processor: TileProcessor, tiles: Sequence[Tile], inputs: dict[int, TileInput], views: dict[int, torch.Tensor]
+    processor: TileProcessor, tiles: Sequence[Tile], inputs: list[TileInput], views: list[torch.Tensor]
 ) -> list[TileResult]:
     """Objects of tiles; where any stage failed, the tile is processed again from its beginning."""
     results = []
     for tile in tiles:
         try:
-            objects = processor.objects(tile, inputs.pop(tile.number), views.pop(tile.number))
-            results.append(TileResult(tile, objects, None))
+            results.append(TileResult(tile, processor.objects(tile, inputs.pop(0), views.pop(0))))
         except Exception:
             results.append(_process_alone(processor, tile))
     return results
@@ -141,6 +132,6 @@ def _finish(
 def _process_alone(processor: TileProcessor, tile: Tile) -> TileResult:
     try:
         tile_input = processor.read(tile)
-        return TileResult(tile, processor.objects(tile, tile_input, processor.fields([tile_input.tensor])), None)
+        return TileResult(tile, processor.objects(tile, tile_input, processor.fields([tile_input.tensor])))
     except Exception as error:
-        return TileResult(tile, None, error)
+        return TileResult.failed(tile, error)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from cytoseed.settings import ModelConfig
 
 _SIDES_PX = (2048, 1536, 1280, 1024, 768, 512, 256)
-_SHARE = 0.5  # of the free memory that a run may take
+_SHARE = 0.5  # share of the free memory that a run may take
 _MOST_BYTES = 2_700_000_000  # larger tiles than this allows gain nothing
 _TRIM_ABOVE_BYTES = 2_300_000_000
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
-_NAMES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_NAMES_V2 = ("memory.max", "memory.current", "inactive_file")
 _FIXED_BYTES = 700_000_000  # program, libraries, model, overview
-_BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # of a tile's network input
+_BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # memory per pixel of a tile's network input
 # `lite` from benchmarks/slides.py, `paper` from one image (docs/experiments.md), `slim` assumed to equal `lite`
 
 
@@ -27,7 +25,7 @@ def tile_side(config: ModelConfig, halo_px: int, bytes_per_px: float, tta: bool)
     A tile's input is `halo_px` wider on each side; `bytes_per_px` are read from the image per pixel of the input.
     """
     fields = config.positional_dims + config.conditional_dims + 1
-    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # of three tiles, eight views, four bytes
+    of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # three tiles, eight views, four bytes
     per_px = _BYTES_PER_PX[config.network] + bytes_per_px + of_views
     room = min(_SHARE * free_bytes(), _MOST_BYTES) - _FIXED_BYTES
     fitting = [side for side in _SIDES_PX if (side + 2 * halo_px) ** 2 * per_px <= room]
@@ -47,14 +45,10 @@ def trim() -> None:
     `engine.keep_freed_memory` makes glibc keep freed memory, and tiles of several threads leave gaps in it: without
     this, a process grows from tile to tile. On other systems nothing is done.
     """
-    if sys.platform != "linux":
-        return
-    try:
-        pages = int((_PROC / "self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError):
-        return
-    libc = ctypes.CDLL(None)
-    if pages * os.sysconf("SC_PAGE_SIZE") > _TRIM_ABOVE_BYTES and hasattr(libc, "malloc_trim"):
+    import psutil
+
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "malloc_trim") and psutil.Process().memory_info().rss > _TRIM_ABOVE_BYTES:
         libc.malloc_trim(0)
 
 
@@ -67,12 +61,13 @@ def _free_of_group() -> float:
     room = float("inf")
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        root, names = (_CGROUP / "memory", _NAMES_V1) if controllers else (_CGROUP, _NAMES_V2)
         group = Path(path.lstrip("/"))  # inside some containers this is the path outside, which does not exist
-        for folder in (root / group, *(root / outer for outer in group.parents)):
-            room = min(room, _room_in(folder, *names))
+        for folder in (group, *group.parents):
+            if not controllers:
+                room = min(room, _room_in(_CGROUP / folder, "memory.max", "memory.current", "inactive_file"))
+            elif "memory" in controllers.split(","):  # version 1
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                room = min(room, _room_in(_CGROUP / "memory" / folder, *names))
     return room
 
 
@@ -80,9 +75,9 @@ def _room_in(group: Path, limit: str, used: str, cached: str) -> float:
     """Bytes below the limit of one control group; the kernel's cache of files counts as free."""
     try:
         room = float((group / limit).read_text(encoding="ascii")) - float((group / used).read_text(encoding="ascii"))
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     except FileNotFoundError as error:
         return room if str(error.filename).endswith("memory.stat") else float("inf")
     except (OSError, ValueError):  # "max"
         return float("inf")
-    return room + float(statistics.get(cached, 0))
+    return room + sum(float(line.split()[1]) for line in lines if line.startswith(f"{cached} "))

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cytoseed.core.model import Thresholds
 from cytoseed.core.network import REACH, STRIDE
-from cytoseed.core.prepare import fit_channels, scale_intensity
-from cytoseed.core.scale import full_box, rescale_part
+from cytoseed.core.scale import full_box
 from cytoseed.images import Image, check_pixels, choose_channels
 from cytoseed.images.channels import check_stain, unmix
 from cytoseed.run.area import Area, read_area
@@ -25,10 +23,8 @@ LARGEST_COUNTED_PX = 1 << 26
 
 _LARGEST_SINGLE_TILE_PX = 1 << 23  # network input: 3 GB
 _LARGEST_SINGLE_TILE_BYTES = 1 << 30  # image as stored
-_THRESHOLDS = ("peak_radius_px", "seed_threshold", "mask_threshold", "agreement_iou", "min_size_px")
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # cover every microscope; a wrong unit lies beyond
 _LARGEST_AREA_PX = 1 << 40
-_SUITABLE_PX = (8, 40)  # diameters at which images at native scale and at the nominal scale score alike
 _SAME_SCALE = 0.01  # factors this near to 1 would only blur the image
 
 
@@ -40,11 +36,11 @@ class Plan(NamedTuple):
     level_yx: tuple[int, int]  # height and width of that level
     step_yx: tuple[float, float]  # pixels of the level per pixel of the network's input
     full_yx: tuple[int, int]  # height and width of the image at full resolution
-    pixel_size_um: float | None  # of the image at full resolution
+    pixel_size_um: float | None  # pixel size of the image at full resolution
     grid: Grid  # tiles over the network's input; a small image is one tile
     is_tiled: bool  # False for an image that is segmented as one tile in memory
-    area: Area  # where objects are wanted
-    record: Mapping[str, Any]  # every setting that decides the objects, as JSON values
+    area: Area  # area to segment
+    record: Mapping[str, Any]  # every setting that affects the objects, as JSON values
 
     @property
     def size_yx(self) -> tuple[int, int]:
@@ -54,7 +50,7 @@ class Plan(NamedTuple):
     @property
     def thresholds(self) -> Thresholds:
         """Thresholds for seeds and objects."""
-        return Thresholds(**{name: self.record[name] for name in _THRESHOLDS})
+        return Thresholds(*(self.record[name] for name in Thresholds._fields))
 
     def full_box(self, box_yxhw: Box) -> Box:
         """Box, at full resolution, of the pixels whose centres lie in a box of the network's input."""
@@ -67,14 +63,21 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
     if options.stain is not None:
         check_stain(len(channels), options.stain)
     elif len(channels) not in (1, config.channels):
-        raise ValueError(_wrong_channels(len(channels), image.channel_names, config))
+        names, wanted = image.channel_names, "1" if config.channels == 1 else f"1 or {config.channels}"
+        chosen = "" if len(channels) == len(names) else f", {len(channels)} are chosen,"
+        raise ValueError(
+            f"the image has {len(names)} channels{chosen} and model {config.name!r} takes {wanted}: choose by number "
+            f"or name, such as --channels 0 (channels=[0] in Python), of "
+            f"{', '.join(f'{index} ({name})' for index, name in enumerate(names))}"
+        )
     pixel_size_um, source = options.pixel_size_um, "given"
     if pixel_size_um is None:
         pixel_size_um, source = image.pixel_size_um, image.pixel_size_source
     factor = _factor(pixel_size_um, options.diameter_px, config)
-    by_diameter = options.diameter_px is not None
-    cause = f"diameter_px is {options.diameter_px}" if by_diameter else f"pixel_size_um is {pixel_size_um} ({source})"
-    size_yx = _scaled_size(image.shape, factor, cause)
+    if options.diameter_px is not None:
+        size_yx = _scaled_size(image.shape, factor, f"diameter_px is {options.diameter_px}")
+    else:
+        size_yx = _scaled_size(image.shape, factor, f"pixel_size_um is {pixel_size_um} ({source})")
     level, step_yx = _level(image, size_yx)
     full_yx = (image.shape[1], image.shape[2])
     area = read_area(full_yx, options.region or None, options.mask)
@@ -92,25 +95,16 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         "tta": options.tta,
         "precision": options.precision,
     }
-    own = {name: getattr(options, name) for name in _THRESHOLDS}
-    record |= {name: getattr(config, name) if value is None else value for name, value in own.items()}
+    for name in Thresholds._fields:
+        given = getattr(options, name)
+        record[name] = getattr(config, name) if given is None else given
     grid, is_tiled = single_tile(*size_yx), _needs_tiles(image, size_yx, level, options)
     if is_tiled:
         grid = _grid(size_yx, step_yx, config, options, len(channels) * image.dtype.itemsize)
         record |= {"tile_size_px": grid.core_px, "margin_px": grid.margin_px}
         record |= {"skip_background": options.skip_background, **area.description}
-    level_yx = image.level_shapes[level]
-    return Plan(channels, level, level_yx, step_yx, full_yx, pixel_size_um, grid, is_tiled, area, record)
-
-
-def scale_notice(plan: Plan) -> str | None:
-    """Warning that the scale is unknown; None if it is known."""
-    if plan.pixel_size_um is not None or plan.record["diameter_px"] is not None:
-        return None
-    smallest, largest = _SUITABLE_PX
-    return (
-        f"pixel size unknown, so segmented as it is, which suits nuclei {smallest} to {largest} px wide; for "
-        f"others state --diameter in px or --pixel-size in µm (diameter_px, pixel_size_um in Python)"
+    return Plan(
+        channels, level, image.level_shapes[level], step_yx, full_yx, pixel_size_um, grid, is_tiled, area, record
     )
 
 
@@ -128,39 +122,8 @@ def select_stain(pixels: NDArray[Any], plan: Plan) -> NDArray[Any]:
     return pixels if stain is None else unmix(pixels, stain)
 
 
-def prepare_input(
-    pixels: NDArray[Any],
-    origin_yx: tuple[int, int],
-    limits: tuple[NDArray[np.float32], NDArray[np.float32]],
-    plan: Plan,
-    channels: int,
-    box_yxhw: Box,
-) -> torch.Tensor:
-    """Network input (channels,h,w) float32 for a box: normalised, in [-0.5, 1.5], at the model's scale.
-
-    `pixels` (C,h,w) is a part of the plan's level, after `select_stain`, that begins at `origin_yx` and holds what
-    `core.scale.part_needed` names for the box; `limits` (C,) of the whole image become 0 and 1. A value does not
-    depend on the part or box in which it is computed.
-    """
-    low, high = (torch.from_numpy(np.asarray(limit, np.float32)) for limit in limits)
-    scaled = []
-    for index, channel in enumerate(pixels):  # one after the other: a tile at full resolution is large
-        values = scale_channel(channel, low[index : index + 1], high[index : index + 1])
-        scaled.append(rescale_part(values, origin_yx, plan.level_yx, plan.step_yx, box_yxhw))
-    return fit_channels(torch.cat(scaled), channels)
-
-
-def scale_channel(channel: NDArray[Any], low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Scale one channel (h,w) as `scale_intensity` does, to (1,h,w); 8 and 16 bit through a lookup table."""
-    if channel.dtype.kind != "u" or channel.dtype.itemsize > 2 or channel.size < np.iinfo(channel.dtype).max:
-        return scale_intensity(torch.from_numpy(np.ascontiguousarray(channel, np.float32))[None], low, high)
-    values = torch.arange(np.iinfo(channel.dtype).max + 1, dtype=torch.float32)
-    table = scale_intensity(values[None, None], low, high).flatten().numpy()
-    return torch.from_numpy(np.take(table, channel))[None]
-
-
 def _needs_tiles(image: Image, size_yx: tuple[int, int], level: int, options: SegmentOptions) -> bool:
-    """Whether an image is too large for one tile in memory, a pyramid, or tiles or an area were asked for."""
+    """Whether an image is too large for one tile in memory, a pyramid, or tiles or an area were requested."""
     asked = options.tile_size_px is not None or options.mask is not None or bool(options.region)
     input_px, level_px = (height * width for height, width in (size_yx, image.level_shapes[level]))
     image_bytes = image.dtype.itemsize * image.shape[0] * image.shape[1] * image.shape[2]
@@ -181,24 +144,11 @@ def _grid(
     return Grid(*size_yx, core_px, options.margin_px, reach_px)
 
 
-def _wrong_channels(chosen: int, names: tuple[str, ...], config: ModelConfig) -> str:
-    listed = ", ".join(f"{index} ({name})" for index, name in enumerate(names))
-    has = f"the image has {len(names)} channels" + ("" if chosen == len(names) else f", {chosen} are chosen,")
-    wanted = "1" if config.channels == 1 else f"1 or {config.channels}"
-    return (
-        f"{has} and model {config.name!r} takes {wanted}: choose by number or name, such as --channels 0 "
-        f"(channels=[0] in Python), of {listed}"
-    )
-
-
 def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:
     """Pixels of the network's input per pixel of the image; a given diameter overrides the file's pixel size."""
+    factor = 1.0 if pixel_size_um is None else pixel_size_um / config.pixel_size_um
     if diameter_px is not None:
         factor = config.diameter_px / diameter_px
-    elif pixel_size_um is not None:
-        factor = pixel_size_um / config.pixel_size_um
-    else:
-        return 1.0
     return 1.0 if abs(factor - 1) <= _SAME_SCALE else factor
 
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from cytoseed.images import Image, address
 from cytoseed.models.weights import Model
 from cytoseed.paths import require_writable
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
-from cytoseed.results.record import Record, compare, differences, read_record
+from cytoseed.results.record import OldRecord, compare, differences, read_record
 from cytoseed.results.store import SUFFIX, Store
-from cytoseed.results.view import stem_of
+from cytoseed.results.view import Record, stem_of
 from cytoseed.results.writers import check_formats, paths_of
-from cytoseed.run.engine import check_precision, choose_device
+from cytoseed.run.engine import choose_device
 from cytoseed.run.plan import Plan, make_plan
-from cytoseed.run.survey import Limits, Survey
 from cytoseed.settings import SegmentOptions
 
 Existing = Literal["refuse", "resume", "overwrite"]
@@ -51,7 +48,8 @@ class Shard(NamedTuple):
         return range(count * (self.number - 1) // self.of, count * self.number // self.of)
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True)
+class Request:
     """One image to segment: how, and where its results go."""
 
     image: Image
@@ -61,6 +59,11 @@ class Request(NamedTuple):
     formats: tuple[str, ...]
     existing: Existing = "refuse"
     shard: Shard | None = None  # process only this part of the tiles; `cytoseed.run.shards.merge` joins them later
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Plan for an empty output folder."""
+        return make_plan(self.image, self.model.config, self.options)
 
     @property
     def stem(self) -> str:
@@ -75,7 +78,7 @@ class Request(NamedTuple):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files of the formats asked for, and the record, last."""
+        """Files of the requested formats, then the record."""
         record = self.output / f"{self.stem}{RECORD_SUFFIX}"
         return (*paths_of(self.output, self.stem, self.formats).values(), record)
 
@@ -85,16 +88,14 @@ class Job(NamedTuple):
 
     plan: Plan
     record: Record
-    overwrite: bool  # ignores existing results
-    resumes: bool  # continues an interrupted run
-    is_done: bool  # everything exists already
+    overwrite: bool = True  # ignores existing results
+    resumes: bool = False  # continues an interrupted run
+    is_done: bool = False  # everything exists already
 
 
-def new_job(request: Request, plan: Plan | None = None) -> Job:
+def new_job(request: Request) -> Job:
     """Job that ignores everything in the output folder."""
-    plan = plan or make_plan(request.image, request.model.config, request.options)
-    record = Record.of(request.image.identity(), plan.record)
-    return Job(plan, record, overwrite=True, resumes=False, is_done=False)
+    return Job(request.plan, Record.of(request.image.identity(), request.plan.record))
 
 
 def compare_with_output(request: Request) -> Job:
@@ -102,59 +103,48 @@ def compare_with_output(request: Request) -> Job:
     store, existing = request.store, request.existing
     check_formats(request.formats)
     require_writable(request.output)
-    check_precision(request.options.precision, choose_device(request.options.device))
+    choose_device(request.options.device, request.options.precision)
     if existing == "overwrite":
         return new_job(request)
-    started = store.run()
-    tile_size_px = request.options.tile_size_px or _earlier_tile_size(request, started)  # memory may differ today
-    options = dataclasses.replace(request.options, tile_size_px=tile_size_px)
-    job = new_job(request._replace(options=options))._replace(overwrite=False)
+    started, asked = store.run(), request
+    earlier = started or (read_record(request.files[-1]) or OldRecord()).decides
+    tile_size_px = earlier.get("settings", {}).get("tile_size_px")  # memory may differ today
+    if request.options.tile_size_px is None and tile_size_px not in (None, request.plan.record.get("tile_size_px")):
+        asked = replace(request, options=replace(request.options, tile_size_px=tile_size_px))
+    job = new_job(asked)._replace(overwrite=False)
     resumes = job.plan.is_tiled and started is not None and "normalisation" in started
     found = compare(request.output, request.stem, job.record, request.formats)
     has_files = found.state == "same" and not found.missing
     if started is not None and started.get("overwrites") and found.state == "different":
         job = job._replace(overwrite=True)
-    _refuse_others(request, job.record, started, () if job.overwrite else found.differences)
+    lines = () if job.overwrite else found.differences
+    if started is not None:
+        wanted = json.loads(json.dumps(vars(job.record)))
+        lines = tuple(differences({name: started.get(name) for name in wanted}, wanted)) or lines
+    if lines:
+        raise FileExistsError(
+            f"{request.output} holds a result for {request.stem!r} that was made differently ({'; '.join(lines)}); "
+            f"choose another folder, or overwrite it (--overwrite, existing='overwrite')"
+        )
     if not resumes:
         return job._replace(is_done=started is None and has_files)
     missing = len(set(store.todo().tolist()) - store.done())
-    has_ended = request.store.kept() is not None if request.shard is None else bool((started or {}).get("ended"))
+    has_ended = store.kept() is not None if request.shard is None else bool((started or {}).get("ended"))
     is_complete = not missing and has_ended
     if not is_complete and existing != "resume":
         raise FileExistsError(
             f"{store.path} holds a run that was stopped, with {missing} tiles to go: continue it with --resume "
-            f"(existing='resume' in Python), or start anew with --overwrite"
+            f"(existing='resume' in Python), or start again with --overwrite"
         )
     return job._replace(resumes=True, is_done=is_complete and (request.shard is not None or has_files))
-
-
-def record_start(request: Request, job: Job, found: Survey, batch: int) -> None:
-    """Write the plan of the run into the store; a shard takes whole batches of `batch` tiles."""
-    if not job.overwrite:
-        request.store.announce(describe_run(request, job))
-    batches = job.plan.grid.batches(found.todo.tolist(), batch)
-    chosen = range(len(batches)) if request.shard is None else request.shard.share(len(batches))
-    todo = [tile.number for index in chosen for tile in batches[index]]
-    limits = {"low": found.limits.low.tolist(), "high": found.limits.high.tolist()}
-    run = {**describe_run(request, job), "normalisation": limits, "stains": list(found.stains)}
-    request.store.begin({**run, "tiles": len(found.todo)}, np.array(todo, np.int64))
-
-
-def read_start(store: Store) -> tuple[Limits, tuple[str, ...]]:
-    """Normalisation and stains that `record_start` wrote."""
-    run = store.run() or {}
-    low, high = (np.array(run["normalisation"][name], np.float32) for name in ("low", "high"))
-    return Limits(low, high), tuple(run.get("stains", ()))
 
 
 def describe_run(request: Request, job: Job) -> dict[str, Any]:
     """Description of a run: everything that decides its result, and how to ask for it again."""
     folder, mask = request.model.folder, request.options.mask
-    options = dataclasses.asdict(request.options) | {"mask": None if mask is None else os.path.abspath(mask)}
+    options = asdict(request.options) | {"mask": None if mask is None else os.path.abspath(mask)}
     return {
-        "version": job.record.version,
-        "input": job.record.input,
-        "settings": job.record.settings,
+        **vars(job.record),
         "grid": job.plan.grid._asdict(),
         "overwrites": job.overwrite,
         "asked": {
@@ -165,27 +155,3 @@ def describe_run(request: Request, job: Job) -> dict[str, Any]:
             "shard": list(request.shard or ()),
         },
     }
-
-
-def _refuse_others(
-    request: Request, record: Record, started: Mapping[str, Any] | None, of_files: tuple[str, ...]
-) -> None:
-    """Refuse to continue, or overwrite, results that were made differently."""
-    lines = of_files
-    if started is not None:
-        wanted = json.loads(json.dumps({"version": record.version, "input": record.input, "settings": record.settings}))
-        lines = tuple(differences({name: started.get(name) for name in wanted}, wanted)) or lines
-    if lines:
-        raise FileExistsError(
-            f"{request.output} holds a result for {request.stem!r} that was made otherwise ({'; '.join(lines)}); "
-            f"choose another folder, or overwrite it (--overwrite, existing='overwrite')"
-        )
-
-
-def _earlier_tile_size(request: Request, started: Mapping[str, Any] | None) -> int | None:
-    """Tile size of the run or result in the output folder."""
-    if started is None:
-        record = read_record(request.files[-1])
-        started = record.decides if record is not None else {}
-    found = started.get("settings", {}).get("tile_size_px")
-    return found if isinstance(found, int) else None

@@ -5,11 +5,9 @@ Each shard keeps its tiles in a folder of its own, so that no two runs write to 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,14 +55,13 @@ def merge(
     runs = {number: shard.run() or {} for (number, _), shard in sorted(shards.items())}
     first = next(iter(runs.values()))
     if not _holds_all(store, first):
-        _require_complete(folder, stem, shards, runs)
+        _require_complete(f"of {stem!r} in {folder}", sorted(shards), runs)
         with lock(store.path):
             _gather(store, list(shards.values()), first)
     asked = first["asked"]
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()}
-    options = with_settings(None, given)
     opened, model = as_image(asked["source"] if image is None else image), load_model(asked["model"])
-    request = Request(opened, folder, model, options, tuple(asked["formats"]), "resume")
+    request = Request(opened, folder, model, with_settings(None, given), tuple(asked["formats"]), "resume")
     if request.stem != stem:
         raise ValueError(f"image is {image}, whose results are called {request.stem!r}; it must be that of {stem!r}")
     report = run_to_files(request, callbacks)
@@ -73,36 +70,27 @@ def merge(
     return report
 
 
-def _require_complete(
-    folder: Path, stem: str, shards: Mapping[tuple[int, int], Store], runs: Mapping[int, Mapping[str, Any]]
-) -> None:
+def _require_complete(whose: str, found: Sequence[tuple[int, int]], runs: Mapping[int, Mapping[str, Any]]) -> None:
     """Refuse to join shards that are incomplete or do not belong together."""
-    sizes = sorted({of for _, of in shards})
+    sizes = sorted({of for _, of in found})
     if len(sizes) > 1:
-        raise ValueError(
-            f"{folder} holds shards of {stem!r} in {' and in '.join(map(str, sizes))} parts; remove those of the "
-            f"other attempt"
-        )
-    missing = [number for number in range(1, sizes[0] + 1) if (number, sizes[0]) not in shards]
+        parts = " and in ".join(map(str, sizes))
+        raise ValueError(f"shards {whose} are in {parts} parts; remove those of the other attempt")
+    of = sizes[0]
+    missing = [number for number in range(1, of + 1) if number not in runs]
     if missing:
-        raise FileNotFoundError(
-            f"{folder} lacks {_listed(missing, sizes[0])} of {stem!r}; make it with cytoseed segment "
-            f"--shard {missing[0]}/{sizes[0]}"
-        )
+        remedy = f"make it with cytoseed segment --shard {missing[0]}/{of}"
+        raise FileNotFoundError(f"{_listed(missing, of)} {whose} is missing; {remedy}")
     unfinished = [number for number, run in runs.items() if not run.get("ended")]
     if unfinished:
-        raise ValueError(
-            f"{_listed(unfinished, sizes[0])} of {stem!r} has tiles to go: run it again with --resume "
-            f"(--shard {unfinished[0]}/{sizes[0]} --resume)"
-        )
+        remedy = f"run it again with --resume (--shard {unfinished[0]}/{of} --resume)"
+        raise ValueError(f"{_listed(unfinished, of)} {whose} has tiles to go: {remedy}")
     first = _deciding(next(iter(runs.values())))
     for number, run in runs.items():
-        lines = differences(first, _deciding(run))
+        lines = "; ".join(differences(first, _deciding(run)))
         if lines:
-            raise ValueError(
-                f"{_listed([number], sizes[0])} of {stem!r} was made otherwise than the first ({'; '.join(lines)}): "
-                f"make it again with --overwrite"
-            )
+            made = f"was made differently than the first ({lines})"
+            raise ValueError(f"{_listed([number], of)} {whose} {made}: make it again with --overwrite")
 
 
 def _holds_all(store: Store, run: Mapping[str, Any]) -> bool:
@@ -125,7 +113,7 @@ def _gather(store: Store, shards: Sequence[Store], run: Mapping[str, Any]) -> No
 def _deciding(run: Mapping[str, Any]) -> Any:
     """Facts of a run that must be equal in all shards."""
     names = ("version", "input", "settings", "grid", "normalisation", "stains", "tiles")
-    return json.loads(json.dumps({name: run.get(name) for name in names}))
+    return {name: run.get(name) for name in names}
 
 
 def _listed(numbers: Sequence[int], of: int) -> str:

@@ -20,15 +20,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images import Regions
-from cytoseed.results.objects import Objects, join_objects, pack_masks
+from cytoseed.results.objects import Objects, around, join_objects, pack_masks
 from cytoseed.results.store import StitchedObjects, Store
-from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext, measure_crop
+from cytoseed.run.tile import WIDE_MARGIN_PX, SlideContext, measure_crop
 from cytoseed.run.tiles import Box, Grid
 
 _COVERED = 0.5  # an unowned object is a duplicate if others cover this share of it
-
-
 _NO_OBJECTS = Objects(
     target=np.zeros(0, np.uint8),
     box_yxhw=np.zeros((0, 4), np.int64),
@@ -42,43 +39,42 @@ _NO_OBJECTS = Objects(
 )
 
 
-def stitch_tiles(context: SlideContext, regions: Regions, store: Store, clock: Clock) -> StitchedObjects:
+class ObjectMask(NamedTuple):
+    """Pixels of one object of a tile."""
+
+    tile: int
+    place: int  # index among the tile's objects
+    box_yxhw: Box  # in the image
+    mask: NDArray[np.bool_]  # (h,w)
+
+
+def stitch_tiles(context: SlideContext, store: Store) -> StitchedObjects:
     """Decide which objects of the tiles in a store are kept, number them, and store the decision."""
     grid, done = context.plan.grid, store.done()
-    left_out: list[NDArray[np.int64]] = []
 
     def load(tile: int) -> Objects:
-        objects = store.read(tile) if tile in done else _NO_OBJECTS
-        left_out.append(objects.left_out_yxhw)
-        return objects
+        return store.read(tile) if tile in done else _NO_OBJECTS
 
-    with clock("stitch"):
-        agreement_iou = float(context.plan.record["agreement_iou"])
-        found = stitch(grid, max(WIDE_MARGIN_PX, grid.margin_px), load, agreement_iou)
+    with context.clock("stitch"):
+        margin_px, agreement_iou = max(WIDE_MARGIN_PX, grid.margin_px), float(context.plan.record["agreement_iou"])
+        kept, trimmed = stitch(grid, margin_px, load, agreement_iou)
         changed, changed_at, last_read = [], [], (-1, _NO_OBJECTS)
-        for trimmed in found.trimmed:  # those of one tile come one after the other
-            if trimmed.tile != last_read[0]:
-                last_read = trimmed.tile, store.read(trimmed.tile)
-            changed.append(measure_trimmed(context, regions, last_read[1].take([trimmed.place]), trimmed))
-            first, last = found.first[trimmed.tile : trimmed.tile + 2].tolist()
-            changed_at.append(first + int(np.flatnonzero(found.place[first:last] == trimmed.place)[0]))
-        kept = StitchedObjects(
-            first=found.first,
-            place=found.place,
-            id=found.id,
-            tile_box_yxhw=found.tile_box_yxhw,
-            left_out_yxhw=_not_inside(np.concatenate(left_out), found.unowned_yxhw),
-            changed_at=np.array(changed_at, np.int64),
-            changed=join_objects(changed) if changed else _NO_OBJECTS,
-        )
+        for own in trimmed:
+            if own.tile != last_read[0]:
+                last_read = own.tile, store.read(own.tile)
+            changed.append(measure_trimmed(context, last_read[1].take([own.place]), own))
+            first, last = kept.first[own.tile : own.tile + 2].tolist()
+            changed_at.append(first + int(np.flatnonzero(kept.place[first:last] == own.place)[0]))
+        if changed:
+            kept = kept._replace(changed_at=np.array(changed_at, np.int64), changed=join_objects(changed))
         store.write_kept(kept)
     return kept
 
 
-def measure_trimmed(context: SlideContext, regions: Regions, before: Objects, trimmed: Trimmed) -> Objects:
+def measure_trimmed(context: SlideContext, before: Objects, trimmed: ObjectMask) -> Objects:
     """Measure an object that lost pixels to another; `before` is the object alone, as it was."""
     box = trimmed.box_yxhw
-    channels = (regions.read(box, 0, [channel])[0] for channel in range(context.image.shape[0]))
+    channels = (context.regions.read(box, 0, [channel])[0] for channel in range(context.image.shape[0]))
     tile, labels = context.plan.grid.tile(trimmed.tile), trimmed.mask.astype(np.int32)
     table = measure_crop(context, tile, labels, box[:2], channels)
     return replace(before, box_yxhw=np.array([box], np.int64), bits=pack_masks([trimmed.mask]), **table)
@@ -86,40 +82,22 @@ def measure_trimmed(context: SlideContext, regions: Regions, before: Objects, tr
 
 def _not_inside(boxes_yxhw: NDArray[np.int64], outer_yxhw: NDArray[np.int64]) -> NDArray[np.int64]:
     """Boxes that lie in none of the outer ones: an object inside was followed to its end by another tile."""
-    begin, end = outer_yxhw[:, :2], outer_yxhw[:, :2] + outer_yxhw[:, 2:]
-    alone = [
-        box for box in boxes_yxhw if not ((begin <= box[:2]).all(axis=1) & (end >= box[:2] + box[2:]).all(axis=1)).any()
-    ]
-    return np.array(alone, np.int64).reshape(-1, 4)
+    begin, end = _corners(boxes_yxhw)
+    outer_begin, outer_end = _corners(outer_yxhw)
+    inside = np.asarray(((outer_begin <= begin[:, None]) & (outer_end >= end[:, None])).all(axis=2))
+    return boxes_yxhw[~inside.any(axis=1)]
 
 
-class Trimmed(NamedTuple):
-    """An object that lost pixels to another."""
-
-    tile: int
-    place: int  # index among the tile's objects
-    box_yxhw: Box  # of the remaining pixels, in the image
-    mask: NDArray[np.bool_]  # (h,w) remaining pixels: one piece
-
-
-class Stitched(NamedTuple):
-    """Objects of the tiles that belong to the result."""
-
-    first: NDArray[np.int64]  # these four: as in `StitchedObjects`
-    place: NDArray[np.int64]
-    id: NDArray[np.int64]  # within a tile, cells come first, then nuclei without a cell
-    tile_box_yxhw: NDArray[np.int64]
-    unowned_yxhw: NDArray[np.int64]  # (N,4) boxes of kept objects that no tile owns
-    trimmed: tuple[Trimmed, ...]  # kept objects that lost pixels, tile after tile
-
-
-def stitch(grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement_iou: float) -> Stitched:
+def stitch(
+    grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement_iou: float
+) -> tuple[StitchedObjects, list[ObjectMask]]:
     """Decide, in one pass over the tiles, which objects are kept; the order in which tiles were made does not matter.
 
-    Objects reach at most `margin_px` px of the grid beyond their core. `load` is called once per tile; a few rows of
-    tiles are held at a time. Of two objects with at least `agreement_iou` the lower-ranked one is dropped; with less
-    overlap it loses the shared pixels. A pair of nucleus and cell outranks a single object, then the higher score
-    does, then the earlier one.
+    Returns them, and those that lost pixels to others as they are now, tile after tile. Objects reach at most
+    `margin_px` px of the grid beyond their core. `load` is called once per tile; a few rows of tiles are held at a
+    time. Of two objects with at least `agreement_iou` the lower-ranked one is dropped; with less overlap it loses the
+    shared pixels. A pair of nucleus and cell outranks a single object, then the higher score does, then the earlier
+    one. Within a tile, cells are numbered first, then nuclei without a cell.
     """
     work = _Work(agreement_iou)
     away = -(-2 * margin_px // grid.core_px)
@@ -136,15 +114,7 @@ def stitch(grid: Grid, margin_px: int, load: Callable[[int], Objects], agreement
         if row >= 2 * away:
             for index in grid.row(row - 2 * away):
                 work.forget(index)
-    return work.result(grid.tiles)
-
-
-class _Pixels(NamedTuple):
-    """An object's mask and the position of its first pixel."""
-
-    top: int
-    left: int
-    mask: NDArray[np.bool_]
+    return work.result()
 
 
 class _Work:
@@ -154,37 +124,40 @@ class _Work:
         self._agreement_iou = agreement_iou
         self._objects: dict[int, Objects] = {}
         self._kept: dict[int, NDArray[np.bool_]] = {}
-        self._changed: dict[tuple[int, int], _Pixels] = {}
-        self._unowned: list[NDArray[np.int64]] = []
-        self._boxes: dict[int, NDArray[np.int64]] = {}
-        self._numbered: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._changed: dict[tuple[int, int], ObjectMask] = {}
+        self._unowned: list[NDArray[np.int64]] = []  # boxes of kept objects that no tile owns
+        self._left_out: list[NDArray[np.int64]] = []
+        self._boxes: list[Box] = []  # these three: of tiles that have left memory
+        self._places: list[NDArray[np.int64]] = []
+        self._ids: list[NDArray[np.int64]] = []
 
     def load(self, tile: int, objects: Objects) -> None:
         self._objects[tile] = objects
         self._kept[tile] = objects.is_owned.copy()
+        self._left_out.append(objects.left_out_yxhw)
 
     def forget(self, tile: int) -> None:
+        """Number the kept objects of the next tile, and free its memory."""
         objects, kept = self._objects.pop(tile), self._kept[tile]
-        self._numbered[tile] = _numbered(objects, kept)
-        begin, end = _corners(objects.box_yxhw[kept])
-        if len(begin):
-            self._boxes[tile] = np.concatenate([begin.min(axis=0), end.max(axis=0) - begin.min(axis=0)])
+        place, number = _numbered(objects, kept)
+        self._places.append(place)
+        self._ids.append(number)
+        self._boxes.append(around(objects.box_yxhw[kept]))
 
     def settle_owned(self, earlier: int, later: int) -> None:
         """Resolve overlaps between the kept objects of two tiles."""
         for one, other in self._meeting(earlier, later, self._kept[later]):
             if not (self._kept[earlier][one] and self._kept[later][other]):
                 continue
-            first, second = self._pixels(earlier, one), self._pixels(later, other)
-            common = _common(first, second)
+            winner, loser = self._object(earlier, one), self._object(later, other)
+            common = _common(winner, loser)
             if not common:
                 continue
-            union = np.count_nonzero(first.mask) + np.count_nonzero(second.mask) - common
-            loser, winner = (later, other), (earlier, one)
-            if self._rank(*winner) < self._rank(*loser):
-                loser, winner = winner, loser
+            union = np.count_nonzero(winner.mask) + np.count_nonzero(loser.mask) - common
+            if self._rank(winner) < self._rank(loser):
+                winner, loser = loser, winner
             if common >= self._agreement_iou * union:
-                self._kept[loser[0]][loser[1]] = False
+                self._kept[loser.tile][loser.place] = False
             else:
                 self._trim(loser, winner)
 
@@ -196,32 +169,28 @@ class _Work:
             for rival, index in self._meeting(other, tile, unowned):
                 rivals[index].append((other, rival))
         for index, of_index in rivals.items():
-            own = self._pixels(tile, index)
-            shared = sum(_common(own, self._pixels(*their)) for their in of_index)
-            if shared >= _COVERED * np.count_nonzero(own.mask):
+            own, stronger = self._object(tile, index), [self._object(*rival) for rival in of_index]
+            if sum(_common(own, their) for their in stronger) >= _COVERED * np.count_nonzero(own.mask):
                 continue
             self._kept[tile][index] = True
             self._unowned.append(self._objects[tile].box_yxhw[index])
-            for stronger in of_index:
-                self._trim((tile, index), stronger)
+            for their in stronger:
+                self._trim(self._object(tile, index), their)
 
-    def result(self, tiles: int) -> Stitched:
-        places, ids = zip(*(self._numbered[tile] for tile in range(tiles)), strict=True)
-        counts = [len(of_tile) for of_tile in places]
-        before = _sums([int(of_tile.max(initial=0)) for of_tile in ids])  # ids of earlier tiles
-        trimmed = [
-            Trimmed(tile, index, (own.top, own.left, own.mask.shape[0], own.mask.shape[1]), own.mask)
-            for (tile, index), own in sorted(self._changed.items(), key=lambda entry: entry[0])
-            if self._kept[tile][index]
-        ]
-        return Stitched(
-            _sums(counts),
-            np.concatenate(places),
-            np.concatenate(ids) + np.repeat(before[:-1], counts),
-            np.array([self._boxes.get(tile, np.zeros(4, np.int64)) for tile in range(tiles)]),
-            np.array(self._unowned, np.int64).reshape(-1, 4),
-            tuple(trimmed),
+    def result(self) -> tuple[StitchedObjects, list[ObjectMask]]:
+        counts = [len(of_tile) for of_tile in self._places]
+        before = _sums([int(of_tile.max(initial=0)) for of_tile in self._ids])  # ids of earlier tiles
+        kept = StitchedObjects(
+            first=_sums(counts),
+            place=np.concatenate(self._places),
+            id=np.concatenate(self._ids) + np.repeat(before[:-1], counts),
+            tile_box_yxhw=np.array(self._boxes, np.int64),
+            left_out_yxhw=_not_inside(np.concatenate(self._left_out), np.array(self._unowned, np.int64).reshape(-1, 4)),
+            changed_at=np.zeros(0, np.int64),
+            changed=_NO_OBJECTS,
         )
+        changed = sorted(self._changed.items(), key=lambda entry: entry[0])
+        return kept, [own for (tile, place), own in changed if self._kept[tile][place]]
 
     def _meeting(self, earlier: int, later: int, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
         """Pairs of a kept object of one tile and a chosen one of another, of one target, whose boxes meet.
@@ -232,10 +201,10 @@ class _Work:
         if not len(one) or not chosen.any():
             return
         first, second = np.flatnonzero(self._kept[earlier]), np.flatnonzero(chosen)
-        near = _near(one.box_yxhw[first], other.box_yxhw[second])
-        first = first[near]
-        begin, end = _corners(one.box_yxhw[first])
         other_begin, other_end = _corners(other.box_yxhw[second])
+        begin, end = _corners(one.box_yxhw[first])  # most objects of a tile are far from any neighbour
+        near = ((begin < other_end.max(axis=0)) & (end > other_begin.min(axis=0))).all(axis=1)
+        first, begin, end = first[near], begin[near], end[near]
         meets = (begin[:, None] < other_end).all(axis=2) & (other_begin < end[:, None]).all(axis=2)
         meets &= one.target[first][:, None] == other.target[second]
         pairs = np.argwhere(meets)
@@ -243,40 +212,40 @@ class _Work:
         for here, there in pairs[order].tolist():
             yield int(first[here]), int(second[there])
 
-    def _rank(self, tile: int, index: int) -> tuple[bool, float]:
+    def _rank(self, own: ObjectMask) -> tuple[bool, float]:
         """Rank of an object against an overlapping one: a pair beats a single object, then the higher score."""
-        objects = self._objects[tile]
-        partner = int(objects.partner[index])
-        if partner < 0 or not self._kept[tile][partner]:
-            return False, float(objects.score[index])
-        cell = max(index, partner, key=lambda place: int(objects.target[place]))
+        objects = self._objects[own.tile]
+        partner = int(objects.partner[own.place])
+        if partner < 0 or not self._kept[own.tile][partner]:
+            return False, float(objects.score[own.place])
+        cell = max(own.place, partner, key=lambda place: int(objects.target[place]))
         return True, float(objects.score[cell])
 
-    def _pixels(self, tile: int, index: int) -> _Pixels:
-        if (tile, index) not in self._changed:
-            objects = self._objects[tile]
-            top, left = objects.box_yxhw[index, :2].tolist()
-            return _Pixels(top, left, objects.mask(index))
-        return self._changed[tile, index]
+    def _object(self, tile: int, place: int) -> ObjectMask:
+        """Object of a tile with the pixels that it has now."""
+        if (tile, place) in self._changed:
+            return self._changed[tile, place]
+        objects = self._objects[tile]
+        top, left, height, width = objects.box_yxhw[place].tolist()
+        return ObjectMask(tile, place, (top, left, height, width), objects.mask(place))
 
-    def _trim(self, loser: tuple[int, int], winner: tuple[int, int]) -> None:
+    def _trim(self, loser: ObjectMask, winner: ObjectMask) -> None:
         """Remove the winner's pixels from the loser; its largest remaining piece stays, or nothing."""
         from scipy.ndimage import find_objects, label
 
-        own, other = self._pixels(*loser), self._pixels(*winner)
-        if not _common(own, other):
+        if not _common(loser, winner):
             return
-        here, there = _shared(own, other)
-        left = own.mask.copy()
-        left[here] &= ~other.mask[there]
+        here, there = _shared(loser, winner)
+        left = loser.mask.copy()
+        left[here] &= ~winner.mask[there]
         pieces, count = label(left)
         if not count:
-            self._kept[loser[0]][loser[1]] = False
+            self._kept[loser.tile][loser.place] = False
             return
         largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-        box = find_objects(pieces)[largest - 1]
-        mask = pieces[box] == largest
-        self._changed[loser] = _Pixels(own.top + box[0].start, own.left + box[1].start, mask)
+        y, x = find_objects(pieces)[largest - 1]
+        box = (loser.box_yxhw[0] + y.start, loser.box_yxhw[1] + x.start, y.stop - y.start, x.stop - x.start)
+        self._changed[loser.tile, loser.place] = loser._replace(box_yxhw=box, mask=pieces[y, x] == largest)
 
 
 def _numbered(objects: Objects, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -303,25 +272,17 @@ def _corners(box_yxhw: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np
     return box_yxhw[:, :2], box_yxhw[:, :2] + box_yxhw[:, 2:]
 
 
-def _near(boxes_yxhw: NDArray[np.int64], others_yxhw: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which boxes meet the box around all the others: most objects of a tile are far from any neighbour."""
-    begin, end = _corners(boxes_yxhw)
-    other_begin, other_end = _corners(others_yxhw)
-    near: NDArray[np.bool_] = (begin < other_end.max(axis=0)).all(axis=1) & (end > other_begin.min(axis=0)).all(axis=1)
-    return near
-
-
-def _shared(one: _Pixels, other: _Pixels) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _shared(one: ObjectMask, other: ObjectMask) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Slices of each mask that lie in the other's box."""
-    top, left = max(one.top, other.top), max(one.left, other.left)
-    bottom = max(top, min(one.top + one.mask.shape[0], other.top + other.mask.shape[0]))
-    right = max(left, min(one.left + one.mask.shape[1], other.left + other.mask.shape[1]))
-    here = slice(top - one.top, bottom - one.top), slice(left - one.left, right - one.left)
-    there = slice(top - other.top, bottom - other.top), slice(left - other.left, right - other.left)
-    return here, there
+    (y, x, height, width), (other_y, other_x, other_height, other_width) = one.box_yxhw, other.box_yxhw
+    top, left = max(y, other_y), max(x, other_x)
+    bottom = max(top, min(y + height, other_y + other_height))
+    right = max(left, min(x + width, other_x + other_width))
+    here = slice(top - y, bottom - y), slice(left - x, right - x)
+    return here, (slice(top - other_y, bottom - other_y), slice(left - other_x, right - other_x))
 
 
-def _common(one: _Pixels, other: _Pixels) -> int:
+def _common(one: ObjectMask, other: ObjectMask) -> int:
     """Number of pixels that two objects share."""
     here, there = _shared(one, other)
     return int(np.count_nonzero(one.mask[here] & other.mask[there]))

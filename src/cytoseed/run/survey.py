@@ -17,16 +17,16 @@ from cytoseed.results.measure.stains import may_be_stained, stains_of
 from cytoseed.run.plan import LARGEST_COUNTED_PX, Plan, check_values, select_stain
 from cytoseed.run.tiles import Box
 
-_MARGIN_PX = 200  # of the network's input around tissue: 100 µm at its usual scale
-_STAIN_BYTES = 200  # memory per pixel of unmixing
+_MARGIN_PX = 200  # margin around tissue, in px of the network's input: 100 µm at its usual scale
+_STAIN_BYTES = 200  # memory that unmixing takes per pixel
 _SAMPLES, _SAMPLE_PX = 64, 512
-_GRAINS = 16  # px across the margin, 6 µm: a nucleus shows, dust on glass hardly does
+_GRAINS = 16  # px across the margin, 6 µm each: a nucleus is visible, dust on glass hardly
 _WINDOW = 6  # windows of local contrast reach a sixth of the margin to each side: about two nuclei
 _DENSE = 0.1  # the background is the narrowest range of values that holds this share of the pixels
 _NOISE_WIDTHS = 5.0
-_FLAT = 2.0  # times the median contrast of windows in the background; noise alone reaches 1.5 times
+_FLAT = 2.0  # tissue exceeds this many times the median contrast of the background; noise reaches 1.5 times
 _CLEAR = 0.1  # the background must be flatter than this share of the largest contrasts
-_GLASS = 0.03  # glass is uneven and dusty: share of its brightness
+_GLASS = 0.03  # variation of glass, which is uneven and dusty, as a share of its brightness
 
 
 class Limits(NamedTuple):
@@ -36,16 +36,13 @@ class Limits(NamedTuple):
     high: NDArray[np.float32]
 
 
-class Survey(NamedTuple):
-    """Properties that all tiles of an image share, and the tiles to process."""
+def survey(
+    image: Image, regions: Regions, plan: Plan, skip_background: bool
+) -> tuple[Limits, list[int], tuple[str, ...]]:
+    """Survey an image that is open as `regions`; `skip_background` leaves out tiles without tissue.
 
-    limits: Limits
-    todo: NDArray[np.int64]  # (N,) numbers of the tiles to process, rising
-    stains: tuple[str, ...]  # whose optical density is measured in the objects
-
-
-def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) -> Survey:
-    """Survey an image that `regions` has open; `skip_background` leaves out tiles without tissue."""
+    Returns the normalisation, the numbers of the tiles to process in ascending order, and the stains to measure.
+    """
     picture = overview(regions, image, plan.channels)
     tissue = find_tissue(picture, math.ceil(_MARGIN_PX * plan.full_yx[0] / plan.size_yx[0] / picture.step))
     limits = intensity_limits(regions, image, plan, tissue)
@@ -57,7 +54,7 @@ def survey(image: Image, regions: Regions, plan: Plan, skip_background: bool) ->
         ends = [(int(a / picture.step), math.ceil((a + n) / picture.step)) for a, n in ((top, height), (left, width))]
         if plan.area.meets(widened) and everywhere[slice(*ends[0]), slice(*ends[1])].any():
             todo.append(index)
-    return Survey(limits, np.array(todo, np.int64), _stains(image, regions, plan, picture))
+    return limits, todo, _stains(image, regions, plan, picture)
 
 
 def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tuple[str, ...]:
@@ -73,22 +70,19 @@ def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tu
 def intensity_limits(regions: Regions, image: Image, plan: Plan, tissue: NDArray[np.bool_]) -> Limits:
     """Percentiles 0.1 and 99.9 of each channel, the same for all tiles.
 
-    Levels of up to 2 ** 26 px count with all pixels, exactly as `core.prepare.percentiles` does. Larger ones count
-    with up to 64 blocks of 512 x 512 px spread evenly over the tissue, at the resolution that is segmented: means at a
-    lower resolution have a narrower range (of an H&E section at 0.5 µm per px, means over 16 px span 78 to 88 %).
+    In levels of up to 2 ** 26 px all pixels count, exactly as in `core.prepare.percentiles`. In larger ones, up to 64
+    blocks of 512 x 512 px count, spread evenly over the tissue, at the resolution that is segmented: means over 16 px
+    of an H&E section at 0.5 µm per px span only 78 to 88 % of its range.
     """
-    height, width = plan.level_yx
     unmixes = plan.record["stain"] is not None
-    if height * width <= LARGEST_COUNTED_PX:
-        px_bytes = _STAIN_BYTES if unmixes else len(plan.channels) * image.dtype.itemsize
-        boxes = list(bands((height, width), px_bytes))
-    else:
-        boxes = _samples(tissue, (height, width))
+    px_bytes = _STAIN_BYTES if unmixes else len(plan.channels) * image.dtype.itemsize
+    is_large = plan.level_yx[0] * plan.level_yx[1] > LARGEST_COUNTED_PX
+    boxes = _samples(tissue, plan.level_yx) if is_large else list(bands(plan.level_yx, px_bytes))
     if not unmixes and _is_counted(image.dtype):
         parts = (regions.read(box, plan.level, plan.channels) for box in boxes)
         return _limits_of_counts(parts, len(plan.channels), image.dtype)
     ends = []
-    for channels in [plan.channels] if unmixes else [(channel,) for channel in plan.channels]:  # one held at a time
+    for channels in [plan.channels] if unmixes else [(one,) for one in plan.channels]:  # one in memory at a time
         values = np.empty(sum(rows * columns for _, _, rows, columns in boxes), np.float32)
         count = 0
         for box in boxes:
@@ -135,7 +129,7 @@ def _limits_of_values(values: NDArray[np.float32]) -> tuple[np.float32, np.float
 
 
 def _samples(tissue: NDArray[np.bool_], level_yx: tuple[int, int]) -> list[Box]:
-    """Blocks of a level spread evenly over those that are mostly tissue, or hold some tissue if none is."""
+    """Blocks of a level, spread evenly over those that are mostly tissue; if none is, over those with the most."""
     corners = [np.arange(0, side, _SAMPLE_PX) for side in level_yx]
     first = [(own * len_ // side) for own, len_, side in zip(corners, tissue.shape, level_yx, strict=True)]
     sums = np.add.reduceat(np.add.reduceat(tissue.astype(np.int32), first[0], 0), first[1], 1)
@@ -143,9 +137,8 @@ def _samples(tissue: NDArray[np.bool_], level_yx: tuple[int, int]) -> list[Box]:
     share = sums / (px[0][:, None] * px[1])
     enough = min(0.5, float(share.max()))
     chosen = _spread(np.argwhere(share >= enough), _SAMPLES)
-    height, width = level_yx
-    places = [(int(corners[0][row]), int(corners[1][column])) for row, column in chosen]
-    return [(y, x, min(_SAMPLE_PX, height - y), min(_SAMPLE_PX, width - x)) for y, x in places]
+    places = [(int(row) * _SAMPLE_PX, int(column) * _SAMPLE_PX) for row, column in chosen]
+    return [(y, x, min(_SAMPLE_PX, level_yx[0] - y), min(_SAMPLE_PX, level_yx[1] - x)) for y, x in places]
 
 
 def _spread(places: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
@@ -164,12 +157,11 @@ def _spread(places: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
 def find_tissue(image: Overview, margin_px: int) -> NDArray[np.bool_]:
     """Mask (h,w) of the tissue in an overview: everything that may hold objects.
 
-    The background is the most common brightness of a channel, glass or darkness, with the width of its noise. Tissue is
-    everything that differs from it in any channel, to either side, and everything with contrast within a few cells'
-    width, however uneven the background: a single nucleus shows there even where its brightness equals that of the
-    background elsewhere. If no background is flat compared with the contrasts of the image, or if nothing differs from
-    it, everything is tissue. Pixels that are 0 in all channels were not scanned and are never tissue. Tissue grows by
-    `margin_px` pixels of the overview, about 100 µm, from which the scale of cells is derived.
+    The background is the most common brightness of a channel, glass or darkness, with the width of its noise. Tissue
+    differs from it in any channel, to either side, or has contrast within a few cells' width: a single nucleus shows
+    up there, however uneven the background. If no background is flat compared with the contrasts of the image, or if
+    nothing differs from it, everything is tissue. Pixels that are 0 in all channels were not scanned and are never
+    tissue. Tissue grows by `margin_px` px of the overview, about 100 µm, from which the scale of cells is derived.
     """
     import cv2
 
@@ -207,16 +199,14 @@ def _stands_out(channel: NDArray[np.float32], live: NDArray[np.bool_], reach: in
     contrasts = _sorted(contrast[live])
     if _FLAT * usual >= _CLEAR * contrasts[int(0.999 * (len(contrasts) - 1))]:
         return np.ones(channel.shape, bool)
-    result: NDArray[np.bool_] = (away > max(_NOISE_WIDTHS * width, uneven)) | (
-        contrast > max(_FLAT * usual, uneven / 2)
-    )
-    return result
+    differs: NDArray[np.bool_] = away > max(_NOISE_WIDTHS * width, uneven)
+    return differs | (contrast > max(_FLAT * usual, uneven / 2))
 
 
 def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
     """Most common of sorted values, width of the noise around it, and whether objects are darker than it.
 
-    The width is measured on the side without objects: the one that reaches less far.
+    The width is measured on the side without objects, where values reach less far.
     """
     share = max(1, len(values) // round(1 / _DENSE))
     spans = values[share:] - values[:-share]
@@ -229,5 +219,5 @@ def _background(values: NDArray[np.float32]) -> tuple[float, float, bool]:
 
 
 def _sorted(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sorted values; of many, about a million spread evenly."""
+    """Sorted values; if there are many, about a million of them, spread evenly."""
     return np.sort(values[:: max(1, len(values) >> 20)])

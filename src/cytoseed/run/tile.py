@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
-from cytoseed.core.scale import part_needed, rescale_labels, rescale_labels_part
+from cytoseed.core.prepare import fit_channels, scale_intensity
+from cytoseed.core.scale import part_needed, rescale_labels, rescale_labels_part, rescale_part
 from cytoseed.core.seeds import highest_points
 from cytoseed.images import Image, Regions
 from cytoseed.results.measure.table import Frame, measure_objects
 from cytoseed.results.objects import Objects, around, join_objects, numbers_of, pack_masks
 from cytoseed.run.engine import Engine
-from cytoseed.run.plan import Plan, check_values, prepare_input, select_stain
+from cytoseed.run.plan import Plan, check_values, select_stain
 from cytoseed.run.survey import Limits, pixel_limits
 from cytoseed.run.tiles import Box, Tile
 
@@ -37,22 +38,16 @@ class TileInput(NamedTuple):
 
 
 class TileResult(NamedTuple):
-    """Objects of one tile, or the error that prevented them."""
+    """Objects of one tile, or the cause of its failure."""
 
     tile: Tile
     objects: Objects | None
-    error: Exception | None
+    cause: str = ""
 
-
-class SlideContext(NamedTuple):
-    """Everything that the tiles of one image share."""
-
-    image: Image
-    plan: Plan
-    limits: Limits | None  # normalisation; None: computed from the pixels of the only tile
-    channels: int  # number that the model takes
-    tta: bool
-    stains: tuple[str, ...] = ()  # whose optical density is measured
+    @classmethod
+    def failed(cls, tile: Tile, error: Exception) -> TileResult:
+        """Result of a tile that could not be processed."""
+        return cls(tile, None, " ".join(str(error).split()) or type(error).__name__)
 
 
 class Clock:
@@ -76,34 +71,60 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
 
 
-def read_tile(context: SlideContext, regions: Regions, tile: Tile, clock: Clock) -> TileInput:
-    """Read a tile's pixels, and normalise and rescale them for the network."""
+class SlideContext(NamedTuple):
+    """Everything that the tiles of one image share."""
+
+    image: Image
+    regions: Regions
+    clock: Clock
+    plan: Plan
+    limits: Limits | None  # normalisation; None: computed from the pixels of the only tile
+    channels: int  # number of channels that the model takes
+    tta: bool
+    stains: tuple[str, ...] = ()  # stains whose optical density is measured
+
+
+def read_tile(context: SlideContext, tile: Tile) -> TileInput:
+    """Read a tile's pixels, and normalise and rescale them for the network; a value does not depend on the tile."""
     plan = context.plan
     top, left, height, width = part_needed(tile.input_yxhw, plan.level_yx, plan.step_yx)
-    with clock("read"):
-        pixels = regions.read((top, left, height, width), plan.level, plan.channels)
-    with clock("prepare"):
+    with context.clock("read"):
+        pixels = context.regions.read((top, left, height, width), plan.level, plan.channels)
+    with context.clock("prepare"):
         check_values(pixels)
         selected = select_stain(pixels, plan)
         limits = pixel_limits(selected) if context.limits is None else context.limits
-        tensor = prepare_input(selected, (top, left), limits, plan, context.channels, tile.input_yxhw)
+        scaled = []
+        for channel, *ends in zip(selected, *limits, strict=True):  # one at a time: a tile at full resolution is large
+            values = scale_channel(channel, *(torch.tensor([end]) for end in ends))
+            scaled.append(rescale_part(values, (top, left), plan.level_yx, plan.step_yx, tile.input_yxhw))
+        tensor = fit_channels(torch.cat(scaled), context.channels)
     return TileInput(pixels, (top, left), tensor)
+
+
+def scale_channel(channel: NDArray[Any], low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Scale one channel (h,w) as `scale_intensity` does, to (1,h,w); 8 and 16 bit through a lookup table."""
+    if channel.dtype.kind != "u" or channel.dtype.itemsize > 2 or channel.size < np.iinfo(channel.dtype).max:
+        return scale_intensity(torch.from_numpy(np.ascontiguousarray(channel, np.float32))[None], low, high)
+    values = torch.arange(np.iinfo(channel.dtype).max + 1, dtype=torch.float32)
+    table = scale_intensity(values[None, None], low, high).flatten().numpy()
+    return torch.from_numpy(np.take(table, channel))[None]
 
 
 class TileProcessor:
     """Processes tiles in three stages, each of which may run in a thread of its own: `read`, `fields`, `objects`."""
 
-    def __init__(self, context: SlideContext, regions: Regions, engine: Engine, clock: Clock) -> None:
-        self._context, self._regions, self._engine, self._clock = context, regions, engine, clock
+    def __init__(self, context: SlideContext, engine: Engine) -> None:
+        self._context, self._engine = context, engine
         self._network_lock = threading.Lock()
 
     def read(self, tile: Tile) -> TileInput:
         """Read a tile's pixels and prepare them for the network."""
-        return read_tile(self._context, self._regions, tile, self._clock)
+        return read_tile(self._context, tile)
 
     def fields(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """Run the network on inputs (C, h, w) of equal size: (V, N, T, F, h, w)."""
-        with self._network_lock, self._clock("network"):  # two at once would take twice the memory
+        with self._network_lock, self._context.clock("network"):  # two at once would take twice the memory
             images = tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))  # one is not copied
             views = self._engine.views(images, self._context.tta)
             if views.device.type == "cuda":
@@ -112,7 +133,7 @@ class TileProcessor:
 
     def labels(self, views: torch.Tensor) -> torch.Tensor:
         """Labels (T, h, w) of the fields (V, 1, T, F, h, w) of a tile, or of a region of it."""
-        with self._clock("objects"):
+        with self._context.clock("objects"):
             return self._engine.labels_of_views(views, self._context.plan.thresholds)
 
     def objects(self, tile: Tile, tile_input: TileInput, views: torch.Tensor) -> Objects:
@@ -122,28 +143,28 @@ class TileProcessor:
         object's nucleus or cell does. Objects that reach beyond that are left out and listed, their partners kept
         alone.
         """
-        found = self._find(tile, views)
-        grid = self._context.plan.grid
-        if any(plane.reaches_out for plane in found) and grid.margin_px < WIDE_MARGIN_PX:
+        found, grid = self._find(tile, views), self._context.plan.grid
+        reaches_out = any((each.is_owned & (~each.is_whole | each.is_parted)).any() for each in found)
+        if reaches_out and grid.margin_px < WIDE_MARGIN_PX:
             tile = grid._replace(margin_px=WIDE_MARGIN_PX).tile(tile.number)
             tile_input = self.read(tile)
             found = self._find(tile, self.fields([tile_input.tensor]))
-        with self._clock("measure"):
-            measured = [self._measure(tile, plane, target, tile_input) for target, plane in enumerate(found)]
+        with self._context.clock("measure"):
+            measured = [self._measure(tile, tile_input, target, each) for target, each in enumerate(found)]
             objects, pairs = zip(*measured, strict=True)
             return replace(join_objects(objects), partner=_partners(np.concatenate(pairs)))
 
-    def _find(self, tile: Tile, views: torch.Tensor) -> list[_TileObjects]:
-        """Objects of each target, at full resolution."""
+    def _find(self, tile: Tile, views: torch.Tensor) -> list[_Candidates]:
+        """All objects of each target in a tile."""
         top, left = tile.objects_yxhw[0] - tile.input_yxhw[0], tile.objects_yxhw[1] - tile.input_yxhw[1]
         near = views[..., top : top + tile.objects_yxhw[2], left : left + tile.objects_yxhw[3]]
         labels = self.labels(near)
-        with self._clock("objects"):
+        with self._context.clock("objects"):
             seed_maps = near[:, 0, :, -1].mean(0).cpu()
             planes = [self._candidates(tile, *plane) for plane in zip(labels, seed_maps, strict=True)]
             if len(planes) == 2:
                 _join_pairs(*planes)
-            return [self._select(tile, plane) for plane in planes]
+            return [self._with_owner(tile, plane) for plane in planes]
 
     def _candidates(self, tile: Tile, labels: torch.Tensor, seed_map: torch.Tensor) -> _Candidates:
         """All objects of one target (h,w), with everything that decides which tile owns them."""
@@ -151,38 +172,29 @@ class TileProcessor:
         points, heights = highest_points(labels, seed_map)
         top, left = tile.core_yxhw[0] - tile.objects_yxhw[0], tile.core_yxhw[1] - tile.objects_yxhw[1]
         core = labels[top : top + tile.core_yxhw[2], left : left + tile.core_yxhw[3]]
+        border = _inner_border(labels, tile.objects_yxhw, self._context.plan.size_yx)
+        none = np.zeros(len(ids), bool)
         return _Candidates(
-            labels,
-            ids,
-            np.zeros(len(ids), np.int64),
-            points.numpy() + tile.objects_yxhw[:2],
-            heights.numpy(),
-            ~_occurring(_inner_border(labels, tile.objects_yxhw, self._context.plan.size_yx), len(ids)),
-            _occurring(core, len(ids)),
-            np.zeros(len(ids), bool),
+            labels=labels,
+            id=ids,
+            pair=np.zeros(len(ids), np.int64),
+            point_yx=points.numpy() + tile.objects_yxhw[:2],
+            height=heights.numpy(),
+            is_whole=~_occurring(border, len(ids)),
+            enters=_occurring(core, len(ids)),
+            is_parted=none.copy(),
+            is_owned=none,
+            is_taken=none,
         )
 
-    def _select(self, tile: Tile, candidates: _Candidates) -> _TileObjects:
-        """Candidates that belong to the tile, at full resolution."""
-        plan, point = self._context.plan, candidates.point_yx
+    def _with_owner(self, tile: Tile, found: _Candidates) -> _Candidates:
+        """Decide which candidates the tile owns and takes."""
+        plan, point = self._context.plan, found.point_yx
         core_begin, core_size = np.array(tile.core_yxhw[:2]), np.array(tile.core_yxhw[2:])
         is_owned = ((point >= core_begin) & (point < core_begin + core_size)).all(axis=1)
-        scale = np.array(plan.full_yx) / plan.size_yx
-        is_wanted = plan.area.holds((point + 0.5) * scale)
-        cut = is_owned & ~candidates.is_whole & is_wanted
-        selected = is_wanted & candidates.is_whole & (is_owned | candidates.enters)
-        full, box = self._full_labels(tile, candidates.labels, selected)
-        no_boxes = np.zeros((0, 4), np.int64)
-        cut_boxes = _object_boxes(*self._full_labels(tile, candidates.labels, cut))[1] if cut.any() else no_boxes
-        return _TileObjects(
-            labels=full,
-            box_yxhw=box,
-            score=candidates.height[selected],
-            is_owned=is_owned[selected],
-            pair=candidates.pair[selected],
-            cut_yxhw=cut_boxes,
-            reaches_out=bool((cut | (is_owned & is_wanted & candidates.is_parted)).any()),
-        )
+        is_wanted = plan.area.holds((point + 0.5) * (np.array(plan.full_yx) / plan.size_yx))
+        is_taken = is_wanted & found.is_whole & (is_owned | found.enters)
+        return found._replace(is_owned=is_owned & is_wanted, is_taken=is_taken)
 
     def _full_labels(
         self, tile: Tile, labels: torch.Tensor, selected: NDArray[np.bool_]
@@ -198,30 +210,32 @@ class TileProcessor:
         return full[0].numpy(), box
 
     def _measure(
-        self, tile: Tile, found: _TileObjects, target: int, tile_input: TileInput
+        self, tile: Tile, tile_input: TileInput, target: int, found: _Candidates
     ) -> tuple[Objects, NDArray[np.int64]]:
         """Packed and measured objects of one target, and the number of each one's pair."""
-        context = self._context
-        ids, boxes = _object_boxes(found.labels, found.box_yxhw)
+        labels, box = self._full_labels(tile, found.labels, found.is_taken)
+        ids, boxes = _object_boxes(labels, box)
+        chosen = np.flatnonzero(found.is_taken)[ids - 1]
+        cut, cut_boxes = found.is_owned & ~found.is_whole, np.zeros((0, 4), np.int64)
+        if cut.any():
+            cut_boxes = _object_boxes(*self._full_labels(tile, found.labels, cut))[1]
         top, left, height, width = around(boxes)
-        y, x = top - found.box_yxhw[0], left - found.box_yxhw[1]
-        labels = found.labels[y : y + height, x : x + width]
-        table = measure_crop(context, tile, labels, (top, left), self._channels((top, left, height, width), tile_input))
-        corners = (boxes[:, :2] - found.box_yxhw[:2]).tolist()
+        crop = labels[top - box[0] : top - box[0] + height, left - box[1] : left - box[1] + width]
+        channels = self._channels((top, left, height, width), tile_input)
         masks = [
-            found.labels[r : r + tall, c : c + wide] == number
-            for number, (r, c), (tall, wide) in zip(ids.tolist(), corners, boxes[:, 2:].tolist(), strict=True)
+            labels[y - box[0] : y - box[0] + tall, x - box[1] : x - box[1] + wide] == number
+            for number, (y, x, tall, wide) in zip(ids.tolist(), boxes.tolist(), strict=True)
         ]
         objects = Objects(
             target=np.full(len(ids), target, np.uint8),
             box_yxhw=boxes,
             bits=pack_masks(masks),
-            score=found.score[ids - 1].astype(np.float32),
-            is_owned=found.is_owned[ids - 1],
-            left_out_yxhw=found.cut_yxhw,
-            **table,
+            score=found.height[chosen].astype(np.float32),
+            is_owned=found.is_owned[chosen],
+            left_out_yxhw=cut_boxes,
+            **measure_crop(self._context, tile, crop, (top, left), channels),
         )
-        return objects, found.pair[ids - 1]
+        return objects, found.pair[chosen]
 
     def _channels(self, box_yxhw: Box, tile_input: TileInput) -> Iterator[NDArray[Any]]:
         """Channels of a region at full resolution, one at a time, from the tile's pixels where they suffice."""
@@ -234,7 +248,7 @@ class TileProcessor:
             elif plan.level == 0 and channel in plan.channels:
                 yield tile_input.pixels[plan.channels.index(channel), y : y + height, x : x + width]
             else:
-                yield self._regions.read(box_yxhw, 0, [channel])[0]
+                yield self._context.regions.read(box_yxhw, 0, [channel])[0]
 
 
 def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[np.int32]:
@@ -272,18 +286,8 @@ class _Candidates(NamedTuple):
     is_whole: NDArray[np.bool_]  # (K,) does not touch an inner border of the region
     enters: NDArray[np.bool_]  # (K,) meets the tile's core
     is_parted: NDArray[np.bool_]  # (K,) it or its partner is not whole
-
-
-class _TileObjects(NamedTuple):
-    """Objects of one target that belong to a tile."""
-
-    labels: NDArray[np.int32]  # (h,w) at full resolution
-    box_yxhw: Box  # position of the labels in the image
-    score: NDArray[np.float32]  # of object 1, 2, ...
-    is_owned: NDArray[np.bool_]
-    pair: NDArray[np.int64]  # equal for a nucleus and its cell; 0 for none
-    cut_yxhw: NDArray[np.int64]  # boxes of owned objects that touch an inner border
-    reaches_out: bool  # a wider margin would show more of an owned object or its partner
+    is_owned: NDArray[np.bool_]  # (K,) its point lies in the tile's core, and in the area
+    is_taken: NDArray[np.bool_]  # (K,) is among the tile's objects
 
 
 def _join_pairs(nuclei: _Candidates, cells: _Candidates) -> None:

@@ -25,7 +25,7 @@ class Tile(NamedTuple):
 class Grid(NamedTuple):
     """Tiles of equal cores over an image; those at the right and lower edge may be smaller."""
 
-    height: int  # of the image as the network receives it, in px
+    height: int  # height of the image as the network receives it, in px
     width: int
     core_px: int  # side of a core, a multiple of `GRAIN_PX`
     margin_px: int  # distance beyond the core in which objects are followed, a multiple of `GRAIN_PX`

@@ -14,21 +14,20 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from skimage.segmentation import relabel_sequential
 
 from cytoseed.learn.datasets.downloads import Source, SourceImage
 from cytoseed.learn.datasets.public_sources import find_source
 from cytoseed.learn.samples import SPLITS, Sample, read_table, split_by_name
 from cytoseed.paths import write_bytes
 
-_COLUMNS = ("dataset", "stem", "field", "split", "modality", "pixel_size_um", "licence")
-_LARGEST_PNG_ID = 65_535
+_TEST_SHARE = 0.1  # fraction of all fields that becomes `test`, if no split is published
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
     """Result of a preparation."""
 
-    source: Source
     folder: Path  # folder with `images` and `masks`; samples.csv is beside it
     images: Mapping[str, int]  # number of images by split
     objects: Mapping[str, int]  # number of objects by split
@@ -41,14 +40,11 @@ def prepare(
 ) -> PreparedDataset:
     """Write the images of an unpacked download as samples to NAME/images, NAME/masks and samples.csv in `out`.
 
-    Files that are there already with the same content are kept, so an interrupted preparation can be repeated;
-    samples.csv is written last and keeps the rows of other data sets. `progress` receives the numbers of images done
-    and to do.
+    Files that are there already with the same content are kept; samples.csv is written last and keeps the rows of other
+    data sets. `progress` receives the numbers of images done and to do.
     """
     source = find_source(source) if isinstance(source, str) else source
     root = Path(out)
-    if root.exists() and not root.is_dir():
-        raise NotADirectoryError(f"out is {str(root)!r}, a file; give a folder to write to")
     found, table = source.find_images(downloaded), root / "samples.csv"
     columns, rows = read_table(table, ("dataset", "stem")) if table.is_file() else ([], [])
     samples = assign_splits(source, found)
@@ -57,8 +53,7 @@ def prepare(
     for done, (item, sample) in enumerate(zip(found, samples, strict=True), start=1):
         pixels = item.image()
         mask = item.mask((pixels.shape[1], pixels.shape[2]))
-        ids, places = np.unique(mask, return_inverse=True)
-        mask = np.where(ids > 0, np.cumsum(ids > 0), ids).astype(np.int32)[places].reshape(mask.shape)  # 1 to K
+        mask = np.where(mask > 0, relabel_sequential(np.maximum(mask, 0))[0], mask).astype(np.int32)  # ids 1 to K
         if mask.shape != pixels.shape[1:]:
             raise ValueError(f"image {item.stem} has the shape {pixels.shape[1:]} and its mask {mask.shape}")
         written += _write_pair(folder, item.stem, pixels, mask)
@@ -74,46 +69,35 @@ def prepare(
         if expected not in (None, found)
     )
     by_split = [{split: counts[split] for split in SPLITS} for counts in (images, objects)]
-    return PreparedDataset(source, folder, by_split[0], by_split[1], written, remarks)
+    return PreparedDataset(folder, by_split[0], by_split[1], written, remarks)
 
 
 def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample, ...]:
     """Samples, without paths, in the published splits, else in splits by a hash of the field (`split_by_name`)."""
-    no_path = Path()
+    size_um, licence = source.pixel_size_um, source.licence
     samples = [
-        Sample(
-            *(image.stem, source.name, image.modality, image.split, no_path, no_path),
-            pixel_size_um=source.pixel_size_um,
-            field=image.field,
-            licence=source.licence,
-        )
-        for image in images
+        Sample(each.stem, source.name, each.modality, each.split, Path(), Path(), size_um, each.field, licence)
+        for each in images
     ]
-    splits = {sample.name: sample.split for sample in samples if sample.split}
-    rest = [sample for sample in samples if not sample.split]
-    test_share = source.test_share
+    splits = {sample.name: sample.split for sample in samples}
+    rest: Sequence[Sample] = [sample for sample in samples if not sample.split]
+    share = source.val_share
     if rest:
-        division = split_by_name(rest, test_share)
-        rest = list(division.train)
-        splits |= {sample.name: "test" for sample in division.val}
+        rest, test = split_by_name(rest, _TEST_SHARE)
+        splits |= {sample.name: "test" for sample in test}
+        share += _TEST_SHARE  # the hash is the same both times: no field of `rest` ranks below the share of `test`
     elif "val" not in splits.values():
-        rest, test_share = [sample for sample in samples if sample.split == "train"], 0.0
-    # The hash is the same both times: no field of `rest` ranks below the share of `test`.
-    train, val = split_by_name(rest, test_share + source.val_share)
-    splits |= {sample.name: sample.split for sample in (*train, *val)}
+        rest = [sample for sample in samples if sample.split == "train"]
+    for part in split_by_name(rest, share):
+        splits |= {sample.name: sample.split for sample in part}
     return tuple(replace(sample, split=splits[sample.name]) for sample in samples)
 
 
 def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.int32]) -> bool:
-    """Write images/STEM.png and masks/STEM.png, uint16, or with -1 or more than 65,535 ids STEM.tif, int32.
-
-    Returns whether one of them was new.
-    """
+    """Write images/STEM.png and masks/STEM.png or, with -1 or many ids, STEM.tif; returns whether one was new."""
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[0] not in (1, 3):
-        raise ValueError(
-            f"image {stem} is {pixels.dtype} with {pixels.shape[0]} channels; it must be 8 or 16 bit, 1 or 3"
-        )
-    if mask.min(initial=0) >= 0 and mask.max(initial=0) <= _LARGEST_PNG_ID:
+        raise ValueError(f"image {stem} is {pixels.dtype} with {len(pixels)} channels; it must be 8 or 16 bit, 1 or 3")
+    if mask.min(initial=0) >= 0 and mask.max(initial=0) < 2**16:
         suffix, other, data = ".png", ".tif", bytes(imagecodecs.png_encode(mask.astype(np.uint16)))
     else:
         file = io.BytesIO()
@@ -122,28 +106,28 @@ def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.
     planes = pixels[0] if pixels.shape[0] == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, 2))
     written = _write_if_changed(folder / "images" / f"{stem}.png", bytes(imagecodecs.png_encode(planes)))
     written |= _write_if_changed(folder / "masks" / f"{stem}{suffix}", data)
-    (folder / "masks" / f"{stem}{other}").unlink(missing_ok=True)  # of an earlier preparation
+    (folder / "masks" / f"{stem}{other}").unlink(missing_ok=True)  # a mask of an earlier preparation
     return written
 
 
 def _write_rows(table: Path, columns: list[str], rows: list[dict[str, str]], samples: Sequence[Sample]) -> None:
     """Write samples.csv: rows of other data sets, in the columns that it has, then those of the samples."""
+    added = [
+        {
+            "dataset": sample.dataset,
+            "stem": sample.name,
+            "field": sample.field or sample.name,
+            "split": sample.split,
+            "modality": sample.modality,
+            "pixel_size_um": "" if sample.pixel_size_um is None else f"{sample.pixel_size_um:g}",
+            "licence": sample.licence,
+        }
+        for sample in samples
+    ]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*columns, *(name for name in _COLUMNS if name not in columns)], lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys([*columns, *added[0]])), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    for sample in samples:
-        size = "" if sample.pixel_size_um is None else f"{sample.pixel_size_um:g}"
-        values = (
-            sample.dataset,
-            sample.name,
-            sample.field or sample.name,
-            sample.split,
-            sample.modality,
-            size,
-            sample.licence,
-        )
-        writer.writerow(dict(zip(_COLUMNS, values, strict=True)))
+    writer.writerows([*rows, *added])
     _write_if_changed(table, text.getvalue().encode())
 
 

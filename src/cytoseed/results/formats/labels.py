@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,9 +18,9 @@ from cytoseed.results.view import ResultView
 _LARGEST_UINT16 = 65_535
 _TILE_PX = 512
 _LARGEST_FLAT_PX = 2048  # per side; larger images have lower resolutions
-_LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # of tiles; everything else in the file is additional
-_TABLE_BYTES = 16  # at most, of a tile's place and size in the file
-_HELD_BYTES = 2**26  # of compressed tiles in memory until the file is put together
+_LARGEST_CLASSIC_BYTES = 2**32 - 2**26  # size of all tiles; everything else in the file is additional
+_TABLE_BYTES = 16  # a tile's place and size in the file, at most
+_HELD_BYTES = 2**26  # compressed tiles in memory until the file is put together
 
 
 def write_labels(result: ResultView, path: Path) -> None:
@@ -32,16 +33,10 @@ def write_labels(result: ResultView, path: Path) -> None:
     the compressed labels do not fit into the 4 GiB of a classic one.
     """
     if result.count <= _LARGEST_UINT16:
-        try:
+        with suppress(OverflowError):  # there are gaps between the ids
             _write(result, path, np.dtype(np.uint16))
             return
-        except _IdTooLargeError:  # there are gaps between the ids
-            pass
     _write(result, path, np.dtype(np.uint32))
-
-
-class _IdTooLargeError(Exception):
-    """An id that the dtype of the file cannot hold."""
 
 
 def _write(result: ResultView, path: Path, dtype: np.dtype[Any]) -> None:
@@ -96,11 +91,11 @@ class _Encoded:
         self._places = [np.zeros((targets, *grid, 2), np.int64) for grid in grids]  # offset and size; 0 if empty
 
     def add(self, tile: Tile) -> None:
-        """Compress the planes of a tile; those at the edges are filled up with 0."""
+        """Compress the planes of a tile, filled up with 0 at the edges; an OverflowError for ids that do not fit."""
         for plane, labels in enumerate(tile.labels):
             highest = int(labels.max())
             if highest > np.iinfo(self._dtype).max:
-                raise _IdTooLargeError
+                raise OverflowError
             if highest:
                 filled = np.zeros(self._shapes[tile.level], self._dtype)
                 filled[: labels.shape[0], : labels.shape[1]] = labels
@@ -111,11 +106,9 @@ class _Encoded:
     @property
     def size_bytes(self) -> int:
         """Size of all tiles in the file, with the tables of their places."""
-        total = 0
-        for empty, places in zip(self._empty, self._places, strict=True):
-            sizes = places[..., 1]
-            total += int(sizes.sum()) + len(empty) * int((sizes == 0).sum()) + _TABLE_BYTES * sizes.size
-        return total
+        sizes = [places[..., 1] for places in self._places]
+        empty = sum(len(data) * int((own == 0).sum()) for data, own in zip(self._empty, sizes, strict=True))
+        return empty + sum(int(own.sum()) + _TABLE_BYTES * own.size for own in sizes)
 
     def tiles(self, level: int) -> Iterator[bytes]:
         """Tiles of one plane of a level after the other, row by row."""

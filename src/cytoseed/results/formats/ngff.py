@@ -12,13 +12,13 @@ from cytoseed.results.pyramid import Level, halved, tiles_of
 from cytoseed.results.view import ResultView
 
 _CHUNK_PX = 1024
-_ZARR_FORMATS: Mapping[str, Any] = {"0.5": 3, "0.4": 2}
+ZARR_FORMATS: Mapping[str, Any] = {"0.5": 3, "0.4": 2}
 
 
 class Layout(NamedTuple):
     """Layout of label images, and their place in space."""
 
-    version: str  # of OME-NGFF: `0.5`, in Zarr 3, or `0.4`, in Zarr 2
+    version: str  # version of OME-NGFF: `0.5`, in Zarr 3, or `0.4`, in Zarr 2
     axes: Sequence[Mapping[str, Any]]  # as in the metadata; those that are not called `y` or `x` are of length 1
     levels: Sequence[Level]  # the full resolution first
     transformations: Sequence[Sequence[Mapping[str, Any]]]  # scale, and translation where there is one, of each level
@@ -37,7 +37,7 @@ def write_ngff(result: ResultView, path: Path, version: str = "0.5") -> None:
     import zarr
 
     attributes = namespaced(version, {"labels": list(result.targets)})
-    zarr.create_group(str(path), zarr_format=_ZARR_FORMATS[version], attributes=attributes)
+    zarr.create_group(str(path), zarr_format=ZARR_FORMATS[version], attributes=attributes)
     side, unit = (1.0, {}) if result.pixel_size_um is None else (result.pixel_size_um, {"unit": "micrometer"})
     axes = [{"name": name, "type": "space", **unit} for name in "yx"]
     levels = halved(result.shape[1:])
@@ -82,7 +82,7 @@ def _create_group(folder: Path, target: str, layout: Layout) -> Any:
     multiscale = {**number, "name": target, "axes": list(layout.axes), "datasets": datasets, "type": "nearest"}
     attributes = {"multiscales": [{**multiscale, **layout.whole}], "image-label": {**number, **layout.label}}
     described = namespaced(layout.version, attributes)
-    return zarr.create_group(str(folder), zarr_format=_ZARR_FORMATS[layout.version], attributes=described)
+    return zarr.create_group(str(folder), zarr_format=ZARR_FORMATS[layout.version], attributes=described)
 
 
 def _create_array(group: Any, number: int, layout: Layout) -> Any:

@@ -23,6 +23,7 @@ FACTS = "result.json"
 """The member that describes the result and its parts."""
 
 _FIRST = ("version", "shape", "targets", "channel_names", "stains", "pixel_size_um", "source")
+_PART = ("count", "first_id", "last_id", "box_yxhw")
 _LAST = ("fingerprint", "failed", "count", "was_in_memory")
 
 
@@ -53,28 +54,28 @@ def write_objects(result: ResultView, path: Path) -> None:
     table: list[tuple[str, str]] = []
     has_types = False
     blocks: list[int] = []
-    parts: dict[str, list[Any]] = {"count": [], "first_id": [], "last_id": [], "box_yxhw": []}
+    parts: list[tuple[Any, ...]] = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for block in result.blocks():
-            before = len(parts["count"])
+            before = len(parts)
             if not has_types:  # those of the first block that has objects
                 table = [(str(name), str(kind)) for name, kind in block.table.dtypes.items()]
                 has_types = bool(len(block.table))
             for objects, ids in pack_block(block, result.targets):
                 buffer = io.BytesIO()
                 np.save(buffer, ids)
-                names = part_names(len(parts["count"]))
+                names = part_names(len(parts))
                 for name, data in zip(names, (objects.to_bytes(), buffer.getvalue()), strict=True):
                     archive.writestr(member(name), data)
                 ends = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
-                for values, fact in zip(parts.values(), (len(ids), *ends, around(objects.box_yxhw)), strict=True):
-                    values.append(fact)
-            blocks.append(len(parts["count"]) - before)
+                parts.append((len(ids), *ends, around(objects.box_yxhw)))
+            blocks.append(len(parts) - before)
         at = result.source if is_url(result.source) else os.path.abspath(result.source)
         image = None if result.source == "array" else at
         facts = {"format": FORMAT, **{name: getattr(result, name) for name in _FIRST}, "image": image}
         facts |= {"input": dict(result.input), "settings": dict(result.settings)}
         facts |= {name: getattr(result, name) for name in _LAST}
-        facts |= {"table": table, "blocks": blocks, "parts": parts}
+        facts |= {"table": table, "blocks": blocks}
+        facts["parts"] = {name: [part[index] for part in parts] for index, name in enumerate(_PART)}
         text = json.dumps(facts, allow_nan=False, separators=(",", ":"))
         archive.writestr(member(FACTS), text.encode(), zipfile.ZIP_DEFLATED)

@@ -15,9 +15,8 @@ from cytoseed.results.view import ResultView
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
-_KEY = b"cytoseed"  # of the file's metadata
+_KEY = b"cytoseed"  # key of the file's metadata
 _GROUP_ROWS = 1 << 16  # readers skip and share out whole groups: neither thousands of them, nor one for everything
 _GROUP_VALUES = 1 << 23  # 64 MB: with a hundred channels, groups have fewer rows
 _HELD = 256  # small tables are joined at this number: each takes some kB, however few its rows
@@ -60,10 +59,12 @@ def write_parquet(result: ResultView, path: Path) -> None:
         "units": {name: _unit(name, result.stains) for name in empty.columns},
     }
     schema = schema.with_metadata({_KEY: json.dumps(described).encode()})
+    flags = dict.fromkeys(_FLAGS, np.bool_)
     rows = max(1, min(_GROUP_ROWS, _GROUP_VALUES // len(schema)))
     with path.open("wb") as file, pq.ParquetWriter(file, schema, **_STORAGE) as writer:
         for group in _groups(result.tables(), rows):
-            writer.write_table(_as_arrow(group, schema))
+            columns = [pa.array(group[each.name].to_numpy(flags.get(each.name)), each.type) for each in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def _unit(column: str, stains: tuple[str, ...]) -> str:
@@ -79,28 +80,12 @@ def _groups(tables: Iterable[pd.DataFrame], rows: int) -> Iterator[pd.DataFrame]
     import pandas as pd
 
     held: list[pd.DataFrame] = []
-    missing = rows
     for table in tables:
-        begin = 0
-        while begin < len(table):
-            part = table.iloc[begin : begin + missing]
-            held.append(part)
-            begin, missing = begin + len(part), missing - len(part)
-            if not missing:
-                yield pd.concat(held)
-                held, missing = [], rows
-            elif len(held) == _HELD:
-                held = [pd.concat(held)]
-    if held:
+        held.append(table)
+        if len(held) == _HELD or sum(map(len, held)) >= rows:
+            joined = pd.concat(held)
+            whole = len(joined) - len(joined) % rows
+            yield from (joined.iloc[begin : begin + rows] for begin in range(0, whole, rows))
+            held = [joined.iloc[whole:]]
+    if sum(map(len, held)):
         yield pd.concat(held)
-
-
-def _as_arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    """Table with the schema's types; NaN stays NaN."""
-    import pyarrow as pa
-
-    columns = []
-    for field in schema:
-        values = table[field.name].to_numpy()
-        columns.append(pa.array(values.astype(np.bool_) if field.name in _FLAGS else values, field.type))
-    return pa.Table.from_arrays(columns, schema=schema)

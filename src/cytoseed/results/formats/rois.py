@@ -14,8 +14,8 @@ from cytoseed.results.view import SINGULAR, ResultView
 
 _LARGEST_PX = 32_767  # longest side of an image: the limit of 16-bit coordinates
 _MOST_OBJECTS = 65_535  # entries of a zip before ZIP64; the ROI Manager holds and lists each one
-_MOST_CORNERS = 65_535  # of a traced ROI: their number has 16 bits, in a composite 32
-_VERSION = 227  # of the ROI format; later ones add groups, which are not used
+_MOST_CORNERS = 65_535  # corners of a traced ROI: their number has 16 bits, in a composite 32
+_VERSION = 227  # version of the ROI format; later ones add groups, which are not used
 _COLOURS = (b"\xff\xff\xd6\x0a", b"\xff\x00\xe5\xff")  # alpha, red, green, blue: nuclei and cells, as in the overlay
 _MOVE_TO, _LINE_TO, _CLOSE = 0, 1, 4  # java.awt.geom.PathIterator
 
@@ -28,16 +28,8 @@ def write_rois(result: ResultView, path: Path) -> None:
     perimeter as it does its own. Any other object is one composite ROI of all its pieces and holes, and so is one of
     more than 65,535 corners. `nucleus-000012` is the nucleus of label 12. Of two targets the nucleus comes first, then
     the cell, in two colours. ROIs belong to no channel or slice. More than 65,535 ROIs, as two targets may have, are a
-    ZIP64, which ImageJ reads too.
-
-    Raises
-    ------
-    ValueError
-        If the image or the number of objects is too large; the message names formats that can.
+    ZIP64, which ImageJ reads too. What is larger, `rois_limit` says.
     """
-    reason = rois_limit(result.shape, result.count)
-    if reason is not None:
-        raise ValueError(f"format 'rois' cannot hold this result: {reason}")
     with zipfile.ZipFile(path, "w") as archive:
         for label, of_targets in all_outlines(result):
             for plane, (target, polygons) in enumerate(zip(result.targets, of_targets, strict=True)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cytoseed.results.view import ResultView
 _STORE, _LABELS, _SHAPES, _TABLE = "0.2", "0.3", "0.3", "0.2"  # versions of the parts of spatialdata's format
 _NGFF = "0.5-dev-spatialdata"  # its name for NGFF 0.5 with coordinate systems
 _KEY, _TRANSFORMATIONS = "spatialdata_attrs", "coordinateTransformations"
-_ROWS = 1 << 14  # of outlines, in a group of a Parquet file
+_ROWS = 1 << 14  # outlines in a row group of a Parquet file
 _POLYGON, _MULTIPOLYGON = 3, 6  # as well-known binary numbers them
 
 
@@ -69,14 +70,34 @@ def _write_labels(result: ResultView, group: Any, folder: Path) -> None:
 
 
 def _write_shapes(result: ResultView, group: Any, folder: Path) -> list[str]:
-    """Write the outlines; returns the targets that have any."""
-    files = [OutlineFile(folder / boundaries_of(target) / "shapes.parquet") for target in result.targets]
-    for label, of_targets in all_outlines(result):
-        for file, polygons in zip(files, of_targets, strict=True):
-            if polygons:
-                file.add(label, polygons)
-    found = [target for target, file in zip(result.targets, files, strict=True) if file.close()]
-    for target in found:
+    """Write GeoParquet 1.1 files of outlines in px, with ids as the index; returns the targets that have any."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = _schema()
+    waiting: dict[str, list[tuple[bytes, int]]] = {target: [] for target in result.targets}
+    files: dict[str, Any] = {}
+    with ExitStack() as stack:
+
+        def write(target: str) -> None:
+            if target not in files:
+                path = folder / boundaries_of(target) / "shapes.parquet"
+                path.parent.mkdir(parents=True)
+                files[target] = stack.enter_context(parquet.ParquetWriter(path, schema, compression="zstd"))
+            shapes, ids = zip(*waiting[target], strict=True)
+            files[target].write_table(pa.table([shapes, ids], schema=schema), row_group_size=_ROWS)
+            waiting[target].clear()
+
+        for label, of_targets in all_outlines(result):
+            for target, polygons in zip(result.targets, of_targets, strict=True):
+                if polygons:
+                    waiting[target].append((_well_known(polygons), label))
+                if len(waiting[target]) == _ROWS:
+                    write(target)
+        for target in result.targets:
+            if waiting[target]:
+                write(target)
+    for target in files:
         attributes = {
             "encoding-type": "ngff:shapes",
             "axes": ["x", "y"],
@@ -84,7 +105,7 @@ def _write_shapes(result: ResultView, group: Any, folder: Path) -> list[str]:
             _KEY: {"version": _SHAPES},
         }
         group.create_group(boundaries_of(target)).attrs.update(attributes)
-    return found
+    return list(files)
 
 
 def _coordinate_systems(axes: str, pixel_size_um: float | None) -> list[dict[str, Any]]:
@@ -97,41 +118,6 @@ def _coordinate_systems(axes: str, pixel_size_um: float | None) -> list[dict[str
         {**how, "input": {"name": axes, "axes": described}, "output": {"name": name, "axes": described}}
         for name, how in transformations.items()
     ]
-
-
-class OutlineFile:
-    """A GeoParquet 1.1 file of outlines in px with ids as the index, in groups of rows; none without outlines."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._rows: list[tuple[bytes, int]] = []
-        self._writer: Any = None
-
-    def add(self, label: int, polygons: Sequence[Polygon]) -> None:
-        """Add an object: its id, and its pieces, at least one, as `outline` gives them."""
-        self._rows.append((_well_known(polygons), label))
-        if len(self._rows) == _ROWS:
-            self._write()
-
-    def close(self) -> bool:
-        """Write the remaining rows; returns whether there is a file."""
-        if self._rows:
-            self._write()
-        if self._writer is not None:
-            self._writer.close()
-        return self._writer is not None
-
-    def _write(self) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        shapes, ids = zip(*self._rows, strict=True)
-        table = pa.table([pa.array(shapes, pa.binary()), pa.array(ids, pa.int64())], schema=_schema())
-        if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = parquet.ParquetWriter(self._path, table.schema, compression="zstd")
-        self._writer.write_table(table, row_group_size=_ROWS)
-        self._rows = []
 
 
 def _well_known(polygons: Sequence[Polygon]) -> bytes:
@@ -153,10 +139,10 @@ def _schema() -> Any:
     # geometry types are not known before all rows are; no crs: pixels are not on the earth
     geometry: dict[str, Any] = {"encoding": "WKB", "crs": None, "geometry_types": []}
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-    shared = {"metadata": None}
+    kinds = {"geometry": ("bytes", "object"), INSTANCE_KEY: ("int64", "int64")}
     columns = [
-        {"name": "geometry", "field_name": "geometry", "pandas_type": "bytes", "numpy_type": "object", **shared},
-        {"name": INSTANCE_KEY, "field_name": INSTANCE_KEY, "pandas_type": "int64", "numpy_type": "int64", **shared},
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": of_numpy, "metadata": None}
+        for name, (kind, of_numpy) in kinds.items()
     ]
     pandas = {"index_columns": [INSTANCE_KEY], "column_indexes": [], "columns": columns}
     fields = [pa.field("geometry", pa.binary()), pa.field(INSTANCE_KEY, pa.int64())]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cytoseed.results.measure.hull import count_hull_pixels
 from cytoseed.results.measure.runs import Runs
 
-_STRIP_PX = 1 << 20  # of the image, per pass for the borders
+_STRIP_PX = 1 << 20  # pixels of the image per pass for the borders
 
 
 class Shapes(NamedTuple):
@@ -20,8 +20,7 @@ class Shapes(NamedTuple):
     box_yxhw: NDArray[np.int64]  # (4,K) Row and column of the first pixel, height, width; the first row is 0
     centroid_yx_px: NDArray[np.float64]  # (2,K) Mean of the pixels' centres, where pixel 0 covers 0 to 1
     area_px: NDArray[np.int64]  # (K,) Number of pixels
-    perimeter_px: NDArray[np.float64]
-    """(K,) Length of the line through the centres of the border's pixels, 0 for a single pixel."""
+    perimeter_px: NDArray[np.float64]  # (K,) Length of the line through the border pixels' centres; 0 for one pixel
     axes_px: NDArray[np.float64]
     """(2,K) Lengths, longer first, of the axes of the ellipse of equal second moments: four times the root of the
     variance of the pixels' centres along each. 0 for a single pixel, and across a line."""
@@ -72,12 +71,8 @@ def _product(one: NDArray[np.int64], other: NDArray[np.int64], area: NDArray[np.
 def _ellipse(
     yy: NDArray[np.float64], xx: NDArray[np.float64], xy: NDArray[np.float64], area: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Axes (2,K) and eccentricity (K,) from the second central moments.
-
-    The axes are 4 sqrt(eigenvalue / area); the eccentricity is sqrt(1 - smaller / larger eigenvalue), 0 where both
-    are 0.
-    """
-    difference = np.hypot(yy - xx, 2 * xy)  # of the eigenvalues; written so, a circle gives 0 without rounding
+    """Axes (2,K), 4 sqrt(eigenvalue / area), and eccentricity (K,), 0 if both are 0, from second central moments."""
+    difference = np.hypot(yy - xx, 2 * xy)  # difference of the eigenvalues, exactly 0 for a circle
     larger, smaller = (yy + xx + difference) / 2, np.maximum(yy + xx - difference, 0) / 2
     axes = 4 * np.sqrt(np.stack([larger, smaller]) / area)
     return axes, np.sqrt(np.minimum(difference / np.where(larger > 0, larger, 1.0), 1.0))

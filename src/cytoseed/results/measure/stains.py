@@ -54,9 +54,7 @@ def stain_density(colours: Sequence[NDArray[Any]], stain: str) -> NDArray[np.flo
 
     Scikit-image's matrix is used. `colours` are red, green and blue of the pixels, each (N,) uint8: 255 is the light
     without a section; 0 counts as 1. About 0 to 2, below 0 where the colour is beyond what the three stains make; not
-    clipped, so that means are right.
-
-    The ValueError for other channels names their types.
+    clipped, so that means are right. A ValueError for other channels names their types.
     """
     from skimage.color import hed_from_rgb
 

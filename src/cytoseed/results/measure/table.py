@@ -125,8 +125,7 @@ def _touches(box_yxhw: NDArray[np.int64], frame: Frame) -> dict[str, NDArray[Any
 
 def _value_columns(name: str, values: NDArray[Any], area: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """Columns of statistics of one channel or stain."""
-    measured = zip(STATISTICS, measure_values(values, area), strict=True)
-    return {f"{statistic}_{name}": of_all for statistic, of_all in measured}
+    return dict(zip((f"{statistic}_{name}" for statistic in STATISTICS), measure_values(values, area), strict=True))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
