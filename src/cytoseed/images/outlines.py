@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 Ring = NDArray[np.float64]
@@ -54,6 +53,8 @@ class Outlines:
     """Area in any of many polygons, for points anywhere: the same area that `rasterise` draws."""
 
     def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
+        import shapely
+
         shapes = [_even_odd(rings) for rings in polygons]
         self._shapes = np.array([shape for shape in shapes if shape.area > 0], object)
         self.boxes: NDArray[np.float64] = shapely.bounds(self._shapes).reshape(-1, 4)
@@ -61,6 +62,8 @@ class Outlines:
 
     def holds(self, points_yx: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which points (N, 2) lie in one of the polygons; points on a left or upper side do."""
+        import shapely
+
         y, x = np.floor(points_yx.T / _GRID_PX) * _GRID_PX + _NUDGE_YX_PX
         inside = np.zeros(len(points_yx), bool)
         for index in self._near((x.min(initial=np.inf), y.min(initial=np.inf), x.max(initial=0), y.max(initial=0))):
@@ -70,6 +73,8 @@ class Outlines:
 
     def meets(self, box_yxhw: tuple[int, int, int, int]) -> bool:
         """Whether a box may hold a point that lies in one of the polygons; rarely True where it does not."""
+        import shapely
+
         top, left, height, width = box_yxhw
         (dy,), (dx,) = _NUDGE_YX_PX
         bounds = (left + dx, top + dy, left + width - dx, top + height - dy)  # sides that only touch do not count
@@ -83,6 +88,8 @@ class Outlines:
 
 def _even_odd(rings: Sequence[Ring]) -> Any:
     """Shapely geometry of the points that a line crosses an odd number of rings to reach."""
+    import shapely
+
     areas = [shapely.make_valid(shapely.Polygon(ring)) for ring in rings if len(ring) > 2]
     return functools.reduce(shapely.symmetric_difference, areas, shapely.Polygon())
 
