@@ -32,7 +32,7 @@ from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 CHECKPOINT = "checkpoint.pt"
 BEST, LAST = "best", "last"
 _LOG_EVERY = 20
-_CHECKPOINT_SECONDS = 300.0  # longest part of a training run that is lost when its process ends
+_CHECKPOINT_SECONDS = 60.0  # longest part of a training run that is lost when its process ends
 _SHARED_WITH_TEACHER = (
     *("channels", "targets", "positional_dims", "conditional_dims", "classifier_widths"),
     *("grid_step", "offset_limit", "pixel_size_um"),
