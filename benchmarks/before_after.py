@@ -1,10 +1,12 @@
 """Times two versions of cytoseed against each other, in fresh processes that take turns.
 
 python benchmarks/before_after.py OLD/src NEW/src --image IMAGE --rounds 7
-python benchmarks/before_after.py OLD/src NEW/src --image IMAGE --rounds 3 --command
+python benchmarks/before_after.py OLD/src NEW/src --image IMAGE --rounds 3 --what command --options "--tile-size 2048"
+python benchmarks/before_after.py OLD/src NEW/src --image IMAGE --rounds 3 --what read
 
 By default each process loads the model, segments the image once to warm up, and then times `cytoseed.segment` of the
-pixels in memory, labels included. `--command` times `cytoseed segment IMAGE --output TMP` as a whole.
+pixels in memory, labels included. `command` times `cytoseed segment IMAGE --output TMP` as a whole, `read` the reading
+of the image in regions of 2048 x 2048 px. Memory is the median of the processes' peaks.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
+
+REGION_PX = 2048
 
 
 class Times(NamedTuple):
@@ -46,12 +50,28 @@ def run_in_memory(image: Path, model_name: str, repeats: int, threads: int) -> T
     return Times(seconds[1:], _bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
-def run_command(image: Path, model_name: str, repeats: int, threads: int) -> Times:
+def run_read(image: Path, repeats: int) -> Times:
+    """Time reading all channels of an image, in regions, up to a width of 8192 px."""
+    images: Any = importlib.import_module("cytoseed.images")
+    opened, seconds = images.open_image(image), []
+    channels, height, width = opened.shape
+    for _ in range(repeats):
+        started = time.perf_counter()
+        with opened.regions() as regions:
+            for top in range(0, height - REGION_PX + 1, REGION_PX):
+                for left in range(0, min(width, 8192) - REGION_PX + 1, REGION_PX):
+                    regions.read((top, left, REGION_PX, REGION_PX), 0, range(channels))
+        seconds.append(time.perf_counter() - started)
+    return Times(seconds, _bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+
+def run_command(image: Path, model_name: str, repeats: int, threads: int, options: str) -> Times:
     """Time whole commands, started by this process; the memory is the largest of them."""
     seconds = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as output:
             words = [sys.executable, "-m", "cytoseed", "segment", str(image), "--model", model_name, "-o", output]
+            words += options.split()
             started = time.perf_counter()
             subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env=_environment(threads))
             seconds.append(time.perf_counter() - started)
@@ -62,7 +82,7 @@ def measure(source: Path, arguments: argparse.Namespace) -> Times:
     """Measure one version in a fresh process."""
     words = [sys.executable, __file__, "--worker", "--image", str(arguments.image), "--model", arguments.model]
     words += ["--repeats", str(arguments.repeats), "--threads", str(arguments.threads)]
-    words += ["--command"] if arguments.command else []
+    words += ["--what", arguments.what, f"--options={arguments.options}"]
     environment = _environment(arguments.threads) | {"PYTHONPATH": str(source.resolve())}
     answer = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return Times(**json.loads(answer.splitlines()[-1]))
@@ -73,7 +93,8 @@ def report(names: list[str], found: list[list[Times]]) -> str:
     figures = []
     for rounds in found:
         seconds = [second for times in rounds for second in times.seconds]
-        figures.append((statistics.median(seconds), min(seconds), max(times.peak_bytes for times in rounds) / 1e6))
+        peak = statistics.median(times.peak_bytes for times in rounds)
+        figures.append((statistics.median(seconds), min(seconds), peak / 1e6))
     lines = ["| version | median, s | ratio | minimum, s | ratio | peak memory, MB | ratio |", "|---" * 7 + "|"]
     for name, own in zip(names, figures, strict=True):
         cells = [f"{value:.4g} | {value / first:.3f}" for value, first in zip(own, figures[0], strict=True)]
@@ -89,12 +110,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="processes per version")
     parser.add_argument("--repeats", type=int, default=3, help="timed repetitions per process")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--command", action="store_true", help="time the whole command")
+    parser.add_argument("--what", choices=("memory", "command", "read"), default="memory")
+    parser.add_argument("--options", default="", help="further options of the command")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        run = run_command if arguments.command else run_in_memory
-        times = run(arguments.image, arguments.model, arguments.repeats, arguments.threads)
+        fixed = arguments.image, arguments.model, arguments.repeats, arguments.threads
+        if arguments.what == "read":
+            times = run_read(arguments.image, arguments.repeats)
+        else:
+            times = run_command(*fixed, arguments.options) if arguments.what == "command" else run_in_memory(*fixed)
         print(json.dumps(times._asdict()))
         return
     if len(arguments.sources) != 2 or not all((source / "cytoseed").is_dir() for source in arguments.sources):

@@ -12,12 +12,11 @@ import typer
 from cytoseed.cli.console import FAILED, MISUSED, Notes, exit_on_mistake, plain_console, run_each
 from cytoseed.cli.flags import FormatsOption, ModelOption, settings_flags
 from cytoseed.paths import write_bytes
-from cytoseed.settings import SegmentOptions
+from cytoseed.settings import DEFAULT_FORMATS, SegmentOptions
 
 if TYPE_CHECKING:
     from cytoseed.run.resume import Existing
 
-_FORMATS = "labels,geojson,table,overlay,objects"
 PANELS = {
     "Input and scale": ("pixel_size_um", "diameter_px", "channels", "stain", "region", "mask"),
     "Model": (*("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),),
@@ -38,7 +37,7 @@ def segment(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the results; may be a URL.")],
     *,
     model: ModelOption = "nuclei",
-    formats: FormatsOption = _FORMATS,
+    formats: FormatsOption = ",".join(DEFAULT_FORMATS),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again and replace existing results.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run on a large image.")] = False,
     workers: Annotated[
@@ -94,7 +93,7 @@ def demo(
         from cytoseed.cli.segment_images import prepare_requests, segment_images
 
         options = SegmentOptions(stain="haematoxylin")
-        requests = prepare_requests(model, options, output, _FORMATS.split(","), "overwrite")
+        requests = prepare_requests(model, options, output, DEFAULT_FORMATS, "overwrite")
     with exit_on_mistake(FAILED):
         path = output / "immunohistochemistry.png"
         write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))

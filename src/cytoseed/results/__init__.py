@@ -5,7 +5,8 @@ from cytoseed.results.record import Comparison, compare
 from cytoseed.results.result import Result
 from cytoseed.results.stored import open_result
 from cytoseed.results.view import Record, ResultView, stem_of
-from cytoseed.results.writers import DEFAULT_FORMATS, WRITERS, Writer
+from cytoseed.results.writers import WRITERS, Writer
+from cytoseed.settings import DEFAULT_FORMATS
 
 __all__ = [
     "DEFAULT_FORMATS",

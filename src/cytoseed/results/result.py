@@ -20,7 +20,7 @@ from cytoseed.results.objects import Block, Objects, join_parts, pack_block
 from cytoseed.results.save import save
 from cytoseed.results.store import StitchedObjects, Store
 from cytoseed.results.view import SINGULAR, LabelImage, Parts, ResultView, input_of
-from cytoseed.results.writers import DEFAULT_FORMATS
+from cytoseed.settings import DEFAULT_FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd

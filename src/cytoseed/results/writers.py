@@ -20,8 +20,6 @@ from cytoseed.results.formats.rois import rois_limit, write_rois
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.view import ResultView
 
-DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
-
 
 class Writer(NamedTuple):
     """A format."""
