@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cytoseed.core.enlarge import ENLARGE_REACH_PX, enlarge_labels_part, has_stairs
 from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 from cytoseed.core.prepare import fit_channels, scale_intensity
 from cytoseed.core.scale import part_needed, rescale_labels, rescale_labels_part, rescale_part
@@ -143,19 +144,18 @@ class TileProcessor:
         object's nucleus or cell does. Objects that reach beyond that are left out and listed, their partners kept
         alone.
         """
-        found, grid = self._find(tile, views), self._context.plan.grid
+        (labels, found), grid = self._find(tile, views), self._context.plan.grid
         reaches_out = any((each.is_owned & (~each.is_whole | each.is_parted)).any() for each in found)
         if reaches_out and grid.margin_px < WIDE_MARGIN_PX:
             tile = grid._replace(margin_px=WIDE_MARGIN_PX).tile(tile.number)
             tile_input = self.read(tile)
-            found = self._find(tile, self.fields([tile_input.tensor]))
+            labels, found = self._find(tile, self.fields([tile_input.tensor]))
         with self._context.clock("measure"):
-            measured = [self._measure(tile, tile_input, target, each) for target, each in enumerate(found)]
-            objects, pairs = zip(*measured, strict=True)
+            objects, pairs = zip(*self._measure(tile, tile_input, labels, found), strict=True)
             return replace(join_objects(objects), partner=_partners(np.concatenate(pairs)))
 
-    def _find(self, tile: Tile, views: torch.Tensor) -> list[_Candidates]:
-        """All objects of each target in a tile."""
+    def _find(self, tile: Tile, views: torch.Tensor) -> tuple[torch.Tensor, list[_Candidates]]:
+        """Labels (T, h, w) of a tile, and all objects of each target."""
         top, left = tile.objects_yxhw[0] - tile.input_yxhw[0], tile.objects_yxhw[1] - tile.input_yxhw[1]
         near = views[..., top : top + tile.objects_yxhw[2], left : left + tile.objects_yxhw[3]]
         labels = self.labels(near)
@@ -164,7 +164,7 @@ class TileProcessor:
             planes = [self._candidates(tile, *plane) for plane in zip(labels, seed_maps, strict=True)]
             if len(planes) == 2:
                 _join_pairs(*planes)
-            return [self._with_owner(tile, plane) for plane in planes]
+            return labels, [self._with_owner(tile, plane) for plane in planes]
 
     def _candidates(self, tile: Tile, labels: torch.Tensor, seed_map: torch.Tensor) -> _Candidates:
         """All objects of one target (h,w), with everything that decides which tile owns them."""
@@ -172,10 +172,11 @@ class TileProcessor:
         points, heights = highest_points(labels, seed_map)
         top, left = tile.core_yxhw[0] - tile.objects_yxhw[0], tile.core_yxhw[1] - tile.objects_yxhw[1]
         core = labels[top : top + tile.core_yxhw[2], left : left + tile.core_yxhw[3]]
-        border = _inner_border(labels, tile.objects_yxhw, self._context.plan.size_yx)
+        plan = self._context.plan
+        reach = ENLARGE_REACH_PX if has_stairs(plan.size_yx, plan.full_yx) else 1
+        border = _inner_border(labels, tile.objects_yxhw, plan.size_yx, reach)
         none = np.zeros(len(ids), bool)
         return _Candidates(
-            labels=labels,
             id=ids,
             pair=np.zeros(len(ids), np.int64),
             point_yx=points.numpy() + tile.objects_yxhw[:2],
@@ -197,45 +198,51 @@ class TileProcessor:
         return found._replace(is_owned=is_owned & is_wanted, is_taken=is_taken)
 
     def _full_labels(
-        self, tile: Tile, labels: torch.Tensor, selected: NDArray[np.bool_]
+        self, tile: Tile, labels: torch.Tensor, found: Sequence[_Candidates], selected: Sequence[NDArray[np.bool_]]
     ) -> tuple[NDArray[np.int32], Box]:
-        """Labels of the selected objects, renumbered from 1, at full resolution, and their box in the image."""
-        number = np.concatenate([np.zeros(1, np.int32), np.cumsum(selected, dtype=np.int32) * selected])
-        kept = torch.from_numpy(number)[labels.long()]
+        """Labels (T,h,w) of the selected objects, renumbered from 1, at full resolution, and their box in the image."""
+        numbers = torch.zeros((len(found), int(labels.max()) + 1), dtype=torch.int32)
+        for number, each, is_selected in zip(numbers, found, selected, strict=True):
+            number[each.id] = torch.from_numpy(np.cumsum(is_selected, dtype=np.int32) * is_selected)
         small_yx, full_yx = self._context.plan.size_yx, self._context.plan.full_yx
         box = self._context.plan.full_box(tile.objects_yxhw)
-        full = rescale_labels_part(kept[None], tile.objects_yxhw[:2], small_yx, full_yx, box)
+        part = tile.objects_yxhw[:2], small_yx, full_yx, box
+        if has_stairs(small_yx, full_yx):  # outlines also depend on neighbours that are not selected
+            return enlarge_labels_part(labels, *part, numbers).numpy(), box
+        kept = torch.stack([number[plane.long()] for number, plane in zip(numbers, labels, strict=True)])
+        full = rescale_labels_part(kept, *part)
         if full_yx[0] < small_yx[0] or full_yx[1] < small_yx[1]:  # shrunk objects may fall apart
-            full = keep_largest_fill_holes(full.long(), int(selected.sum()), 0).to(torch.int32)
-        return full[0].numpy(), box
+            planes = zip(full.long(), selected, strict=True)
+            full = torch.cat([keep_largest_fill_holes(plane[None], int(each.sum()), 0) for plane, each in planes]).int()
+        return full.numpy(), box
 
     def _measure(
-        self, tile: Tile, tile_input: TileInput, target: int, found: _Candidates
-    ) -> tuple[Objects, NDArray[np.int64]]:
-        """Packed and measured objects of one target, and the number of each one's pair."""
-        labels, box = self._full_labels(tile, found.labels, found.is_taken)
-        ids, boxes = _object_boxes(labels, box)
-        chosen = np.flatnonzero(found.is_taken)[ids - 1]
-        cut, cut_boxes = found.is_owned & ~found.is_whole, np.zeros((0, 4), np.int64)
-        if cut.any():
-            cut_boxes = _object_boxes(*self._full_labels(tile, found.labels, cut))[1]
-        top, left, height, width = around(boxes)
-        crop = labels[top - box[0] : top - box[0] + height, left - box[1] : left - box[1] + width]
-        channels = self._channels((top, left, height, width), tile_input)
-        masks = [
-            labels[y - box[0] : y - box[0] + tall, x - box[1] : x - box[1] + wide] == number
-            for number, (y, x, tall, wide) in zip(ids.tolist(), boxes.tolist(), strict=True)
-        ]
-        objects = Objects(
-            target=np.full(len(ids), target, np.uint8),
-            box_yxhw=boxes,
-            bits=pack_masks(masks),
-            score=found.height[chosen].astype(np.float32),
-            is_owned=found.is_owned[chosen],
-            left_out_yxhw=cut_boxes,
-            **measure_crop(self._context, tile, crop, (top, left), channels),
-        )
-        return objects, found.pair[chosen]
+        self, tile: Tile, tile_input: TileInput, labels: torch.Tensor, found: Sequence[_Candidates]
+    ) -> Iterator[tuple[Objects, NDArray[np.int64]]]:
+        """Packed and measured objects of each target, and the number of each one's pair."""
+        planes, box = self._full_labels(tile, labels, found, [each.is_taken for each in found])
+        cut = [each.is_owned & ~each.is_whole for each in found]
+        cut_planes = self._full_labels(tile, labels, found, cut)[0] if np.concatenate(cut).any() else planes[:, :0]
+        for target, (each, plane, cut_plane) in enumerate(zip(found, planes, cut_planes, strict=True)):
+            ids, boxes = _object_boxes(plane, box)
+            chosen = np.flatnonzero(each.is_taken)[ids - 1]
+            top, left, height, width = around(boxes)
+            crop = plane[top - box[0] : top - box[0] + height, left - box[1] : left - box[1] + width]
+            channels = self._channels((top, left, height, width), tile_input)
+            masks = [
+                plane[y - box[0] : y - box[0] + tall, x - box[1] : x - box[1] + wide] == number
+                for number, (y, x, tall, wide) in zip(ids.tolist(), boxes.tolist(), strict=True)
+            ]
+            objects = Objects(
+                target=np.full(len(ids), target, np.uint8),
+                box_yxhw=boxes,
+                bits=pack_masks(masks),
+                score=each.height[chosen].astype(np.float32),
+                is_owned=each.is_owned[chosen],
+                left_out_yxhw=_object_boxes(cut_plane, box)[1],
+                **measure_crop(self._context, tile, crop, (top, left), channels),
+            )
+            yield objects, each.pair[chosen]
 
     def _channels(self, box_yxhw: Box, tile_input: TileInput) -> Iterator[NDArray[Any]]:
         """Channels of a region at full resolution, one at a time, from the tile's pixels where they suffice."""
@@ -253,6 +260,10 @@ class TileProcessor:
 
 def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[np.int32]:
     """Labels (T, h, w) of a whole network input, rescaled to the size of the image, with ids 1..K."""
+    small_yx = (labels.shape[1], labels.shape[2])
+    if has_stairs(small_yx, (height, width)):
+        box = (0, 0, height, width)
+        return enlarge_labels_part(labels, (0, 0), small_yx, (height, width), box).numpy()
     shrinks = height < labels.shape[1] or width < labels.shape[2]
     labels = rescale_labels(labels, height, width)
     if shrinks:  # objects may fall apart or vanish
@@ -278,8 +289,7 @@ def measure_crop(
 class _Candidates(NamedTuple):
     """All objects 1..K of one target in a tile."""
 
-    labels: torch.Tensor  # (h,w) at the network's resolution
-    id: NDArray[np.int64]  # (K,) shared by a nucleus and its cell
+    id: NDArray[np.int64]  # (K,) label in the tile, shared by a nucleus and its cell
     pair: NDArray[np.int64]  # (K,) equal for a nucleus and a cell that are both whole; 0 for none
     point_yx: NDArray[np.int64]  # (K,2) in the network's input: decides the owner
     height: NDArray[np.float32]  # (K,) of the seed map at that point
@@ -323,12 +333,12 @@ def _renumber(labels: torch.Tensor) -> tuple[NDArray[np.int64], torch.Tensor]:
     return ids, torch.from_numpy(number)[labels.long()]
 
 
-def _inner_border(labels: torch.Tensor, box_yxhw: Box, image_yx: tuple[int, int]) -> torch.Tensor:
-    """Labels on those sides of a box that are not sides of the image."""
+def _inner_border(labels: torch.Tensor, box_yxhw: Box, image_yx: tuple[int, int], reach: int) -> torch.Tensor:
+    """Labels up to `reach` px inside those sides of a box that are not sides of the image."""
     top, left, height, width = box_yxhw
-    sides = [(top > 0, labels[0]), (top + height < image_yx[0], labels[-1])]
-    sides += [(left > 0, labels[:, 0]), (left + width < image_yx[1], labels[:, -1])]
-    return torch.cat([side for is_inner, side in sides if is_inner] or [labels[:0].flatten()])
+    sides = [(top > 0, labels[:reach]), (top + height < image_yx[0], labels[-reach:])]
+    sides += [(left > 0, labels[:, :reach]), (left + width < image_yx[1], labels[:, -reach:])]
+    return torch.cat([side.flatten() for is_inner, side in sides if is_inner] or [labels[:0].flatten()])
 
 
 def _occurring(labels: torch.Tensor, count: int) -> NDArray[np.bool_]:
