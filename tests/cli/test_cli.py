@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from cytoseed.cli.main import app
-from cytoseed.cli.train_command import read_train_config
+from cytoseed.cli.train_command import _find_split_samples, read_train_config
 from cytoseed.models.weights import list_models
 from cytoseed.settings import SegmentOptions, TrainConfig
 from scenes import RESULTS, names
@@ -93,7 +93,7 @@ def test_train_makes_a_model_that_segments(run, segment, image, training_data, t
     done = run("train", "--data", training_data, "--output", output, *flags)
     assert done.exit_code == 0, done.output
     assert "3 training images, 1 validation images" in done.stdout
-    assert "step 2 of 2" in done.stdout
+    assert re.search(r"step 2 of 2: .* crops/s, 0 min left", done.stdout)
     config = json.loads((output / "best" / "config.json").read_text())
     (stage,) = config["recipe"]["stages"]
     assert (config["name"], stage["steps"], stage["crop_px"]) == ("trained", 2, 64)
@@ -174,6 +174,15 @@ def test_thresholds_are_chosen_on_what_the_training_set_aside(run, training_data
     for model, which in (("nuclei", "4 images in the data"), (last, "1 image set aside in training")):
         tuned = run("tune", "--model", model, "--data", training_data, "--output", tmp_path / f"tuned {which}")
         assert f"thresholds are chosen on the {which}" in tuned.stdout, tuned.output
+        assert "with less than 5 images" in tuned.stderr
+
+
+def test_the_pixel_size_of_training_images_is_stated(training_data):
+    for stated, expected in ((None, {None}), (0.3, {0.3})):
+        samples = _find_split_samples(training_data, (), stated)
+        assert {sample.pixel_size_um for sample in samples.train + samples.val} == expected
+    with pytest.raises(ValueError, match="pixel_size_um is -1"):
+        _find_split_samples(training_data, (), -1)
 
 
 @pytest.mark.parametrize(("name", "settings"), [("segment", SegmentOptions), ("train", TrainConfig)])

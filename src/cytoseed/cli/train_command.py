@@ -12,7 +12,7 @@ import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, progress_bar
 from cytoseed.cli.flags import DataOption, DatasetOption, DeviceOption, ModelOption, settings_flags
-from cytoseed.settings import RECIPES, ModelConfig, TrainConfig
+from cytoseed.settings import RECIPES, ModelConfig, SegmentOptions, TrainConfig
 
 if TYPE_CHECKING:
     from cytoseed.learn.samples import Sample, TrainValSplit
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from cytoseed.learn.tune import TuneProgress, TuneResult
     from cytoseed.models.weights import Model
 
+FEWEST_TO_TUNE = 5
 _FIGURES, _HEADINGS = ("f1", "f1_mean", "aji"), ("F1@0.5", "mean F1", "AJI")
 PANELS = {
-    "Data and output": ("data", "dataset", "output", "resume"),
+    "Data and output": ("data", "dataset", "pixel_size", "output", "resume"),
     "Model": ("start", "network", "teacher", "name", "model_pixel_size"),
     "Length and speed": (
         *("recipe", "config", "steps", "batch_size", "crop_px", "learning_rate", "validate_every", "patience"),
@@ -56,6 +57,10 @@ def train(
         typer.Option(metavar="µm", help="Pixel size of the model; by default that of --from, or 0.5."),
     ] = None,
     dataset: DatasetOption = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="µm", help="Pixel size of the images; by default that of samples.csv or of the files."),
+    ] = None,
     device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --output.")] = False,
     given: Mapping[str, Any],
@@ -78,7 +83,7 @@ def train(
         model = _starting_model(start, wanted)
         teacher_model = load_model(teacher) if teacher else None
         choose_device(device)
-        samples = _find_split_samples(data, dataset or ())
+        samples = _find_split_samples(data, dataset or (), pixel_size)
     with exit_on_mistake(FAILED):
         from cytoseed.learn.train import train as run_training
 
@@ -89,7 +94,9 @@ def train(
                 text = f"loss {progress.loss:.3f}, best mean F1 {progress.best_f1_mean:.3f}"
                 update(completed=progress.step, description=text)
                 speed = f"{progress.crops_per_second:.1f} crops/s"
-                print_line(f"step {progress.step} of {progress.steps}: {text}, {speed}")
+                crops_left = (progress.steps - progress.step) * settings.batch_size
+                left = f"{crops_left / progress.crops_per_second / 60:.0f} min left"
+                print_line(f"step {progress.step} of {progress.steps}: {text}, {speed}, {left}")
 
             trained = run_training(samples, model, settings, output, device, resume, report, teacher=teacher_model)
         typer.echo(_comparison(trained))
@@ -113,11 +120,14 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
     return TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values, **given})
 
 
-def _find_split_samples(folder: Path, datasets: Sequence[str]) -> TrainValSplit:
+def _find_split_samples(folder: Path, datasets: Sequence[str], pixel_size_um: float | None) -> TrainValSplit:
     """Training and validation samples; if none are marked for validation, a fifth of them is set aside."""
     from cytoseed.learn.samples import TrainValSplit, find_samples, split_by_name
 
     samples = find_samples(folder, datasets=datasets or None)
+    if pixel_size_um is not None:
+        SegmentOptions(pixel_size_um=pixel_size_um)  # checks it
+        samples = tuple(dataclasses.replace(sample, pixel_size_um=pixel_size_um) for sample in samples)
     division = TrainValSplit(*(tuple(s for s in samples if s.split == split) for split in ("train", "val")))
     return division if division.val else split_by_name(division.train)
 
@@ -172,6 +182,8 @@ def tune(
 
         images = "1 image" if len(samples) == 1 else f"{len(samples)} images"
         typer.echo(f"thresholds are chosen on the {images} {origin}")
+        if len(samples) < FEWEST_TO_TUNE:
+            typer.echo(f"warning: with less than {FEWEST_TO_TUNE} images, they may fit only these images", err=True)
         with progress_bar("running the network", len(samples)) as (update, print_line):
             best = 0.0
 

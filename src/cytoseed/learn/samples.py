@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -101,19 +102,26 @@ def find_samples(
     return kept
 
 
-def split_by_name(samples: Sequence[Sample], val_share: float = 0.2, seed: int = 0) -> TrainValSplit:
-    """Divide samples into training and validation by a hash of their field, or of their name without a field.
+def split_by_name(samples: Sequence[Sample], val_share: float = 0.2) -> TrainValSplit:
+    """Divide samples into training and validation: the fields of lowest hash validate, or names without a field.
 
-    A field's side does not depend on the other samples, except that one field moves over if a side would be empty.
-    Samples of one field stay together, so a single field is all `train`.
+    Their number is `val_share` of all, rounded up, but at least one and never all. Samples of one field stay together:
+    `ValueError` if there is only one.
     """
 
-    def rank(field: str) -> float:
-        return int.from_bytes(hashlib.sha256(f"{seed}:{field}".encode()).digest()[:8], "big") / 2**64
+    def rank(field: str) -> bytes:
+        return hashlib.sha256(f"0:{field}".encode()).digest()
 
     fields = sorted({sample.field or sample.name for sample in samples}, key=rank)
-    below = sum(rank(field) < val_share for field in fields)
-    val_fields = set(fields[: min(max(below, 1), len(fields) - 1)])
+    if len(fields) < 2:
+        raise ValueError(
+            f"all {len(samples)} images are of one field of view, {fields[0]!r}: training needs at least two, one of "
+            f"which is set aside for validation"
+            if fields
+            else "there are no images to divide into training and validation"
+        )
+    count = min(max(math.ceil(val_share * len(fields)), 1), len(fields) - 1)
+    val_fields = set(fields[:count])
     sides: dict[str, list[Sample]] = {"train": [], "val": []}
     for sample in samples:
         split = "val" if (sample.field or sample.name) in val_fields else "train"

@@ -73,7 +73,10 @@ def prepare(
 
 
 def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample, ...]:
-    """Samples, without paths, in the published splits, else in splits by a hash of the field (`split_by_name`)."""
+    """Samples, without paths, in the published splits, else in splits by a hash of the field (`split_by_name`).
+
+    A share is left empty where there are not enough fields.
+    """
     size_um, licence = source.pixel_size_um, source.licence
     samples = [
         Sample(each.stem, source.name, each.modality, each.split, Path(), Path(), size_um, each.field, licence)
@@ -82,15 +85,20 @@ def assign_splits(source: Source, images: Sequence[SourceImage]) -> tuple[Sample
     splits = {sample.name: sample.split for sample in samples}
     rest: Sequence[Sample] = [sample for sample in samples if not sample.split]
     share = source.val_share
-    if rest:
+    if len(_fields(rest)) > 1:
         rest, test = split_by_name(rest, _TEST_SHARE)
         splits |= {sample.name: "test" for sample in test}
-        share += _TEST_SHARE  # the hash is the same both times: no field of `rest` ranks below the share of `test`
-    elif "val" not in splits.values():
+        share /= 1 - _TEST_SHARE
+    elif not rest and "val" not in splits.values():
         rest = [sample for sample in samples if sample.split == "train"]
-    for part in split_by_name(rest, share):
+    splits |= {sample.name: "train" for sample in rest}
+    for part in split_by_name(rest, share) if len(_fields(rest)) > 1 else ():
         splits |= {sample.name: sample.split for sample in part}
     return tuple(replace(sample, split=splits[sample.name]) for sample in samples)
+
+
+def _fields(samples: Sequence[Sample]) -> set[str]:
+    return {sample.field or sample.name for sample in samples}
 
 
 def _write_pair(folder: Path, stem: str, pixels: NDArray[Any], mask: NDArray[np.int32]) -> bool:
