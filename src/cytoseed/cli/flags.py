@@ -23,6 +23,15 @@ _LISTS = {"channels": "A,B,...", "region": "X,Y,W,H", "scale_range": "LOW,HIGH"}
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Name of a model (see `cytoseed models`) or its folder.")
 ]
+AutoModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Name of a model (see `cytoseed models`) or its folder. auto: nuclei-he for brightfield in colour, else "
+        "nuclei.",
+    ),
+]
 DataOption = Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/data.md.")]
 DatasetOption = Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]

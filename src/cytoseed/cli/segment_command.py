@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, Notes, exit_on_mistake, plain_console, run_each
-from cytoseed.cli.flags import FormatsOption, ModelOption, settings_flags
+from cytoseed.cli.flags import AutoModelOption, FormatsOption, settings_flags
 from cytoseed.paths import write_bytes
 from cytoseed.settings import DEFAULT_FORMATS, SegmentOptions
 
@@ -36,7 +36,7 @@ def segment(
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the results; may be a URL.")],
     *,
-    model: ModelOption = "nuclei",
+    model: AutoModelOption = "auto",
     formats: FormatsOption = ",".join(DEFAULT_FORMATS),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again and replace existing results.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run on a large image.")] = False,
@@ -83,7 +83,7 @@ def segment(
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo"),
-    model: ModelOption = "nuclei",
+    model: AutoModelOption = "auto",
 ) -> None:
     """Segment an example image of scikit-image: a section stained with hematoxylin (blue) and DAB (brown)."""
     with exit_on_mistake(MISUSED):
@@ -92,8 +92,7 @@ def demo(
 
         from cytoseed.cli.segment_images import prepare_requests, segment_images
 
-        options = SegmentOptions(stain="haematoxylin")
-        requests = prepare_requests(model, options, output, DEFAULT_FORMATS, "overwrite")
+        requests = prepare_requests(model, SegmentOptions(), output, DEFAULT_FORMATS, "overwrite")
     with exit_on_mistake(FAILED):
         path = output / "immunohistochemistry.png"
         write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import tempfile
@@ -16,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeR
 
 from cytoseed.cli.console import Notes, plain_console, run_each
 from cytoseed.images import Image
-from cytoseed.models.weights import load_model
+from cytoseed.models.weights import AUTO, load_model
 from cytoseed.paths import as_path, is_remote, require_writable
 from cytoseed.results.writers import check_formats
+from cytoseed.run.auto import choose_model
 from cytoseed.run.cluster import Cluster
 from cytoseed.run.engine import choose_device
 from cytoseed.run.resume import Existing, Request, Shard
@@ -44,11 +44,14 @@ def prepare_requests(
     names = check_formats([name.strip() for name in formats])
     part = Shard.parse(shard) if shard else None
     choose_device(options.device, options.precision)
-    loaded, folder = load_model(model), as_path(output)
+    loaded, folder = model if model == AUTO else load_model(model), as_path(output)
     _require_writable(folder)
-    return functools.partial(
-        Request, output=folder, model=loaded, options=options, formats=names, existing=existing, shard=part
-    )
+
+    def make_request(image: Image) -> Request:
+        chosen, opened = choose_model(loaded, image, options)
+        return Request(opened, folder, chosen, options, names, existing, part)
+
+    return make_request
 
 
 def segment_images(requests: RequestMaker, paths: Sequence[Path], cluster: Cluster | None = None) -> None:
@@ -116,7 +119,7 @@ class _Work:
             target, count = report.result.targets[-1], report.result.count
             what = f"{count} {_SINGULAR[target] if count == 1 else target}"
             place = dict(zip(request.formats, report.files, strict=False)).get("overlay", report.files[0])
-        return f"{what} in {_time(report)} -> {place}", not report.failures
+        return f"{what} in {_time(report)} by {request.model.config.name} -> {place}", not report.failures
 
     def _show_tiles(self, path: Path, progress: TileProgress) -> None:
         if path not in self._tile_bars:

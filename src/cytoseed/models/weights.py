@@ -30,6 +30,9 @@ CONFIG_FILE = "config.json"
 MODELS_VARIABLE = "CYTOSEED_MODELS"
 """Environment variable: folders that hold model folders, separated as in `PATH`."""
 
+AUTO = "auto"
+"""Not a model: `segment` chooses one for each image."""
+
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 
 
@@ -52,9 +55,9 @@ def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
     the path of a folder that holds `model.safetensors` and `config.json`. Names take precedence over paths: write
     `./nuclei` for a folder with the name of a bundled model.
 
-    Raises `FileNotFoundError` if the path does not exist or the folder lacks one of the two files; `ValueError` for an
-    unknown name, a pickle, an invalid configuration, and weights whose checksum differs from the configuration's or
-    that do not fit its architecture.
+    Raises `FileNotFoundError` if the path does not exist or the folder lacks one of the two files; `ValueError` for
+    `auto`, an unknown name, a pickle, an invalid configuration, and weights whose checksum differs from the
+    configuration's or that do not fit its architecture.
     """
     from cytoseed.core.model import Segmenter
 
@@ -151,6 +154,8 @@ def _find(name_or_folder: str | os.PathLike[str]) -> Path:
     """Folder of a model; both of its files exist."""
     known = _known_folders()
     given = os.fspath(name_or_folder)
+    if given == AUTO:
+        raise ValueError("model 'auto' is a choice by image, which only segment makes; give the name of a model")
     folder = known.get(given, Path(given))
     if folder.suffix.lower() in _PICKLES and not folder.is_dir():
         raise ValueError(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cytoseed.images import ImageLike, as_image
-from cytoseed.models.weights import Model, load_model
+from cytoseed.models.weights import AUTO, Model
 from cytoseed.paths import as_path
 from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, open_result
+from cytoseed.run.auto import choose_model
 from cytoseed.run.executor import memory_errors
 from cytoseed.run.plan import make_plan
 from cytoseed.run.resume import Existing, Request
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def segment(  # noqa: PLR0913
     image: ImageLike,
-    model: Model | str | os.PathLike[str] = "nuclei",
+    model: Model | str | os.PathLike[str] = AUTO,
     options: SegmentOptions | None = None,
     *,
     output: str | os.PathLike[str] | None = None,
@@ -47,7 +48,9 @@ def segment(  # noqa: PLR0913
         A file, an image that `open_image` opened, or an array (H,W), (H,W,3), (H,W,4) or (C,H,W) of booleans,
         integers or real numbers; also a Dask or Zarr array. It is never changed.
     model : Model, str or path
-        A loaded model, or the name or folder of one. Load it once for many images.
+        A loaded model, or the name or folder of one. Load it once for many images. `auto` takes `nuclei-he` for
+        brightfield pictures in red, green and blue, such as H&E, and `nuclei` for everything else; the result's
+        settings name it.
     options : SegmentOptions, optional
         Settings of the segmentation.
     output : str or path, optional
@@ -84,9 +87,9 @@ def segment(  # noqa: PLR0913
         is writing it; it cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
     """
     resolved = with_settings(options, settings)
-    loaded = model if isinstance(model, Model) else load_model(model)
+    chosen, opened = choose_model(model, as_image(image), resolved)
     place = as_path("." if output is None else output)
-    request = Request(as_image(image), place, loaded, resolved, tuple(formats), existing)
+    request = Request(opened, place, chosen, resolved, tuple(formats), existing)
     executor = None if cluster is None else cluster.executor(request)
     if output is None:
         return run_in_memory(request, callbacks, executor)
