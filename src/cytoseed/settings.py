@@ -16,6 +16,7 @@ NETWORKS = ("paper", "lite", "slim")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 STAINS = ("haematoxylin", "eosin", "dab")
+MOST_EXPANDED_UM = 50
 DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 NOMINAL_DIAMETER_UM = 8.5
 """Median diameter of a nucleus, by which images of unknown pixel size are scaled."""
@@ -195,6 +196,8 @@ class SegmentOptions:
     """Channels to segment, by name or by number from 0, for instance `DAPI`; by default all."""
     stain: str | None = None
     """Segment a single stain of an RGB image: `hematoxylin` (for nuclei alongside DAB), `eosin` or `dab`."""
+    expand_um: float | None = None
+    """Also outline cells: nuclei grown by this distance in µm, never over a neighbour; for models of nuclei."""
     tta: bool = False
     """Test-time augmentation: a little more accurate, with eight times the run time and more memory."""
     device: str = "auto"
@@ -233,6 +236,8 @@ class SegmentOptions:
         _require(diameter is None or 0 < diameter < math.inf, "diameter_px", diameter, "above 0, in pixels")
         remedy = "left out if pixel_size_um is given: each alone sets the scale"
         _require(size is None or diameter is None, "diameter_px", diameter, remedy)
+        grown = self.expand_um
+        _require(grown is None or 0 < grown <= MOST_EXPANDED_UM, "expand_um", grown, "above 0 and at most 50, in µm")
         _require(self.stain in (None, *STAINS), "stain", self.stain, f"one of {', '.join(STAINS)}")
         remedy = "left out if a stain is given: stains are computed from red, green and blue"
         _require(self.stain is None or not self.channels, "channels", self.channels, remedy)

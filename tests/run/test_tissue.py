@@ -60,7 +60,20 @@ def plan_of(image, channels=None, level=0, stain=None):
     chosen = tuple(range(image.shape[0])) if channels is None else channels
     size = image.level_shapes[level]
     area, record = read_area(image.shape[1:]), {"stain": stain}
-    return Plan(chosen, level, size, (1.0, 1.0), image.shape[1:], None, single_tile(*size), False, area, record)
+    return Plan(
+        chosen,
+        level,
+        size,
+        (1.0, 1.0),
+        image.shape[1:],
+        None,
+        single_tile(*size),
+        False,
+        area,
+        ("nuclei",),
+        0.0,
+        record,
+    )
 
 
 def noise(shape, mean, width, seed=0):

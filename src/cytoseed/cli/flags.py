@@ -17,6 +17,7 @@ import typer
 from cytoseed.settings import RECIPES, ModelConfig
 
 _UNITS = {"um": "µm", "px": "px"}
+_UNIT_IN_FLAG = ("expand_um",)  # `--expand` alone would not say that it is a distance
 _LISTS = {"channels": "A,B,...", "region": "X,Y,W,H", "scale_range": "LOW,HIGH"}
 
 
@@ -43,7 +44,7 @@ FormatsOption = Annotated[
 def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Callable[[Callable[..., None]], Any]:
     """Decorator of a command that adds a flag for each field of a settings class, in panels of `--help`.
 
-    Field `min_size_px` becomes `--min-size`, in px; a tuple is one text, with commas. `panels` has the names of all
+    Field `min_size_px` becomes `--min-size`, in px (`expand_um` stays `--expand-um`); a tuple is one text, with commas. `panels` has the names of all
     options in order, by title. The command's parameter `given` becomes a dictionary of the fields that were given.
     """
     hints = get_type_hints(settings)
@@ -90,7 +91,8 @@ def _default(settings: type, entry: Field[Any]) -> str:
 def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]) -> inspect.Parameter:
     """Parameter from which typer makes a flag; a field without documentation is a setting of the model."""
     stem, _, unit = entry.name.rpartition("_")
-    name = (stem if unit in _UNITS else entry.name).replace("_", "-")
+    is_short = unit in _UNITS and entry.name not in _UNIT_IN_FLAG
+    name = (stem if is_short else entry.name).replace("_", "-")
     spelling = f"--{name}/--no-{name}" if hint is bool else f"--{name}"
     text, default = texts.get(entry.name), _default(settings, entry)
     if text is None:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 PANELS = {
     "Input and scale": ("pixel_size_um", "diameter_px", "channels", "stain", "region", "mask"),
-    "Model": (*("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),),
+    "Model": (
+        *("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),
+        "expand_um",
+    ),
     "Output": ("output", "formats", "overwrite"),
     "Large images": (
         *("resume", "workers", "scheduler", "patience", "shard", "skip_background", "tile_size_px", "margin_px"),

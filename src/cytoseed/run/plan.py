@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,12 +16,13 @@ from cytoseed.images import Image, check_pixels, choose_channels
 from cytoseed.images.channels import check_stain, unmix
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.memory import tile_side
-from cytoseed.run.tiles import Box, Grid, single_tile
+from cytoseed.run.tiles import GRAIN_PX, Box, Grid, single_tile
 from cytoseed.settings import ModelConfig, SegmentOptions
 
 LARGEST_COUNTED_PX = 1 << 26
 """Up to this size every pixel of a level counts in the percentiles of the normalisation; beyond it, those of blocks."""
 
+_WIDE_MARGIN_PX = 256  # half the pixel classifier's largest window
 _LARGEST_SINGLE_TILE_PX = 1 << 23  # network input: 3 GB
 _LARGEST_SINGLE_TILE_BYTES = 1 << 30  # image as stored
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # cover every microscope; a wrong unit lies beyond
@@ -40,6 +42,8 @@ class Plan(NamedTuple):
     grid: Grid  # tiles over the network's input; a small image is one tile
     is_tiled: bool  # False for an image that is segmented as one tile in memory
     area: Area  # area to segment
+    targets: tuple[str, ...]  # objects of each label plane
+    expand_px: float  # distance by which nuclei grow into cells, in px of the network's input; 0: no cells
     record: Mapping[str, Any]  # every setting that affects the objects, as JSON values
 
     @property
@@ -51,6 +55,11 @@ class Plan(NamedTuple):
     def thresholds(self) -> Thresholds:
         """Thresholds for seeds and objects."""
         return Thresholds(*(self.record[name] for name in Thresholds._fields))
+
+    @property
+    def wide_margin_px(self) -> int:
+        """Margin for tiles with an object that reaches beyond the usual one."""
+        return max(self.grid.margin_px, _WIDE_MARGIN_PX + _growth(self.expand_px))
 
     def full_box(self, box_yxhw: Box) -> Box:
         """Box, at full resolution, of the pixels whose centres lie in a box of the network's input."""
@@ -81,6 +90,7 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
     level, step_yx = _level(image, size_yx)
     full_yx = (image.shape[1], image.shape[2])
     area = read_area(full_yx, options.region or None, options.mask)
+    targets, expand_px = _expansion(config, options, pixel_size_um, factor)
     record = {
         "model": config.name,
         "model_version": config.version,
@@ -92,6 +102,7 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         "pixel_size_source": source,
         "diameter_px": options.diameter_px,
         "scale": factor,
+        "expand_um": options.expand_um,
         "tta": options.tta,
         "precision": options.precision,
     }
@@ -100,12 +111,36 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         record[name] = getattr(config, name) if given is None else given
     grid, is_tiled = single_tile(*size_yx), _needs_tiles(image, size_yx, level, options)
     if is_tiled:
-        grid = _grid(size_yx, step_yx, config, options, len(channels) * image.dtype.itemsize)
+        margin_px = options.margin_px + _growth(expand_px)
+        grid = _grid(size_yx, step_yx, config, options, margin_px, len(channels) * image.dtype.itemsize)
         record |= {"tile_size_px": grid.core_px, "margin_px": grid.margin_px}
         record |= {"skip_background": options.skip_background, **area.description}
-    return Plan(
-        channels, level, image.level_shapes[level], step_yx, full_yx, pixel_size_um, grid, is_tiled, area, record
-    )
+    scale = level, image.level_shapes[level], step_yx, full_yx, pixel_size_um
+    return Plan(channels, *scale, grid, is_tiled, area, targets, expand_px, record)
+
+
+def _growth(expand_px: float) -> int:
+    """Width by which margins grow, so that they hold all nuclei that limit a cell."""
+    return -(-2 * math.ceil(expand_px) // GRAIN_PX) * GRAIN_PX
+
+
+def _expansion(
+    config: ModelConfig, options: SegmentOptions, pixel_size_um: float | None, factor: float
+) -> tuple[tuple[str, ...], float]:
+    """Targets of the result, and the distance by which nuclei grow, in px of the network's input."""
+    if options.expand_um is None:
+        return config.targets, 0.0
+    if config.targets != ("nuclei",):
+        raise ValueError(
+            f"expand_um is {options.expand_um}, and model {config.name!r} finds cells itself: leave it out"
+        )
+    if pixel_size_um is None and options.diameter_px is None:
+        raise ValueError(
+            f"expand_um is {options.expand_um}, and the pixel size is unknown: give --pixel-size in µm or --diameter "
+            f"in px (pixel_size_um, diameter_px in Python)"
+        )
+    input_um = config.pixel_size_um if options.diameter_px is not None else (pixel_size_um or 0) / factor
+    return ("nuclei", "cells"), options.expand_um / input_um
 
 
 def check_values(pixels: NDArray[Any]) -> None:
@@ -132,7 +167,12 @@ def _needs_tiles(image: Image, size_yx: tuple[int, int], level: int, options: Se
 
 
 def _grid(
-    size_yx: tuple[int, int], step_yx: tuple[float, float], config: ModelConfig, options: SegmentOptions, px_bytes: int
+    size_yx: tuple[int, int],
+    step_yx: tuple[float, float],
+    config: ModelConfig,
+    options: SegmentOptions,
+    margin_px: int,
+    px_bytes: int,
 ) -> Grid:
     """Tiles of the user's size, or of the largest that memory allows."""
     stride = STRIDE[config.network]
@@ -140,8 +180,8 @@ def _grid(
     core_px = options.tile_size_px
     if core_px is None:
         bytes_per_px = step_yx[0] * step_yx[1] * (px_bytes + 12)
-        core_px = tile_side(config, options.margin_px + reach_px, bytes_per_px, options.tta)
-    return Grid(*size_yx, core_px, options.margin_px, reach_px)
+        core_px = tile_side(config, margin_px + reach_px, bytes_per_px, options.tta)
+    return Grid(*size_yx, core_px, margin_px, reach_px)
 
 
 def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:

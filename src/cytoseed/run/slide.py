@@ -31,7 +31,7 @@ from cytoseed.run.plan import Plan
 from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job
 from cytoseed.run.stitch import stitch_tiles
 from cytoseed.run.survey import Limits, survey
-from cytoseed.run.tile import WIDE_MARGIN_PX, Clock, SlideContext
+from cytoseed.run.tile import Clock, SlideContext
 
 _UNKNOWN_SCALE = (  # 8 to 40 px: there, images at native scale and at the nominal scale score alike
     "pixel size unknown, so segmented as it is, which suits nuclei 8 to 40 px wide; for others state --diameter in px "
@@ -148,7 +148,7 @@ def _single_result(request: Request, plan: Plan, executor: Executor, clock: Cloc
 def _facts(request: Request, plan: Plan) -> dict[str, Any]:
     """Fields of every result."""
     return {
-        "targets": request.model.config.targets,
+        "targets": plan.targets,
         "channel_names": request.image.channel_names,
         "pixel_size_um": plan.pixel_size_um,
         "source": request.image.source,
@@ -202,7 +202,7 @@ def _run_tiles(
     }
     with contextlib.suppress(OSError):  # not part of the result
         write_bytes(store.path / "timings.json", f"{json.dumps(timings, indent=2)}\n".encode())
-    for sentence in _warnings(failures, len(todo), kept, plan.grid.margin_px):
+    for sentence in _warnings(failures, len(todo), kept, plan.wide_margin_px):
         calls.notice(sentence)
     return RunReport(result, files, False, failures, seconds, True, len(todo), skipped)
 
@@ -277,7 +277,7 @@ def _warnings(failures: Sequence[str], tiles: int, kept: StitchedObjects | None,
         )
     if kept is not None and len(kept.left_out_yxhw):
         yield (
-            f"{len(kept.left_out_yxhw)} objects reach further than {max(margin_px, WIDE_MARGIN_PX)} px (at the model's "
+            f"{len(kept.left_out_yxhw)} objects reach further than {margin_px} px (at the model's "
             f"pixel size) from their tile and were left out rather than cut "
             f"({_listed([_place(box) for box in kept.left_out_yxhw.tolist()])}): if they are objects, state a larger "
             f"--margin (margin_px in Python)"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cytoseed.results.objects import Objects, around, join_objects, pack_masks
 from cytoseed.results.store import StitchedObjects, Store
-from cytoseed.run.tile import WIDE_MARGIN_PX, SlideContext, measure_crop
+from cytoseed.run.tile import SlideContext, measure_crop
 from cytoseed.run.tiles import Box, Grid
 
 _COVERED = 0.5  # an unowned object is a duplicate if others cover this share of it
@@ -56,7 +56,7 @@ def stitch_tiles(context: SlideContext, store: Store) -> StitchedObjects:
         return store.read(tile) if tile in done else _NO_OBJECTS
 
     with context.clock("stitch"):
-        margin_px, agreement_iou = max(WIDE_MARGIN_PX, grid.margin_px), float(context.plan.record["agreement_iou"])
+        margin_px, agreement_iou = context.plan.wide_margin_px, float(context.plan.record["agreement_iou"])
         kept, trimmed = stitch(grid, margin_px, load, agreement_iou)
         changed, changed_at, last_read = [], [], (-1, _NO_OBJECTS)
         for own in trimmed:

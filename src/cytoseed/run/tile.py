@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cytoseed.core.enlarge import ENLARGE_REACH_PX, enlarge_labels_part, has_stairs
+from cytoseed.core.expand import expand_labels
 from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 from cytoseed.core.prepare import fit_channels, scale_intensity
 from cytoseed.core.scale import part_needed, rescale_labels, rescale_labels_part, rescale_part
@@ -25,9 +27,6 @@ from cytoseed.run.engine import Engine
 from cytoseed.run.plan import Plan, check_values, select_stain
 from cytoseed.run.survey import Limits, pixel_limits
 from cytoseed.run.tiles import Box, Tile
-
-WIDE_MARGIN_PX = 256
-"""Margin for tiles with an object that reaches beyond the usual one: half the pixel classifier's largest window."""
 
 
 class TileInput(NamedTuple):
@@ -133,9 +132,11 @@ class TileProcessor:
             return views
 
     def labels(self, views: torch.Tensor) -> torch.Tensor:
-        """Labels (T, h, w) of the fields (V, 1, T, F, h, w) of a tile, or of a region of it."""
+        """Labels (T, h, w) of the fields (V, 1, T, F, h, w) of a tile, or of a region of it; cells may be added."""
+        plan = self._context.plan
         with self._context.clock("objects"):
-            return self._engine.labels_of_views(views, self._context.plan.thresholds)
+            labels = self._engine.labels_of_views(views, plan.thresholds)
+            return labels if not plan.expand_px else torch.stack([labels[0], expand_labels(labels[0], plan.expand_px)])
 
     def objects(self, tile: Tile, tile_input: TileInput, views: torch.Tensor) -> Objects:
         """Find the objects that a tile owns, and those that enter its core, from its fields (V, 1, T, F, h, w).
@@ -144,10 +145,10 @@ class TileProcessor:
         object's nucleus or cell does. Objects that reach beyond that are left out and listed, their partners kept
         alone.
         """
-        (labels, found), grid = self._find(tile, views), self._context.plan.grid
+        (labels, found), plan = self._find(tile, views), self._context.plan
         reaches_out = any((each.is_owned & (~each.is_whole | each.is_parted)).any() for each in found)
-        if reaches_out and grid.margin_px < WIDE_MARGIN_PX:
-            tile = grid._replace(margin_px=WIDE_MARGIN_PX).tile(tile.number)
+        if reaches_out and plan.grid.margin_px < plan.wide_margin_px:
+            tile = plan.grid._replace(margin_px=plan.wide_margin_px).tile(tile.number)
             tile_input = self.read(tile)
             labels, found = self._find(tile, self.fields([tile_input.tensor]))
         with self._context.clock("measure"):
@@ -160,7 +161,7 @@ class TileProcessor:
         near = views[..., top : top + tile.objects_yxhw[2], left : left + tile.objects_yxhw[3]]
         labels = self.labels(near)
         with self._context.clock("objects"):
-            seed_maps = near[:, 0, :, -1].mean(0).cpu()
+            seed_maps = near[:, 0, :, -1].mean(0).cpu().expand(labels.shape)
             planes = [self._candidates(tile, *plane) for plane in zip(labels, seed_maps, strict=True)]
             if len(planes) == 2:
                 _join_pairs(*planes)
@@ -173,7 +174,7 @@ class TileProcessor:
         top, left = tile.core_yxhw[0] - tile.objects_yxhw[0], tile.core_yxhw[1] - tile.objects_yxhw[1]
         core = labels[top : top + tile.core_yxhw[2], left : left + tile.core_yxhw[3]]
         plan = self._context.plan
-        reach = ENLARGE_REACH_PX if has_stairs(plan.size_yx, plan.full_yx) else 1
+        reach = (ENLARGE_REACH_PX if has_stairs(plan.size_yx, plan.full_yx) else 1) + math.ceil(plan.expand_px)
         border = _inner_border(labels, tile.objects_yxhw, plan.size_yx, reach)
         none = np.zeros(len(ids), bool)
         return _Candidates(
