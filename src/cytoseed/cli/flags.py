@@ -44,8 +44,9 @@ FormatsOption = Annotated[
 def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Callable[[Callable[..., None]], Any]:
     """Decorator of a command that adds a flag for each field of a settings class, in panels of `--help`.
 
-    Field `min_size_px` becomes `--min-size`, in px (`expand_um` stays `--expand-um`); a tuple is one text, with commas. `panels` has the names of all
-    options in order, by title. The command's parameter `given` becomes a dictionary of the fields that were given.
+    Field `min_size_px` becomes `--min-size`, in px (`expand_um` stays `--expand-um`); a tuple is one text, with commas.
+    `panels` has the names of all options in order, by title. The command's parameter `given` becomes a dictionary of
+    the fields that were given.
     """
     hints = get_type_hints(settings)
     texts = _documentation(settings)
