@@ -15,6 +15,7 @@ from cytoseed.cli.export_command import export
 from cytoseed.cli.info_command import info, models
 from cytoseed.cli.segment_command import demo, merge, segment
 from cytoseed.cli.train_command import train, tune
+from cytoseed.cli.view_command import view
 
 app = typer.Typer(
     name="cytoseed",
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 _PANELS = {
     "Segment": (segment, merge, info, models, demo),
-    "Results and other programs": (convert, formats, export),
+    "Results and other programs": (view, convert, formats, export),
     "Train and evaluate": (train, tune, evaluate),
 }
 for _title, _commands in _PANELS.items():

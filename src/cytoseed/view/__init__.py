@@ -1,0 +1,1 @@
+"""Viewer in the browser: images, outlines and measurements, served on this machine only."""
