@@ -127,6 +127,12 @@ class Result(ResultView):
         named = self.targets[-1] if self.count != 1 else SINGULAR.get(self.targets[-1], self.targets[-1])
         return f"<Result: {self.count} {named} in {Path(self.source).name}, {height} x {width} px, {scale}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: overlay, numbers, sizes."""
+        from cytoseed.results.formats.report import summary_html
+
+        return summary_html(self)
+
     def __enter__(self) -> Self:
         return self
 

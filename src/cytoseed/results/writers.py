@@ -16,6 +16,7 @@ from cytoseed.results.formats.objects_zip import SUFFIX as STORED_SUFFIX
 from cytoseed.results.formats.objects_zip import write_objects
 from cytoseed.results.formats.overlay import write_overlay
 from cytoseed.results.formats.parquet import write_parquet, write_table
+from cytoseed.results.formats.report import write_report
 from cytoseed.results.formats.rois import rois_limit, write_rois
 from cytoseed.results.formats.spatialdata import write_spatialdata
 from cytoseed.results.view import ResultView
@@ -54,6 +55,7 @@ WRITERS = {
         Writer("objects", STORED_SUFFIX, write_objects, _EVERYTHING),
         Writer("overlay", ".overlay.png", write_overlay, "the outlines drawn on the image"),
         Writer("parquet", ".parquet", write_parquet, "measurements as Parquet: pandas, Polars, R, DuckDB"),
+        Writer("report", ".report.html", write_report, "a page to read: overview, distributions, warnings, settings"),
         Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", rois_limit),
         Writer("spatialdata", ".spatialdata.zarr", write_spatialdata, _SPATIALDATA, **_SPATIAL),
     )
