@@ -55,6 +55,12 @@ def test_info(run, tmp_path, image):
     for text in ("40 x 30 px", "0 (DAPI), 1 (actin)", "uint16", "0.25 µm (OME metadata)", "pixel size  not stated"):
         assert text in done.stdout
     assert "nowhere.png" in done.stderr
+    with tifffile.TiffWriter(tmp_path / "scan.ome.tif", ome=True) as writer:
+        for name, side in (("macro", 20), ("scan", 160)):
+            writer.write(np.zeros((side, side), np.uint8), metadata={"axes": "YX", "Name": name})
+    done = run("info", tmp_path / "scan.ome.tif")
+    for text in ("image 0     macro (20 x 20 px), a smaller picture", "image 1     scan", "size        160 x 160 px"):
+        assert text in done.stdout
 
 
 def test_evaluate(run, segment, image, tmp_path):

@@ -29,6 +29,51 @@ def test_all_results_are_written_and_reported_in_a_line(segment, image, tmp_path
     assert len(json.loads((tmp_path / "out" / "scene.geojson").read_text())["features"]) == 2
 
 
+def write_positions(path, **positions):
+    """Write an OME-TIFF of positions with so many bright boxes."""
+    path.parent.mkdir(exist_ok=True)
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, objects in positions.items():
+            pixels = tifffile.imread(write_image(path.parent / "position.tif", objects, (120, 160)))
+            size = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+            writer.write(pixels, metadata={"axes": "YX", "Name": name, **size})
+    (path.parent / "position.tif").unlink()
+    return path
+
+
+def test_every_position_of_a_file_has_results_of_its_own(segment, run, tmp_path):
+    path = write_positions(tmp_path / "in" / "positions.ome.tif", a=1, b=2, c=3)
+    chosen = segment(path, "--series", "b", "--tile-size", 128, "--format", "geojson")
+    assert chosen.stdout.startswith("positions.ome.tif, b: 2 nuclei in ")
+    again = segment(path, "--series", 1, "--tile-size", 128, "--format", "geojson")
+    assert again.stdout == "positions.ome.tif, b: already there\n"
+    done = segment(path, "--tile-size", 128, "--format", "geojson,objects")
+    assert done.exit_code == 0, done.output
+    counts, ids = {}, set()
+    for name in "abc":
+        features = json.loads((tmp_path / "out" / f"positions_{name}.geojson").read_text())["features"]
+        counts[name] = len(features)
+        ids |= {feature["id"] for feature in features}
+        record = json.loads((tmp_path / "out" / f"positions_{name}.cytoseed.json").read_text())
+        assert record["input"]["series"] == name
+    assert counts == {"a": 1, "b": 2, "c": 3}
+    assert len(ids) == 6
+    converted = run("convert", tmp_path / "out", "--format", "overlay")  # draws on the image of the same name
+    assert converted.exit_code == 0, converted.output
+    wrong = segment(path, "--series", "d")
+    assert wrong.exit_code == 1
+    assert "has no image 'd'; give a name or a number from 0 of: 0 a (160 x 120 px), 1 b" in wrong.stderr
+
+
+def test_shards_of_a_position(segment, run, tmp_path):
+    path = write_positions(tmp_path / "in" / "positions.ome.tif", a=1, b=2)
+    for number in (1, 2):
+        done = segment(path, "--series", "b", "--tile-size", 128, "--shard", f"{number}/2")
+        assert done.exit_code == 0, done.output
+    merged = run("merge", tmp_path / "out")
+    assert merged.stdout.startswith("positions_b: 2 nuclei"), merged.output
+
+
 def test_an_unknown_pixel_size_is_noted_on_stderr_and_once_for_many_images(segment, tmp_path):
     for name in "abcdefgh":
         write_image(tmp_path / "in" / f"{name}.tif")
@@ -198,10 +243,10 @@ def test_an_interruption_leaves_nothing_half_written(segment, tmp_path, monkeypa
     first, second = (write_image(tmp_path / "in" / name) for name in ("a.tif", "b.tif"))
     whole = segment_images._Work._segment
 
-    def interrupted(work, number, path):
-        if path == second:
+    def interrupted(work, item):
+        if item.label == second.name:
             raise KeyboardInterrupt
-        return whole(work, number, path)
+        return whole(work, item)
 
     monkeypatch.setattr(segment_images._Work, "_segment", interrupted)
     done = segment(first, second)

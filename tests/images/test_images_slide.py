@@ -6,6 +6,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import openslide
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from written import APERIO, assert_regions, attempt, halves, noise, write_slide
+from written import APERIO, assert_regions, attempt, halves, noise, write_scn, write_slide
 
-from cytoseed.images import ImageFileError, open_image, openslide_reader, readers
+from cytoseed.images import ImageFileError, as_image, list_series, open_image, openslide_reader, readers
+from cytoseed.images.series import single
 
 
 @pytest.fixture
@@ -250,7 +252,8 @@ def test_what_tifffile_cannot_read_or_lay_out_is_left_to_openslide(
             writer.write(noise(64, 64, 3), photometric="rgb", tile=(64, 64), metadata=None)
     with tifffile.TiffFile(tmp_path / "slide.tif") as tif:
         third = tif.pages[2].offset
-    monkeypatch.setattr(readers, "open_slide", lambda path: path.name)
+    opened = as_image(noise(2, 3))
+    monkeypatch.setattr(readers, "list_slide", lambda path, _: [single(replace(opened, path=path))])
     with pytest.raises(ImageFileError, match="unknown meaning"):
         open_image(tmp_path / "slide.tif")
     families = {".tif": "leica", ".dcm": "dicom", ".ndpi": "hamamatsu"}
@@ -258,7 +261,7 @@ def test_what_tifffile_cannot_read_or_lay_out_is_left_to_openslide(
     (tmp_path / "slide.dcm").write_bytes(bytes(128) + b"DICM")
     (tmp_path / "slide.ndpi").write_bytes(b"II*\0" + (99).to_bytes(8, "little"))  # TIFF with offsets of its own
     for name in ("slide.tif", "slide.dcm", "slide.ndpi"):
-        assert open_image(tmp_path / name) == name  # type: ignore[comparison-overlap]
+        assert open_image(tmp_path / name).connect == opened.connect
     (tmp_path / "slide.tif").write_bytes((tmp_path / "slide.tif").read_bytes()[: third + 4])
     with pytest.raises(ImageFileError, match=r"unknown meaning|cut short"):
         open_image(tmp_path / "slide.tif")
@@ -271,14 +274,14 @@ def test_what_tifffile_cannot_read_or_lay_out_is_left_to_openslide(
 def test_sizes_that_end_the_program_are_kept_from_openslide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int, name: str, size: int
 ) -> None:
-    def refuse(_: Path) -> None:
+    def refuse(*_: Any) -> None:
         raise AssertionError("OpenSlide is to open it")
 
     file = write_slide(tmp_path / "slide.svs", halves(noise(3, 128, 192), 2))
     with tifffile.TiffFile(file, mode="r+") as tif:
         tif.pages[page].aspage().tags[name].overwrite(size, dtype="I" if size >= 0 else "i")
     monkeypatch.setattr(readers, "slide_family", lambda _: "aperio")
-    monkeypatch.setattr(readers, "open_slide", refuse)
+    monkeypatch.setattr(readers, "list_slide", refuse)
     attempt(lambda: open_image(file))
 
 
@@ -314,3 +317,27 @@ def test_regions_of_a_real_slide(through_openslide: list[Any]) -> None:
     assert image.pixel_size_um == pytest.approx(0.499)
     assert_regions(image, [pixels], examples=10)
     assert through_openslide
+
+
+@pytest.mark.parametrize("offset", [200, 203])  # of 203, the pixels of the lower level do not coincide
+def test_a_slide_is_cropped_to_the_bounds_of_its_scans_as_in_qupath(tmp_path: Path, offset: int) -> None:
+    smooth = np.add.outer(np.arange(512), np.arange(512)) / 1024 * 255
+    levels = halves(np.stack([smooth, 255 - smooth, smooth / 2]).astype(np.uint8), 2, 4)
+    file = write_scn(tmp_path / "slide.scn", levels, offset)
+    image, whole = open_image(file), open_image(file, full_canvas=True)
+    assert (image.offset_yx, image.level_shapes) == ((offset, offset), ((512, 512), (128, 128)))
+    assert image.identity()["offset_xy"] == [offset, offset]
+    assert (whole.offset_yx, whole.shape) == ((0, 0), (3, 1000, 1000))
+    assert "offset_xy" not in whole.identity()
+    assert np.abs(image.read().astype(int) - levels[0]).max() <= 4
+    assert np.abs(image.read(level=1).astype(int) - levels[1]).max() <= 8
+    np.testing.assert_array_equal(whole.read((offset, offset, 512, 512)), image.read())
+    assert_regions(image, [image.read(level=level) for level in range(2)], examples=20)
+
+
+def test_the_further_pictures_of_a_slide(tmp_path: Path) -> None:
+    file = write_scn(tmp_path / "slide.scn", halves(noise(3, 512, 512), 2, 4), 200)
+    slide, macro = list_series(file)
+    assert (slide.name, slide.is_main, macro.name, macro.is_picture) == ("slide", True, "macro", True)
+    assert open_image(file).series is None
+    assert (open_image(file, "macro").series, open_image(file, 1).shape) == ("macro", (3, 128, 128))

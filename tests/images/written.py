@@ -163,3 +163,38 @@ def _box(data: st.DataObject, rows: int, columns: int) -> Box:
 def _grid(rows: int, columns: int, step: int = 37) -> list[Box]:
     places = itertools.product(range(0, rows, step), range(0, columns, step))
     return [(top, left, min(step, rows - top), min(step, columns - left)) for top, left in places]
+
+
+def write_scn(file: Path, levels: Sequence[NDArray[Any]], offset: int) -> Path:
+    """Write a Leica SCN: a macro, and two levels (3,H,W) of a scan at an offset on a canvas of 1000 px."""
+
+    def image(name: str, side_nm: int, offset_nm: int, sizes: dict[int, int]) -> str:
+        pages = "".join(
+            f'<dimension sizeX="{side}" sizeY="{side}" r="{level}" ifd="{page}"/>'
+            for level, (page, side) in enumerate(sizes.items())
+        )
+        side = next(iter(sizes.values()))
+        place = f'sizeX="{side_nm}" sizeY="{side_nm}" offsetX="{offset_nm}" offsetY="{offset_nm}" spacingZ="0"'
+        optics = (
+            "<objectiveSettings><objective>20</objective></objectiveSettings><illuminationSettings><numericalAperture>"
+            "0.4</numericalAperture><illuminationSource>brightfield</illuminationSource></illuminationSettings>"
+        )
+        return (
+            f'<image name="{name}" uuid="{name}"><creationDate>2010-01-01T00:00:00Z</creationDate>'
+            f'<device model="Leica SCN400" version="1.4"/><pixels sizeX="{side}" sizeY="{side}">{pages}</pixels>'
+            f"<view {place}/><scanSettings>{optics}</scanSettings></image>"
+        )
+
+    sides = {page: level.shape[1] for page, level in enumerate(levels, start=1)}
+    nm = 500  # per pixel
+    xml = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="x"><collection '
+        f'name="c" uuid="y" sizeX="{1000 * nm}" sizeY="{1000 * nm}"><barcode>MA==</barcode>'
+        f"{image('macro', 1000 * nm, 0, {0: 128})}{image('main', sides[1] * nm, offset * nm, sides)}</collection></scn>"
+    )
+    own: dict[str, Any] = {"photometric": "rgb", "tile": (128, 128), "metadata": None, "software": None}
+    with tifffile.TiffWriter(file, bigtiff=True) as writer:
+        for page, pixels in enumerate((noise(3, 128, 128), *levels)):
+            text = xml if page == 0 else None
+            writer.write(np.moveaxis(pixels, 0, 2).copy(), compression="jpeg", description=text, **own)
+    return file

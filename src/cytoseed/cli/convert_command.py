@@ -77,11 +77,11 @@ def _check_image(flag: str, place: str | Path | None, results: int) -> None:
 
 def _save(result: Result, path: Path, folder: Path, names: tuple[str, ...], overwrite: bool) -> list[str]:
     """Write the formats that are missing in a folder; returns the paths of the new files, without the result itself."""
-    from cytoseed.results import compare, stem_of
+    from cytoseed.results import compare
 
     missing = names
     if not overwrite:
-        missing = compare(folder, stem_of(result.source), result.record, names, result.failed).missing
+        missing = compare(folder, result.stem, result.record, names, result.failed).missing
     files = result.save(folder, names, overwrite)
     of_formats = zip(names, files, strict=False)  # the last file is the record
     return [str(file) for name, file in of_formats if name in missing and not same_file(file, path)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cytoseed.run.resume import Existing
 
 PANELS = {
-    "Input and scale": ("pixel_size_um", "diameter_px", "channels", "stain", "region", "mask"),
+    "Input and scale": ("pixel_size_um", "diameter_px", "channels", "stain", "series", "full_canvas", "region", "mask"),
     "Model": (
         *("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),
         "expand_um",
@@ -41,6 +41,17 @@ def segment(
     *,
     model: AutoModelOption = "auto",
     formats: FormatsOption = ",".join(DEFAULT_FORMATS),
+    series: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|NAME|all",
+            help="Image of a file that holds several, by name or by number from 0: see `cytoseed info`. By default all "
+            "but smaller pictures (macro, label, thumbnail).",
+        ),
+    ] = None,
+    full_canvas: Annotated[
+        bool, typer.Option("--full-canvas", help="Do not crop a slide to the bounds of its scans, as QuPath does.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again and replace existing results.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run on a large image.")] = False,
     workers: Annotated[
@@ -81,7 +92,7 @@ def segment(
 
         runs_here = workers is None and not scheduler
         with nullcontext() if runs_here else Cluster(workers, scheduler or None, patience) as cluster:
-            segment_images(requests, paths, cluster)
+            segment_images(requests, paths, cluster, series, full_canvas)
 
 
 def demo(

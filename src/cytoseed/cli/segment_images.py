@@ -6,17 +6,19 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
-from cytoseed.cli.console import Notes, plain_console, run_each
-from cytoseed.images import Image
+from cytoseed.cli.console import MISTAKES, Notes, plain_console, run_each
+from cytoseed.images import Image, choose_series, list_series, open_image
 from cytoseed.models.weights import AUTO, load_model
-from cytoseed.paths import as_path, is_remote, require_writable
+from cytoseed.paths import as_path, display, is_remote, require_writable
 from cytoseed.results.writers import check_formats
 from cytoseed.run.auto import choose_model
 from cytoseed.run.cluster import Cluster
@@ -30,6 +32,7 @@ RequestMaker = Callable[[Image], Request]
 
 _TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # most large images, and most images, in progress with workers
 _SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
+_LEFT_OUT = "left out smaller images in the file, which seem to show the same; --series all segments them too"
 
 
 def prepare_requests(
@@ -54,8 +57,17 @@ def prepare_requests(
     return make_request
 
 
-def segment_images(requests: RequestMaker, paths: Sequence[Path], cluster: Cluster | None = None) -> None:
-    """Segment images; failures are reported without stopping the others, and make the exit code `FAILED`."""
+def segment_images(
+    requests: RequestMaker,
+    paths: Sequence[Path],
+    cluster: Cluster | None = None,
+    series: str | None = None,
+    full_canvas: bool = False,
+) -> None:
+    """Segment images; failures are reported without stopping the others, and make the exit code `FAILED`.
+
+    `series` chooses images of files that hold several, and `full_canvas` all of a slide, as `list_series` has them.
+    """
     threads = 1 if cluster is None else max(_TILED_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
     console = plain_console()
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn())
@@ -67,7 +79,16 @@ def segment_images(requests: RequestMaker, paths: Sequence[Path], cluster: Clust
         redirect_stderr=sys.stderr.isatty(),  # a redirected stderr is read apart from the bars
     ) as bars:
         work = _Work(requests, cluster, console, bars, len(paths))
-        run_each(enumerate(paths, start=1), lambda item: item[1].name, work.segment, work.notes, threads)
+        inputs = work.inputs(paths, series, full_canvas)
+        run_each(inputs, lambda item: item.label, work.segment, work.notes, threads)
+
+
+class _Input(NamedTuple):
+    """An image to segment."""
+
+    label: str  # in messages
+    number: int  # decides which shard takes it
+    open: Callable[[], Image]
 
 
 class _Work:
@@ -78,36 +99,50 @@ class _Work:
     ) -> None:
         self.notes = Notes()
         self._requests, self._cluster, self._console, self._bars = requests, cluster, console, bars
+        self._images = images
         self._images_bar = bars.add_task("images", total=images, rate="", visible=images > 1)
-        self._tile_bars: dict[Path, TaskID] = {}
+        self._tile_bars: dict[str, TaskID] = {}
         self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory in this process
 
-    def segment(self, item: tuple[int, Path]) -> bool:
-        """Segment one of the numbered images and print a line; returns False if a part is missing."""
-        number, path = item
+    def inputs(self, paths: Sequence[Path], series: str | None, full_canvas: bool) -> Iterator[_Input]:
+        """Images of all files; one whose images cannot be listed raises its error when it is opened."""
+        for number, path in enumerate(paths, start=1):
+            try:
+                found = list_series(path, full_canvas)
+                chosen = choose_series(display(path), found, series)
+            except (*MISTAKES, MemoryError):
+                yield _Input(path.name, number, partial(open_image, path, series, full_canvas))
+                continue
+            if series is None and any(one.is_picture and not one.is_named_so for one in found):
+                self.notes.add(path.name, _LEFT_OUT)
+            self._images += len(chosen) - 1
+            self._bars.update(self._images_bar, total=self._images, visible=self._images > 1)
+            for place, one in enumerate(chosen, start=number):
+                yield _Input(path.name if one.is_main else f"{path.name}, {one.name}", place, one.open)
+
+    def segment(self, item: _Input) -> bool:
+        """Segment one of the images and print a line; returns False if a part is missing."""
         try:
-            line, is_whole = self._segment(number, path)
-            self._console.print(f"{path.name}: {line}")
+            line, is_whole = self._segment(item)
+            self._console.print(f"{item.label}: {line}")
             return is_whole
         finally:
-            if path in self._tile_bars:
-                self._bars.remove_task(self._tile_bars.pop(path))
+            if item.label in self._tile_bars:
+                self._bars.remove_task(self._tile_bars.pop(item.label))
             self._bars.advance(self._images_bar)
 
-    def _segment(self, number: int, path: Path) -> tuple[str, bool]:
+    def _segment(self, item: _Input) -> tuple[str, bool]:
         """Segment one image; returns a phrase that describes the result, and whether it is complete."""
-        from cytoseed.images import open_image
-
-        request = self._requests(open_image(path))
+        request = self._requests(item.open())
         if request.plan.is_tiled:
             with self._tiled_slots:
-                return self._run(path, request)
-        if request.shard is not None and not request.shard.takes(number):
+                return self._run(item.label, request)
+        if request.shard is not None and not request.shard.takes(item.number):
             return "left to another shard", True
-        return self._run(path, replace(request, shard=None))
+        return self._run(item.label, replace(request, shard=None))
 
-    def _run(self, path: Path, request: Request) -> tuple[str, bool]:
-        callbacks = Callbacks(lambda text: self.notes.add(path.name, text), lambda state: self._show_tiles(path, state))
+    def _run(self, label: str, request: Request) -> tuple[str, bool]:
+        callbacks = Callbacks(lambda text: self.notes.add(label, text), lambda state: self._show_tiles(label, state))
         executor = None if self._cluster is None else self._cluster.executor(request)
         report = run_to_files(request, callbacks, executor)
         if report.already_done:
@@ -121,12 +156,12 @@ class _Work:
             place = dict(zip(request.formats, report.files, strict=False)).get("overlay", report.files[0])
         return f"{what} in {_time(report)} by {request.model.config.name} -> {place}", not report.failures
 
-    def _show_tiles(self, path: Path, progress: TileProgress) -> None:
-        if path not in self._tile_bars:
-            name = f"tiles of {path.name}" if self._tile_bars else "tiles"
-            self._tile_bars[path] = self._bars.add_task(name, total=progress.total, rate="")
+    def _show_tiles(self, label: str, progress: TileProgress) -> None:
+        if label not in self._tile_bars:
+            name = f"tiles of {label}" if self._tile_bars else "tiles"
+            self._tile_bars[label] = self._bars.add_task(name, total=progress.total, rate="")
         rate = f"{progress.input_px / progress.seconds / 1e6:.1f} Mpx/s, {progress.objects} objects"
-        self._bars.update(self._tile_bars[path], completed=progress.done, rate=rate)
+        self._bars.update(self._tile_bars[label], completed=progress.done, rate=rate)
 
 
 def _time(report: RunReport) -> str:

@@ -2,8 +2,9 @@
 
 from cytoseed.images.channels import choose_channels
 from cytoseed.images.image import Image, address
-from cytoseed.images.readers import ImageLike, as_image, check_pixels, list_images, open_image
+from cytoseed.images.readers import ImageLike, as_image, check_pixels, list_images, list_series, open_image
 from cytoseed.images.regions import Box, ImageFileError, Regions
+from cytoseed.images.series import Series, choose_series
 from cytoseed.images.zarr_reader import is_image_folder
 
 __all__ = [
@@ -12,11 +13,14 @@ __all__ = [
     "ImageFileError",
     "ImageLike",
     "Regions",
+    "Series",
     "address",
     "as_image",
     "check_pixels",
     "choose_channels",
+    "choose_series",
     "is_image_folder",
     "list_images",
+    "list_series",
     "open_image",
 ]

@@ -41,6 +41,14 @@ class Image:
     """Height and width of each resolution, full resolution first; one without a pyramid."""
     connect: Callable[[], AbstractContextManager[Reader]] = field(repr=False)
     """The reader's own access to the pixels; use `regions` and `read`."""
+    series: str | None = None
+    """Name of the image in a file of several; None if it is the only one, or the others are smaller pictures of it."""
+    offset_yx: tuple[int, int] = (0, 0)
+    """Row and column of its first pixel on the slide's canvas, of which only the bounds of the scans are read."""
+    full_canvas: bool = False
+    """Whether the whole canvas of a slide was asked for."""
+    data_path: Path | None = None
+    """Folder of this image in an OME-Zarr of several; None for others."""
 
     @property
     def source(self) -> str:
@@ -92,7 +100,8 @@ class Image:
     def identity(self) -> Mapping[str, Any]:
         """Facts that show whether two inputs are the same image, found without reading a whole slide, as JSON values.
 
-        `name`, `shape` (C,H,W), `dtype`, `bytes` (of the file, of all files of a folder, of an array) and `sha256`. The
+        `name`, `shape` (C,H,W), `dtype`, `bytes` (of the file, of all files of a folder, of an array) and `sha256`; of
+        a file of several images the `series`; and `offset_xy` of a slide that is cropped to its bounds. The
         hash covers every byte of a file up to 64 MiB; for larger files the size, the first and last MiB, and 256 blocks
         of 64 KiB spread evenly; for an OME-Zarr the metadata and the names and sizes of all files, and likewise for the
         folder of an MRXS. A file has the same identity here and at a URL. For an array, and for an OME-Zarr on a store
@@ -103,13 +112,17 @@ class Image:
 
     @cached_property
     def _identity(self) -> Mapping[str, Any]:
-        found = None if self.path is None else path_digest(self.path)
+        found = None if self.path is None else path_digest(self.data_path or self.path)
         if found is None:
             with self.regions() as regions:
                 digest = pixels_digest(regions, self.shape)
             found = self.dtype.itemsize * int(np.prod(self.shape, dtype=object)), digest
+        where: dict[str, Any] = {} if self.series is None else {"series": self.series}
+        if self.offset_yx != (0, 0):
+            where["offset_xy"] = [self.offset_yx[1], self.offset_yx[0]]
         return {
             "name": "array" if self.path is None else file_name(self.path.absolute()),
+            **where,
             "shape": list(self.shape),
             "dtype": self.dtype.name,
             "bytes": found[0],

@@ -50,10 +50,15 @@ def length_um(length: float | str | None, unit: str = "µm") -> float:
         return math.nan
 
 
-def ome_pixels(tif: Any) -> ElementTree.Element | None:
-    """Element of OME-XML that describes the first image; None if there is no readable one."""
+def ome_pixels(tif: Any, number: int = 0) -> ElementTree.Element | None:
+    """Element of OME-XML that describes one of the images; None if there is no readable one."""
     root = _xml(tif.ome_metadata) if tif.is_ome else None
-    return None if root is None else root.find(".//{*}Image/{*}Pixels")
+    if root is None:
+        return None
+    images = root.findall(".//{*}Image")
+    same = [image for image in images if image.get("Name") == tif.series[number].name]  # tifffile leaves out empty ones
+    found = same if len(same) == 1 else images[number : number + 1]
+    return found[0].find("{*}Pixels") if found else None
 
 
 def perkinelmer_text(page: Any, path: str) -> str:
@@ -69,9 +74,9 @@ def _xml(text: str) -> ElementTree.Element | None:
         return None
 
 
-def tiff_statements(tif: Any) -> Iterator[Statement]:
-    """Every statement of a pixel size in an open `tifffile.TiffFile`, in order of trust."""
-    page, pixels = tif.pages[0], ome_pixels(tif)
+def tiff_statements(tif: Any, number: int = 0) -> Iterator[Statement]:
+    """Every statement of the pixel size of one image in an open `tifffile.TiffFile`, in order of trust."""
+    page, pixels = tif.series[number].keyframe, ome_pixels(tif, number)
     if pixels is not None:
         y, x = (length_um(pixels.get(name), pixels.get(f"{name}Unit", "µm")) for name in _OME_SIDES)
         yield "OME metadata", (y if pixels.get(_OME_SIDES[0]) else x, x if pixels.get(_OME_SIDES[1]) else y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,11 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from cytoseed.images.identity import is_zarr_folder
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.openslide_reader import GENERIC_TIFF, open_slide, slide_family
+from cytoseed.images.openslide_reader import GENERIC_TIFF, list_slide, slide_family
 from cytoseed.images.picture import open_jpeg, open_png
 from cytoseed.images.regions import CutFileError, ImageFileError, Reader, Slices
-from cytoseed.images.tiff import open_tiff, suits_openslide
-from cytoseed.images.zarr_reader import is_image_folder, open_zarr
+from cytoseed.images.series import Series, choose_series, largest_of, listed, ranked, single
+from cytoseed.images.tiff import list_tiff, suits_openslide
+from cytoseed.images.zarr_reader import is_image_folder, list_zarr
 from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, storage_errors
 
 ImageLike = str | os.PathLike[str] | Image | ArrayLike
@@ -32,8 +33,10 @@ _INSTALL = "pip install openslide-python openslide-bin"
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 
 
-def as_image(image: ImageLike) -> Image:
+def as_image(image: ImageLike, series: str | int | None = None, full_canvas: bool = False) -> Image:
     """Open a path, a URL or an array as an `Image`; pixels are neither read nor copied.
+
+    `series` and `full_canvas` are those of `open_image`, for files only.
 
     Accepted shapes of arrays, of any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB
     and RGBA, whose alpha is dropped; (C,H,W), everything else with three axes. A Dask or Zarr array, or a memory
@@ -43,7 +46,7 @@ def as_image(image: ImageLike) -> Image:
     if isinstance(image, Image):
         return image
     if isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options"):  # a UPath is not a PathLike
-        return open_image(cast(Any, image))
+        return open_image(cast(Any, image), series, full_canvas)
     source: Any = image if _is_lazy(image) else np.asarray(image)
     axes = _axes(tuple(source.shape), source.dtype)
     is_rgb = axes == "yxc"
@@ -103,7 +106,7 @@ def _is_lazy(array: Any) -> bool:
     return all(hasattr(array, name) for name in ("shape", "ndim", "__getitem__"))
 
 
-def open_image(path: str | os.PathLike[str]) -> Image:
+def open_image(path: str | os.PathLike[str], series: str | int | None = None, full_canvas: bool = False) -> Image:
     """Open an image: metadata now, pixels when they are read.
 
     Takes one 2-D image in any number of channels: TIFF of all kinds (plain, tiled, striped, BigTIFF, pyramids, ImageJ,
@@ -111,9 +114,13 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     them, tested with Aperio SVS. A slide or TIFF of 8-bit RGB goes through OpenSlide, if it knows the file; any other
     TIFF through tifffile, so that no bits and no channels are lost. Without OpenSlide, tifffile reads Aperio too.
 
-    From a file with several images, the first is taken. An alpha channel is dropped, a palette becomes RGB (ImageJ's
-    lookup tables, which only colour a grey image, do not), and values are as stored: neither rotated by EXIF nor
-    inverted where white is 0.
+    From a file with several images `series` takes one, by its name or its number from 0, as `list_series` lists them.
+    Without it the file must have one image, and otherwise only smaller pictures of it: a macro, label or thumbnail. A
+    slide that states the bounds of its scans, such as MRXS and SCN, is cropped to them, as in QuPath, unless
+    `full_canvas`; `Image.offset_yx` is their place on the canvas.
+
+    An alpha channel is dropped, a palette becomes RGB (ImageJ's lookup tables, which only colour a grey image, do not),
+    and values are as stored: neither rotated by EXIF nor inverted where white is 0.
 
     A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path, as a
     str or a `UPath` of universal-pathlib. From an OME-Zarr only the parts that are read are fetched; any other file is
@@ -121,10 +128,23 @@ def open_image(path: str | os.PathLike[str]) -> Image:
 
     Raises `FileNotFoundError`; for a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
     the package that it needs; and `ImageFileError`, a `ValueError`, for a folder that is not an OME-Zarr, an empty, cut
-    or damaged file, a format that is not read, a picture that is too large, or a stack of planes.
+    or damaged file, a format that is not read, a picture that is too large, a stack of planes, or several images.
     """
+    source = display(as_path(path))
+    found = list_series(path, full_canvas)
+    chosen = choose_series(source, found, series)
+    if len(chosen) > 1:
+        raise ImageFileError(
+            f"{source}: holds {len(found)} images: {listed(found)}; give one by name or number, as --series "
+            f"{chosen[0].name} (open_image(path, series={chosen[0].name!r}) in Python)"
+        )
+    return chosen[0].open()
+
+
+def list_series(path: str | os.PathLike[str], full_canvas: bool = False) -> tuple[Series, ...]:
+    """Images of a file or of an OME-Zarr, in its order; each can be opened. Raises what `open_image` does."""
     place = as_path(path)
-    return _open_remote(place) if is_remote(place) else _open_local(place)
+    return ranked(_list_remote(place, full_canvas) if is_remote(place) else _list_local(place, full_canvas))
 
 
 def list_images(url: str, is_picture: Callable[[str], bool]) -> list[str]:
@@ -162,44 +182,50 @@ def _listed(folder: Any, matches: Callable[[str], bool], is_picture: Callable[[s
     return [str(folder / name) for name, keep in zip(names, wanted, strict=True) if keep]
 
 
-def _open_remote(path: Path) -> Image:
-    """Open the image at a URL; web servers, and buckets that may not be listed, know only files."""
+def _list_remote(path: Path, full_canvas: bool) -> Sequence[Series]:
+    """Images at a URL; web servers, and buckets that may not be listed, know only files."""
     far = cast(Any, path)
     if file_name(path).lower().endswith(".zarr") and is_zarr_folder(path):
-        return open_zarr(path)
+        return list_zarr(path)
     try:
         with storage_errors(path):
             info = far.fs.info(far.path)
     except (FileNotFoundError, PermissionError):
         if is_zarr_folder(path):
-            return open_zarr(path)
+            return list_zarr(path)
         raise
     is_folder, is_page = info["type"] == "directory", is_web(path) and info.get("mimetype") == "text/html"
     if (is_folder or is_page) and is_zarr_folder(path):
-        return open_zarr(path)
+        return list_zarr(path)
     if is_folder:
         raise ImageFileError(f"{display(path)}: is a folder; give the URL of one image")
-    return _open_copy(path)
+    return _list_copy(path, full_canvas)
 
 
-def _open_copy(path: Path) -> Image:
-    """Open the local copy of a remote file; refuse slides in several files."""
+def _list_copy(path: Path, full_canvas: bool) -> Sequence[Series]:
+    """Images in the local copy of a remote file; refuse slides in several files."""
     copy = local_copy(path)
     with copy.open("rb") as file:
         beginning = file.read(132)
     is_vms, is_dicom = beginning.startswith(b"[Virtual"), beginning[128:] == b"DICM"
     if is_vms or is_dicom or file_name(path).lower().endswith((".mrxs", ".vsi")):
         raise ImageFileError(f"{display(path)}: may be a slide of several files; copy its folder to this machine")
+
+    def load(number: int, one: Series) -> Image:
+        with _named(copy, path):
+            return replace(one.load(), path=path, connect=partial(_connect_copy, path, copy, number, full_canvas))
+
     with _named(copy, path):
-        return replace(_open_local(copy), path=path, connect=partial(_connect_copy, path, copy))
+        found = _list_local(copy, full_canvas)
+        return [replace(one, load=partial(load, number, one)) for number, one in enumerate(found)]
 
 
 @contextmanager
-def _connect_copy(path: Path, copy: Path) -> Iterator[Reader]:
-    """Open the copy for reads, made again if it was deleted or this is another machine."""
+def _connect_copy(path: Path, copy: Path, number: int, full_canvas: bool) -> Iterator[Reader]:
+    """Open an image of the copy for reads, made again if it was deleted or this is another machine."""
     if not copy.is_file():
         copy = local_copy(path)
-    with _named(copy, path), _open_local(copy).connect() as reader:
+    with _named(copy, path), _list_local(copy, full_canvas)[number].load().connect() as reader:
         yield reader
 
 
@@ -212,24 +238,24 @@ def _named(copy: Path, path: Path) -> Iterator[None]:
         raise type(error)(str(error).replace(str(copy), display(path))) from error
 
 
-def _open_local(path: Path) -> Image:
+def _list_local(path: Path, full_canvas: bool) -> Sequence[Series]:
     if path.is_dir():
         if is_image_folder(path) or is_zarr_folder(path):
-            return open_zarr(path)
+            return list_zarr(path)
         raise ImageFileError(f"{path}: is a folder; give the path of one image file")
     if not path.exists():
         what = f"is a link to {str(path.readlink())!r}, which" if path.is_symlink() else "this file"
         raise FileNotFoundError(f"{path}: {what} does not exist; check the name and the folder; give a URL as a str")
     with path.open("rb") as file:
         beginning = file.read(8)
-    for _, beginnings, open_file in _READERS:
+    for _, beginnings, list_file in _READERS:
         if beginning.startswith(beginnings):
-            return open_file(path)
+            return list_file(path, full_canvas)
     if not beginning:
         raise ImageFileError(f"{path}: is empty (0 bytes); copy or export it again")
     family = slide_family(path)
     if family:
-        return open_slide(path)
+        return list_slide(path, full_canvas)
     formats = ", ".join(name for name, _, _ in _READERS)
     without = f" (slides in other formats need OpenSlide: {_INSTALL})" if family is None else ""
     raise ImageFileError(
@@ -238,11 +264,11 @@ def _open_local(path: Path) -> Image:
     )
 
 
-def _open_any_tiff(path: Path) -> Image:
-    """Open with OpenSlide if it knows the scanner and the image is 8-bit RGB, as OpenSlide returns it."""
+def _list_any_tiff(path: Path, full_canvas: bool) -> Sequence[Series]:
+    """Images by OpenSlide if it knows the scanner and the image is 8-bit RGB, as OpenSlide returns it."""
     family = slide_family(path)
     if family == "hamamatsu":  # not a valid TIFF if larger than 4 GiB
-        return open_slide(path)
+        return list_slide(path, full_canvas)
     inside = path.parent / f"_{path.stem}_"
     if not family and inside.is_dir() and next(inside.rglob("*.ets"), None) is not None:
         raise ImageFileError(
@@ -250,39 +276,51 @@ def _open_any_tiff(path: Path) -> Image:
             f"does not read it: export it as OME-TIFF"
         )
     try:
-        image = open_tiff(path)
+        found = list_tiff(path)
+        if not family or (family == GENERIC_TIFF and len(found) > 1) or not suits_openslide(path):
+            return found
+        image = largest_of(found).load()  # refuses a cut file, which OpenSlide may not notice
     except ImageFileError as error:
         if isinstance(error, CutFileError) or family in (None, "", GENERIC_TIFF) or not suits_openslide(path):
             raise
-        return open_slide(path)
-    return _through_openslide(path, family, image) if family and suits_openslide(path) else image
+        return list_slide(path, full_canvas)
+    return _through_openslide(path, family, found, image, full_canvas)
 
 
-def _through_openslide(path: Path, family: str, image: Image) -> Image:
-    """Open a TIFF with OpenSlide, if both see the same image in it; `image` is tifffile's."""
+def _through_openslide(
+    path: Path, family: str, found: Sequence[Series], image: Image, full_canvas: bool
+) -> Sequence[Series]:
+    """Images of a TIFF by OpenSlide, if it sees the same `image`; that and `found` are tifffile's."""
     try:
-        slide = open_slide(path)
+        slide, *pictures = list_slide(path, full_canvas)
     except ImageFileError:  # for example, a compression that OpenSlide does not know
-        return image
-    same = (slide.shape, slide.level_shapes) == (image.shape, image.level_shapes)
+        return found
+    opened = slide.load()
+    same = (opened.shape, opened.level_shapes) == (image.shape, image.level_shapes)
     if family == GENERIC_TIFF:
-        return replace(image, connect=slide.connect) if same else image
-    if slide.pixel_size_yx_um is None and same:
-        return replace(slide, pixel_size_yx_um=image.pixel_size_yx_um, pixel_size_source=image.pixel_size_source)
-    return slide
+        return [single(replace(image, connect=opened.connect))] if same else found
+    if opened.pixel_size_yx_um is None and same:
+        size, source = image.pixel_size_yx_um, image.pixel_size_source
+        slide = single(replace(opened, pixel_size_yx_um=size, pixel_size_source=source), slide.name)
+    return [slide, *pictures]
 
 
-def _open_any_jpeg(path: Path) -> Image:
-    """Open a JPEG, or the MRXS slide whose overview it is."""
+def _list_any_jpeg(path: Path, full_canvas: bool) -> Sequence[Series]:
+    """A JPEG, or the MRXS slide whose overview it is."""
     if not (path.with_suffix("") / "Slidedat.ini").is_file():
-        return open_jpeg(path)
+        return [single(open_jpeg(path))]
     if slide_family(path) is None:
         raise ImageFileError(f"{path}: is a MIRAX slide, which needs OpenSlide: {_INSTALL}")
-    return open_slide(path)
+    return list_slide(path, full_canvas)
 
 
-_READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[Path], Image]], ...] = (  # name, first bytes, function
-    ("TIFF (plain, ImageJ, OME, QPTIFF, Aperio SVS)", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _open_any_tiff),
-    ("PNG", (b"\x89PNG\r\n\x1a\n",), open_png),
-    ("JPEG", (b"\xff\xd8\xff",), _open_any_jpeg),
+def _list_png(path: Path, _: bool) -> Sequence[Series]:
+    return [single(open_png(path))]
+
+
+_Lister = Callable[[Path, bool], Sequence[Series]]
+_READERS: tuple[tuple[str, tuple[bytes, ...], _Lister], ...] = (  # name, first bytes, function
+    ("TIFF (plain, ImageJ, OME, QPTIFF, Aperio SVS)", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _list_any_tiff),
+    ("PNG", (b"\x89PNG\r\n\x1a\n",), _list_png),
+    ("JPEG", (b"\xff\xd8\xff",), _list_any_jpeg),
 )

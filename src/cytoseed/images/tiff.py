@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_statements
 from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, foreign_errors
+from cytoseed.images.series import Series, single
 from cytoseed.images.tiff_segments import Store, planes_of
 
 _RGB, _PALETTE, _YCBCR = 2, 3, 6
@@ -31,10 +32,29 @@ _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of a tag that can hold 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
-def open_tiff(path: Path) -> Image:
-    """Open the first image of a TIFF, with its lower resolutions; refuse cut files and anything but a 2-D image."""
-    with foreign_errors(path), _opened(path) as tiff:
-        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), tiff_statements(tiff.tif))
+def list_tiff(path: Path) -> list[Series]:
+    """Images of a TIFF, without those that an OME-TIFF of several files has in another; an only one is opened."""
+    with foreign_errors(path), _opened_file(path) as (tif, store):
+        every = range(len(tif.series))
+        numbers = [number for number in every if tif.series[number].keyframe.parent is tif] or list(every)
+        if len(numbers) < 2:
+            return [single(_image(_Tiff(path, tif, store, *numbers)))]
+        sizes = [dict(zip(series.axes, map(int, series.shape), strict=True)) for series in tif.series]
+        return [
+            Series(tif.series[n].name, (sizes[n].get("Y", 1), sizes[n].get("X", 1)), partial(_open, path, n))
+            for n in numbers
+        ]
+
+
+def _open(path: Path, number: int) -> Image:
+    with foreign_errors(path), _opened(path, number) as tiff:
+        return _image(tiff)
+
+
+def _image(tiff: _Tiff) -> Image:
+    """One image of a TIFF, with its lower resolutions."""
+    statements = tiff_statements(tiff.tif, tiff.number)
+    return make_image(tiff.path, tiff.layout, partial(_opened, tiff.path, tiff.number), _names(tiff), statements)
 
 
 def suits_openslide(path: Path) -> bool:
@@ -82,20 +102,27 @@ def _tifffile(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Tiff]:
+def _opened_file(path: Path) -> Iterator[tuple[Any, Store]]:
     require_all_pages(path)
     with _tifffile(path) as tif, closing(Store(path)) as store:
-        yield _Tiff(path, tif, store)
-
-
-class _Tiff:
-    """An open TIFF: its layout and regions."""
-
-    def __init__(self, path: Path, tif: Any, store: Store) -> None:
         if tif.is_bif:
             install = "pip install openslide-python openslide-bin"
             raise ImageFileError(f"{path}: is a Ventana slide, whose tiles overlap; OpenSlide reads it: {install}")
-        series = tif.series[0]
+        yield tif, store
+
+
+@contextmanager
+def _opened(path: Path, number: int) -> Iterator[_Tiff]:
+    with _opened_file(path) as (tif, store):
+        yield _Tiff(path, tif, store, number)
+
+
+class _Tiff:
+    """One image of an open TIFF: its layout and regions."""
+
+    def __init__(self, path: Path, tif: Any, store: Store, number: int = 0) -> None:
+        self.path, self.number = path, number
+        series = tif.series[number]
         _require_all_planes(path, tif, series)
         page = series.keyframe
         _require_known_values(path, series, page)
@@ -119,9 +146,9 @@ class _Tiff:
             np.dtype(np.uint8) if palette else series.dtype.newbyteorder("="),
             tuple((shape["Y"], shape["X"]) for shape in shapes),
         )
-        for number, planes in enumerate(self._levels):
+        for level, planes in enumerate(self._levels):
             if not all(plane.is_whole for plane in planes):
-                raise cut_short(path, f"pixels of level {number} are missing")
+                raise cut_short(path, f"pixels of level {level} are missing")
 
     def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
         """Read a region; only planes with a chosen channel are read."""
@@ -190,7 +217,7 @@ def _require_known_values(path: Path, series: Any, page: Any) -> None:
 
 def _names(tiff: _Tiff) -> Sequence[str | None]:
     """Channel names from OME-XML, ImageJ's labels or PerkinElmer's XML."""
-    tif, pixels = tiff.tif, ome_pixels(tiff.tif)
+    tif, pixels = tiff.tif, ome_pixels(tiff.tif, tiff.number)
     if tiff.is_rgb:
         return RGB_NAMES
     if pixels is not None:

@@ -11,21 +11,27 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cache, partial
+from itertools import count, takewhile, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from xml.etree import ElementTree
 
 from cytoseed.images.identity import ZARR_MARKS, read_text
 from cytoseed.images.image import Image, make_image
 from cytoseed.images.pixel_size import Statement, length_um
 from cytoseed.images.regions import STACKS, ImageFileError, Slices, cut_short, foreign_errors
+from cytoseed.images.series import Series, single
 from cytoseed.paths import display, is_remote, storage_errors
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
+_COLLECTIONS = ("plate", "well", "bioformats2raw.layout")
 _BLOSC_HEADER = struct.Struct("<12xI")  # its last field is the chunk's length
 _NUMCODECS = {
     *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
@@ -39,7 +45,7 @@ _V3 |= {f"numcodecs.{name}" for name in _NUMCODECS}
 def is_image_folder(path: Path) -> bool:
     """Whether a folder's metadata describe an image; raises `OSError` for a remote store that does not answer."""
     try:
-        return _find(path) is not None
+        return _find(path) is not None or any(name in _attributes(path) for name in _COLLECTIONS)
     except ValueError:
         return False
     except OSError:
@@ -48,14 +54,70 @@ def is_image_folder(path: Path) -> bool:
         return False
 
 
-def open_zarr(path: Path) -> Image:
-    """Open the first image of an OME-Zarr, with its lower resolutions; refuse all but 2-D images of real numbers."""
+def list_zarr(path: Path) -> list[Series]:
+    """Images of an OME-Zarr: the only one, those of bioformats2raw, or the fields of a plate or of a well."""
+    with foreign_errors(path):
+        attributes = _attributes(path)
+        if "plate" in attributes:
+            wells = [str(well["path"]) for well in attributes["plate"]["wells"]]
+            with ThreadPoolExecutor(16) as pool:
+                fields = list(pool.map(lambda well: _fields(_attributes(path / well)), wells))
+            names = [(well, field) for well, own in zip(wells, fields, strict=True) for field in own]
+            found: list[tuple[str, Path, tuple[int, int] | None]]
+            found = [(f"{well.replace('/', '')}_{field}", path / well / field, None) for well, field in names]
+        elif "well" in attributes:
+            found = [(field, path / field, None) for field in _fields(attributes)]
+        elif "bioformats2raw.layout" in attributes:
+            found = [(name, path / place, _size(path / place)) for place, name in _bioformats_images(path)]
+        else:
+            return [single(_open_zarr(path))]
+        if not found:
+            raise ImageFileError(f"{display(path)}: describes a collection of images, but has none: export it again")
+        return [Series(name, size, partial(_open_in, path, folder)) for name, folder, size in found]
+
+
+def _fields(attributes: Mapping[str, Any]) -> list[str]:
+    """Folders of the fields of a well."""
+    return [str(image["path"]) for image in (attributes.get("well") or {}).get("images") or ()]
+
+
+def _bioformats_images(path: Path) -> list[tuple[str, str]]:
+    """Folder and name of each image that bioformats2raw wrote."""
+    text = read_text(path / "OME" / "METADATA.ome.xml")
+    images = [] if text is None else ElementTree.fromstring(text.encode()).findall("{*}Image")
+    names = [str(image.get("Name") or "") for image in images]
+    places = [str(place) for place in _attributes(path / "OME").get("series") or map(str, range(len(names)))]
+    if not places:  # both are optional
+        places = list(takewhile(lambda place: "multiscales" in _attributes(path / place), map(str, count())))
+    return list(zip_longest(places, names[: len(places)], fillvalue=""))
+
+
+def _size(folder: Path) -> tuple[int, int] | None:
+    """Height and width of an image; None if it is missing or damaged, which is reported when it is opened."""
+    try:
+        found = _find(folder)
+        level = None if found is None else _open_array(found.folder / str(found.multiscale["datasets"][0]["path"]))
+        if found is None or level is None:
+            return None
+        height, width = (int(level.shape[found.names.index(axis)]) for axis in "yx")
+        return height, width
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _open_in(path: Path, folder: Path) -> Image:
+    """Open one image of a collection."""
+    return replace(_open_zarr(folder), path=path, data_path=folder)
+
+
+def _open_zarr(path: Path) -> Image:
+    """Open an OME-Zarr, with its lower resolutions; refuse all but 2-D images of real numbers."""
     with foreign_errors(path):
         found = _find(path)
         if found is None:
             raise ImageFileError(
                 f"{display(path)}: is a Zarr folder that does not describe an image (`multiscales`); give the folder "
-                f"of one OME-Zarr image (of a plate: one field); convert a plain array to OME-Zarr or open it in Python"
+                f"of an OME-Zarr image or plate; convert a plain array to OME-Zarr or open it in Python"
             )
         layout = Slices(_open_levels(path, found), found.names).layout
         channels = (found.attributes.get("omero") or {}).get("channels") or ()  # from the viewer's settings
@@ -82,11 +144,8 @@ class _Found(NamedTuple):
 
 
 def _find(path: Path) -> _Found | None:
-    """Description of the image in a folder, or of the first image in a folder of bioformats2raw."""
+    """Description of the image in a folder."""
     attributes = _attributes(path)
-    if "bioformats2raw.layout" in attributes:
-        path = path / "0"
-        attributes = _attributes(path)
     multiscales = attributes.get("multiscales")
     if not isinstance(multiscales, list) or not multiscales or not isinstance(multiscales[0], dict):
         return None
@@ -202,15 +261,15 @@ def _store_class() -> Any:
             if name in ("zarr.json", ".zarray"):
                 _require_known_codecs(place, value.to_bytes())
             elif name not in ZARR_MARKS and name != ".zmetadata":
-                count, least = len(value), 0
+                size, least = len(value), 0
                 if isinstance(byte_range, RangeByteRequest):
                     least = byte_range.end - byte_range.start
-                elif byte_range is None and self.is_blosc and count >= _BLOSC_HEADER.size:
+                elif byte_range is None and self.is_blosc and size >= _BLOSC_HEADER.size:
                     least = _BLOSC_HEADER.unpack(value[: _BLOSC_HEADER.size].to_bytes())[0]
                 elif byte_range is None:
                     least = _BLOSC_HEADER.size if self.is_blosc else 1
-                if count < least:
-                    raise cut_short(place, f"the chunk has only {count} bytes")
+                if size < least:
+                    raise cut_short(place, f"the chunk has only {size} bytes")
             return value
 
     return CheckedStore

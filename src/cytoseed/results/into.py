@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cytoseed.images import open_image
+from cytoseed.images import list_series, open_image
 from cytoseed.paths import lock, remove
 from cytoseed.results.formats.ngff import ZARR_FORMATS, Layout, namespaced, write_label_images
 from cytoseed.results.pyramid import level_of
@@ -31,7 +31,7 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
     import zarr
 
     root, targets = Path(image_zarr), result.targets
-    image, layout = _read_image(root, result.shape[1:])
+    image, layout = _read_image(root, result.shape[1:], result.input.get("series"))
     labels, hidden = image / "labels", image / ".cytoseed-labels"
     old, new = hidden / "old", hidden / "new"
     with lock(hidden, begun=old.name):
@@ -61,12 +61,12 @@ def write_into(result: ResultView, image_zarr: str | os.PathLike[str], overwrite
     return tuple(labels / target for target in targets)
 
 
-def _read_image(root: Path, sides: tuple[int, int]) -> tuple[Path, Layout]:
+def _read_image(root: Path, sides: tuple[int, int], series: str | None) -> tuple[Path, Layout]:
     """Folder of an OME-Zarr image, and the layout of labels of height and width `sides` that go with it."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder; give the folder of the OME-Zarr image")
-    shapes = open_image(root).level_shapes  # refuses stacks
-    folder = root / "0" if "bioformats2raw.layout" in _described(root)[1] else root
+    opened = open_image(root, series if len(list_series(root)) > 1 else None)  # refuses stacks
+    shapes, folder = opened.level_shapes, opened.data_path or root
     version, attributes = _described(folder)
     if version not in ZARR_FORMATS:
         raise ValueError(

@@ -13,14 +13,14 @@ from cytoseed.paths import is_remote, lock, replace, require_writable, same_file
 from cytoseed.results.record import SUFFIX, OldRecord, compare, read_record
 from cytoseed.results.store import SUFFIX as STORE_SUFFIX
 from cytoseed.results.store import TILES
-from cytoseed.results.view import ResultView, stem_of
+from cytoseed.results.view import ResultView
 from cytoseed.results.writers import WRITERS, check_formats, paths_of, refusals
 
 
 def save(result: ResultView, folder: Path, formats: Sequence[str], overwrite: bool) -> tuple[Path, ...]:
     """Write a result into a folder as `Result.save` does."""
     formats = check_formats(formats)
-    stem = stem_of(result.source)
+    stem = result.stem
     paths, record_path = paths_of(folder, stem, formats), folder / f"{stem}{SUFFIX}"
     for path in paths.values():
         if str(path) == result.source if is_remote(path) else same_file(path, Path(result.source)):
@@ -52,7 +52,7 @@ def _to_write(
     result: ResultView, folder: Path, asked: tuple[str, ...], overwrite: bool
 ) -> tuple[tuple[str, ...], bool]:
     """Formats to write, and whether they add to the same result; a different one is refused."""
-    stem = stem_of(result.source)
+    stem = result.stem
     found = compare(folder, stem, result.record, asked, result.failed)
     if found.state == "different" and not overwrite:
         raise FileExistsError(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images import Image, ImageLike, as_image, open_image
+from cytoseed.images import Image, ImageLike, as_image
 from cytoseed.images.overview import reduce, thumbnail
 from cytoseed.results.formats.objects_zip import FACTS, FORMAT, SUFFIX, part_names
 from cytoseed.results.objects import Objects, Part
@@ -136,13 +136,18 @@ def _thumbnail(
     given: ImageLike | None, result: Result, was_at: str | None, largest_px: int
 ) -> tuple[NDArray[Any], float]:
     """Image as it was shown when the result was made."""
-    image = _find_image(result, was_at) if given is None else as_image(given)
+    image = _find_image(result, was_at) if given is None else _open(given, result)
     if image.shape != result.shape:
         raise ValueError(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
             f"image of {result.shape}; give that one"
         )
     return reduce(image.read(), largest_px) if result.was_in_memory else thumbnail(image, largest_px)
+
+
+def _open(image: ImageLike, result: Result) -> Image:
+    """Open the image of a file, and the part of a slide's canvas, that a result names."""
+    return as_image(image, result.input.get("series"), full_canvas="offset_xy" not in result.input)
 
 
 def _find_image(result: Result, was_at: str | None) -> Image:
@@ -152,7 +157,7 @@ def _find_image(result: Result, was_at: str | None) -> Image:
     places = () if was_at is None else tuple(dict.fromkeys((was_at, beside)))
     for place in places:
         try:
-            image = open_image(place)
+            image = _open(place, result)
         except FileNotFoundError:
             continue
         if image.shape == result.shape:

@@ -61,9 +61,15 @@ class ResultView:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A string that is the same for the same source name and settings; ids of objects are derived from it."""
+        """A string that is the same for the same image name and settings; ids of objects are derived from it."""
         name = Path(self.source).name.encode("utf-8", "backslashreplace").decode()  # a name need not be UTF-8
-        return f"{name}/{canonical_json(self.settings)}"
+        series = self.input.get("series")
+        return f"{name}/{'' if series is None else f'{series}/'}{canonical_json(self.settings)}"
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of its files."""
+        return stem_of(self.source, self.input.get("series"))
 
     @property
     def record(self) -> Record:
@@ -142,10 +148,14 @@ class Record:
         return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def stem_of(source: str | os.PathLike[str]) -> str:
-    """Name that the result files of a source begin with: its name without the ending, or without `.ome.tif`."""
+def stem_of(source: str | os.PathLike[str], series: str | None = None) -> str:
+    """Name that the result files of a source begin with: its name without the ending, or without `.ome.tif`.
+
+    That of one of several images in a file is followed by its own.
+    """
     stem = Path(source).stem
-    return stem.removesuffix(".ome") or stem
+    stem = stem.removesuffix(".ome") or stem
+    return stem if series is None else f"{stem}_{series}"
 
 
 def input_of(pixels: NDArray[Any], source: str) -> Mapping[str, Any]:

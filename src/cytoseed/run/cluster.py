@@ -100,7 +100,8 @@ class Cluster:
         if image.path is None or model.folder is None:
             what = "image" if image.path is None else "model"
             raise ValueError(f"the {what} is held in memory, where workers cannot see it: give the path of a file")
-        source, folder = (address(image), _identity(image)), (os.path.abspath(model.folder), model.config.sha256)
+        source = (address(image), image.series, image.full_canvas, _identity(image))
+        folder = (os.path.abspath(model.folder), model.config.sha256)
         return _ClusterExecutor(self, WorkerTask(*source, *folder, __version__, options.device, options.precision))
 
     def device_for(self, task: WorkerTask) -> str:
@@ -162,6 +163,8 @@ class WorkerTask(NamedTuple):
     """Image and model for a worker's tiles: where it finds both, and how it recognises them."""
 
     source: str  # path or URL of the image
+    series: str | None  # its name in a file of several
+    full_canvas: bool  # of a slide
     identity: str  # identity of the image
     model: str  # its folder
     sha256: str  # hash of the model's weights
@@ -263,7 +266,7 @@ def run_single(task: WorkerTask, sent: tuple[Any, ...]) -> NDArray[np.int32]:
 
 @contextmanager
 def _context(task: WorkerTask, sent: tuple[Any, ...]) -> Iterator[SlideContext]:
-    image = _image(task.source, task.identity)
+    image = _image(task.source, task.series, task.full_canvas, task.identity)
     with image.regions() as regions:
         yield SlideContext(image, regions, Clock(), *sent)
 
@@ -285,9 +288,9 @@ def _model(folder: str, sha256: str, version: str) -> Model:
 
 
 @functools.lru_cache(4)  # a worker may receive tiles of several images in turn
-def _image(source: str, identity: str) -> Image:
+def _image(source: str, series: str | None, full_canvas: bool, identity: str) -> Image:
     """Image at a path or URL, unless it differs here."""
-    image = open_image(source)
+    image = open_image(source, series, full_canvas)
     if _identity(image) != identity:
         raise ValueError(f"sees another image at {source}: the path must lead to the same file everywhere")
     return image

@@ -68,7 +68,7 @@ class Request:
     @property
     def stem(self) -> str:
         """Beginning of the results' file names."""
-        return stem_of(self.image.source)
+        return stem_of(self.image.source, self.image.series)
 
     @property
     def store(self) -> Store:
@@ -149,6 +149,8 @@ def describe_run(request: Request, job: Job) -> dict[str, Any]:
         "overwrites": job.overwrite,
         "asked": {
             "source": address(request.image),
+            "series": request.image.series,
+            "full_canvas": request.image.full_canvas,
             "model": "" if folder is None else os.path.abspath(folder),
             "options": options,
             "formats": list(request.formats),

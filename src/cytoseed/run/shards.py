@@ -60,7 +60,8 @@ def merge(
             _gather(store, list(shards.values()), first)
     asked = first["asked"]
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()}
-    opened, model = as_image(asked["source"] if image is None else image), load_model(asked["model"])
+    choice = asked.get("series"), asked.get("full_canvas", False)
+    opened, model = as_image(asked["source"] if image is None else image, *choice), load_model(asked["model"])
     request = Request(opened, folder, model, with_settings(None, given), tuple(asked["formats"]), "resume")
     if request.stem != stem:
         raise ValueError(f"image is {image}, whose results are called {request.stem!r}; it must be that of {stem!r}")

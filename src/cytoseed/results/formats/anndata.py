@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cytoseed.results.measure.intensity import STATISTICS
-from cytoseed.results.view import ResultView, stem_of
+from cytoseed.results.view import ResultView
 
 if TYPE_CHECKING:
     import anndata
@@ -54,7 +54,7 @@ def annotated(result: ResultView, target: str | None = None) -> anndata.AnnData:
     import anndata
     import pandas as pd
 
-    slide = _text(stem_of(result.source))
+    slide = _text(result.stem)
     table = _rows(pd.concat(list(result.tables()), ignore_index=True), result.targets, target)
     regions = [boundaries_of(name) for name in table["target"].unique()]
     features = [str(name).removeprefix(f"{_MEAN}_") for name in table.columns if str(name).startswith(f"{_MEAN}_")]
