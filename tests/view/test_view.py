@@ -128,7 +128,7 @@ def test_a_moved_image_is_asked_for_and_a_busy_port_is_left(stored, tmp_path):
     moved.write_bytes((stored / "a<b>.objects.zip").read_bytes())
     (stored / "a<b>.tif").rename(tmp_path / "elsewhere.tif")
     try:
-        with pytest.raises(FileNotFoundError, match="give its place with --image"):
+        with pytest.raises(FileNotFoundError, match="give its location with --image"):
             _find([str(moved)], None)
         assert _find([str(moved)], str(tmp_path / "elsewhere.tif"))[0].image.shape == (3, 1300, 1100)
     finally:

@@ -13,7 +13,6 @@ import typer
 from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake
 
 if TYPE_CHECKING:
-    from cytoseed.images import Image
     from cytoseed.view.server import Viewed
 
 _PORTS_TRIED = 20
@@ -72,7 +71,8 @@ def view(
 def _find(inputs: Sequence[str], moved: str | None) -> list[Viewed]:
     """Images and results named by files and folders."""
     from cytoseed.cli.inputs import find_images, find_results
-    from cytoseed.images import open_image
+    from cytoseed.images import choose_series, list_series
+    from cytoseed.paths import display
     from cytoseed.results import open_result
     from cytoseed.results.formats.objects_zip import SUFFIX
     from cytoseed.view.server import Viewed
@@ -86,23 +86,13 @@ def _find(inputs: Sequence[str], moved: str | None) -> list[Viewed]:
                 raise ValueError("--image is for one result; name that result alone")
             for stored in results:
                 result = open_result(stored, moved)
-                found.append(Viewed(stored.name.removesuffix(SUFFIX), _image_of(stored, result.source, moved), result))
+                found.append(Viewed(stored.name.removesuffix(SUFFIX), result.find_image(), result))
         else:
-            found += [Viewed(path.name, open_image(path), None) for path in find_images([name])]
+            for image in find_images([name]):
+                series = choose_series(display(image), list_series(image))
+                names = [image.name if one.is_main else f"{image.name}, {one.name}" for one in series]
+                found += [Viewed(*each, None) for each in zip(names, (one.open() for one in series), strict=True)]
     return found
-
-
-def _image_of(stored: Path, source: str, moved: str | None) -> Image:
-    """Image of a stored result: where it was, else beside the result."""
-    from cytoseed.images import open_image
-
-    places = [moved] if moved else [source, str(stored.parent / Path(source).name)]
-    for candidate in places:
-        try:
-            return open_image(candidate)
-        except FileNotFoundError:
-            continue
-    raise FileNotFoundError(f"{stored}: its image {source!r} is not there; give its place with --image")
 
 
 def _free_socket(host: str, port: int) -> socket.socket:

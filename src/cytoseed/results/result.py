@@ -25,7 +25,13 @@ from cytoseed.settings import DEFAULT_FORMATS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cytoseed.images import Image
+
 _LARGEST_LABELS_PX = 1 << 31
+
+
+def _no_image() -> Image:
+    raise FileNotFoundError("only a stored result knows its image; open it with open_result")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -37,6 +43,7 @@ class Result(ResultView):
     """
 
     keep_alive: Any = None  # any object to keep as long as the result, such as the temporary folder of its store
+    find_image: Callable[[], Image] = _no_image  # opens the image of a stored result; raises what `overview` does
     close: Callable[[], None] = lambda: None  # closes the file of a stored result, which cannot be read any more
 
     @classmethod

@@ -102,7 +102,8 @@ def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image:
         settings=dict(facts["settings"]),
         find_input=lambda: described,
         find_stains=lambda: stains,
-        thumbnail=lambda largest_px: _thumbnail(image, result, facts["image"], largest_px),
+        thumbnail=lambda largest_px: _thumbnail(result, largest_px),
+        find_image=lambda: _image_of(image, result, facts["image"]),
         failed=tuple(facts["failed"]),
         version=str(facts["version"]),
         was_in_memory=bool(facts["was_in_memory"]),
@@ -132,17 +133,21 @@ def _part_reader(path: Path, archive: zipfile.ZipFile, counts: list[int]) -> Cal
 # Its image
 
 
-def _thumbnail(
-    given: ImageLike | None, result: Result, was_at: str | None, largest_px: int
-) -> tuple[NDArray[Any], float]:
+def _thumbnail(result: Result, largest_px: int) -> tuple[NDArray[Any], float]:
     """Image as it was shown when the result was made."""
+    image = result.find_image()
+    return reduce(image.read(), largest_px) if result.was_in_memory else thumbnail(image, largest_px)
+
+
+def _image_of(given: ImageLike | None, result: Result, was_at: str | None) -> Image:
+    """Image in which the objects were found: the given one, or the one where it was or beside the result."""
     image = _find_image(result, was_at) if given is None else _open(given, result)
     if image.shape != result.shape:
         raise ValueError(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "
             f"image of {result.shape}; give that one"
         )
-    return reduce(image.read(), largest_px) if result.was_in_memory else thumbnail(image, largest_px)
+    return image
 
 
 def _open(image: ImageLike, result: Result) -> Image:
@@ -166,6 +171,6 @@ def _find_image(result: Result, was_at: str | None) -> Image:
                 return image
     where = "an array, in no file" if was_at is None else f"not at {' or '.join(places)} as it was then"
     raise FileNotFoundError(
-        f"{result.path}: the overlay is drawn on the image in which the objects were found, which is {where}; "
+        f"{result.path}: this needs the image in which the objects were found, which is {where}; "
         f"give its location with --image (image in Python)"
     )
