@@ -11,8 +11,8 @@ from cytoseed.paths import as_path, display, is_remote, is_url
 from cytoseed.results import WRITERS, stem_of
 from cytoseed.results.formats.objects_zip import SUFFIX
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi")
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".jxl")
+_SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi", ".czi", ".nd2", ".lif")
 _SUFFIXES = (*_PICTURES, *_SLIDES)  # in folders and patterns; a file named by itself may have any suffix
 
 

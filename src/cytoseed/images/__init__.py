@@ -1,8 +1,9 @@
 """Images: a path, URL or array is opened by `open_image` or `as_image`; pixels are read region by region."""
 
+from cytoseed.images.arrays import check_pixels
 from cytoseed.images.channels import choose_channels
 from cytoseed.images.image import Image, address
-from cytoseed.images.readers import ImageLike, as_image, check_pixels, list_images, list_series, open_image
+from cytoseed.images.readers import ImageLike, as_image, list_images, list_series, open_image
 from cytoseed.images.regions import Box, ImageFileError, Regions
 from cytoseed.images.series import Series, choose_series
 from cytoseed.images.zarr_reader import is_image_folder

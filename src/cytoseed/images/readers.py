@@ -9,18 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from cytoseed.images.arrays import array_image, open_npy, open_npz
 from cytoseed.images.identity import is_zarr_folder
-from cytoseed.images.image import RGB_NAMES, Image, make_image
+from cytoseed.images.image import Image
+from cytoseed.images.microscope import list_czi, list_lif, list_nd2
 from cytoseed.images.openslide_reader import GENERIC_TIFF, list_slide, slide_family
 from cytoseed.images.picture import open_jpeg, open_png
-from cytoseed.images.regions import CutFileError, ImageFileError, Reader, Slices
+from cytoseed.images.rare_pictures import open_by
+from cytoseed.images.regions import CutFileError, ImageFileError, Reader
 from cytoseed.images.series import Series, choose_series, largest_of, listed, ranked, single
 from cytoseed.images.tiff import list_tiff, suits_openslide
 from cytoseed.images.zarr_reader import is_image_folder, list_zarr
@@ -30,7 +31,6 @@ ImageLike = str | os.PathLike[str] | Image | ArrayLike
 """Path or URL of a file (a str or a `UPath`), an opened image, or an array."""
 
 _INSTALL = "pip install openslide-python openslide-bin"
-_COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 
 
 def as_image(image: ImageLike, series: str | int | None = None, full_canvas: bool = False) -> Image:
@@ -47,63 +47,7 @@ def as_image(image: ImageLike, series: str | int | None = None, full_canvas: boo
         return image
     if isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options"):  # a UPath is not a PathLike
         return open_image(cast(Any, image), series, full_canvas)
-    source: Any = image if _is_lazy(image) else np.asarray(image)
-    axes = _axes(tuple(source.shape), source.dtype)
-    is_rgb = axes == "yxc"
-    reader = Slices((source,), axes, 3 if is_rgb else None)
-    return make_image(None, reader.layout, reader.opened, RGB_NAMES if is_rgb else None)
-
-
-def check_pixels(pixels: NDArray[Any]) -> None:
-    """Raise `ValueError` for pixels (C,H,W) that are empty, or hold values that are NaN or infinite."""
-    if 0 in pixels.shape:
-        raise ValueError(f"image has shape {pixels.shape} (C,H,W), so no pixels; every axis must be 1 or more")
-    if pixels.dtype.kind != "f":
-        return
-    finite = np.isfinite(pixels)
-    bad = finite.size - int(np.count_nonzero(finite))
-    if bad:
-        channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
-        raise ValueError(
-            f"image has {bad} px that are NaN or infinite, the first in channel {channel}, row {row}, column {column}; "
-            f"values must be finite: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
-        )
-
-
-def _axes(shape: tuple[int, ...], dtype: Any) -> str:
-    """Axes by the shape: `yx`, `yxc` or `cyx`; refuse shapes that are ambiguous."""
-    if np.dtype(dtype).kind not in "buif":
-        raise TypeError(
-            f"image has values of type {dtype}; allowed are booleans, integers and real numbers: convert it"
-        )
-    if not all(isinstance(size, Integral) for size in shape):
-        raise ValueError(f"image has shape {shape}; its size must be known: in Dask, array.compute_chunk_sizes()")
-    if len(shape) == 2:
-        return "yx"
-    if len(shape) != 3:
-        raise ValueError(
-            f"image has shape {shape}; allowed are (H,W), (H,W,3), (H,W,4) and (C,H,W): "
-            f"give one 2-D plane, or a projection such as stack.max(axis=0)"
-        )
-    if shape[2] in _COLOURS:
-        if shape[0] in _COLOURS:
-            raise ValueError(
-                f"image has shape {shape}, which can be read as (C,H,W) and as (H,W,C); "
-                f"save it as a TIFF whose axes are named and give its path, or pad it by a pixel"
-            )
-        return "yxc"
-    if min(shape[:2]) > 16 >= shape[2]:  # more channels than columns
-        raise ValueError(f"image has shape {shape}; channels go first, (C,H,W): np.moveaxis(image, -1, 0)")
-    return "cyx"
-
-
-def _is_lazy(array: Any) -> bool:
-    """Whether an object can be read slice by slice like a NumPy array; not a tensor, whose type NumPy does not know."""
-    try:
-        np.dtype(array.dtype)
-    except (AttributeError, TypeError):
-        return False
-    return all(hasattr(array, name) for name in ("shape", "ndim", "__getitem__"))
+    return array_image(image)
 
 
 def open_image(path: str | os.PathLike[str], series: str | int | None = None, full_canvas: bool = False) -> Image:
@@ -314,13 +258,25 @@ def _list_any_jpeg(path: Path, full_canvas: bool) -> Sequence[Series]:
     return list_slide(path, full_canvas)
 
 
-def _list_png(path: Path, _: bool) -> Sequence[Series]:
-    return [single(open_png(path))]
-
-
 _Lister = Callable[[Path, bool], Sequence[Series]]
+
+
+def _one(open_file: Callable[[Path], Image]) -> _Lister:
+    """Lister for files of one image."""
+    return lambda path, _: [single(open_file(path))]
+
+
 _READERS: tuple[tuple[str, tuple[bytes, ...], _Lister], ...] = (  # name, first bytes, function
     ("TIFF (plain, ImageJ, OME, QPTIFF, Aperio SVS)", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _list_any_tiff),
-    ("PNG", (b"\x89PNG\r\n\x1a\n",), _list_png),
+    ("PNG", (b"\x89PNG\r\n\x1a\n",), _one(open_png)),
     ("JPEG", (b"\xff\xd8\xff",), _list_any_jpeg),
+    ("JPEG 2000", (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), _one(open_by("jpeg2k"))),
+    ("JPEG XL", (b"\0\0\0\x0cJXL ", b"\xff\x0a"), _one(open_by("jpegxl"))),
+    ("WebP", (b"RIFF",), _one(open_by("webp"))),
+    ("BMP", (b"BM",), _one(open_by("bmp"))),
+    ("Zeiss CZI", (b"ZISRAWFI",), list_czi),
+    ("Nikon ND2", (b"\xda\xce\xbe\x0a",), list_nd2),
+    ("Leica LIF", (b"\x70\0\0\0",), list_lif),
+    ("NumPy (.npy, .npz)", (b"\x93NUMPY",), _one(open_npy)),
+    ("NumPy (.npz)", (b"PK\x03\x04",), _one(open_npz)),
 )

@@ -1,0 +1,101 @@
+"""Arrays as images: their axes by their shape, and NumPy's files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cytoseed.images.image import RGB_NAMES, Image, make_image
+from cytoseed.images.regions import ImageFileError, Slices, foreign_errors
+
+_COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
+
+
+def check_pixels(pixels: NDArray[Any]) -> None:
+    """Raise `ValueError` for pixels (C,H,W) that are empty, or hold values that are NaN or infinite."""
+    if 0 in pixels.shape:
+        raise ValueError(f"image has shape {pixels.shape} (C,H,W), so no pixels; every axis must be 1 or more")
+    if pixels.dtype.kind != "f":
+        return
+    finite = np.isfinite(pixels)
+    bad = finite.size - int(np.count_nonzero(finite))
+    if bad:
+        channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
+        raise ValueError(
+            f"image has {bad} px that are NaN or infinite, the first in channel {channel}, row {row}, column {column}; "
+            f"values must be finite: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
+        )
+
+
+def array_image(image: ArrayLike, path: Path | None = None) -> Image:
+    """`Image` of an array, which `as_image` describes; `path` is the file that it lies in."""
+    source: Any = image if _is_lazy(image) else np.asarray(image)
+    axes = _axes(tuple(source.shape), source.dtype)
+    is_rgb = axes == "yxc"
+    reader = Slices((source,), axes, 3 if is_rgb else None)
+    return make_image(path, reader.layout, reader.opened, RGB_NAMES if is_rgb else None)
+
+
+def open_npy(path: Path) -> Image:
+    """Open an array in a .npy file, which is mapped, not read."""
+    with foreign_errors(path), _named(path):
+        return array_image(np.load(path, mmap_mode="r", allow_pickle=False), path)
+
+
+def open_npz(path: Path) -> Image:
+    """Open the only array of a .npz file, which is read at once."""
+    with foreign_errors(path), _named(path), np.load(path, allow_pickle=False) as arrays:
+        if len(arrays.files) != 1:
+            raise ValueError(f"holds {len(arrays.files)} arrays; save the image alone, as .npy")
+        return array_image(arrays[arrays.files[0]], path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in errors about its array."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ImageFileError(f"{path}: {error}") from error
+
+
+def _axes(shape: tuple[int, ...], dtype: Any) -> str:
+    """Axes by the shape: `yx`, `yxc` or `cyx`; refuse shapes that are ambiguous."""
+    if np.dtype(dtype).kind not in "buif":
+        raise TypeError(
+            f"image has values of type {dtype}; allowed are booleans, integers and real numbers: convert it"
+        )
+    if not all(isinstance(size, Integral) for size in shape):
+        raise ValueError(f"image has shape {shape}; its size must be known: in Dask, array.compute_chunk_sizes()")
+    if len(shape) == 2:
+        return "yx"
+    if len(shape) != 3:
+        raise ValueError(
+            f"image has shape {shape}; allowed are (H,W), (H,W,3), (H,W,4) and (C,H,W): "
+            f"give one 2-D plane, or a projection such as stack.max(axis=0)"
+        )
+    if shape[2] in _COLOURS:
+        if shape[0] in _COLOURS:
+            raise ValueError(
+                f"image has shape {shape}, which can be read as (C,H,W) and as (H,W,C); "
+                f"save it as a TIFF whose axes are named and give its path, or pad it by a pixel"
+            )
+        return "yxc"
+    if min(shape[:2]) > 16 >= shape[2]:  # more channels than columns
+        raise ValueError(f"image has shape {shape}; channels go first, (C,H,W): np.moveaxis(image, -1, 0)")
+    return "cyx"
+
+
+def _is_lazy(array: Any) -> bool:
+    """Whether an object can be read slice by slice like a NumPy array; not a tensor, whose type NumPy does not know."""
+    try:
+        np.dtype(array.dtype)
+    except (AttributeError, TypeError):
+        return False
+    return all(hasattr(array, name) for name in ("shape", "ndim", "__getitem__"))
