@@ -12,9 +12,12 @@ import tifffile
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
+import cytoseed
 from cytoseed.cli import segment_images
 from cytoseed.cli.console import print_error, print_note
+from cytoseed.images import address, open_image
 from cytoseed.paths import lock
+from cytoseed.run import cluster
 from cytoseed.run.executor import LocalExecutor
 from scenes import RESULTS, names, write_image
 
@@ -58,6 +61,10 @@ def test_every_position_of_a_file_has_results_of_its_own(segment, run, tmp_path)
         assert record["input"]["series"] == name
     assert counts == {"a": 1, "b": 2, "c": 3}
     assert len(ids) == 6
+    assert cytoseed.segment(path, "grey", series="c").count == 3
+    image = open_image(path, "c")  # as a worker opens it
+    seen = cluster._image(address(image), image.series, image.full_canvas, cluster._identity(image))
+    assert seen.series == "c"
     converted = run("convert", tmp_path / "out", "--format", "overlay")  # draws on the image of the same name
     assert converted.exit_code == 0, converted.output
     wrong = segment(path, "--series", "d")

@@ -76,9 +76,11 @@ def test_smaller_pictures(sizes: dict[str, tuple[int, int] | None], pictures: st
 def test_names_suit_files_and_differ() -> None:
     sizes = dict.fromkeys(("a/b: 1", "µ", "", "..", "x" * 300), (50, 50))
     names = [one.name for one in named(sizes)]
-    assert names == ["a_b_1", "µ", "2", "3", "x" * 60]
-    twice = ranked([Series("pos", (50, 50), partial(as_image, np.zeros((2, 2))))] * 2)
-    assert [one.name for one in twice] == ["pos_0", "pos_1"]
+    assert names == ["a_b_1_0", "µ_1", "2", "3", f"{'x' * 60}_4"]
+    assert [one.name for one in named({"pos": (50, 50), "Pos": (50, 50), "pos_1": (50, 50)})] == [
+        *("pos_0", "Pos_1", "pos_1_2")
+    ]
+    assert [one.name for one in named({"pos a": (50, 50), "pos b": (50, 50)})] == ["pos_a", "pos_b"]
 
 
 def test_positions_of_an_ome_tiff(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ def _show(path: str) -> bool:
 
     found = list_series(path)
     shown = choose_series(path, found)[0]
+    typer.echo(path)
+    for number, one in enumerate(found if len(found) > 1 else ()):
+        left_out = ", a smaller picture, left out unless --series names it" if one.is_picture else ""
+        typer.echo(f"  image {number:<5} {one}{', described here' if one is shown else left_out}")
     image = shown.open()
     channels, height, width = image.shape
     size = image.pixel_size_source
@@ -37,10 +41,6 @@ def _show(path: str) -> bool:
         y, x = image.pixel_size_yx_um
         size = f"{x:g} µm ({size})" if x == y else f"{x:g} x {y:g} µm, width x height ({size})"
     names = (f"{index} ({name})" for index, name in enumerate(image.channel_names))
-    typer.echo(f"{image.path}")
-    for number, one in enumerate(found if len(found) > 1 else ()):
-        left_out = ", a smaller picture, left out unless --series names it" if one.is_picture else ""
-        typer.echo(f"  image {number:<5} {one}{', described here' if one is shown else left_out}")
     typer.echo(f"  size        {width} x {height} px (width x height)")
     if image.offset_yx != (0, 0):
         y, x = image.offset_yx

@@ -80,7 +80,7 @@ def open_image(path: str | os.PathLike[str], series: str | int | None = None, fu
     if len(chosen) > 1:
         raise ImageFileError(
             f"{source}: holds {len(found)} images: {listed(found)}; give one by name or number, as --series "
-            f"{chosen[0].name} (open_image(path, series={chosen[0].name!r}) in Python)"
+            f"{chosen[0].name} (series={chosen[0].name!r} in Python)"
         )
     return chosen[0].open()
 

@@ -55,7 +55,8 @@ def single(image: Image, name: str = "") -> Series:
 def ranked(found: Sequence[Series]) -> tuple[Series, ...]:
     """Images of a file with unique names, and marked as main image, peers or smaller pictures."""
     names = [re.sub(r"[^\w.+-]+", "_", one.name)[:_LONGEST_NAME].strip("._") for one in found]
-    names = [name if name and names.count(name) == 1 else f"{name}_{n}".strip("_") for n, name in enumerate(names)]
+    if not all(names) or len({name.casefold() for name in names}) < len(names):
+        names = [f"{name}_{number}".strip("_") for number, name in enumerate(names)]
     pictures = {n for n, one in enumerate(found) if one.is_named_so}
     if len(pictures) == len(found):
         pictures = set()

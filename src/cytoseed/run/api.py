@@ -35,6 +35,8 @@ def segment(  # noqa: PLR0913
     existing: Existing = "refuse",
     callbacks: Callbacks | None = None,
     cluster: Cluster | None = None,
+    series: str | int | None = None,
+    full_canvas: bool = False,
     **settings: Any,
 ) -> Result:
     """Find every object in an image of any size.
@@ -66,6 +68,11 @@ def segment(  # noqa: PLR0913
         Functions that receive warnings, such as an unknown pixel size, and progress.
     cluster : cytoseed.run.cluster.Cluster, optional
         Workers that process the image; by default this process does.
+    series : str or int, optional
+        Name, or number from 0, of an image in a file of several: see `cytoseed.images.list_series`. Needed unless all
+        others are smaller pictures of one, such as a macro or label. Files of the results end in its name.
+    full_canvas : bool
+        Do not crop a slide to the bounds of its scans, as QuPath does.
     **settings
         Fields of `SegmentOptions`, such as `pixel_size_um=0.25`; they override those of `options`.
 
@@ -87,7 +94,7 @@ def segment(  # noqa: PLR0913
         is writing it; it cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
     """
     resolved = with_settings(options, settings)
-    chosen, opened = choose_model(model, as_image(image), resolved)
+    chosen, opened = choose_model(model, as_image(image, series, full_canvas), resolved)
     place = as_path("." if output is None else output)
     request = Request(opened, place, chosen, resolved, tuple(formats), existing)
     executor = None if cluster is None else cluster.executor(request)
