@@ -21,7 +21,7 @@ from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.openslide_reader import GENERIC_TIFF, open_slide, slide_family
 from cytoseed.images.picture import open_jpeg, open_png
 from cytoseed.images.regions import CutFileError, ImageFileError, Reader, Slices
-from cytoseed.images.tiff import open_tiff, suits_openslide
+from cytoseed.images.tiff import open_companion, open_tiff, suits_openslide
 from cytoseed.images.zarr_reader import is_image_folder, open_zarr
 from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, storage_errors
 
@@ -283,6 +283,7 @@ def _open_any_jpeg(path: Path) -> Image:
 
 _READERS: tuple[tuple[str, tuple[bytes, ...], Callable[[Path], Image]], ...] = (  # name, first bytes, function
     ("TIFF (plain, ImageJ, OME, QPTIFF, Aperio SVS)", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _open_any_tiff),
+    ("OME companion files", (b"<?xml", b"<OME", b"\xef\xbb\xbf<"), open_companion),
     ("PNG", (b"\x89PNG\r\n\x1a\n",), open_png),
     ("JPEG", (b"\xff\xd8\xff",), _open_any_jpeg),
 )
