@@ -225,14 +225,6 @@ def metamorph(unit: str, side: str, state: str = "on") -> dict[str, Any]:
     return {"metadata": None, "description": f"<MetaData><PlaneInfo>{text}</PlaneInfo></MetaData>"}
 
 
-def lsm(metres: float) -> dict[str, Any]:
-    info = bytearray(512)
-    struct.pack_into("<Ii", info, 0, 0x0400494C, 512)
-    struct.pack_into("<5i12x", info, 8, 30, 20, 1, 1, 1)
-    struct.pack_into("<3d", info, 40, metres, metres, 1e-6)
-    return {"metadata": None, "extratags": [(34412, 1, 512, bytes(info), True)]}
-
-
 IMPOSSIBLE = [0.0, -0.5, float("nan"), float("inf"), 0.000999, 10.001, 72.0]
 
 
@@ -251,7 +243,6 @@ IMPOSSIBLE = [0.0, -0.5, float("nan"), float("inf"), 0.000999, 10.001, 72.0]
         (aperio("0,4990"), 0.499, "Aperio metadata"),
         (metamorph("um", "0,65"), 0.65, "MetaMorph metadata"),
         (metamorph("um", "0.65", state="off") | tags("CENTIMETER", 20_000), 0.5, "TIFF resolution tags"),
-        (lsm(5e-7), 0.5, "LSM metadata"),
         *((ome(size, size), size, "OME metadata") for size in (0.001, 0.25, 10.0)),
         (ome(0.325, 0.325) | {"metadata": {"PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm"}}, 0.325, "OME metadata"),
         (ome(0.504, 0.500), 0.502, "OME metadata"),  # nearly square
@@ -264,6 +255,19 @@ def test_a_stated_pixel_size(tmp_path: Path, options: dict[str, Any], um: float,
     image = stating(tmp_path, options)
     assert image.pixel_size_um == pytest.approx(um, rel=1e-6)
     assert image.pixel_size_source == source
+
+
+def test_the_pixel_size_of_lsm_is_in_metres(tmp_path: Path) -> None:
+    info, pixels = bytearray(512), noise(20, 30)
+    struct.pack_into("<Ii5i8xi", info, 0, 0x0400494C, 512, 30, 20, 1, 1, 1, 2)
+    struct.pack_into("<3d", info, 40, 5e-7, 5e-7, 1e-6)
+    with tifffile.TiffWriter(tmp_path / "zeiss.lsm") as writer:
+        tag = (34412, 1, len(info), bytes(info), True)
+        writer.write(pixels, metadata=None, photometric="minisblack", extratags=[tag])
+        writer.write(noise(3, 8, 8), metadata=None, photometric="rgb", planarconfig="separate", subfiletype=1)
+    image = open_image(tmp_path / "zeiss.lsm")
+    assert (image.pixel_size_um, image.pixel_size_source) == (0.5, "LSM metadata")
+    np.testing.assert_array_equal(image.read(), pixels[None])
 
 
 @pytest.mark.parametrize(
