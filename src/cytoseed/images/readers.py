@@ -66,7 +66,7 @@ def check_pixels(pixels: NDArray[Any]) -> None:
         channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
         raise ValueError(
             f"image has {bad} px that are NaN or infinite, the first in channel {channel}, row {row}, column {column}; "
-            f"values must be finite: --nan zero (nan='zero' in Python) takes them as 0"
+            f"values must be finite: segment with --nan zero (nan='zero' in Python), or write numbers there (nan_to_num)"
         )
 
 
