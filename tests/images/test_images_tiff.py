@@ -276,6 +276,7 @@ def test_the_pixel_size_of_lsm_is_in_metres(tmp_path: Path) -> None:
         *(ome(*sides) for size in IMPOSSIBLE for sides in ((size, 0.5), (0.5, size))),
         ome(0.5, 0.5, "pixel"),
         metamorph("um", "0.65", state="off"),
+        imagej("ms", 1e6),
         imagej("inch", 300.0),  # a printer's
         tags("INCH", 300),
         tags("NONE", 20_000),

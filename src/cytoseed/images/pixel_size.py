@@ -62,8 +62,9 @@ def length_um(length: float | str | None, unit: str = "µm") -> float:
     Units are known in any case, in the plural, and in US and UK spelling.
     """
     name = unit.strip().casefold()
+    singular = name.removesuffix("s") if len(name) > 3 else name  # "ms" is no length
     try:
-        return float(str(length or 0).replace(",", ".")) * _UM.get(name, _UM.get(name.removesuffix("s"), math.nan))
+        return float(str(length or 0).replace(",", ".")) * _UM.get(singular, math.nan)
     except ValueError:
         return math.nan
 
@@ -100,11 +101,12 @@ def tiff_statements(tif: Any, page: Any) -> Iterator[Statement]:
         unit = str((tif.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
         yield "ImageJ metadata", _of_resolution(page, unit)
     if tif.is_lsm:
-        y, x = (length_um(tif.lsm_metadata.get(name), "m") for name in ("VoxelSizeY", "VoxelSizeX"))
+        lsm = tif.lsm_metadata or {}
+        y, x = (length_um(lsm.get(name), "m") for name in ("VoxelSizeY", "VoxelSizeX"))
         yield "LSM metadata", (y, x)
     if tif.is_stk:
-        unit = str(tif.stk_metadata.get("CalibrationUnits"))
-        y, x = (length_um(tif.stk_metadata.get(name), unit) for name in ("YCalibration", "XCalibration"))
+        stk = tif.stk_metadata or {}
+        y, x = (length_um(stk.get(name), str(stk.get("CalibrationUnits"))) for name in ("YCalibration", "XCalibration"))
         yield "MetaMorph metadata", (y, x)
     if page.description.startswith("<MetaData>"):
         yield "MetaMorph metadata", _of_metamorph(page.description)

@@ -66,7 +66,7 @@ def check_pixels(pixels: NDArray[Any]) -> None:
         channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
         raise ValueError(
             f"image has {bad} px that are NaN or infinite, the first in channel {channel}, row {row}, column {column}; "
-            f"values must be finite: segment with --nan zero (nan='zero' in Python), or write numbers there (nan_to_num)"
+            f"values must be finite: segment with --nan zero (nan='zero' in Python), or write numbers (np.nan_to_num)"
         )
 
 
@@ -110,9 +110,10 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     """Open an image: metadata now, pixels when they are read.
 
     Takes one 2-D image in any number of channels: TIFF of all kinds (plain, tiled, striped, BigTIFF, pyramids, ImageJ,
-    OME, QPTIFF), OME-Zarr 0.4 and 0.5 (a folder), PNG and JPEG up to 2^28 pixels, and whole slides as OpenSlide reads
-    them, tested with Aperio SVS. A slide or TIFF of 8-bit RGB goes through OpenSlide, if it knows the file; any other
-    TIFF through tifffile, so that no bits and no channels are lost. Without OpenSlide, tifffile reads Aperio too.
+    OME, also by its companion file, QPTIFF, LSM, MetaMorph), OME-Zarr 0.4 and 0.5 (a folder), PNG and JPEG up to 2^28
+    pixels, and whole slides as OpenSlide reads them, tested with Aperio SVS. A slide or TIFF of 8-bit RGB goes through
+    OpenSlide, if it knows the file; any other TIFF through tifffile, so that no bits and no channels are lost. Without
+    OpenSlide, tifffile reads Aperio too.
 
     From a file with several images, the first is taken. An alpha channel is dropped, a palette becomes RGB (ImageJ's
     lookup tables, which only colour a grey image, do not), and values are as stored: neither rotated by EXIF nor
