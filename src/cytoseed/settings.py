@@ -20,6 +20,7 @@ MOST_EXPANDED_UM = 50
 DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 NOMINAL_DIAMETER_UM = 8.5
 """Median diameter of a nucleus, by which images of unknown pixel size are scaled."""
+_LARGEST_PEAK_PX = 512  # larger ones would only take time
 
 
 def _known_keys_only(cls: type, values: Mapping[str, Any]) -> None:
@@ -177,7 +178,7 @@ def _require_thresholds(values: ModelConfig | SegmentOptions) -> None:
     """Refuse thresholds outside their range; `None` is the model's own value."""
     peak, seed = values.peak_radius_px, values.seed_threshold
     lowest, agree, smallest = values.mask_threshold, values.agreement_iou, values.min_size_px
-    _require(peak is None or peak >= 1, "peak_radius_px", peak, "1 or more")
+    _require(peak is None or 1 <= peak <= _LARGEST_PEAK_PX, "peak_radius_px", peak, f"from 1 to {_LARGEST_PEAK_PX}")
     _require(seed is None or 0 <= seed <= 1, "seed_threshold", seed, "from 0 to 1")
     _require(agree is None or 0 < agree <= 1, "agreement_iou", agree, "above 0 and at most 1")
     _require(lowest is None or math.isfinite(lowest), "mask_threshold", lowest, "a finite number")
@@ -193,11 +194,13 @@ class SegmentOptions:
     diameter_px: float | None = None
     """Typical diameter of a nucleus in pixels, for images whose pixel size is unknown."""
     channels: tuple[str, ...] = ()
-    """Channels to segment, by name or by number from 0, for instance `DAPI`; by default all."""
+    """Channels to segment, by name or by number from 0, such as `DAPI`; by default all. Can be repeated."""
     stain: str | None = None
     """Segment a single stain of an RGB image: `hematoxylin` (for nuclei alongside DAB), `eosin` or `dab`."""
     expand_um: float | None = None
     """Also outline cells: nuclei grown by this distance in µm, never over a neighbour; for models of nuclei."""
+    nan: str = "refuse"
+    """Pixels that are NaN or infinite, such as the borders of a stitched image: `refuse` or `zero`."""
     tta: bool = False
     """Test-time augmentation: a little more accurate, with eight times the run time and more memory."""
     device: str = "auto"
@@ -241,6 +244,7 @@ class SegmentOptions:
         _require(self.stain in (None, *STAINS), "stain", self.stain, f"one of {', '.join(STAINS)}")
         remedy = "left out if a stain is given: stains are computed from red, green and blue"
         _require(self.stain is None or not self.channels, "channels", self.channels, remedy)
+        _require(self.nan in ("refuse", "zero"), "nan", self.nan, "refuse or zero")
         _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
         _require_thresholds(self)

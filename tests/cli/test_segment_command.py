@@ -203,6 +203,8 @@ def test_channels_by_name_and_number(segment, tmp_path):
     assert segment(path, "--channels", "dapi").stdout.startswith("multi.ome.tif: 1 nucleus")
     assert segment(path, "--channels", "3").stdout.startswith("multi.ome.tif: already there")
     assert segment(path, "--channels", "0,1,3", "--overwrite", model="colour").exit_code == 0
+    several = segment(path, "--channels", "0", "--channels", "b, 3", model="colour")
+    assert several.stdout.startswith("multi.ome.tif: already there")
 
 
 @pytest.mark.parametrize(

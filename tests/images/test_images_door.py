@@ -91,6 +91,10 @@ def test_numpy_arrays_are_not_copied_and_others_become_such() -> None:
     for one in (image, as_image(array.tolist()), as_image(torch.from_numpy(array))):  # type: ignore[arg-type]
         np.testing.assert_array_equal(one.read()[0], array)
     assert as_image(np.zeros((0, 30))).read().shape == (1, 0, 30)
+    weighted = torch.ones(6, 7, requires_grad=True)
+    np.testing.assert_array_equal(as_image(weighted).read()[0], np.ones((6, 7)))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"masked values.*filled\(0\)"):
+        as_image(np.ma.masked_equal(array, 9))
 
 
 @pytest.mark.parametrize("make", [as_numpy, as_dask])
@@ -121,7 +125,7 @@ def test_values_that_are_not_numbers_and_an_unknown_size_are_refused() -> None:
 def test_values_that_are_not_finite_are_counted_and_located(bad: float) -> None:
     pixels = np.zeros((2, 5, 6), np.float32)
     pixels[1, 2, 4] = pixels[1, 3, 0] = bad
-    with pytest.raises(ValueError, match=r"2 px that are NaN or infinite, .*channel 1, row 2, column 4.*nan_to_num"):
+    with pytest.raises(ValueError, match=r"2 px that are NaN or infinite, .*channel 1, row 2, column 4.*--nan zero"):
         check_pixels(pixels)
     pixels[1, 3, 0] = 0
     with pytest.raises(ValueError, match="has 1 px"):
@@ -180,6 +184,20 @@ def test_channels_by_name_and_number(wanted: Any, chosen: tuple[int, ...]) -> No
     assert choose_channels(wanted, STAINS) == chosen
     assert choose_channels(0, ["1", "0"]) == (0,), "an integer is a number"
     assert choose_channels(["1"], ["0", "b", "1"]) == (2,), "a text is a name first"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("DAPI, 405", (1,)),
+        ('"DAPI, 405",405', (1, 0)),
+        (["dapi, 405", "CD3"], (1, 2)),
+        ("CD3, 0", (2, 0)),
+        ("CD3,", (2,)),
+    ],
+)
+def test_names_with_commas_and_lists_with_commas(wanted: Any, chosen: tuple[int, ...]) -> None:
+    assert choose_channels(wanted, ("405", "DAPI, 405", "CD3")) == chosen
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,39 @@ def test_an_image_in_several_files(tmp_path: Path) -> None:
         open_image(file)
 
 
+def test_the_companion_file_of_an_ome_tiff(tmp_path: Path) -> None:
+    pixels = noise(2, 50, 60, dtype=np.uint16)
+    write_parts(tmp_path, pixels)
+    with tifffile.TiffFile(tmp_path / "part0.ome.tif") as tif:
+        own = str(tif.ome_metadata)
+    sizes = 'PhysicalSizeX="0.5" PhysicalSizeY="500" PhysicalSizeYUnit="nm" SizeX='
+    companion = tmp_path / "set.companion.ome"
+    companion.write_text(own.replace("0000000", "1", 1).replace("SizeX=", sizes, 1), encoding="utf-8-sig")
+    namespace = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    xml = f'<OME xmlns="{namespace}"><BinaryOnly MetadataFile="elsewhere/set.companion.ome"/></OME>'
+    for number, part in enumerate(pixels):
+        tifffile.imwrite(tmp_path / f"part{number}.ome.tif", part, description=xml, metadata=None)
+    for name in ("set.companion.ome", "part0.ome.tif", "part1.ome.tif"):
+        image = open_image(tmp_path / name)
+        assert (image.pixel_size_um, image.pixel_size_source) == (0.5, "OME metadata")
+        np.testing.assert_array_equal(image.read(), pixels)
+    (tmp_path / "notes.xml").write_text('<?xml version="1.0"?><notes/>')
+    with pytest.raises(ImageFileError, match=r"notes\.xml: is XML, but not the companion"):
+        open_image(tmp_path / "notes.xml")
+
+
+def test_a_compression_that_cannot_be_decoded_is_refused_by_its_name_when_opened(tmp_path: Path) -> None:
+    file = write(tmp_path, noise(20, 30), compression="deflate", metadata=None)
+    with tifffile.TiffFile(file) as tif:
+        tag = tif.pages.first.tags["Compression"]
+    for code, name in ((4, "CCITTFAX4"), (34661, "JBIG"), (42112, "42112")):
+        data = bytearray(file.read_bytes())
+        struct.pack_into("<H", data, tag.valueoffset, code)
+        file.write_bytes(data)
+        with pytest.raises(ImageFileError, match=rf"compressed by {name}, .*LZW.*tiffcp -c lzw"):
+            open_image(file)
+
+
 def test_qptiff(tmp_path: Path) -> None:
     levels = halves(noise(3, 150, 201, dtype=np.uint16), 3)
     options = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
@@ -180,9 +214,15 @@ def ome(y: float, x: float, unit: str = "µm") -> dict[str, Any]:
     return {"ome": True, "metadata": {"PhysicalSizeY": y, "PhysicalSizeX": x, **units}}
 
 
-def aperio(mpp: float) -> dict[str, Any]:
+def aperio(mpp: object) -> dict[str, Any]:
     text = APERIO.format(h=32, w=32).replace("0.4990", str(mpp))
     return {"photometric": "rgb", "metadata": None, "tile": (16, 16), "description": text}
+
+
+def metamorph(unit: str, side: str, state: str = "on") -> dict[str, Any]:
+    values = {"state": state, "x": side, "y": side, "units": unit}
+    text = "".join(f'<prop id="spatial-calibration-{name}" value="{value}"/>' for name, value in values.items())
+    return {"metadata": None, "description": f"<MetaData><PlaneInfo>{text}</PlaneInfo></MetaData>"}
 
 
 IMPOSSIBLE = [0.0, -0.5, float("nan"), float("inf"), 0.000999, 10.001, 72.0]
@@ -195,6 +235,14 @@ IMPOSSIBLE = [0.0, -0.5, float("nan"), float("inf"), 0.000999, 10.001, 72.0]
         (imagej("\\u00B5m", 2.0), 0.5, "ImageJ metadata"),
         (imagej("mm", 2000.0), 0.5, "ImageJ metadata"),
         (tags("INCH", 50_800), 0.5, "TIFF resolution tags"),
+        *((imagej(unit, 1 / 650), 0.65, "ImageJ metadata") for unit in ("nanometers", "NM", " Nanometres ")),
+        *((imagej(unit, 1 / 0.65), 0.65, "ImageJ metadata") for unit in ("micrometers", "micrometre", "MICRONS")),
+        (imagej("millimeters", 1 / 0.00065), 0.65, "ImageJ metadata"),
+        (imagej("inches", 25400 / 0.65), 0.65, "ImageJ metadata"),
+        (ome(6.5e-7, 6.5e-7, "m"), 0.65, "OME metadata"),
+        (aperio("0,4990"), 0.499, "Aperio metadata"),
+        (metamorph("um", "0,65"), 0.65, "MetaMorph metadata"),
+        (metamorph("um", "0.65", state="off") | tags("CENTIMETER", 20_000), 0.5, "TIFF resolution tags"),
         *((ome(size, size), size, "OME metadata") for size in (0.001, 0.25, 10.0)),
         (ome(0.325, 0.325) | {"metadata": {"PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm"}}, 0.325, "OME metadata"),
         (ome(0.504, 0.500), 0.502, "OME metadata"),  # nearly square
@@ -209,11 +257,26 @@ def test_a_stated_pixel_size(tmp_path: Path, options: dict[str, Any], um: float,
     assert image.pixel_size_source == source
 
 
+def test_the_pixel_size_of_lsm_is_in_metres(tmp_path: Path) -> None:
+    info, pixels = bytearray(512), noise(20, 30)
+    struct.pack_into("<Ii5i8xi", info, 0, 0x0400494C, 512, 30, 20, 1, 1, 1, 2)
+    struct.pack_into("<3d", info, 40, 5e-7, 5e-7, 1e-6)
+    with tifffile.TiffWriter(tmp_path / "zeiss.lsm") as writer:
+        tag = (34412, 1, len(info), bytes(info), True)
+        writer.write(pixels, metadata=None, photometric="minisblack", extratags=[tag])
+        writer.write(noise(3, 8, 8), metadata=None, photometric="rgb", planarconfig="separate", subfiletype=1)
+    image = open_image(tmp_path / "zeiss.lsm")
+    assert (image.pixel_size_um, image.pixel_size_source) == (0.5, "LSM metadata")
+    np.testing.assert_array_equal(image.read(), pixels[None])
+
+
 @pytest.mark.parametrize(
     "options",
     [
         *(ome(*sides) for size in IMPOSSIBLE for sides in ((size, 0.5), (0.5, size))),
         ome(0.5, 0.5, "pixel"),
+        metamorph("um", "0.65", state="off"),
+        imagej("ms", 1e6),
         imagej("inch", 300.0),  # a printer's
         tags("INCH", 300),
         tags("NONE", 20_000),

@@ -107,6 +107,21 @@ def test_numbers_are_those_of_scikit_image(labels: NDArray[np.int32]) -> None:
         np.testing.assert_array_equal(table[f"{name}_DAPI"], known[f"percentiles-{index}"], err_msg=name)
 
 
+@pytest.mark.parametrize("sides", [(0.2, 0.4), (0.5, 0.25)])
+def test_lengths_in_um_use_both_sides_of_a_pixel(sides: tuple[float, float]) -> None:
+    y, x = np.mgrid[:300, :300] + 0.5
+    labels = (((y - 150) * sides[0]) ** 2 + ((x - 150) * sides[1]) ** 2 < 15**2).astype(np.int32)
+    row = measure_objects(labels, [], [], sides).iloc[0]
+    plain = measure_objects(labels, [], [], None).iloc[0]
+    assert (row["centroid_x_um"], row["centroid_y_um"]) == (150 * sides[1], 150 * sides[0])
+    assert row["area_um2"] == pytest.approx(np.pi * 15**2, rel=0.01)
+    assert row["perimeter_um"] == pytest.approx(2 * np.pi * 15, rel=0.08)
+    assert [row["axis_major_um"], row["axis_minor_um"]] == pytest.approx([30, 30], rel=0.005)
+    assert row["eccentricity"] < 0.1
+    assert plain["eccentricity"] > 0.8
+    assert (row[["perimeter_px", "axis_major_px"]] == plain[["perimeter_px", "axis_major_px"]]).all()
+
+
 def test_rounding_gives_a_line_no_width_below_0() -> None:
     labels = np.zeros((51, 301), np.int32)
     for step in (0, 3, 8, 12, 31, 50):  # whose smaller moment comes out as -1e-11
@@ -124,15 +139,16 @@ def test_an_object_measures_the_same_wherever_it_is_cut_out(seed: int, top: int,
     colours = rng.integers(0, 256, (3, *labels.shape)).astype(np.uint8)
     real = rng.normal(size=labels.shape) * 10 ** rng.uniform(-9, 9, labels.shape)  # the order of a sum would show
     reals = np.stack([real, real.astype(np.float32)])
+    sides = (0.25, 0.25 + 0.07 * (seed % 2))
     core = (top + int(rng.integers(20)), left + int(rng.integers(20)), 30, 30)
     frame = Frame(top, left, (top + labels.shape[0] + 1, left + labels.shape[1]), core)
     for image, names, stains in ((colours, ["red", "green", "blue"], STAINS), (reals, ["a", "b"], ())):
-        whole = measure_objects(labels, image, names, 0.25, stains, frame)
+        whole = measure_objects(labels, image, names, sides, stains, frame)
         for label in whole["id"]:
             y, x = ndimage.find_objects(labels)[label - 1]
             crop = np.where(labels[y, x] == label, labels[y, x], 0)
             place = frame._replace(top=top + y.start, left=left + x.start)
-            own = measure_objects(crop, image[:, y, x], names, 0.25, stains, place)
+            own = measure_objects(crop, image[:, y, x], names, sides, stains, place)
             kept = whole[whole["id"] == label].reset_index(drop=True)
             pd.testing.assert_frame_equal(own, kept, check_exact=True)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bright import GREY, RGB
 from cytoseed.images import open_image
 from cytoseed.models.weights import save_model
+from cytoseed.results import open_result
 from cytoseed.run.api import segment
 from cytoseed.run.engine import Engine
 from cytoseed.run.slide import Callbacks
@@ -151,9 +152,58 @@ def test_a_given_pixel_size_or_diameter_outranks_the_files(tmp_path):
     assert notices == []
 
 
+def test_pixels_that_are_not_square_are_resampled_to_square_ones(tmp_path):
+    discs, _ = scene(boxes=[(20, 36, 12, 20), (64, 80, 40, 48)], shape=(120, 60))  # 8 x 8 µm
+    path = tmp_path / "scene.ome.tif"
+    sizes = {"PhysicalSizeX": 1.0, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}
+    tifffile.imwrite(path, discs, ome=True, metadata={"axes": "YX", **sizes})
+    notices = []
+    result = segment(path, GREY, callbacks=Callbacks(notices.append))
+    assert (result.pixel_size_um, result.settings["scale"]) == ((0.5, 1.0), [1.0, 2.0])
+    assert result.settings["pixel_size_um"] == [0.5, 1.0]
+    assert [text.split(" (width")[0] for text in notices] == ["pixels are 1 x 0.5 µm"]
+    assert "--pixel-size" in notices[0]
+    assert np.mean((result.labels > 0) != (discs > 0)) < 0.02
+    assert result.table["area_um2"].tolist() == pytest.approx([64, 64], rel=0.2)
+    assert "0.5 x 1 µm/px" in repr(result)
+    in_tiles = segment(path, GREY, tile_size_px=128, output=tmp_path / "out", formats=["objects", "labels", "ngff"])
+    assert np.array_equal(in_tiles.labels > 0, result.labels > 0)
+    for written in ("scene.labels.tif", "*.zarr/nuclei"):
+        (place,) = (tmp_path / "out").glob(written)
+        assert open_image(place).pixel_size_yx_um == pytest.approx((0.5, 1.0))
+    with open_result(tmp_path / "out" / "scene.objects.zip") as stored:
+        assert stored.pixel_size_um == (0.5, 1.0)
+        assert stored.table.equals(in_tiles.table)
+    by_diameter = segment(path, GREY, diameter_px=17 * 2**0.5)
+    assert by_diameter.settings["scale"] == pytest.approx([0.5, 1.0])
+    assert segment(path, GREY, pixel_size_um=0.5).settings["scale"] == 1.0
+
+
+def test_notices_of_a_cameras_pixel_size_and_of_merged_fluorescence(tmp_path):
+    image, _ = scene(shape=(60, 80))
+    path = tmp_path / "camera.tif"
+    tifffile.imwrite(path, image, imagej=True, resolution=(1 / 2.1, 1 / 2.1), metadata={"unit": "microns"})
+    notices = []
+    segment(path, GREY, callbacks=Callbacks(notices.append))
+    (notice,) = notices
+    assert "2.1 µm (from ImageJ metadata) enlarges the image 4.2 times" in notice
+    segment(path, GREY, pixel_size_um=2.1, callbacks=Callbacks(notices.append))
+    segment(path, GREY, diameter_px=3, callbacks=Callbacks(notices.append))
+    assert notices == [notice]
+    colours = np.dstack([image // 4, image // 2, image])
+    grey = np.dstack([image] * 3)
+    for pixels, given_channels in ((colours, ()), (colours, "blue"), (grey, ()), (255 - colours, ())):
+        segment(pixels, RGB, pixel_size_um=0.5, channels=given_channels, callbacks=Callbacks(notices.append))
+    assert len(notices) == 2
+    assert "fluorescence channels merged in one picture" in notices[1]
+    assert "--channels blue" in notices[1]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"peak_radius_px": 10**6}, "peak_radius_px is 1000000; it must be from 1 to 512"),
+        ({"nan": "mean"}, "nan is 'mean'; it must be refuse or zero"),
         ({"pixel_size_um": 0.00025}, r"pixel_size_um is 0.00025 \(given\).*--pixel-size"),
         ({"diameter_px": 0.5}, "diameter_px is 0.5.*--pixel-size"),
         ({"pixel_size_um": float("nan")}, "pixel_size_um is nan; it must be"),
@@ -187,6 +237,27 @@ def test_nan_infinite_and_too_large_values_are_refused(value, says):
     image[3, 4] = value
     with pytest.raises(ValueError, match=says):
         segment(image, GREY)
+
+
+@pytest.mark.parametrize("tiles", [{}, {"tile_size_px": 128}])
+def test_values_that_are_not_finite_count_as_0_on_request(tiles, tmp_path):
+    plain, truth = scene(np.float32)
+    image = plain.copy()
+    image[:, :5], image[-3:] = np.nan, np.inf
+    tifffile.imwrite(tmp_path / "scene.tif", image)
+    result = segment(tmp_path / "scene.tif", GREY, nan="zero", pixel_size_um=0.5, **tiles, output=tmp_path / "out")
+    assert same_objects(result.labels, truth)
+    assert result.settings["nan"] == "zero"
+    assert np.isfinite(result.table["mean_channel 0"]).all()
+    assert "nan" not in segment(plain, GREY).settings
+
+
+@pytest.mark.parametrize("tiles", [{}, {"tile_size_px": 128}])
+def test_values_too_far_from_0_to_be_told_apart_are_refused(tiles):
+    image, truth = scene(np.float64)
+    with pytest.raises(ValueError, match="which float32 can hardly tell apart: subtract 1e"):
+        segment(image + 1e15, GREY, **tiles)
+    assert same_objects(segment(image + 1e6, GREY, **tiles).labels, truth)
 
 
 def test_an_unknown_setting_is_refused_with_a_suggestion():

@@ -209,7 +209,7 @@ def test_unscanned_areas_are_neither_tissue_nor_background():
     assert result[50:65, 50:65].all()
     assert not result[230:].any()
     assert not result[100:150, 100:150].any()
-    assert find_tissue(overview_of(np.zeros((1, 50, 60))), 5).all()
+    assert not find_tissue(overview_of(np.zeros((1, 50, 60))), 5).any()
 
 
 def test_unread_areas_are_tissue():

@@ -18,7 +18,7 @@ from cytoseed.settings import RECIPES, ModelConfig
 
 _UNITS = {"um": "µm", "px": "px"}
 _UNIT_IN_FLAG = ("expand_um",)  # `--expand` alone would not say that it is a distance
-_LISTS = {"channels": "A,B,...", "region": "X,Y,W,H", "scale_range": "LOW,HIGH"}
+_LISTS = {"channels": "A,B", "region": "X,Y,W,H", "scale_range": "LOW,HIGH"}
 
 
 ModelOption = Annotated[
@@ -63,6 +63,7 @@ def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Cal
         @functools.wraps(command)
         def with_flags(**values: Any) -> None:
             given = {name: values.pop(name) for name in flags}
+            given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
             command(**values, given={name: value for name, value in given.items() if value is not None})
 
         with_flags.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
@@ -98,15 +99,16 @@ def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]
     text, default = texts.get(entry.name), _default(settings, entry)
     if text is None:
         text, default = _documentation(ModelConfig)[entry.name], "the model's"
-    is_list = get_origin(hint) is tuple
+    is_list, is_names = get_origin(hint) is tuple, hint == tuple[str, ...]
     option = typer.Option(
         spelling,
         help=text,
         metavar=_UNITS.get(unit) or _LISTS.get(entry.name),
         show_default=default or False,
-        callback=_split_of(get_args(hint)[0]) if is_list else None,
+        callback=_split_of(get_args(hint)[0]) if is_list and not is_names else None,
     )
-    annotation: Any = Annotated[str if is_list else hint, option]
+    # names may have commas in them: those who know the names split the text
+    annotation: Any = Annotated[list[str] if is_names else str if is_list else hint, option]
     return inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

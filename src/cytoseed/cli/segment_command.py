@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cytoseed.run.resume import Existing
 
 PANELS = {
-    "Input and scale": ("pixel_size_um", "diameter_px", "channels", "stain", "series", "full_canvas", "region", "mask"),
+    "Input and scale": ("pixel_size_um", "diameter_px", "channels", "stain", "nan", "series", "full_canvas"),
+    "Area": ("region", "mask"),
     "Model": (
         *("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),
         "expand_um",

@@ -29,13 +29,16 @@ def check_pixels(pixels: NDArray[Any]) -> None:
         channel, row, column = np.unravel_index(int(np.argmin(finite)), finite.shape)
         raise ValueError(
             f"image has {bad} px that are NaN or infinite, the first in channel {channel}, row {row}, column {column}; "
-            f"values must be finite: np.nan_to_num(image, nan=0, posinf=0, neginf=0) puts 0 in their place"
+            f"values must be finite: segment with --nan zero (nan='zero' in Python), or write numbers (np.nan_to_num)"
         )
 
 
 def array_image(image: ArrayLike, path: Path | None = None) -> Image:
     """`Image` of an array, which `as_image` describes; `path` is the file that it lies in."""
-    source: Any = image if _is_lazy(image) else np.asarray(image)
+    if np.ma.is_masked(image):
+        raise ValueError("image is a masked array with masked values; give plain ones: array.filled(0)")
+    plain: Any = image.detach().cpu() if hasattr(image, "detach") else image  # a tensor with gradients, or of a GPU
+    source: Any = plain if _is_lazy(plain) else np.asarray(plain)
     axes = _axes(tuple(source.shape), source.dtype)
     is_rgb = axes == "yxc"
     reader = Slices((source,), axes, 3 if is_rgb else None)

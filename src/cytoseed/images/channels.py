@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Sequence
 from operator import index as as_int
 from typing import Any
@@ -16,7 +17,8 @@ def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence
     """Indices of channels, in the order given; all channels if none are given.
 
     A channel is a name, in any case, or a number from 0; a string that is both counts as the name (channels are called
-    "488"), an int is always a number. Raises `TypeError` for anything else, and `ValueError` for a channel that does
+    "488"), an int is always a number. A string that is neither is a list with commas, in which a name with a comma has
+    double quotes. Raises `TypeError` for anything else, and `ValueError` for a channel that does
     not exist or is given twice, or a name that several channels have.
     """
     given = (wanted,) if isinstance(wanted, str) or not isinstance(wanted, Iterable) else tuple(wanted)
@@ -24,12 +26,21 @@ def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence
         return tuple(range(len(available)))
     names = ", ".join(f"{index} ({name})" for index, name in enumerate(available))
     chosen: list[int] = []
-    for one in given:
+    for one in (part for each in given for part in _parts(each, available)):
         index = _find(one, available, names)
         if index in chosen:
             raise ValueError(f"channels name {one!r} twice, as {', '.join(map(str, given))}; name each once of {names}")
         chosen.append(index)
     return tuple(chosen)
+
+
+def _parts(wanted: str | int, available: Sequence[str]) -> Sequence[str | int]:
+    """A channel alone, or those of a list with commas that is not the name of a channel."""
+    if not isinstance(wanted, str) or not set(',"') & set(wanted):
+        return (wanted,)
+    if wanted.strip().casefold() in (name.casefold() for name in available):
+        return (wanted,)
+    return [part for part in next(csv.reader([wanted], skipinitialspace=True)) if part.strip()]
 
 
 def _find(wanted: str | int, available: Sequence[str], names: str) -> int:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.identity import path_digest, pixels_digest
-from cytoseed.images.pixel_size import Statement, first_credible
+from cytoseed.images.pixel_size import Statement, as_pixel_size, first_credible
 from cytoseed.images.regions import Box, ImageFileError, Layout, Reader, Regions, Slices, foreign_errors
 from cytoseed.paths import display, file_name, is_remote
 
@@ -61,15 +61,13 @@ class Image:
 
         Raises `ImageFileError` if height and width differ by more than 1 %.
         """
-        if self.pixel_size_yx_um is None:
-            return None
-        height, width = self.pixel_size_yx_um
-        if max(height, width) > 1.01 * min(height, width):
+        size = as_pixel_size(self.pixel_size_yx_um)
+        if isinstance(size, tuple):
             raise ImageFileError(
-                f"{self.source}: its pixels are not square but {width:g} µm wide and {height:g} µm high "
+                f"{self.source}: its pixels are not square but {size[1]:g} µm wide and {size[0]:g} µm high "
                 f"({self.pixel_size_source}); give one size by --pixel-size (pixel_size_um in Python), or resample it"
             )
-        return (height + width) / 2
+        return size
 
     @contextmanager
     def regions(self) -> Iterator[Regions]:
@@ -96,6 +94,10 @@ class Image:
     def in_memory(self) -> Image:
         """Copy with the pixels of the full resolution in memory, and without other levels; raises what `read` does."""
         return replace(self, level_shapes=self.level_shapes[:1], connect=Slices((self.read(),), "cyx").opened)
+
+    def finite(self) -> Image:
+        """Copy whose values are 0 where those of this image are NaN or infinite."""
+        return self if self.dtype.kind != "f" else replace(self, connect=partial(_connect_finite, self.connect))
 
     def identity(self) -> Mapping[str, Any]:
         """Facts that show whether two inputs are the same image, found without reading a whole slide, as JSON values.
@@ -128,6 +130,24 @@ class Image:
             "bytes": found[0],
             "sha256": found[1],
         }
+
+
+@contextmanager
+def _connect_finite(connect: Callable[[], AbstractContextManager[Reader]]) -> Iterator[Reader]:
+    with connect() as reader:
+        yield _Finite(reader)
+
+
+class _Finite:
+    """Regions in which 0 takes the place of NaN and infinity."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.layout, self._reader = reader.layout, reader
+
+    def read(self, box_yxhw: Box, level: int, channels: Sequence[int]) -> NDArray[Any]:
+        pixels = self._reader.read(box_yxhw, level, channels)
+        pixels[~np.isfinite(pixels)] = 0
+        return pixels
 
 
 def address(image: Image) -> str:

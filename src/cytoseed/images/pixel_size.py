@@ -9,23 +9,25 @@ from typing import Any
 from xml.etree import ElementTree
 
 _FINEST_UM, _COARSEST_UM = 0.001, 10.0  # 2540 dpi: anything coarser is a print resolution, or a wrong unit
-_UNITS = {
-    "µm μm um micron microns micrometer micrometre": 1.0,
+_UNITS = {  # in the singular
+    "µm um micron micrometer micrometre": 1.0,
     "m meter metre": 1e6,
     "mm millimeter millimetre": 1e3,
     "nm nanometer nanometre": 1e-3,
     "cm centimeter centimetre": 1e4,
-    "in inch inches": 25_400.0,
+    "in inch inche": 25_400.0,
     "pm picometer picometre": 1e-6,
-    "Å angstrom": 1e-4,
+    "Å angstrom ångström": 1e-4,
 }
-_UM = {name: factor for names, factor in _UNITS.items() for name in names.split()}
+_UM = {name.casefold(): factor for names, factor in _UNITS.items() for name in names.split()}
 _OME_SIDES = ("PhysicalSizeY", "PhysicalSizeX")
 _TAG_SIDES = ("YResolution", "XResolution")
 _TAG_UNITS = {2: "inch", 3: "cm"}
-_APERIO_MPP = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
+_APERIO_MPP = re.compile(r"\bMPP\s*=\s*([0-9.,eE+-]+)")
+_METAMORPH_SIDES = ("spatial-calibration-y", "spatial-calibration-x")
 
-
+PixelSize = float | tuple[float, float] | None
+"""Side of a pixel in µm; height and width of one that is not square; None if unknown."""
 Statement = tuple[str, tuple[float, float]]
 """Where a pixel size was found, in words; height and width in µm, NaN if unknown."""
 
@@ -42,17 +44,34 @@ def first_credible(statements: Iterable[Statement]) -> tuple[tuple[float, float]
     return None, "not stated"
 
 
+def as_pixel_size(sides_yx_um: tuple[float, float] | None) -> PixelSize:
+    """One side, the mean, for pixels whose height and width differ by 1 % at most."""
+    if sides_yx_um is None or max(sides_yx_um) > 1.01 * min(sides_yx_um):
+        return sides_yx_um
+    return sum(sides_yx_um) / 2
+
+
+def sides_um(size: float | tuple[float, float]) -> tuple[float, float]:
+    """Height and width of a pixel."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
 def length_um(length: float | str | None, unit: str = "µm") -> float:
-    """A length in µm; NaN if it is not a number or the unit is unknown."""
+    """A length in µm, with a decimal point or comma; NaN if it is not a number or the unit is unknown.
+
+    Units are known in any case, in the plural, and in US and UK spelling.
+    """
+    name = unit.strip().casefold()
+    singular = name.removesuffix("s") if len(name) > 3 else name  # "ms" is no length
     try:
-        return float(length or 0) * _UM.get(unit, math.nan)
+        return float(str(length or 0).replace(",", ".")) * _UM.get(singular, math.nan)
     except ValueError:
         return math.nan
 
 
 def ome_pixels(tif: Any, number: int = 0) -> ElementTree.Element | None:
     """Element of OME-XML that describes one of the images; None if there is no readable one."""
-    root = _xml(tif.ome_metadata) if tif.is_ome else None
+    root = parse_xml(tif.ome_metadata) if tif.is_ome else None
     if root is None:
         return None
     images = root.findall(".//{*}Image")
@@ -63,11 +82,12 @@ def ome_pixels(tif: Any, number: int = 0) -> ElementTree.Element | None:
 
 def perkinelmer_text(page: Any, path: str) -> str:
     """Text in the XML that describes a page of a QPTIFF; empty if there is none."""
-    root = _xml(page.description.lstrip("\ufeff"))
+    root = parse_xml(page.description.lstrip("\ufeff"))
     return "" if root is None else (root.findtext(path) or "").strip()
 
 
-def _xml(text: str) -> ElementTree.Element | None:
+def parse_xml(text: str) -> ElementTree.Element | None:
+    """Root of an XML document; None if it cannot be read."""
     try:
         return ElementTree.fromstring(text)
     except ElementTree.ParseError:
@@ -85,10 +105,30 @@ def tiff_statements(tif: Any, number: int = 0) -> Iterator[Statement]:
     if tif.is_imagej:
         unit = str((tif.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
         yield "ImageJ metadata", _of_resolution(page, unit)
+    if tif.is_lsm:
+        lsm = tif.lsm_metadata or {}
+        y, x = (length_um(lsm.get(name), "m") for name in ("VoxelSizeY", "VoxelSizeX"))
+        yield "LSM metadata", (y, x)
+    if tif.is_stk:
+        stk = tif.stk_metadata or {}
+        y, x = (length_um(stk.get(name), str(stk.get("CalibrationUnits"))) for name in ("YCalibration", "XCalibration"))
+        yield "MetaMorph metadata", (y, x)
+    if page.description.startswith("<MetaData>"):
+        yield "MetaMorph metadata", _of_metamorph(page.description)
     tag = page.tags.get("ResolutionUnit")
     yield "TIFF resolution tags", _of_resolution(page, _TAG_UNITS.get(int(tag.value), "") if tag else "")
     if tif.is_qpi:
         yield "PerkinElmer metadata", (length_um(perkinelmer_text(page, "ScanProfile/root/PixelSizeMicrons")),) * 2
+
+
+def _of_metamorph(text: str) -> tuple[float, float]:
+    """Pixel size in the XML of MetaMorph and MetaXpress; 1 pixel is also a unit there."""
+    root = parse_xml(text.strip("\0"))
+    values = {} if root is None else {prop.get("id"): prop.get("value") for prop in root.iter("prop")}
+    unit = values.get("spatial-calibration-units") or ""
+    is_calibrated = values.get("spatial-calibration-state") != "off"
+    y, x = (length_um(values.get(name), unit if is_calibrated else "") for name in _METAMORPH_SIDES)
+    return y, x
 
 
 def _of_resolution(page: Any, unit: str) -> tuple[float, float]:

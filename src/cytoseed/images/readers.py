@@ -23,7 +23,7 @@ from cytoseed.images.picture import open_jpeg, open_png
 from cytoseed.images.rare_pictures import open_by
 from cytoseed.images.regions import CutFileError, ImageFileError, Reader
 from cytoseed.images.series import Series, choose_series, largest_of, listed, ranked, single
-from cytoseed.images.tiff import list_tiff, suits_openslide
+from cytoseed.images.tiff import list_companion, list_tiff, suits_openslide
 from cytoseed.images.zarr_reader import is_image_folder, list_zarr
 from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, storage_errors
 
@@ -54,9 +54,10 @@ def open_image(path: str | os.PathLike[str], series: str | int | None = None, fu
     """Open an image: metadata now, pixels when they are read.
 
     Takes one 2-D image in any number of channels: TIFF of all kinds (plain, tiled, striped, BigTIFF, pyramids, ImageJ,
-    OME, QPTIFF), OME-Zarr 0.4 and 0.5 (a folder), PNG and JPEG up to 2^28 pixels, and whole slides as OpenSlide reads
-    them, tested with Aperio SVS. A slide or TIFF of 8-bit RGB goes through OpenSlide, if it knows the file; any other
-    TIFF through tifffile, so that no bits and no channels are lost. Without OpenSlide, tifffile reads Aperio too.
+    OME, also by its companion file, QPTIFF, LSM, MetaMorph), OME-Zarr 0.4 and 0.5 (a folder), PNG and JPEG up to 2^28
+    pixels, and whole slides as OpenSlide reads them, tested with Aperio SVS. A slide or TIFF of 8-bit RGB goes through
+    OpenSlide, if it knows the file; any other TIFF through tifffile, so that no bits and no channels are lost. Without
+    OpenSlide, tifffile reads Aperio too.
 
     From a file with several images `series` takes one, by its name or its number from 0, as `list_series` lists them.
     Without it the file must have one image, and otherwise only smaller pictures of it: a macro, label or thumbnail. A
@@ -268,6 +269,7 @@ def _one(open_file: Callable[[Path], Image]) -> _Lister:
 
 _READERS: tuple[tuple[str, tuple[bytes, ...], _Lister], ...] = (  # name, first bytes, function
     ("TIFF (plain, ImageJ, OME, QPTIFF, Aperio SVS)", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _list_any_tiff),
+    ("OME companion files", (b"<?xml", b"<OME", b"\xef\xbb\xbf<"), lambda path, _: list_companion(path)),
     ("PNG", (b"\x89PNG\r\n\x1a\n",), _one(open_png)),
     ("JPEG", (b"\xff\xd8\xff",), _list_any_jpeg),
     ("JPEG 2000", (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), _one(open_by("jpeg2k"))),

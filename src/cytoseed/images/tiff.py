@@ -7,14 +7,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_statements
+from cytoseed.images.pixel_size import ome_pixels, parse_xml, perkinelmer_text, tiff_statements
 from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, foreign_errors
 from cytoseed.images.series import Series, single
 from cytoseed.images.tiff_segments import Store, planes_of
@@ -35,7 +35,7 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 def list_tiff(path: Path) -> list[Series]:
     """Images of a TIFF, without those that an OME-TIFF of several files has in another; an only one is opened."""
     with foreign_errors(path), _opened_file(path) as (tif, store):
-        every = range(len(tif.series))
+        every = range(1 if tif.is_lsm else len(tif.series))  # the second of an LSM is its thumbnail
         numbers = [number for number in every if tif.series[number].keyframe.parent is tif] or list(every)
         if len(numbers) < 2:
             return [single(_image(_Tiff(path, tif, store, *numbers)))]
@@ -55,6 +55,19 @@ def _image(tiff: _Tiff) -> Image:
     """One image of a TIFF, with its lower resolutions."""
     statements = tiff_statements(tiff.tif, tiff.number)
     return make_image(tiff.path, tiff.layout, partial(_opened, tiff.path, tiff.number), _names(tiff), statements)
+
+
+def list_companion(path: Path) -> list[Series]:
+    """Images of the TIFF files in the same folder that an OME companion file (`.companion.ome`) describes."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    root = parse_xml(text)
+    named = None if root is None else root.find(".//{*}TiffData/{*}UUID")
+    if named is not None:
+        file = path.parent / PurePath(named.get("FileName", "")).name
+        with foreign_errors(file), _tifffile(file) as tif:
+            if tif.is_ome and tif.ome_metadata == text:
+                return list_tiff(file)
+    raise ImageFileError(f"{path}: is XML, but not the companion of an OME-TIFF beside it; give the image's own file")
 
 
 def suits_openslide(path: Path) -> bool:
@@ -96,9 +109,22 @@ def _tifffile(path: Path) -> Iterator[Any]:
     logger.addHandler(handler)
     try:
         with tifffile.TiffFile(path) as tif:
+            companion = _companion_of(path, tif)
+            if companion is None:
+                yield tif
+                return
+        with tifffile.TiffFile(path, omexml=companion) as tif:
             yield tif
     finally:
         logger.removeHandler(handler)
+
+
+def _companion_of(path: Path, tif: Any) -> str | None:
+    """OME-XML in the companion file that a TIFF names; None if it names none, or the file is not in its folder."""
+    root = parse_xml(tif.ome_metadata) if tif.is_ome else None
+    named = None if root is None else root.find("{*}BinaryOnly")
+    file = path.parent / PurePath("" if named is None else named.get("MetadataFile", "")).name
+    return file.read_text(encoding="utf-8-sig") if file.is_file() else None
 
 
 @contextmanager
@@ -126,6 +152,7 @@ class _Tiff:
         _require_all_planes(path, tif, series)
         page = series.keyframe
         _require_known_values(path, series, page)
+        _require_codec(path, page)
         samples = _channel_count(path, series)
         # ImageJ writes its lookup tables as a palette: they colour a grey image and are no part of it
         palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome)
@@ -134,8 +161,8 @@ class _Tiff:
         self.is_rgb = palette or (page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
         colours = page.colormap if palette else None  # (3, values) of 16 bits; some programs write 8
         self._colours = None if colours is None else (colours >> (8 * (colours.max() > 255))).astype(np.uint8)
-        kind = (series.axes, series.dtype)  # a lower resolution of another, or without all its pages, is left out
-        lower = [level for level in series.levels[1:] if (level.axes, level.dtype) == kind and _has_all_pages(level)]
+        kind = _kind(series)  # a lower resolution of another, or without all its pages, is left out
+        lower = [level for level in series.levels[1:] if _has_all_pages(level) and _kind(level) == kind]
         levels = {level: planes for level in (series, *lower) if (planes := planes_of(level, store))}
         if series not in levels:
             raise ImageFileError(f"{path}: its axes are in an unusual order ({series.axes}): save it as OME-TIFF")
@@ -185,6 +212,11 @@ def _has_all_pages(series: Any) -> bool:
         return False
 
 
+def _kind(level: Any) -> tuple[Any, ...]:
+    """Properties that the levels of a pyramid share."""
+    return level.axes, level.dtype, level.keyframe.compression
+
+
 def _channel_count(path: Path, series: Any) -> int:
     """Number of channels with alpha; refuse anything but a 2-D image."""
     sizes = list(zip(series.axes, series.shape, strict=True))
@@ -213,6 +245,22 @@ def _require_known_values(path: Path, series: Any, page: Any) -> None:
     if page.photometric not in (*_GREY, _RGB, _PALETTE, _YCBCR) or raw_ycbcr:
         name = getattr(page.photometric, "name", page.photometric)
         raise ImageFileError(f"{path}: its colours are {name}; cytoseed takes grey and RGB: convert it to RGB")
+
+
+def _require_codec(path: Path, page: Any) -> None:
+    """Refuse a compression that is unknown, or that the installed imagecodecs cannot decode."""
+    from tifffile import TIFF
+
+    try:
+        if getattr(TIFF.DECOMPRESSORS[page.compression], "__name__", "") != "stub_decode":  # of a codec left out
+            return
+    except KeyError:
+        pass
+    name = getattr(page.compression, "name", page.compression)
+    raise ImageFileError(
+        f"{path}: its pixels are compressed by {name}, which cannot be decoded here; save it with LZW, Deflate or no "
+        f"compression: open and save it in Fiji, or tiffcp -c lzw IN OUT"
+    )
 
 
 def _names(tiff: _Tiff) -> Sequence[str | None]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.overview import reduce
+from cytoseed.images.pixel_size import PixelSize, sides_um
 from cytoseed.paths import as_path
 from cytoseed.results.measure.stains import stains_of
 from cytoseed.results.measure.table import measure_planes
@@ -54,7 +55,7 @@ class Result(ResultView):
         *,
         targets: Sequence[str] = ("nuclei",),
         channel_names: Sequence[str] = (),
-        pixel_size_um: float | None = None,
+        pixel_size_um: PixelSize = None,
         source: str = "array",
         settings: Mapping[str, Any] | None = None,
         find_input: Callable[[], Mapping[str, Any]] | None = None,
@@ -63,10 +64,10 @@ class Result(ResultView):
 
         `labels` are integers (H,W) of one target, or (T,H,W) of several `targets`, in their order; 0 is background, and
         a nucleus and its cell have the same id. `image` (C,H,W) are all channels, values as stored; without
-        `channel_names` they are called `channel 0`, `channel 1`, ... `pixel_size_um` is the side of a pixel in µm, None
-        if it is unknown; `source` the path of the image's file, or `array`; `settings` are what made the labels, in
-        values that JSON can hold. `find_input` returns the identity of the image as `Image.identity` gives it, by
-        default that of its pixels.
+        `channel_names` they are called `channel 0`, `channel 1`, ... `pixel_size_um` is the side of a pixel in µm, or
+        height and width of one that is not square, None if it is unknown; `source` the path of the image's file, or
+        `array`; `settings` are what made the labels, in values that JSON can hold. `find_input` returns the identity of
+        the image as `Image.identity` gives it, by default that of its pixels.
 
         Raises TypeError if the labels are not integers, ValueError if labels, image, targets and channel names do not
         belong together.
@@ -130,7 +131,9 @@ class Result(ResultView):
 
     def __repr__(self) -> str:
         _, height, width = self.shape
-        scale = "unknown pixel size" if self.pixel_size_um is None else f"{self.pixel_size_um:g} µm/px"
+        size = self.pixel_size_um
+        sides = "" if size is None else " x ".join(f"{side:g}" for side in dict.fromkeys(sides_um(size)))
+        scale = f"{sides} µm/px" if sides else "unknown pixel size"
         named = self.targets[-1] if self.count != 1 else SINGULAR.get(self.targets[-1], self.targets[-1])
         return f"<Result: {self.count} {named} in {Path(self.source).name}, {height} x {width} px, {scale}>"
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cytoseed.images import Image, ImageLike, as_image
 from cytoseed.images.overview import reduce, thumbnail
+from cytoseed.images.pixel_size import PixelSize
 from cytoseed.results.formats.objects_zip import FACTS, FORMAT, SUFFIX, part_names
 from cytoseed.results.objects import Objects, Part
 from cytoseed.results.result import Result
@@ -80,7 +81,7 @@ def _damage_of(path: Path) -> Iterator[None]:
 def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image: ImageLike | None) -> Result:
     """Result as its facts describe it; objects are read later."""
     channels, height, width = map(int, facts["shape"])
-    side_um, described, stains = facts["pixel_size_um"], dict(facts["input"]), tuple(facts["stains"])
+    described, stains = dict(facts["input"]), tuple(facts["stains"])
     counts, boxes = facts["parts"]["count"], np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
     if not len(boxes) == len(counts) == sum(facts["blocks"]):
         raise ValueError("its description of its parts is inconsistent")
@@ -97,7 +98,7 @@ def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image:
         shape=(channels, height, width),
         targets=tuple(facts["targets"]),
         channel_names=tuple(facts["channel_names"]),
-        pixel_size_um=None if side_um is None else float(side_um),
+        pixel_size_um=_pixel_size(facts["pixel_size_um"]),
         source=str(facts["source"]),
         settings=dict(facts["settings"]),
         find_input=lambda: described,
@@ -111,6 +112,14 @@ def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image:
         close=archive.close,
     )
     return result
+
+
+def _pixel_size(found: Any) -> PixelSize:
+    """Pixel size as stored: a number, height and width, or none."""
+    if isinstance(found, list):
+        height, width = map(float, found)
+        return height, width
+    return None if found is None else float(found)
 
 
 def _part_reader(path: Path, archive: zipfile.ZipFile, counts: list[int]) -> Callable[[int], Part]:
@@ -142,6 +151,8 @@ def _thumbnail(result: Result, largest_px: int) -> tuple[NDArray[Any], float]:
 def _image_of(given: ImageLike | None, result: Result, was_at: str | None) -> Image:
     """Image in which the objects were found: the given one, or the one where it was or beside the result."""
     image = _find_image(result, was_at) if given is None else _open(given, result)
+    if result.settings.get("nan") == "zero":
+        image = image.finite()
     if image.shape != result.shape:
         raise ValueError(
             f"{image.path or 'the image'}: has shape {image.shape}, and the objects of {result.path} were found in an "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.pixel_size import PixelSize
 from cytoseed.results.measure.table import measure_planes
 from cytoseed.results.objects import Block, Box, Part, block_of, join_parts
 
@@ -37,7 +38,7 @@ class ResultView:
     shape: tuple[int, int, int]  # (C,H,W) of the image at full resolution, in px
     targets: tuple[str, ...]  # names of the T label planes, `nuclei` or `cells`, in order
     channel_names: tuple[str, ...]  # name of each of the C channels
-    pixel_size_um: float | None  # side of a pixel in µm; None if it is unknown
+    pixel_size_um: PixelSize  # side of a pixel in µm; height and width if it is not square; None if it is unknown
     source: str  # path of the image's file, or `array`
     settings: Mapping[str, Any]  # model and options that made the objects, in values that JSON can hold
     find_input: Callable[[], Mapping[str, Any]]  # returns `input`; called on first use

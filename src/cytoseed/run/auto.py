@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images import Image
+from cytoseed.images.image import RGB_NAMES
 from cytoseed.models.weights import AUTO, Model, load_model
 from cytoseed.results.measure.stains import may_be_stained, stains_of
 from cytoseed.settings import SegmentOptions
@@ -37,6 +38,15 @@ def choose_model(model: Model | str | os.PathLike[str], image: Image, options: S
         image = image.in_memory()
     is_stained = bool(stains_of(_sample(image), image.channel_names))
     return _bundled(STAINED_TISSUE if is_stained else ANYTHING_ELSE), image
+
+
+def is_merged_fluorescence(image: Image) -> bool:
+    """Whether red, green and blue of 8 bits are no brightfield picture, and differ."""
+    if image.channel_names != RGB_NAMES or not may_be_stained(image.channel_names, image.dtype):
+        return False
+    pixels = _sample(image)
+    is_grey = np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2])
+    return not is_grey and not stains_of(pixels, image.channel_names)
 
 
 def _sample(image: Image) -> NDArray[np.uint8]:

@@ -267,6 +267,8 @@ def run_single(task: WorkerTask, sent: tuple[Any, ...]) -> NDArray[np.int32]:
 @contextmanager
 def _context(task: WorkerTask, sent: tuple[Any, ...]) -> Iterator[SlideContext]:
     image = _image(task.source, task.series, task.full_canvas, task.identity)
+    if sent[0].record.get("nan") == "zero":  # the plan's
+        image = image.finite()
     with image.regions() as regions:
         yield SlideContext(image, regions, Clock(), *sent)
 

@@ -14,6 +14,7 @@ from cytoseed.core.network import REACH, STRIDE
 from cytoseed.core.scale import full_box
 from cytoseed.images import Image, check_pixels, choose_channels
 from cytoseed.images.channels import check_stain, unmix
+from cytoseed.images.pixel_size import PixelSize, as_pixel_size, sides_um
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.memory import tile_side
 from cytoseed.run.tiles import GRAIN_PX, Box, Grid, single_tile
@@ -38,7 +39,7 @@ class Plan(NamedTuple):
     level_yx: tuple[int, int]  # height and width of that level
     step_yx: tuple[float, float]  # pixels of the level per pixel of the network's input
     full_yx: tuple[int, int]  # height and width of the image at full resolution
-    pixel_size_um: float | None  # pixel size of the image at full resolution
+    pixel_size_um: PixelSize  # pixel size of the image at full resolution
     grid: Grid  # tiles over the network's input; a small image is one tile
     is_tiled: bool  # False for an image that is segmented as one tile in memory
     area: Area  # area to segment
@@ -79,18 +80,20 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
             f"or name, such as --channels 0 (channels=[0] in Python), of "
             f"{', '.join(f'{index} ({name})' for index, name in enumerate(names))}"
         )
-    pixel_size_um, source = options.pixel_size_um, "given"
+    pixel_size_um: PixelSize = options.pixel_size_um
+    source = "given"
     if pixel_size_um is None:
-        pixel_size_um, source = image.pixel_size_um, image.pixel_size_source
-    factor = _factor(pixel_size_um, options.diameter_px, config)
+        pixel_size_um, source = as_pixel_size(image.pixel_size_yx_um), image.pixel_size_source
+    is_square = not isinstance(pixel_size_um, tuple)
+    factor_yx = _factors(pixel_size_um, options.diameter_px, config)
     if options.diameter_px is not None:
-        size_yx = _scaled_size(image.shape, factor, f"diameter_px is {options.diameter_px}")
+        size_yx = _scaled_size(image.shape, factor_yx, f"diameter_px is {options.diameter_px}")
     else:
-        size_yx = _scaled_size(image.shape, factor, f"pixel_size_um is {pixel_size_um} ({source})")
+        size_yx = _scaled_size(image.shape, factor_yx, f"pixel_size_um is {pixel_size_um} ({source})")
     level, step_yx = _level(image, size_yx)
     full_yx = (image.shape[1], image.shape[2])
     area = read_area(full_yx, options.region or None, options.mask)
-    targets, expand_px = _expansion(config, options, pixel_size_um, factor)
+    targets, expand_px = _expansion(config, options, pixel_size_um, factor_yx)
     record = {
         "model": config.name,
         "model_version": config.version,
@@ -98,14 +101,17 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         "channels": list(channels),
         "channel_names": [image.channel_names[index] for index in channels],
         "stain": options.stain,
-        "pixel_size_um": pixel_size_um,
+        "pixel_size_um": list(pixel_size_um) if isinstance(pixel_size_um, tuple) else pixel_size_um,
         "pixel_size_source": source,
         "diameter_px": options.diameter_px,
-        "scale": factor,
-        "expand_um": options.expand_um,
+        "scale": factor_yx[0] if is_square else list(factor_yx),
         "tta": options.tta,
         "precision": options.precision,
     }
+    if options.nan != "refuse":
+        record["nan"] = options.nan
+    if options.expand_um is not None:
+        record["expand_um"] = options.expand_um
     for name in Thresholds._fields:
         given = getattr(options, name)
         record[name] = getattr(config, name) if given is None else given
@@ -125,7 +131,7 @@ def _growth(expand_px: float) -> int:
 
 
 def _expansion(
-    config: ModelConfig, options: SegmentOptions, pixel_size_um: float | None, factor: float
+    config: ModelConfig, options: SegmentOptions, pixel_size_um: PixelSize, factor_yx: tuple[float, float]
 ) -> tuple[tuple[str, ...], float]:
     """Targets of the result, and the distance by which nuclei grow, in px of the network's input."""
     if options.expand_um is None:
@@ -139,8 +145,9 @@ def _expansion(
             f"expand_um is {options.expand_um}, and the pixel size is unknown: give --pixel-size in µm or --diameter "
             f"in px (pixel_size_um, diameter_px in Python)"
         )
-    input_um = config.pixel_size_um if options.diameter_px is not None else (pixel_size_um or 0) / factor
-    return ("nuclei", "cells"), options.expand_um / input_um
+    if options.diameter_px is not None or pixel_size_um is None:
+        return ("nuclei", "cells"), options.expand_um / config.pixel_size_um
+    return ("nuclei", "cells"), options.expand_um / (sides_um(pixel_size_um)[0] / factor_yx[0])
 
 
 def check_values(pixels: NDArray[Any]) -> None:
@@ -184,18 +191,25 @@ def _grid(
     return Grid(*size_yx, core_px, margin_px, reach_px)
 
 
-def _factor(pixel_size_um: float | None, diameter_px: float | None, config: ModelConfig) -> float:
-    """Pixels of the network's input per pixel of the image; a given diameter overrides the file's pixel size."""
-    factor = 1.0 if pixel_size_um is None else pixel_size_um / config.pixel_size_um
+def _factors(pixel_size_um: PixelSize, diameter_px: float | None, config: ModelConfig) -> tuple[float, float]:
+    """Pixels of the network's input per pixel of the image, down and across.
+
+    A given diameter, the geometric mean of both axes, overrides the file's pixel size, but not the shape of its pixels.
+    """
+    height, width = sides_um(config.pixel_size_um if pixel_size_um is None else pixel_size_um)
+    factors = height / config.pixel_size_um, width / config.pixel_size_um
     if diameter_px is not None:
-        factor = config.diameter_px / diameter_px
-    return 1.0 if abs(factor - 1) <= _SAME_SCALE else factor
+        factor, ratio = config.diameter_px / diameter_px, math.sqrt(height / width)
+        factors = factor * ratio, factor / ratio
+    down, across = (1.0 if abs(factor - 1) <= _SAME_SCALE else factor for factor in factors)
+    return down, across
 
 
-def _scaled_size(shape: tuple[int, int, int], factor: float, cause: str) -> tuple[int, int]:
-    """Height and width of the network's input; `cause` names the source of the factor in errors."""
-    height, width = (max(1, round(side * factor)) for side in shape[1:])
-    if _SMALLEST_FACTOR <= factor <= _LARGEST_FACTOR and height * width <= _LARGEST_AREA_PX:
+def _scaled_size(shape: tuple[int, int, int], factor_yx: tuple[float, float], cause: str) -> tuple[int, int]:
+    """Height and width of the network's input; `cause` names the source of the factors in errors."""
+    height, width = (max(1, round(side * factor)) for side, factor in zip(shape[1:], factor_yx, strict=True))
+    factor = max(factor_yx)
+    if min(factor_yx) >= _SMALLEST_FACTOR and factor <= _LARGEST_FACTOR and height * width <= _LARGEST_AREA_PX:
         return height, width
     raise ValueError(
         f"{cause}, so an image of {shape[1]} x {shape[2]} px (height x width) would be segmented at {height} x "

@@ -60,6 +60,11 @@ class Request:
     existing: Existing = "refuse"
     shard: Shard | None = None  # process only this part of the tiles; `cytoseed.run.shards.merge` joins them later
 
+    def __post_init__(self) -> None:
+        """Read values that are not finite as the options say."""
+        if self.options.nan == "zero":
+            object.__setattr__(self, "image", self.image.finite())
+
     @cached_property
     def plan(self) -> Plan:
         """Plan for an empty output folder."""

@@ -19,11 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cytoseed.images import ImageFileError, Regions
+from cytoseed.images.image import RGB_NAMES
 from cytoseed.images.overview import thumbnail
+from cytoseed.images.pixel_size import sides_um
 from cytoseed.paths import lock, write_bytes
 from cytoseed.results import Result
 from cytoseed.results.save import save
 from cytoseed.results.store import StitchedObjects, Store
+from cytoseed.run.auto import is_merged_fluorescence
 from cytoseed.run.engine import bfloat16_is_fast, choose_device, engine_for
 from cytoseed.run.executor import Executor, LocalExecutor
 from cytoseed.run.memory import trim
@@ -37,6 +40,19 @@ _UNKNOWN_SCALE = (  # 8 to 40 px: there, images at native scale and at the nomin
     "pixel size unknown, so segmented as it is, which suits nuclei 8 to 40 px wide; for others state --diameter in px "
     "or --pixel-size in µm (diameter_px, pixel_size_um in Python)"
 )
+_NOT_SQUARE = (
+    "pixels are {x:g} x {y:g} µm (width x height, from {source}), so the network sees square ones; results are in the "
+    "image's own pixels. If they are square, state --pixel-size in µm (pixel_size_um in Python)"
+)
+_ENLARGED = (
+    "pixel size {size:g} µm (from {source}) enlarges the image {factor:.1f} times per side; if it is that of the "
+    "camera and not of the sample, state the right one with --pixel-size in µm (pixel_size_um in Python)"
+)
+_MERGED = (
+    "red, green and blue look like fluorescence channels merged in one picture, and all were segmented together; if "
+    "one shows the nuclei, choose it, such as --channels blue (channels='blue' in Python)"
+)
+_MOST_ENLARGED = 4.0  # times per side
 _SLOW = "bfloat16 is fast on NVIDIA GPUs since Ampere and on CPUs with AMX or AVX-512 BF16; float32 may be faster here"
 
 
@@ -108,9 +124,8 @@ class _TemporaryFolder:
 
 def _announce(request: Request, calls: Callbacks, executor: Executor | None) -> Executor:
     """Send the warnings that are known before the run; returns the given executor, or one in this process."""
-    notices, options = [], request.options
-    if request.plan.pixel_size_um is None and options.diameter_px is None:
-        notices.append(_UNKNOWN_SCALE)
+    options = request.options
+    notices = _notices(request)
     if executor is None:
         device = choose_device(options.device, options.precision)
         if options.precision == "bfloat16" and not bfloat16_is_fast(device):
@@ -119,6 +134,23 @@ def _announce(request: Request, calls: Callbacks, executor: Executor | None) -> 
     for sentence in notices:
         calls.notice(sentence)
     return executor
+
+
+def _notices(request: Request) -> list[str]:
+    """Warnings about the scale and the channels of an image."""
+    plan, options = request.plan, request.options
+    source, factor = plan.record["pixel_size_source"], max(np.divide(plan.size_yx, plan.full_yx))
+    notices = []
+    if plan.pixel_size_um is None and options.diameter_px is None:
+        notices.append(_UNKNOWN_SCALE)
+    if isinstance(plan.pixel_size_um, tuple):
+        y, x = plan.pixel_size_um
+        notices.append(_NOT_SQUARE.format(x=x, y=y, source=source))
+    if plan.pixel_size_um is not None and source != "given" and not options.diameter_px and factor > _MOST_ENLARGED:
+        notices.append(_ENLARGED.format(size=max(sides_um(plan.pixel_size_um)), source=source, factor=factor))
+    if len(plan.channels) == len(RGB_NAMES) and options.stain is None and is_merged_fluorescence(request.image):
+        notices.append(_MERGED)
+    return notices
 
 
 def _run_single(request: Request, job: Job, executor: Executor) -> RunReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ _DENSE = 0.1  # the background is the narrowest range of values that holds this 
 _NOISE_WIDTHS = 5.0
 _FLAT = 2.0  # tissue exceeds this many times the median contrast of the background; noise reaches 1.5 times
 _CLEAR = 0.1  # the background must be flatter than this share of the largest contrasts
+_LEAST_STEPS = 16  # of float32, from the smallest value to the largest
 _GLASS = 0.03  # variation of glass, which is uneven and dusty, as a share of its brightness
 
 
@@ -83,6 +84,7 @@ def intensity_limits(regions: Regions, image: Image, plan: Plan, tissue: NDArray
         return _limits_of_counts(parts, len(plan.channels), image.dtype)
     ends = []
     for channels in [plan.channels] if unmixes else [(one,) for one in plan.channels]:  # one in memory at a time
+        extremes: list[float] = []
         values = np.empty(sum(rows * columns for _, _, rows, columns in boxes), np.float32)
         count = 0
         for box in boxes:
@@ -90,7 +92,9 @@ def intensity_limits(regions: Regions, image: Image, plan: Plan, tissue: NDArray
             check_values(part)
             selected = select_stain(part, plan)
             values[count : count + selected.size] = selected.ravel()
+            extremes += [float(selected.min()), float(selected.max())]
             count += selected.size
+        _require_precision(extremes, image.dtype)
         ends.append(_limits_of_values(values))
     low, high = np.array(ends, np.float32).T
     return Limits(low, high)
@@ -100,12 +104,24 @@ def pixel_limits(pixels: NDArray[Any]) -> Limits:
     """Percentiles of an image (C,h,w) in memory: those of `core.prepare.percentiles`, but faster."""
     if _is_counted(pixels.dtype):
         return _limits_of_counts([pixels], len(pixels), pixels.dtype)
+    for channel in pixels:
+        _require_precision([float(channel.min()), float(channel.max())], pixels.dtype)
     low, high = percentiles(torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)))
     return Limits(low.numpy(), high.numpy())
 
 
 def _is_counted(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "biu" and dtype.itemsize <= 2
+
+
+def _require_precision(extremes: Sequence[float], dtype: np.dtype[Any]) -> None:
+    """Refuse values that lie so far from 0 that float32 cannot tell them apart."""
+    least, most = min(extremes), max(extremes)
+    coarse = _LEAST_STEPS * float(np.spacing(np.float32(max(-least, most))))
+    if dtype != np.float32 and 1 <= most - least < coarse:
+        raise ValueError(
+            f"image has values from {least!r} to {most!r}, which float32 can hardly tell apart: subtract {least:g}"
+        )
 
 
 def _limits_of_counts(parts: Iterable[NDArray[Any]], channels: int, dtype: np.dtype[Any]) -> Limits:
@@ -170,7 +186,7 @@ def find_tissue(image: Overview, margin_px: int) -> NDArray[np.bool_]:
     unread = area_means(image.unread, by) > 0
     live = np.any([channel != 0 for channel in pixels], axis=0) & ~unread
     if not live.any():
-        return np.ones(image.unread.shape, bool)
+        return image.unread
     reach = max(1, margin_px // by // _WINDOW)
     found = np.zeros(live.shape, bool)
     for channel in pixels:

@@ -128,7 +128,8 @@ def _described(result: ResultView, slide: str, regions: list[str]) -> dict[str, 
         "units": {"X": "as stored; stains: optical density (log10)", "area": "px²", "spatial": "px"},
     }
     if result.pixel_size_um is not None:
-        made["pixel_size_um"] = result.pixel_size_um
+        size = result.pixel_size_um
+        made["pixel_size_um"] = list(size) if isinstance(size, tuple) else size
         made["units"]["spatial_um"] = "µm"
     described: dict[str, Any] = {"cytoseed": made, "sopa_attrs": {"transcripts": False, "intensities": True}}
     if regions:

@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.pixel_size import sides_um
 from cytoseed.results.pyramid import Level, Tile, halved, tiles_of
 from cytoseed.results.view import ResultView
 
@@ -42,14 +43,15 @@ def write_labels(result: ResultView, path: Path) -> None:
 def _write(result: ResultView, path: Path, dtype: np.dtype[Any]) -> None:
     import tifffile
 
-    targets, side = len(result.targets), result.pixel_size_um
+    targets, size = len(result.targets), result.pixel_size_um
+    sides = {} if size is None else dict(zip("YX", sides_um(size), strict=True))
     levels = halved(result.shape[1:])[: None if max(result.shape[1:]) > _LARGEST_FLAT_PX else 1]
     metadata: dict[str, Any] = {
         "axes": "YX" if targets == 1 else "CYX",
         "Channel": {"Name": list(result.targets)},
         "UUID": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, result.fingerprint)}",
     }
-    for axis in "XY" if side is not None else "":
+    for axis, side in sorted(sides.items()):
         metadata |= {f"PhysicalSize{axis}": side, f"PhysicalSize{axis}Unit": "µm"}
     # tiles come in another order than they are written in
     with tempfile.SpooledTemporaryFile(_HELD_BYTES, dir=str(path.parent)) as file:
@@ -61,8 +63,9 @@ def _write(result: ResultView, path: Path, dtype: np.dtype[Any]) -> None:
                 options: dict[str, Any] = {"subifds": len(levels) - 1 or None, "metadata": metadata}
                 if number:
                     options = {"subfiletype": tifffile.FILETYPE.REDUCEDIMAGE, "metadata": None}
-                if side is not None:
-                    options |= {"resolution": (1e4 / side / 2**number,) * 2, "resolutionunit": "CENTIMETER"}
+                if sides:
+                    per_cm = tuple(1e4 / sides[axis] / 2**number for axis in "XY")
+                    options |= {"resolution": per_cm, "resolutionunit": "CENTIMETER"}
                 tif.write(
                     encoded.tiles(number),
                     shape=level.shape if targets == 1 else (targets, *level.shape),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cytoseed.images.pixel_size import sides_um
 from cytoseed.results.pyramid import Level, halved, tiles_of
 from cytoseed.results.view import ResultView
 
@@ -38,10 +39,10 @@ def write_ngff(result: ResultView, path: Path, version: str = "0.5") -> None:
 
     attributes = namespaced(version, {"labels": list(result.targets)})
     zarr.create_group(str(path), zarr_format=ZARR_FORMATS[version], attributes=attributes)
-    side, unit = (1.0, {}) if result.pixel_size_um is None else (result.pixel_size_um, {"unit": "micrometer"})
+    size, unit = (1.0, {}) if result.pixel_size_um is None else (result.pixel_size_um, {"unit": "micrometer"})
     axes = [{"name": name, "type": "space", **unit} for name in "yx"]
     levels = halved(result.shape[1:])
-    placed = [placement(2**number, side)[: 1 + (number > 0)] for number in range(len(levels))]
+    placed = [placement(2**number, sides_um(size))[: 1 + (number > 0)] for number in range(len(levels))]
     write_label_images(result, path, Layout(version, axes, levels, placed))
 
 
@@ -67,10 +68,11 @@ def namespaced(version: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {"ome": {"version": version, **attributes}} if version == "0.5" else dict(attributes)
 
 
-def placement(factor: int, side: float = 1) -> list[dict[str, Any]]:
-    """Scale and translation of a level whose pixels are `factor` px of size `side`; centres are multiples of `side`."""
-    translation = [side * (factor - 1) / 2] * 2
-    return [{"type": "scale", "scale": [side * factor] * 2}, {"type": "translation", "translation": translation}]
+def placement(factor: int, sides_yx: tuple[float, float] = (1, 1)) -> list[dict[str, Any]]:
+    """Scale and translation of a level whose pixels are `factor` px of these sides; centres are multiples of them."""
+    translation = [side * (factor - 1) / 2 for side in sides_yx]
+    scale = [side * factor for side in sides_yx]
+    return [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
 
 
 def _create_group(folder: Path, target: str, layout: Layout) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cytoseed.images.pixel_size import PixelSize, sides_um
 from cytoseed.results.formats.anndata import INSTANCE_KEY, REGION_KEY, annotated, boundaries_of
 from cytoseed.results.formats.ngff import Layout, placement, write_label_images
 from cytoseed.results.outline import Polygon, all_outlines
@@ -108,11 +109,12 @@ def _write_shapes(result: ResultView, group: Any, folder: Path) -> list[str]:
     return list(files)
 
 
-def _coordinate_systems(axes: str, pixel_size_um: float | None) -> list[dict[str, Any]]:
+def _coordinate_systems(axes: str, pixel_size_um: PixelSize) -> list[dict[str, Any]]:
     """Transformations from pixels of the image to `global`, the identity, and to `um`."""
     transformations: dict[str, dict[str, Any]] = {"global": {"type": "identity"}}
     if pixel_size_um is not None:
-        transformations["um"] = {"type": "scale", "scale": [pixel_size_um] * 2}
+        sides = dict(zip("yx", sides_um(pixel_size_um), strict=True))
+        transformations["um"] = {"type": "scale", "scale": [sides[axis] for axis in axes]}
     described = [{"name": name, "type": "space", "unit": "unit"} for name in axes]
     return [
         {**how, "input": {"name": axes, "axes": described}, "output": {"name": name, "axes": described}}

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.pixel_size import PixelSize, sides_um
 from cytoseed.results.measure.intensity import STATISTICS, measure_values, values_at
 from cytoseed.results.measure.runs import find_runs
-from cytoseed.results.measure.shape import Shapes, measure_shapes
+from cytoseed.results.measure.shape import Shapes, ellipse_of, measure_shapes, perimeter_of
 from cytoseed.results.measure.stains import stain_density
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def measure_planes(
     image: NDArray[Any],
     targets: Sequence[str],
     names: Sequence[str],
-    pixel_size_um: float | None,
+    pixel_size_um: PixelSize,
     stains: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Measurements of all objects of label planes (T,H,W), by target and id; of two targets, `target` follows `id`."""
@@ -52,7 +53,7 @@ def measure_objects(
     labels: NDArray[np.int32],
     channels: Iterable[NDArray[Any]],
     names: Sequence[str],
-    pixel_size_um: float | None,
+    pixel_size_um: PixelSize,
     stains: Sequence[str] = (),
     frame: Frame | None = None,
 ) -> pd.DataFrame:
@@ -91,23 +92,32 @@ def measure_objects(
     return pd.DataFrame(columns, copy=len(columns["id"]) < _LARGE)
 
 
-def _shape_columns(shapes: Shapes, side_um: float | None) -> dict[str, NDArray[Any]]:
-    """Columns of size and shape; lengths and areas also in µm where the side of a pixel is known."""
+def _shape_columns(shapes: Shapes, size_um: PixelSize) -> dict[str, NDArray[Any]]:
+    """Columns of size and shape; lengths and areas also in µm where the size of a pixel is known.
+
+    Of pixels that are not square, the eccentricity is that in µm.
+    """
     top, left, height, width = shapes.box_yxhw
     (y, x), (major, minor), area = shapes.centroid_yx_px, shapes.axes_px, shapes.area_px
+    perimeter, eccentricity = shapes.perimeter_px, shapes.eccentricity
     columns = {"box_x_px": left, "box_y_px": top, "box_width_px": width, "box_height_px": height}
+    tall, wide = sides_um(size_um or 1.0)
+    perimeter_um, major_um, minor_um = perimeter * tall, major * tall, minor * tall
+    if tall != wide:
+        perimeter_um = perimeter_of(shapes.steps, tall, wide)
+        (major_um, minor_um), eccentricity = ellipse_of(shapes.moments, area, tall, wide)
 
-    def add(**lengths_px: NDArray[np.float64]) -> None:
-        columns.update({f"{name}_px": length for name, length in lengths_px.items()})
-        if side_um is not None:
-            columns.update({f"{name}_um": length * side_um for name, length in lengths_px.items()})
+    def add(unit: str = "um", **lengths: tuple[NDArray[Any], NDArray[Any]]) -> None:
+        columns.update({f"{name}_px": px for name, (px, _) in lengths.items()})
+        if size_um is not None:
+            columns.update({f"{name}_{unit}": length for name, (_, length) in lengths.items()})
 
-    add(centroid_x=x, centroid_y=y)
-    columns |= {"area_px": area} if side_um is None else {"area_px": area, "area_um2": area * side_um**2}
-    add(perimeter=shapes.perimeter_px)
-    add(axis_major=major)
-    add(axis_minor=minor)
-    return {**columns, "eccentricity": shapes.eccentricity, "solidity": shapes.solidity}
+    add(centroid_x=(x, x * wide), centroid_y=(y, y * tall))
+    add("um2", area=(area, area * (tall * wide)))
+    add(perimeter=(perimeter, perimeter_um))
+    add(axis_major=(major, major_um))
+    add(axis_minor=(minor, minor_um))
+    return {**columns, "eccentricity": eccentricity, "solidity": shapes.solidity}
 
 
 def _touches(box_yxhw: NDArray[np.int64], frame: Frame) -> dict[str, NDArray[Any]]:
