@@ -34,7 +34,7 @@ AutoModelOption = Annotated[
 ]
 DataOption = Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/data.md.")]
 DatasetOption = Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda (or cuda:1 for the second GPU) or mps.")]
 FormatsOption = Annotated[
     str, typer.Option("--format", "-f", help="Formats to write, separated by commas: see `cytoseed formats`.")
 ]
