@@ -205,7 +205,7 @@ class SegmentOptions:
     tta: bool = False
     """Test-time augmentation: a little more accurate, with eight times the run time and more memory."""
     device: str = "auto"
-    """Processor: `cpu`, `cuda` (NVIDIA GPU, the second one `cuda:1`), `mps` (Apple GPU), or `auto` for the fastest one present."""
+    """Processor: `cpu`, `cuda` (NVIDIA GPU; `cuda:1` is the second), `mps` (Apple GPU), or `auto` for the fastest."""
     precision: str = "float32"
     """`float32`, or `bfloat16`: faster on most GPUs and recent CPUs; a few border pixels change."""
     # thresholds: documented in `ModelConfig`

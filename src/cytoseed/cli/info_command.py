@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cytoseed.cli.console import FAILED, exit_on_mistake, print_entry, run_each
+from cytoseed.cli.console import FAILED, exit_on_mistake, print_entry, print_json, print_line, run_each, wants_json
+
+if TYPE_CHECKING:
+    from cytoseed.images import Image
 
 
 def models() -> None:
@@ -14,6 +17,9 @@ def models() -> None:
     with exit_on_mistake(FAILED):
         from cytoseed.models.weights import list_models
 
+        if wants_json():
+            print_json([config.to_dict() for config in list_models()])
+            return
         for config in list_models():
             facts = f"network {config.network}, {config.pixel_size_um:g} µm per pixel, {config.licence}"
             print_entry(f"{config.name} {config.version}: {' and '.join(config.targets)}; {facts}", config.description)
@@ -21,21 +27,46 @@ def models() -> None:
 
 def info(images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Image files, or their URLs.")]) -> None:
     """Show the size, channels, data type and pixel size of images."""
+    facts: list[dict[str, Any]] = []
+
+    def work(path: str) -> bool:
+        from cytoseed.images import open_image
+
+        image = open_image(path)
+        facts.append(_facts(path, image))
+        _show(image)
+        return True
+
     with exit_on_mistake(FAILED):
-        run_each(images, str, _show)
+        try:
+            run_each(images, str, work, on_error=lambda path, message: facts.append({"image": path, "error": message}))
+        finally:
+            if wants_json():
+                print_json(facts)
 
 
-def _show(path: str) -> bool:
-    from cytoseed.images import open_image
+def _facts(path: str, image: Image) -> dict[str, Any]:
+    channels, height, width = image.shape
+    y_um, x_um = image.pixel_size_yx_um or (None, None)
+    return {
+        "image": path,
+        "width": width,
+        "height": height,
+        "channels": channels,
+        "channel_names": list(image.channel_names),
+        "dtype": str(image.dtype),
+        "pixel_size_x_um": x_um,
+        "pixel_size_y_um": y_um,
+        "pixel_size_source": image.pixel_size_source,
+    }
 
-    image = open_image(path)
+
+def _show(image: Image) -> None:
     channels, height, width = image.shape
     size = image.pixel_size_source
     if image.pixel_size_yx_um is not None:
         y, x = image.pixel_size_yx_um
         size = f"{x:g} µm ({size})" if x == y else f"{x:g} x {y:g} µm, width x height ({size})"
     names = (f"{index} ({name})" for index, name in enumerate(image.channel_names))
-    typer.echo(f"{image.path}\n  size        {width} x {height} px (width x height)")
-    typer.echo(f"  channels    {channels}: {', '.join(names)}\n  type        {image.dtype}")
-    typer.echo(f"  pixel size  {size}")
-    return True
+    print_line(image.path, f"  size        {width} x {height} px (width x height)")
+    print_line(f"  channels    {channels}: {', '.join(names)}", f"  type        {image.dtype}", f"  pixel size  {size}")

@@ -228,7 +228,7 @@ def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
 
 
 def _use_one_thread() -> None:
-    """Keep PyTorch in a forked process to one thread: OpenMP waits forever for its others, which exist in the parent."""
+    """Keep PyTorch in a forked process to one thread: OpenMP would wait forever for the others, which are not there."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
