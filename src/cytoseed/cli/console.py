@@ -24,8 +24,8 @@ from cytoseed.cli.streams import Stopped
 
 _Item = TypeVar("_Item")
 
-FAILED, MISUSED, MISSING, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes: some of the work failed; an argument is wrong, and nothing was done; a package is missing; Ctrl-C."""
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: some of the work failed; an argument is wrong or a package missing; Ctrl-C (docs/command-line.md)."""
 
 _NAMED = 5  # most images named in a note
 _PROGRESS_S = 30.0  # between two lines of progress where there is no terminal
@@ -202,7 +202,7 @@ def exit_on_mistake(code: int, kept: str = "no file is half-written") -> Iterato
     except (*MISTAKES, MemoryError) as error:
         print_error(one_line(error))
         print_detail(traceback.format_exc())
-        raise typer.Exit(MISSING if isinstance(error, ModuleNotFoundError) else code) from None
+        raise typer.Exit(MISUSED if isinstance(error, ModuleNotFoundError) else code) from None
 
 
 @dataclass
@@ -258,7 +258,7 @@ def run_each(
     if len(every) > 1:
         closing(tally)
     if tally.failed:
-        raise typer.Exit(MISSING if missing else FAILED)
+        raise typer.Exit(MISUSED if missing else FAILED)
 
 
 def _process_in_threads(process: Callable[[_Item], None], items: list[_Item], threads: int) -> None:
