@@ -116,6 +116,18 @@ def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
     assert "Traceback" not in done.output
 
 
+def test_a_name_that_is_too_long_for_results_is_found_before_the_work(segment, tmp_path, monkeypatch):
+    long = write_image(tmp_path / "in" / f"{'y' * 241}.tif")
+    assert segment(long).stdout.startswith(f"{long.name}: 2 nuclei")
+    kept, longer = names(tmp_path / "out"), write_image(tmp_path / "in" / f"{'y' * 241}µ.tif")
+    monkeypatch.setattr(LocalExecutor, "run_single", None)
+    done = segment(longer, long, "--format", "table")
+    assert done.exit_code == 1
+    assert re.search(r"names of up to 257 bytes, and \S+ takes 255; give the image a shorter name", done.stderr)
+    assert f"{long.name}: already there" in done.stdout
+    assert names(tmp_path / "out") == kept
+
+
 def test_a_broken_link_is_reported(segment, image, tmp_path):
     (image.parent / "broken.tif").symlink_to("unplugged.tif")
     for given in (image.parent, image.parent / "broken.tif"):

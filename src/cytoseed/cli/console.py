@@ -81,7 +81,7 @@ def wants_json() -> bool:
 
 def printable(text: str) -> str:
     """Text in which nothing can move the cursor, end the line or turn its direction: names of files are anyone's."""
-    return _UNSAFE.sub(lambda found: found[0].encode("ascii", "backslashreplace").decode(), text.replace("\t", " "))
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\t", " "))
 
 
 def print_line(*lines: object) -> None:
