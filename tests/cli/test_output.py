@@ -134,6 +134,29 @@ def test_json_of_other_commands_is_whole(run, segment, image, tmp_path):
     assert scores["images"][0]["true_objects"] == scores["images"][0]["tp"]
 
 
+def test_cells_of_scores_are_no_formulas(run, segment, image, tmp_path):
+    name = "=cmd|' C'!A0.tif"
+    segment(image, "--format", "labels")
+    for folder in ("found", "true"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes((tmp_path / "out" / "scene.labels.tif").read_bytes())
+    assert run("evaluate", tmp_path / "found", tmp_path / "true", "--csv", tmp_path / "scores.csv").exit_code == 0
+    assert (tmp_path / "scores.csv").read_text().splitlines()[1].startswith("'=cmd|' C'!A0,")
+
+
+def test_a_missing_package_has_one_exit_code(run, segment, image, tmp_path, monkeypatch):
+    monkeypatch.setattr("cytoseed.run.cluster.find_spec", lambda _: None)
+    monkeypatch.setattr("cytoseed.export.package.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "cytoseed.learn.plots", raising=False)
+    done = [
+        segment(image, "--workers", 2),
+        run("export", "nuclei", "--to", "onnx", "--output", tmp_path / "models"),
+        run("evaluate", tmp_path, tmp_path, "--plot", tmp_path / "plots"),
+    ]
+    assert [(each.exit_code, "pip install 'cytoseed[" in each.stderr) for each in done] == [(2, True)] * 3
+
+
 def test_time_left_where_there_is_no_terminal(monkeypatch, capsys):
     now = iter((0.0, 10.0, 40.0, 50.0))
     monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
@@ -156,7 +179,7 @@ def test_a_signal_leaves_nothing_temporary_and_says_what_is_kept(bare, tmp_path,
     error = process.communicate(timeout=60)[1].decode()
     assert (process.returncode, error.splitlines()[-1]) == (
         128 + number,
-        "interrupted: finished images and tiles are kept; the same command continues, with --resume",
+        "interrupted: finished images and tiles are kept; the same command with --resume continues",
     )
     assert [name for name in names(tmp_path / "tmp") if name.startswith("cytoseed")] == []
     assert [name for name in names(tmp_path / "out" / "wide.cytoseed") if name in ("staging", "owner")] == []

@@ -73,7 +73,7 @@ def segment(
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
         options = SegmentOptions(**given)
         requests = prepare_requests(model, options, output, formats.split(","), existing, shard)
-    with exit_on_mistake(FAILED, "finished images and tiles are kept; the same command continues, with --resume"):
+    with exit_on_mistake(FAILED, "finished images and tiles are kept; the same command with --resume continues"):
         from cytoseed.run.cluster import Cluster
 
         runs_here = workers is None and not scheduler
