@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_entry, print_line, print_note, progress_bar
+from cytoseed.cli.console import (
+    FAILED,
+    MISUSED,
+    Pace,
+    exit_on_mistake,
+    print_entry,
+    print_line,
+    print_note,
+    progress_bar,
+)
 from cytoseed.cli.flags import output_flags
 from cytoseed.settings import is_non_commercial
 
@@ -46,10 +55,14 @@ def prepare(
         source = datasets.find_source(name)
         source.find_images(downloaded)
     with exit_on_mistake(FAILED, "images are kept; the same command continues"):
+        pace = Pace()
         with progress_bar(f"preparing {name}") as (update, _):
-            prepared = datasets.prepare(
-                source, downloaded, out, lambda done, total: update(completed=done, total=total)
-            )
+
+            def report(done: int, total: int) -> None:
+                update(completed=done, total=total)
+                pace.print("image", done, total)
+
+            prepared = datasets.prepare(source, downloaded, out, report)
         for split, images in prepared.images.items():
             print_line(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")
         kept = sum(prepared.images.values()) - prepared.written

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_line, print_note, progress_bar
+from cytoseed.cli.console import FAILED, MISUSED, Pace, exit_on_mistake, print_line, print_note, progress_bar
 from cytoseed.cli.flags import DataOption, DatasetOption, DeviceOption, ModelOption, settings_flags
 from cytoseed.settings import RECIPES, ModelConfig, SegmentOptions, TrainConfig
 
@@ -185,12 +185,13 @@ def tune(
         if len(samples) < FEWEST_TO_TUNE:
             print_note(f"with less than {FEWEST_TO_TUNE} images, they may fit only these images")
         with progress_bar("running the network", len(samples)) as (update, print_step):
-            best = 0.0
+            best, pace = 0.0, Pace()
 
             def report(progress: TuneProgress) -> None:
                 nonlocal best
                 if not progress.tried:
                     update(completed=progress.images_done)
+                    pace.print("image", progress.images_done, len(samples))
                     return
                 sets = "1 set" if progress.tried == 1 else f"{progress.tried} sets"
                 text = f"{sets} of thresholds tried, best mean F1 {progress.best_f1_mean:.4f}"
