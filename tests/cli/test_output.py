@@ -26,8 +26,9 @@ def bare(models, tmp_path):
         (tmp_path / "tmp").mkdir(exist_ok=True)
         environment = os.environ | {"CYTOSEED_MODELS": str(models), "TMPDIR": str(tmp_path / "tmp")}
         environment |= options.pop("env", {})
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        return subprocess.Popen([*command, *map(str, arguments)], env=environment, **streams)
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in background jobs
+        return subprocess.Popen([*command, *map(str, arguments)], env=environment, **options)
 
     return start
 
