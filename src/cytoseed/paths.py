@@ -171,6 +171,15 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def longest_name(folder: Path) -> int:
+    """Bytes that the name of a file in a local folder, which need not exist yet, may have."""
+    if not hasattr(os, "pathconf"):
+        return 255
+    return os.pathconf(
+        next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()), "PC_NAME_MAX"
+    )
+
+
 def list_names(folder: Path) -> list[str]:
     """Sorted names of the direct contents of a folder; empty if there is no folder."""
     if not is_remote(folder):

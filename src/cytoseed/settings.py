@@ -35,6 +35,13 @@ def _require(condition: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
 
 
+def check_device(name: str) -> None:
+    """Raise `ValueError` if a name is not that of a device, such as `cpu`, `cuda` or `cuda:1`."""
+    kind, colon, number = name.partition(":")
+    is_known = kind in DEVICES and (not colon or (kind == "cuda" and number.isdecimal()))
+    _require(is_known, "device", name, f"one of {', '.join(DEVICES)}, or cuda:1 for the second GPU")
+
+
 def _require_type(name: str, value: object, like: object) -> None:
     """Refuse a value whose type differs from the default's; a whole number may stand for a float."""
     if isinstance(like, tuple):
@@ -204,7 +211,7 @@ class SegmentOptions:
     tta: bool = False
     """Test-time augmentation: a little more accurate, with eight times the run time and more memory."""
     device: str = "auto"
-    """Processor: `cpu`, `cuda` (NVIDIA GPU), `mps` (Apple GPU), or `auto` for the fastest one present."""
+    """Processor: `cpu`, `cuda` (NVIDIA GPU; `cuda:1` is the second), `mps` (Apple GPU), or `auto` for the fastest."""
     precision: str = "float32"
     """`float32`, or `bfloat16`: faster on most GPUs and recent CPUs; a few border pixels change."""
     # thresholds: documented in `ModelConfig`
@@ -245,7 +252,7 @@ class SegmentOptions:
         remedy = "left out if a stain is given: stains are computed from red, green and blue"
         _require(self.stain is None or not self.channels, "channels", self.channels, remedy)
         _require(self.nan in ("refuse", "zero"), "nan", self.nan, "refuse or zero")
-        _require(self.device in DEVICES, "device", self.device, f"one of {', '.join(DEVICES)}")
+        check_device(self.device)
         _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
         _require_thresholds(self)
 

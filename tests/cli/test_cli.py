@@ -207,7 +207,16 @@ def test_help_of_segment_in_words_for_biologists(width):
     assert done.exit_code == 0
     assert max(map(len, done.stdout.splitlines())) <= width
     titles = re.findall(r"╭─ ([^─]+) ─", done.stdout)
-    assert titles == ["Arguments", "Options", "Input and scale", "Model", "Output", "Large images", "Advanced"]
+    assert titles == [
+        "Arguments",
+        "Options",
+        "Input and scale",
+        "Model",
+        "Output",
+        "Large images",
+        "Advanced",
+        "Messages",
+    ]
     text = " ".join(done.stdout.replace("│", " ").split())
     assert "higher values give smaller objects" in text
     seed, pixel_size = (re.search(f"{flag} (.*?) --", text)[1] for flag in ("--seed-threshold", "--pixel-size"))

@@ -66,7 +66,7 @@ def test_folders_patterns_and_one_bad_result_that_does_not_stop_the_others(run, 
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.objects.zip", "c.objects.zip"]
     first, last = done.stderr.splitlines()
     assert first.startswith(f"error: {cut}: is damaged or cut short")
-    assert last == "note: 1 of 3 failed, as reported above"
+    assert last == "note: 1 of 3 failed: b.objects.zip"
 
 
 def test_an_image_that_was_moved(run, stored, image, tmp_path):

@@ -26,7 +26,7 @@ def test_all_results_are_written_and_reported_in_a_line(segment, image, tmp_path
     done = segment(image)
     assert done.exit_code == 0
     assert done.stdout.startswith("scene.tif: 2 nuclei in ")
-    assert done.stdout.rstrip().endswith("scene.overlay.png")
+    assert done.stdout.rstrip().endswith(f"-> {tmp_path / 'out'}: scene.csv, scene.overlay.png")
     assert names(tmp_path / "out") == sorted("scene" + ending for ending in RESULTS)
     assert tifffile.imread(tmp_path / "out" / "scene.labels.tif").max() == 2
     assert len(json.loads((tmp_path / "out" / "scene.geojson").read_text())["features"]) == 2
@@ -149,7 +149,9 @@ def test_a_folder_without_what_cytoseed_wrote(segment, tmp_path):
     (tmp_path / "in" / "notes.txt").write_text("no image")
     done = segment(tmp_path / "in")
     assert done.exit_code == 0
-    assert [line.split(" in ")[0] for line in done.stdout.splitlines()] == ["a.tif: 2 nuclei", "b.tif: 1 nucleus"]
+    first, second, last = done.stdout.splitlines()
+    assert [line.split(" in ")[0] for line in (first, second)] == ["a.tif: 2 nuclei", "b.tif: 1 nucleus"]
+    assert re.fullmatch(r"2 images: 3 objects found in \d+ s", last)
 
 
 def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
@@ -158,12 +160,24 @@ def test_one_bad_file_does_not_stop_the_others(segment, tmp_path):
     write_image(tmp_path / "in" / "c.tif")
     done = segment(tmp_path / "in")
     assert done.exit_code == 1
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.tif", "c.tif"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.tif", "c.tif", "3 images"]
+    assert re.search(r"^3 images: 4 objects found in \d+ s; 1 of 3 failed: b.png$", done.stdout, re.MULTILINE)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "b.png" in errors[0]
-    assert done.stderr.splitlines()[-1] == "note: 1 of 3 failed, as reported above"
     assert "Traceback" not in done.output
+
+
+def test_a_name_that_is_too_long_for_results_is_found_before_the_work(segment, tmp_path, monkeypatch):
+    long = write_image(tmp_path / "in" / f"{'y' * 241}.tif")
+    assert segment(long).stdout.startswith(f"{long.name}: 2 nuclei")
+    kept, longer = names(tmp_path / "out"), write_image(tmp_path / "in" / f"{'y' * 241}µ.tif")
+    monkeypatch.setattr(LocalExecutor, "run_single", None)
+    done = segment(longer, long, "--format", "table")
+    assert done.exit_code == 1
+    assert re.search(r"names of up to 257 bytes, and \S+ takes 255; give the image a shorter name", done.stderr)
+    assert f"{long.name}: already there" in done.stdout
+    assert names(tmp_path / "out") == kept
 
 
 def test_a_broken_link_is_reported(segment, image, tmp_path):

@@ -1,5 +1,7 @@
 """The engine equals the plain segmenter; devices and precisions are chosen and checked."""
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -43,6 +45,18 @@ def test_an_absent_device_is_refused_with_those_present(name, monkeypatch):
     with pytest.raises(ValueError, match=f"device is '{name}'.*it finds: auto, cpu"):
         choose_device(name)
     assert choose_device("auto") == CPU
+
+
+def test_a_gpu_is_chosen_by_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert SegmentOptions(device="cuda:1").device == "cuda:1"
+    with pytest.raises(ValueError, match="device is 'cuda:2', and the last GPU that PyTorch finds here is cuda:1"):
+        choose_device("cuda:2")
+    for wrong in ("cuda:", "cuda:x", "cpu:1", "cuda:-1"):
+        with pytest.raises(ValueError, match=f"device is '{wrong}'; it must be one of .*cuda:1 for the second"):
+            SegmentOptions(device=wrong)
 
 
 def test_segmenter_and_image_are_not_changed():
@@ -156,3 +170,22 @@ def test_bfloat16_is_fast_on_machines_with_units_for_it(monkeypatch, present):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or gpu)
     assert bfloat16_is_fast(CPU) == (present in ("amx_tile", "avx512_bf16"))
     assert bfloat16_is_fast(torch.device("cuda")) == gpu
+
+
+def test_a_process_that_forks_after_a_model_was_used():
+    code = """
+import multiprocessing, sys
+import numpy, torch, cytoseed
+pixels = numpy.zeros((300, 300), numpy.uint8)
+pixels[20:40, 20:40] = pixels[200:220, 200:230] = 200
+def count(tile_size_px):
+    result = cytoseed.segment(pixels, "nuclei", pixel_size_um=0.5, tile_size_px=tile_size_px)
+    return result.count, torch.get_num_threads()
+torch.set_num_threads(2)
+expected = count(None)[0]
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    found = pool.map_async(count, [None, 128]).get(60)
+assert found == [(expected, 1)] * 2, (expected, found)
+"""
+    if sys.platform == "linux":
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, plain_console, print_entry, run_each
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_entry, print_line, run_each
 from cytoseed.cli.flags import FormatsOption
 from cytoseed.paths import as_path, is_url, require_writable, same_file
 
@@ -52,16 +52,15 @@ def convert(
         folder = None if output is None else as_path(output)
         if folder is not None:
             require_writable(folder)
-    console = plain_console()
 
     def work(path: Path) -> bool:
         with open_result(path, image) as result:
             if names:
                 written = _save(result, path, folder or path.parent, names, overwrite)
-                console.print(f"{path.name}: {'-> ' + ', '.join(written) if written else 'already there'}")
+                print_line(f"{path.name}: {'-> ' + ', '.join(written) if written else 'already there'}")
             if into is not None:
                 places = write_into(result, into, overwrite)
-                console.print(f"{path.name}: -> {', '.join(map(str, places))}")
+                print_line(f"{path.name}: -> {', '.join(map(str, places))}")
         return True
 
     with exit_on_mistake(FAILED):

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_entry, print_note, progress_bar
+from cytoseed.cli.console import (
+    FAILED,
+    MISUSED,
+    Pace,
+    exit_on_mistake,
+    print_entry,
+    print_line,
+    print_note,
+    progress_bar,
+)
+from cytoseed.cli.flags import output_flags
 from cytoseed.settings import is_non_commercial
 
 datasets_app = typer.Typer(
@@ -28,7 +38,6 @@ def list_sources() -> None:
             print_entry(f"{source.name}: {source.title}", facts, f"download {source.download}", f"from {source.url}")
 
 
-@datasets_app.command()
 def prepare(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the data set: see `cytoseed datasets list`.")],
     downloaded: Annotated[
@@ -45,17 +54,24 @@ def prepare(
 
         source = datasets.find_source(name)
         source.find_images(downloaded)
-    with exit_on_mistake(FAILED):
+    with exit_on_mistake(FAILED, "images are kept; the same command continues"):
+        pace = Pace()
         with progress_bar(f"preparing {name}") as (update, _):
-            prepared = datasets.prepare(
-                source, downloaded, out, lambda done, total: update(completed=done, total=total)
-            )
+
+            def report(done: int, total: int) -> None:
+                update(completed=done, total=total)
+                pace.print("image", done, total)
+
+            prepared = datasets.prepare(source, downloaded, out, report)
         for split, images in prepared.images.items():
-            typer.echo(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")
+            print_line(f"{split:<5} {images:>5,} images {prepared.objects[split]:>8,} objects")
         kept = sum(prepared.images.values()) - prepared.written
-        typer.echo(f"{prepared.written} images written, {kept} there already -> {prepared.folder}")
-        typer.echo(f"licence {source.licence}, from {source.url}")
+        print_line(f"{prepared.written} images written, {kept} there already -> {prepared.folder}")
+        print_line(f"licence {source.licence}, from {source.url}")
         for text in prepared.remarks:
             print_note(text)
         if is_non_commercial(source.licence):
             print_note(f"{source.name} is for non-commercial use, and so are weights that are trained on it")
+
+
+datasets_app.command()(output_flags(prepare, ("quiet", "verbose", "log_file")))

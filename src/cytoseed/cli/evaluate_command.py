@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_json, print_line, print_note, wants_json
 
 
 def evaluate(
@@ -39,11 +39,13 @@ def evaluate(
             from cytoseed.learn.plots import write_plots
         evaluation = evaluate_folders(predicted, true, samples)
     with exit_on_mistake(FAILED):
-        typer.echo(evaluation.to_table())
+        print_line(*evaluation.to_table().split("\n"))
+        if wants_json():
+            print_json(evaluation.to_json())
         if evaluation.unpaired:
-            typer.echo(f"left out: {evaluation.unpaired} predicted files without a true mask", err=True)
+            print_note(f"{evaluation.unpaired} predicted files without a true mask are left out")
         if csv is not None:
             evaluation.write_csv(csv)
         if plot is not None:
             for path in write_plots(evaluation, plot, images, worst):
-                typer.echo(path)
+                print_line(path)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_note
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_line, print_note
 from cytoseed.settings import is_non_commercial
 
 
@@ -33,9 +33,8 @@ def export(
         if is_non_commercial(loaded.config.licence):
             print_note(f"{loaded.config.name} has the licence {loaded.config.licence}: for non-commercial use only")
         exported = export_model(loaded, target, output, overwrite)
-        for path in exported.paths:
-            typer.echo(path)
+        print_line(*exported.paths)
         found = exported.agreement
         files = f"{found.files} file{'' if found.files == 1 else 's'}"
         same = f"the same objects as the model ({found.objects})"
-        typer.echo(f"checked: {files} reopened, {same}; {found.differing_px} border pixels differ")
+        print_line(f"checked: {files} reopened, {same}; {found.differing_px} border pixels differ")

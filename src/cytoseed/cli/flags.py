@@ -6,7 +6,8 @@ import ast
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import MISSING, Field, fields
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from cytoseed.cli.console import MISUSED, exit_on_mistake, output_as
 from cytoseed.settings import RECIPES, ModelConfig
 
 _UNITS = {"um": "µm", "px": "px"}
@@ -35,10 +37,41 @@ AutoModelOption = Annotated[
 ]
 DataOption = Annotated[Path, typer.Option(help="Folder of images with instance masks: see docs/data.md.")]
 DatasetOption = Annotated[list[str] | None, typer.Option(help="Use only this data set; can be repeated.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda (or cuda:1 for the second GPU) or mps.")]
 FormatsOption = Annotated[
     str, typer.Option("--format", "-f", help="Formats to write, separated by commas: see `cytoseed formats`.")
 ]
+
+
+_OUTPUT_FLAGS: Mapping[str, Any] = {
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Print details too, and where errors arose.")],
+    "log_file": Annotated[Path | None, typer.Option(metavar="FILE", help="Append all messages to a file, with times.")],
+    "json": Annotated[bool, typer.Option("--json", help="Print JSON in place of lines: see docs/command-line.md.")],
+}
+
+
+def output_flags(command: Callable[..., None], names: Sequence[str]) -> Callable[..., None]:
+    """Add flags of `_OUTPUT_FLAGS` to a command, which say what it prints."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kind = inspect.Parameter.KEYWORD_ONLY
+    flags = [
+        inspect.Parameter(each, kind, default=None if each == "log_file" else False, annotation=_OUTPUT_FLAGS[each])
+        for each in names
+    ]
+    every = [each.replace(kind=kind) for each in own] + [_in_panel(flag, "Messages") for flag in flags]
+
+    @functools.wraps(command)
+    def with_flags(**values: Any) -> None:
+        wanted = {each: values.pop(each) for each in names}
+        with ExitStack() as stack:
+            with exit_on_mistake(MISUSED):
+                stack.enter_context(output_as(**wanted))
+            command(**values)
+
+    with_flags.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {each.name: each.annotation for each in every}
+    return with_flags
 
 
 def settings_flags(settings: type, panels: Mapping[str, tuple[str, ...]]) -> Callable[[Callable[..., None]], Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, Notes, exit_on_mistake, plain_console, run_each
+from cytoseed.cli.console import FAILED, MISUSED, Notes, exit_on_mistake, print_line, run_each
 from cytoseed.cli.flags import AutoModelOption, FormatsOption, settings_flags
 from cytoseed.paths import write_bytes
 from cytoseed.settings import DEFAULT_FORMATS, SegmentOptions
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from cytoseed.run.resume import Existing
 
 PANELS = {
-    "Input and scale": ("pixel_size_um", "diameter_px", "channels", "stain", "nan", "series", "full_canvas"),
-    "Area": ("region", "mask"),
+    "Input and scale": (
+        *("pixel_size_um", "diameter_px", "channels", "stain", "nan", "series", "full_canvas", "region", "mask"),
+    ),
     "Model": (
         *("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),
         "expand_um",
@@ -88,7 +89,7 @@ def segment(
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
         options = SegmentOptions(**given)
         requests = prepare_requests(model, options, output, formats.split(","), existing, shard)
-    with exit_on_mistake(FAILED):
+    with exit_on_mistake(FAILED, "finished images and tiles are kept; the same command with --resume continues"):
         from cytoseed.run.cluster import Cluster
 
         runs_here = workers is None and not scheduler
@@ -131,12 +132,12 @@ def merge(
             raise FileNotFoundError(f"no shards in {output!r}; cytoseed segment --shard 1/8 makes one")
         if image is not None and len(stems) > 1:
             raise ValueError(f"{output} holds shards of {len(stems)} images; --image is only for shards of one image")
-        console, notes = plain_console(), Notes()
+        notes = Notes()
 
         def work(stem: str) -> bool:
             run = merge_shards(output, stem, image, Callbacks(lambda text: notes.add(stem, text)))
             counted = "already there" if run.result is None else f"{run.result.count} {run.result.targets[-1]}"
-            console.print(f"{stem}: {counted} -> {output}")
+            print_line(f"{stem}: {counted} -> {output}")
             return not run.failures
 
         run_each(stems, str, work, notes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, progress_bar
+from cytoseed.cli.console import FAILED, MISUSED, Pace, exit_on_mistake, print_line, print_note, progress_bar
 from cytoseed.cli.flags import DataOption, DatasetOption, DeviceOption, ModelOption, settings_flags
 from cytoseed.settings import RECIPES, ModelConfig, SegmentOptions, TrainConfig
 
@@ -84,11 +84,11 @@ def train(
         teacher_model = load_model(teacher) if teacher else None
         choose_device(device)
         samples = _find_split_samples(data, dataset or (), pixel_size)
-    with exit_on_mistake(FAILED):
+    with exit_on_mistake(FAILED, f"the last checkpoint in {output}, if there is one, is kept; --resume continues"):
         from cytoseed.learn.train import train as run_training
 
-        typer.echo(f"{len(samples.train)} training images, {len(samples.val)} validation images")
-        with progress_bar("training", settings.steps) as (update, print_line):
+        print_line(f"{len(samples.train)} training images, {len(samples.val)} validation images")
+        with progress_bar("training", settings.steps) as (update, print_step):
 
             def report(progress: TrainProgress) -> None:
                 text = f"loss {progress.loss:.3f}, best mean F1 {progress.best_f1_mean:.3f}"
@@ -96,13 +96,13 @@ def train(
                 speed = f"{progress.crops_per_second:.1f} crops/s"
                 crops_left = (progress.steps - progress.step) * settings.batch_size
                 left = f"{crops_left / progress.crops_per_second / 60:.0f} min left"
-                print_line(f"step {progress.step} of {progress.steps}: {text}, {speed}, {left}")
+                print_step(f"step {progress.step} of {progress.steps}: {text}, {speed}, {left}")
 
             trained = run_training(samples, model, settings, output, device, resume, report, teacher=teacher_model)
-        typer.echo(_comparison(trained))
+        print_line(*_comparison(trained).split("\n"))
         if trained.best_step == 0:
-            typer.echo("no step was better than the model given by --from, so that model was kept")
-        typer.echo(f"best mean F1 {trained.best_f1_mean:.3f} at step {trained.best_step} -> {trained.folder}")
+            print_line("no step was better than the model given by --from, so that model was kept")
+        print_line(f"best mean F1 {trained.best_f1_mean:.3f} at step {trained.best_step} -> {trained.folder}")
 
 
 def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) -> TrainConfig:
@@ -181,27 +181,28 @@ def tune(
         from cytoseed.learn.tune import tune as search
 
         images = "1 image" if len(samples) == 1 else f"{len(samples)} images"
-        typer.echo(f"thresholds are chosen on the {images} {origin}")
+        print_line(f"thresholds are chosen on the {images} {origin}")
         if len(samples) < FEWEST_TO_TUNE:
-            typer.echo(f"warning: with less than {FEWEST_TO_TUNE} images, they may fit only these images", err=True)
-        with progress_bar("running the network", len(samples)) as (update, print_line):
-            best = 0.0
+            print_note(f"with less than {FEWEST_TO_TUNE} images, they may fit only these images")
+        with progress_bar("running the network", len(samples)) as (update, print_step):
+            best, pace = 0.0, Pace()
 
             def report(progress: TuneProgress) -> None:
                 nonlocal best
                 if not progress.tried:
                     update(completed=progress.images_done)
+                    pace.print("image", progress.images_done, len(samples))
                     return
                 sets = "1 set" if progress.tried == 1 else f"{progress.tried} sets"
                 text = f"{sets} of thresholds tried, best mean F1 {progress.best_f1_mean:.4f}"
                 update(description=text, total=None)
                 if progress.best_f1_mean > best:
-                    print_line(text)
+                    print_step(text)
                 best = max(best, progress.best_f1_mean)
 
             tuned = search(loaded, samples, output, device, report, overwrite=overwrite)
-        typer.echo(_thresholds_table(loaded.config, tuned))
-        typer.echo(f"model with these thresholds -> {tuned.folder}")
+        print_line(*_thresholds_table(loaded.config, tuned).split("\n"))
+        print_line(f"model with these thresholds -> {tuned.folder}")
 
 
 def _find_validation(folder: Path, datasets: Sequence[str], model: ModelConfig) -> tuple[tuple[Sample, ...], str]:

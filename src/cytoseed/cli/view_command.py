@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake
+from cytoseed.cli.console import FAILED, MISUSED, exit_on_mistake, print_line, print_note
 
 if TYPE_CHECKING:
     from cytoseed.view.server import Viewed
@@ -55,14 +55,12 @@ def view(
         bound = stack.enter_context(_free_socket(host, port))
         taken, token = bound.getsockname()[1], secrets.token_urlsafe(16)
         if taken != port:
-            typer.echo(f"port {port} is in use, so {taken} is taken", err=True)
+            print_note(f"port {port} is in use, so {taken} is taken")
         if host not in _HERE:
-            typer.echo(
-                f"warning: {host} can be reached from other machines; whoever has the address can look", err=True
-            )
+            print_note(f"{host} can be reached from other machines; whoever has the address can look")
         hosts = [f"{name}:{taken}" for name in {host, *_HERE[:2]}]
         address = f"http://{host}:{taken}/{token}/"
-        typer.echo(f"{address}\nCtrl-C ends the viewer")
+        print_line(address, "Ctrl-C ends the viewer")
         if browser:
             webbrowser.open(address)
         uvicorn.Server(uvicorn.Config(make_app(viewed, token, hosts), log_level="warning")).run(sockets=[bound])

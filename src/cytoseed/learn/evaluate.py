@@ -85,6 +85,18 @@ class Evaluation:
             lines.append((name, str(group.images), str(group.true_objects), *metrics))
         return align(lines)
 
+    def to_json(self) -> dict[str, Any]:
+        """The table, and the scores of each image, as JSON values."""
+        images = (
+            {"name": each.name, "dataset": each.dataset, "modality": each.modality, **_figures(each.score)}
+            for each in self.images
+        )
+        return {
+            "groups": [{"name": name, **_figures(group)} for name, group in self._named_groups()],
+            "images": list(images),
+            "unpaired": self.unpaired,
+        }
+
     def _named_groups(self) -> list[tuple[str, ImageScore]]:
         return [*((" ".join(key), group) for key, group in self.groups.items()), ("all", self.pooled)]
 
@@ -92,11 +104,22 @@ class Evaluation:
         """Write one row per image: counts, those at IoU 0.5, and metrics."""
         with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as lines:
             writer = csv.writer(lines)
-            columns = ("true_objects", "predicted_objects", "tp", "fp", "fn", *self.pooled.metrics)  # counts at IoU 0.5
-            writer.writerow(("name", "dataset", "modality", *columns))
+            writer.writerow(("name", "dataset", "modality", *list(_figures(self.pooled))[1:]))
             for name, dataset, modality, result, *_ in self.images:
-                counts = (result.true_objects, result.predicted_objects, result.tp[0], result.fp[0], result.fn[0])
-                writer.writerow((name, dataset, modality, *counts, *result.metrics.values()))
+                texts = map(_no_formula, (name, dataset, modality))
+                writer.writerow((*texts, *list(_figures(result).values())[1:]))
+
+
+def _figures(score: ImageScore) -> dict[str, float]:
+    """Counts, those of objects at IoU 0.5, and metrics by name."""
+    objects = {"true_objects": score.true_objects, "predicted_objects": score.predicted_objects}
+    counts = {"tp": score.tp[0], "fp": score.fp[0], "fn": score.fn[0]}
+    return {"images": score.images, **objects, **counts, **score.metrics}
+
+
+def _no_formula(text: str) -> str:
+    """Text of a cell that a spreadsheet takes as text."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str | Path | None = None) -> Evaluation:
@@ -174,6 +197,7 @@ def accuracies_from_json(values: Mapping[str, Any]) -> tuple[Accuracy, ...]:
 
 def align(lines: Sequence[Sequence[str]]) -> str:
     """Table for a terminal: the first column aligned to the left, the others to the right."""
+    lines = [[" ".join(cell.split()) for cell in line] for line in lines]  # each in one line
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines)
     return "\n".join("  ".join(row).rstrip() for row in rows)

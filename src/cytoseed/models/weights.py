@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -224,3 +225,13 @@ def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     plain = plain.float()
     fits = plain.numel() == 0 or bool(plain.abs().amax() <= torch.finfo(torch.float16).max)
     return plain.half() if half and plain.ndim >= 2 and fits else plain
+
+
+def _use_one_thread() -> None:
+    """Keep PyTorch in a forked process to one thread: OpenMP would wait forever for the others, which are not there."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_use_one_thread)

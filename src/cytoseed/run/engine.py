@@ -17,21 +17,24 @@ from torch import Tensor, nn
 from cytoseed.core.model import Segmenter, Thresholds
 from cytoseed.core.network import UNet
 from cytoseed.models.weights import Model
-from cytoseed.settings import DEVICES
+from cytoseed.settings import check_device
 
 _BAND_PX = 256  # rows per band at the network's first level on a CPU: a multiple of its stride
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # names of mallopt(3)
 
 
 def choose_device(name: str = "auto", precision: str = "float32") -> torch.device:
-    """Device for a precision: `cpu`, `cuda`, `mps`, or `auto` for the first present of CUDA, MPS and CPU."""
-    if name not in DEVICES:
-        raise ValueError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}")
+    """Device for a precision: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the first present of CUDA, MPS and CPU."""
+    check_device(name)
+    kind, _, number = name.partition(":")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     present = [device for device, is_present in (("cuda", cuda), ("mps", mps), ("cpu", True)) if is_present]
-    if name not in ("auto", *present):
+    if kind not in ("auto", *present):
         found = ", ".join(present)
         raise ValueError(f"device is {name!r}, which PyTorch does not find here; give one that it finds: auto, {found}")
+    if number and int(number) >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise ValueError(f"device is {name!r}, and the last GPU that PyTorch finds here is cuda:{last}; give that one")
     device = torch.device(present[0] if name == "auto" else name)
     if precision == "bfloat16" and device.type == "mps":
         raise ValueError("precision is 'bfloat16', which needs device cpu or cuda, and device is 'mps': give float32")

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from cytoseed.images import Image, address
 from cytoseed.models.weights import Model
-from cytoseed.paths import require_writable
+from cytoseed.paths import is_remote, longest_name, require_writable
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
 from cytoseed.results.record import OldRecord, compare, differences, read_record
 from cytoseed.results.store import SUFFIX, Store
@@ -86,6 +86,16 @@ class Request:
         """Files of the requested formats, then the record."""
         record = self.output / f"{self.stem}{RECORD_SUFFIX}"
         return (*paths_of(self.output, self.stem, self.formats).values(), record)
+
+    def check_names(self) -> None:
+        """Raise `ValueError` if a file of the results would have a longer name than its disk allows."""
+        longest = max(len(os.fsencode(path.name)) for path in (*self.files, self.store.path))
+        limit = 0 if is_remote(self.output) else longest_name(self.output)
+        if limit and longest > limit:
+            raise ValueError(
+                f"{self.image.source}: its results would have names of up to {longest} bytes, and {self.output} takes "
+                f"{limit}; give the image a shorter name"
+            )
 
 
 class Job(NamedTuple):

@@ -91,6 +91,7 @@ class RunReport(NamedTuple):
 def run_to_files(request: Request, callbacks: Callbacks | None = None, executor: Executor | None = None) -> RunReport:
     """Segment an image and write its files, or only the tiles of a shard; errors as `cytoseed.segment` raises them."""
     calls = callbacks or Callbacks()
+    request.check_names()
     with _full_disk_errors(request.store), lock(request.store.path):
         job = compare_with_output(request)
         if job.is_done:
