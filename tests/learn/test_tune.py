@@ -140,6 +140,7 @@ def test_weights_stay_the_same_to_the_bit(data, tmp_path, half):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore::cytoseed.paths.InputWarning")
 def test_samples_that_say_nothing_are_refused(model, data, tmp_path):
     with pytest.raises(ValueError, match="no true object"):
         tune(model, (), tmp_path / "better")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.padding import Padding
+
+from cytoseed.paths import InputWarning
 
 _Item = TypeVar("_Item")
 
@@ -51,15 +54,19 @@ def progress_bar(title: str, total: float | None = None) -> Iterator[tuple[Calla
 
 @contextmanager
 def exit_on_mistake(code: int) -> Iterator[None]:
-    """Turn a user's mistake into one line on stderr and an exit code, and Ctrl-C into its own code."""
+    """Turn a user's mistake into one line on stderr and an exit code, Ctrl-C into its own, and warnings into notes."""
+    notes = Notes()
     try:
-        yield
+        with notes.of_input():
+            yield
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except (*MISTAKES, MemoryError) as error:
         print_error(one_line(error))
         raise typer.Exit(code) from None
+    finally:
+        notes.close()
 
 
 def run_each(
@@ -127,6 +134,22 @@ class Notes:
             images.append(image)
             if len(images) == 1:
                 print_note(f"{image}: {text}")
+
+    @contextmanager
+    def of_input(self) -> Iterator[None]:
+        """Add the warnings about input files, each once."""
+        with warnings.catch_warnings():
+            show = warnings.showwarning
+
+            def add(message: Warning | str, *details: Any) -> None:
+                if isinstance(message, InputWarning):
+                    self.add(message.path, message.text)
+                else:
+                    show(message, *details)
+
+            warnings.showwarning = add  # type: ignore[assignment]
+            warnings.simplefilter("default", InputWarning)
+            yield
 
     def close(self) -> None:
         """Print the other images that each note applies to."""

@@ -31,10 +31,14 @@ _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of a tag that can hold 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
-def open_tiff(path: Path) -> Image:
-    """Open the first image of a TIFF, with its lower resolutions; refuse cut files and anything but a 2-D image."""
-    with foreign_errors(path), _opened(path) as tiff:
-        return make_image(path, tiff.layout, partial(_opened, path), _names(tiff), tiff_statements(tiff.tif))
+def open_tiff(path: Path, as_labels: bool = False) -> Image:
+    """Open the first image of a TIFF, with its lower resolutions; refuse cut files and anything but a 2-D image.
+
+    Of labels, the indices of a palette are taken, and planes along any axis are channels.
+    """
+    opened = partial(_opened, path, as_labels)
+    with foreign_errors(path), opened() as tiff:
+        return make_image(path, tiff.layout, opened, _names(tiff), tiff_statements(tiff.tif))
 
 
 def suits_openslide(path: Path) -> bool:
@@ -82,16 +86,16 @@ def _tifffile(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Tiff]:
+def _opened(path: Path, as_labels: bool) -> Iterator[_Tiff]:
     require_all_pages(path)
     with _tifffile(path) as tif, closing(Store(path)) as store:
-        yield _Tiff(path, tif, store)
+        yield _Tiff(path, tif, store, as_labels)
 
 
 class _Tiff:
     """An open TIFF: its layout and regions."""
 
-    def __init__(self, path: Path, tif: Any, store: Store) -> None:
+    def __init__(self, path: Path, tif: Any, store: Store, as_labels: bool) -> None:
         if tif.is_bif:
             install = "pip install openslide-python openslide-bin"
             raise ImageFileError(f"{path}: is a Ventana slide, whose tiles overlap; OpenSlide reads it: {install}")
@@ -99,12 +103,13 @@ class _Tiff:
         _require_all_planes(path, tif, series)
         page = series.keyframe
         _require_known_values(path, series, page)
-        samples = _channel_count(path, series)
+        samples = series.size // (page.imagelength * page.imagewidth) if as_labels else _channel_count(path, series)
         # ImageJ writes its lookup tables as a palette: they colour a grey image and are no part of it
-        palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome)
-        has_alpha = samples > 1 and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA  # comes last
+        palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome or as_labels)
+        in_colour = samples > 1 and not (as_labels and page.planarconfig != 1)  # stacks of 3 planes may be called RGB
+        has_alpha = in_colour and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA  # comes last
         self.tif, self.series = tif, series
-        self.is_rgb = palette or (page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
+        self.is_rgb = palette or (in_colour and page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
         colours = page.colormap if palette else None  # (3, values) of 16 bits; some programs write 8
         self._colours = None if colours is None else (colours >> (8 * (colours.max() > 255))).astype(np.uint8)
         kind = (series.axes, series.dtype)  # a lower resolution of another, or without all its pages, is left out
