@@ -28,10 +28,13 @@ class TrainLog:
     def __init__(self, folder: Path, step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOG
-        old = path.read_text().split("\n")[:-1] if step > 0 and path.exists() else []  # the last may be incomplete
-        kept = [line + "\n" for line in old if json.loads(line)["step"] <= step]
-        write_bytes(path, "".join(kept).encode())
-        self._file = path.open("a")
+        old = path.read_bytes().split(b"\n")[:-1] if step > 0 and path.exists() else []  # the last may be incomplete
+        try:
+            kept = [line + b"\n" for line in old if json.loads(line)["step"] <= step]
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise ValueError(f"{path} holds a line that no training wrote; move the file away to resume") from error
+        write_bytes(path, b"".join(kept))
+        self._file = path.open("a", encoding="utf-8")
         self._board: SummaryWriter | None = None
         with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
