@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from tiny_training import CONFIG, MODEL, logged, stage
 
@@ -74,6 +75,14 @@ def test_both_splits_and_one_target_are_needed(samples, tmp_path):
         with pytest.raises(ValueError, match=message):
             train(given, model, CONFIG, tmp_path / "out", "cpu")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore::cytoseed.paths.InputWarning")
+def test_masks_without_any_object_are_refused(samples, tmp_path):
+    tifffile.imwrite(tmp_path / "empty.tif", np.zeros((48, 48), np.uint8))
+    empty = tuple(dataclasses.replace(one, mask_path=tmp_path / "empty.tif") for one in samples.train)
+    with pytest.raises(ValueError, match="the masks to train on hold no objects; outline the nuclei"):
+        train(samples._replace(train=empty), MODEL, CONFIG, tmp_path / "out", "cpu")
 
 
 def test_what_is_validated_is_what_is_saved(samples, undisturbed):

@@ -96,6 +96,8 @@ def _run(trainer: _Trainer, progress: Callable[[TrainProgress], None] | None) ->
     folder.parent.mkdir(parents=True, exist_ok=True)
     sampler = CropSampler(trainer.provenance.samples, trainer.model_config, config, trainer.device, folder.parent)
     with closing(sampler), closing(TrainLog(folder, trainer.step)) as log:
+        if not sampler.objects:
+            raise ValueError("the masks to train on hold no objects; outline the nuclei in some of the images")
         if trainer.step == 0 and trainer.provenance.start is not None:
             log.write(trainer.score_start())
         started = since = saved_at = time.monotonic()
