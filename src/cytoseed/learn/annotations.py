@@ -82,7 +82,9 @@ def _union(patches: Iterable[Patch], shape: tuple[int, int]) -> NDArray[np.bool_
 
 def _class_name(feature: dict[str, Any]) -> str:
     """Class of a feature: QuPath writes a string, or an object with a name or a list of names."""
-    named = (feature.get("properties") or {}).get("classification") or ""
+    properties = feature.get("properties")
+    named = properties.get("classification") if isinstance(properties, dict) else None
     if isinstance(named, dict):
-        named = named.get("name") or next(iter(named.get("names") or ()), "")
-    return str(named)
+        names = named.get("names")
+        named = named.get("name") or (names[0] if names and isinstance(names, list) else None)
+    return str(named or "")
