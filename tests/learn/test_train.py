@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
+import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from tiny_training import CONFIG, MODEL, logged, stage
 
 from cytoseed.learn.evaluate import evaluate_model
 from cytoseed.learn.train import train
+from cytoseed.learn.train_log import TrainLog
 from cytoseed.models.weights import load_model
 from cytoseed.run.api import segment
 from cytoseed.settings import DatasetNote, SegmentOptions
@@ -127,6 +131,23 @@ def test_tensorboard_sees_the_losses(samples, tmp_path):
     (point,) = events.Scalars("loss")
     assert point.step == 2
     assert point.value == pytest.approx(logged(tmp_path / "out")[0]["loss"], rel=1e-5)
+
+
+def test_a_full_disk_in_tensorboards_thread_is_an_error_of_the_log(tmp_path, monkeypatch):
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer", reason="tensorboard is not installed")
+    hook, log = threading.excepthook, TrainLog(tmp_path, 0)
+    monkeypatch.setattr(writer.RecordWriter, "write", Mock(side_effect=OSError(28, "No space left on device")))
+
+    def write_for_two_seconds():
+        for _ in range(200):
+            log.write({"step": 1, "loss": 0.5})
+            time.sleep(0.01)
+
+    with pytest.raises(OSError, match="No space left"):
+        write_for_two_seconds()
+    with pytest.raises(OSError, match="No space left"):
+        log.close()
+    assert threading.excepthook is hook
 
 
 def test_training_does_without_tensorboard(samples, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,12 @@ class TrainLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder), purge_step=step + 1)
+        self._excepthook, threading.excepthook = threading.excepthook, self._report
+
+    def _report(self, failed: threading.ExceptHookArgs) -> None:
+        """Leave a full disk in TensorBoard's thread to the next `write`, which raises that error too."""
+        if not isinstance(failed.exc_value, OSError):
+            self._excepthook(failed)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line; its floats also go to TensorBoard."""
@@ -52,6 +59,7 @@ class TrainLog:
 
     def close(self) -> None:
         """Close the files."""
+        threading.excepthook = self._excepthook
         self._file.close()
         if self._board is not None:
             self._board.close()
