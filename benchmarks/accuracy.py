@@ -18,7 +18,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cytoseed.learn.annotations import read_mask
+from cytoseed.images.label_image import read_labels
 from cytoseed.learn.evaluate import Evaluation, accuracies_to_json, evaluate_model, evaluate_samples
 from cytoseed.learn.metrics import ImageScore
 from cytoseed.learn.samples import Sample, find_samples
@@ -36,7 +36,7 @@ def evaluate_folder(folder: Path, samples: tuple[Sample, ...]) -> Evaluation:
     """Score the label images STEM.labels.tif of a peer."""
 
     def read(_pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
-        return read_mask(folder / f"{sample.name}.labels.tif")
+        return read_labels(folder / f"{sample.name}.labels.tif")
 
     return evaluate_samples(read, samples)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.learn.annotations import read_mask
+from cytoseed.images.label_image import read_labels
 from places import DATA
 
 FACTOR = 4
@@ -151,7 +151,7 @@ def make_plan(kind: str, side: int, seed: int, share: float, fields: Sequence[Fi
 
 @lru_cache(maxsize=128)
 def _mask(path: Path) -> NDArray[np.int32]:
-    return read_mask(path)
+    return read_labels(path)
 
 
 def _height_of(

@@ -42,6 +42,14 @@ _CREDENTIALS = (
 )
 
 
+class InputWarning(UserWarning):
+    """Something in an input file that the user may not have intended."""
+
+    def __init__(self, path: str | os.PathLike[str], text: str) -> None:
+        super().__init__(f"{display(path)}: {text}")
+        self.path, self.text = display(path), text
+
+
 def is_url(path: object) -> bool:
     """Whether a value is a URL such as `s3://bucket/slide.tif`, or a chain of URLs as fsspec accepts it."""
     return isinstance(path, str) and _URL.match(path) is not None

@@ -140,7 +140,9 @@ def test_a_lighter_network_is_made_of_another_and_taught_by_it(run, training_dat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not valid JSON"),
+        ("{", "settings.json is not valid JSON"),
+        ('{"learning_rate": 0,001}', "settings.json is not valid JSON"),
+        ('{"learning_rate": "0,001"}', "settings.json: learning_rate is '0,001'"),
         (None, "No such file or directory"),
         ('{"step": 5}', "no setting 'step'"),
         ('{"batch_size": 2.5}', "batch_size is 2.5; it must be a whole number"),
@@ -148,12 +150,14 @@ def test_a_lighter_network_is_made_of_another_and_taught_by_it(run, training_dat
         ('{"synthetic_stain_share": 7}', "synthetic_stain_share is 7; it must be from 0 to 1"),
     ],
 )
-def test_a_broken_training_configuration(tmp_path, text, message):
+def test_a_broken_training_configuration_is_named(tmp_path, text, message):
     settings = tmp_path / "settings.json"
     if text is not None:
         settings.write_text(text)
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=re.escape(message)):
         read_train_config("default", settings, {})
+    settings.write_text('{"steps": 7}', encoding="utf-16")
+    assert read_train_config("default", settings, {"batch_size": 3}).steps == 7
     with pytest.raises(ValueError, match="recipe is 'best'; it must be one of default, paper, finetune"):
         read_train_config("best", None, {})
 

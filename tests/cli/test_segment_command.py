@@ -92,6 +92,23 @@ def test_an_unknown_pixel_size_is_noted_on_stderr_and_once_for_many_images(segme
     assert "pixel size" not in segment(tmp_path / "in" / "a.tif", "--pixel-size", 0.5, "--overwrite").stderr
 
 
+def test_masks_beside_images_are_not_segmented_and_files_named_by_themselves_are(segment, tmp_path):
+    for name in ("a.png", "a_masks.png", "b.tif", "b_cp_masks.png", "c_masks.tif"):
+        write_image(tmp_path / "in" / name)
+    done = segment(tmp_path / "in", "--format", "table")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.png", "b.tif", "c_masks.tif"]
+    assert "a_masks.png: 2 nuclei" in segment(tmp_path / "in" / "a_masks.png", "--format", "table").stdout
+
+
+def test_features_without_geometry_are_counted_in_a_note(segment, image, tmp_path):
+    ring = [[0, 0], [80, 0], [80, 60], [0, 60], [0, 0]]
+    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}, {"geometry": None}]
+    (tmp_path / "a.geojson").write_text(json.dumps(features), encoding="utf-16")
+    done = segment(image, "--mask", tmp_path / "a.geojson", "--pixel-size", 0.5)
+    assert done.stdout.startswith("scene.tif: 2 nuclei in ")
+    assert done.stderr == f"note: {tmp_path / 'a.geojson'}: 1 of 2 features have no geometry and are left out\n"
+
+
 @pytest.mark.parametrize("say", [print_error, print_note])
 def test_what_is_said_passes_through_a_progress_bar(monkeypatch, say):
     drawn = io.StringIO()

@@ -158,12 +158,12 @@ def feature():
     return {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [triangle]}}
 
 
-@pytest.mark.parametrize("marked", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("packed", [bytes, gzip.compress])
-def test_geojson_is_known_by_its_beginning_and_read_also_if_compressed(tmp_path, marked, packed):
+def test_geojson_is_known_by_its_beginning_and_read_also_if_compressed(tmp_path, encoding, packed):
     path = tmp_path / "outlines.txt"
     for content in (feature(), [feature()], {"type": "FeatureCollection", "features": [feature()]}):
-        path.write_bytes(packed(marked + b" \n" + json.dumps(content).encode()))
+        path.write_bytes(packed((" \n" + json.dumps(content)).encode(encoding)))
         assert is_geojson(path)
         assert read_features(path) == [feature()]
 
@@ -175,8 +175,16 @@ def test_other_files_are_not_taken(tmp_path):
         assert not is_geojson(path)
     for kept in (5, 20, -1):
         path.write_bytes(gzip.compress(json.dumps(feature()).encode())[:kept])
-        with pytest.raises(ValueError, match=r"a\.geojson is not valid JSON.*export it from QuPath again"):
+        with pytest.raises(ValueError, match=r"a\.geojson is cut short or damaged .*; export it from QuPath again"):
             read_features(path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b'{"a": "\xb5"}', b"[" + b"1" * 5000 + b"]"])
+def test_text_that_is_not_geojson_is_named(tmp_path, content):
+    path = tmp_path / "a.geojson"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.geojson is not (valid JSON|text in UTF-8)"):
+        read_features(path)
 
 
 def test_polygons_and_their_holes_in_order():

@@ -10,8 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cytoseed.images.label_image import stack_objects
 from cytoseed.images.outlines import Patch
-from cytoseed.learn.annotations import read_annotations, stack_objects
+from cytoseed.learn.annotations import read_annotations
+from cytoseed.paths import InputWarning
 from cytoseed.results.outline import outline
 
 
@@ -81,7 +83,15 @@ def test_a_collection_a_list_and_a_single_feature_are_taken(written):
     for content in ({"type": "FeatureCollection", "features": [one, two]}, [one, two]):
         np.testing.assert_array_equal(read_annotations(written(content), (3, 5)), expected)
     assert read_annotations(written(one), (3, 5)).max() == 1
-    assert not read_annotations(written({"type": "FeatureCollection", "features": []}), (3, 5)).any()
+    with pytest.warns(InputWarning, match=r"a\.geojson: holds no objects"):
+        assert not read_annotations(written({"type": "FeatureCollection", "features": []}), (3, 5)).any()
+
+
+def test_features_without_geometry_are_left_out_and_counted(written):
+    nothing = {"type": "Feature", "geometry": None, "properties": {"classification": {"name": "Region*"}}}
+    with pytest.warns(InputWarning, match=r"a\.geojson: 2 of 3 features have no geometry and are left out"):
+        mask = read_annotations(written([nothing, feature(square(0, 0)), nothing]), (3, 3))
+    np.testing.assert_array_equal(mask, [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
 
 
 def test_holes_and_objects_of_several_pieces_are_kept(written):
@@ -113,6 +123,7 @@ def test_outside_of_regions_nothing_is_annotated(written):
 
 
 @given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 5)))
+@pytest.mark.filterwarnings("ignore::cytoseed.paths.InputWarning")
 def test_a_mask_comes_back_from_its_outlines(tmp_path_factory, mask):
     ids = np.unique(mask[mask > 0])
     geometry = [{"type": "MultiPolygon", "coordinates": outline(mask == number, 0, 0)} for number in ids]

@@ -16,6 +16,8 @@ from cytoseed.learn.evaluate import Evaluation, ScoredImage, evaluate_folders
 from cytoseed.learn.metrics import score
 from cytoseed.learn.plots import write_plots
 
+pytestmark = pytest.mark.filterwarnings("ignore::cytoseed.paths.InputWarning")  # masks without objects
+
 COLOURS = {"found": "56B4E9", "missed": "F0E442", "false": "FF7F2A", "split": "FFA6DD", "merged": "00C08F"}
 
 

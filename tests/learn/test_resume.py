@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+import errno
+import os
+import pickle
 
 import pytest
 import torch
 from tiny_training import CONFIG, MODEL, Killed, assert_same_training, killed_at, logged
 
+from cytoseed.learn import checkpoint
 from cytoseed.learn import train as training
+from cytoseed.learn.checkpoint import read_checkpoint, write_checkpoint
 from cytoseed.learn.train import train
 
 
@@ -36,15 +40,15 @@ def test_checkpoints_do_not_wait_for_a_validation(samples, undisturbed, tmp_path
 
 def test_a_kill_while_saving_leaves_the_checkpoint_before(samples, undisturbed, tmp_path, monkeypatch):
     folder = tmp_path / "killed"
-    save = torch.save
+    write = checkpoint.write_bytes
 
-    def half(state, path):
-        if state["step"] < 6:
-            return save(state, path)
-        Path(path).write_bytes(b"half")
-        raise Killed
+    def half(path, content):
+        if (folder / "checkpoint.pt").exists():
+            path.with_name("beside").write_bytes(content[: len(content) // 2])
+            raise Killed
+        write(path, content)
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(checkpoint, "write_bytes", half)
     with pytest.raises(Killed):
         train(samples, MODEL, CONFIG, folder, "cpu")
     monkeypatch.undo()
@@ -111,3 +115,79 @@ def test_resuming_with_other_images_is_refused(samples, undisturbed, change):
     others = samples._replace(train=tuple(dataclasses.replace(one, **change) for one in samples.train))
     with pytest.raises(ValueError, match=r"other images to learn from \(2, now 2\), or under other licences"):
         train(others, MODEL, CONFIG, undisturbed, "cpu", resume=True)
+
+
+class Pickled:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+REFUSED = "checkpoint .* is damaged, cut short or not one of cytoseed, so the training cannot be continued from it"
+
+
+def test_a_checkpoint_that_is_none_is_refused_in_one_sentence(samples, undisturbed, tmp_path):
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.parent.mkdir()
+    whole = read_checkpoint(undisturbed / "checkpoint.pt", torch.device("cpu"))
+    content = (undisturbed / "checkpoint.pt").read_bytes()
+    trap = Pickled(tmp_path / "trap")
+
+    def saved(state):
+        write_checkpoint(path, state)
+        return path.read_bytes()
+
+    cut = [content[:kept] for kept in (0, 1, 100, len(content) // 2, len(content) - 34, len(content) - 1)]
+    foreign = [saved(state) for state in ({"x": 1}, {**whole, "model": {}}, {**whole, "settings": 5}, {"model": trap})]
+    torch.save([1], path)
+    for bad in (*cut, *foreign, path.read_bytes(), pickle.dumps(trap), b"text"):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=REFUSED) as caught:
+            train(samples, MODEL, CONFIG, path.parent, "cpu", resume=True)
+        assert caught.value.__cause__ is None
+        assert path.read_bytes() == bad
+    assert not (tmp_path / "trap").exists()
+
+
+def test_any_changed_byte_of_a_checkpoint_is_noticed(undisturbed, tmp_path):
+    content, path = (undisturbed / "checkpoint.pt").read_bytes(), tmp_path / "checkpoint.pt"
+    for place in {*range(0, len(content), len(content) // 9), *range(len(content) - 57, len(content), 2)}:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ValueError, match=REFUSED):
+            read_checkpoint(path, torch.device("cpu"))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_continued(undisturbed, tmp_path):
+    old, new = tmp_path / "old.pt", undisturbed / "checkpoint.pt"
+    torch.save(torch.load(new, weights_only=True), old)
+    assert read_checkpoint(old, torch.device("cpu"))["step"] == read_checkpoint(new, torch.device("cpu"))["step"]
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"5", b'{"a": 1}', b"\xff"])
+def test_a_log_that_no_training_wrote_is_named(samples, tmp_path, line):
+    with pytest.raises(Killed):
+        train(samples, MODEL, CONFIG, tmp_path / "run", "cpu", progress=killed_at(4))
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_bytes(line + b"\n")
+    with pytest.raises(ValueError, match=r"log\.jsonl holds a line that no training wrote; move the file away"):
+        train(samples, MODEL, CONFIG, tmp_path / "run", "cpu", resume=True)
+    assert log.read_bytes() == line + b"\n"
+
+
+def test_a_full_disk_is_reported_with_the_remedy(samples, undisturbed, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "write_bytes", full)
+    with pytest.raises(OSError, match=r"run: no room left on its disk; make room, then continue with --resume"):
+        train(samples, MODEL, CONFIG, folder, "cpu")
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "_LOG_EVERY", 2)
+    train(samples, MODEL, CONFIG, folder, "cpu", resume=True)
+    assert_same_training(undisturbed, folder)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cytoseed.learn.annotations import median_diameter, read_mask, seed_target
+from cytoseed.learn.annotations import median_diameter, seed_target
 from cytoseed.learn.samples import Sample, find_samples, split_by_name
 
 masks = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(-1, 4))
@@ -130,6 +130,34 @@ def test_an_image_with_two_masks_is_refused(tmp_path, other):
         find_samples(tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_is_read_as_spreadsheets_write_it(listed, encoding, separator):
+    size = '"0,5"' if separator == "," else "0,5"
+    rows = [["dataset", " stem ", "pixel_size_um", "split"], ["tissue", "a", size, "val"], ["cells", " b"], [""] * 4]
+    text = "\r\n".join(separator.join(row) for row in rows)
+    (listed / "samples.csv").write_bytes(text.encode(encoding))
+    first, second = find_samples(listed)
+    assert (first.dataset, first.pixel_size_um, first.split) == ("tissue", 0.5, "val")
+    assert (second.name, second.pixel_size_um, second.split) == ("b", None, "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"dataset,stem,licence\ncells,a,\xb5\n", "is not text in UTF-8 or UTF-16 .*; save it as UTF-8"),
+        (b"dataset,stem,pixel_size_um\ncells,a,0,5\n", "has 4 values in line 2 and 3 columns; put values that contain"),
+        (b"dataset,stem\ncells,\n", "has a row without dataset or stem: cells"),
+        (b"dataset,stem\ncells," + b"a" * 200_000, "is damaged in line 2 .field larger than"),
+        (b"", "has no column 'dataset'"),
+    ],
+)
+def test_a_damaged_table_is_named(listed, content, message):
+    (listed / "samples.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"samples\.csv {message}"):
+        find_samples(listed)
+
+
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
@@ -168,27 +196,6 @@ def test_a_mask_of_another_size_is_refused(listed):
     write_png(listed / "cells" / "masks" / "a.png", mask(height=7))
     with pytest.raises(ValueError, match=r"a\.png is 6 x 5 px and its mask .*a\.png is 7 x 5 px"):
         find_samples(listed)[0].read()
-
-
-def test_a_mask_keeps_its_ids_and_what_nobody_annotated(tmp_path):
-    labels = np.array([[-1, 0, 70_000, 5]] * 2, np.int32)
-    tifffile.imwrite(tmp_path / "mask.tif", labels)
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.tif"), labels)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "message"),
-    [
-        (np.zeros((4, 5), np.float32), "holds float32"),
-        (np.full((4, 5), -2, np.int16), "holds ids from -2 to 0"),
-        (np.full((4, 5), 2**31, np.uint32), "holds ids from 0 to 2147483648"),
-        (np.zeros((4, 5, 3), np.uint8), "has 3 channels"),
-    ],
-)
-def test_a_file_that_is_not_a_label_image_is_refused(tmp_path, pixels, message):
-    tifffile.imwrite(tmp_path / "mask.tif", pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
-    with pytest.raises(ValueError, match=rf"mask\.tif {message}"):
-        read_mask(tmp_path / "mask.tif")
 
 
 def named(*names, field=""):

@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
+import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from tiny_training import CONFIG, MODEL, logged, stage
 
 from cytoseed.learn.evaluate import evaluate_model
 from cytoseed.learn.train import train
+from cytoseed.learn.train_log import TrainLog
 from cytoseed.models.weights import load_model
 from cytoseed.run.api import segment
 from cytoseed.settings import DatasetNote, SegmentOptions
@@ -76,6 +81,14 @@ def test_both_splits_and_one_target_are_needed(samples, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore::cytoseed.paths.InputWarning")
+def test_masks_without_any_object_are_refused(samples, tmp_path):
+    tifffile.imwrite(tmp_path / "empty.tif", np.zeros((48, 48), np.uint8))
+    empty = tuple(dataclasses.replace(one, mask_path=tmp_path / "empty.tif") for one in samples.train)
+    with pytest.raises(ValueError, match="the masks to train on hold no objects; outline the nuclei"):
+        train(samples._replace(train=empty), MODEL, CONFIG, tmp_path / "out", "cpu")
+
+
 def test_what_is_validated_is_what_is_saved(samples, undisturbed):
     """Weights are kept in half precision, and scored so."""
     figures = evaluate_model(load_model(undisturbed / "last"), samples.val, SegmentOptions(device="cpu")).accuracies
@@ -118,6 +131,23 @@ def test_tensorboard_sees_the_losses(samples, tmp_path):
     (point,) = events.Scalars("loss")
     assert point.step == 2
     assert point.value == pytest.approx(logged(tmp_path / "out")[0]["loss"], rel=1e-5)
+
+
+def test_a_full_disk_in_tensorboards_thread_is_an_error_of_the_log(tmp_path, monkeypatch):
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer", reason="tensorboard is not installed")
+    hook, log = threading.excepthook, TrainLog(tmp_path, 0)
+    monkeypatch.setattr(writer.RecordWriter, "write", Mock(side_effect=OSError(28, "No space left on device")))
+
+    def write_for_two_seconds():
+        for _ in range(200):
+            log.write({"step": 1, "loss": 0.5})
+            time.sleep(0.01)
+
+    with pytest.raises(OSError, match="No space left"):
+        write_for_two_seconds()
+    with pytest.raises(OSError, match="No space left"):
+        log.close()
+    assert threading.excepthook is hook
 
 
 def test_training_does_without_tensorboard(samples, tmp_path, monkeypatch):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -140,6 +142,7 @@ def test_weights_stay_the_same_to_the_bit(data, tmp_path, half):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore::cytoseed.paths.InputWarning")
 def test_samples_that_say_nothing_are_refused(model, data, tmp_path):
     with pytest.raises(ValueError, match="no true object"):
         tune(model, (), tmp_path / "better")
@@ -163,6 +166,14 @@ def command(run, data, tmp_path):
     model = save_model(bright_segmenter(), bright_config(), tmp_path / "models" / "grey")
     flags = ["--model", model, "--data", data, "--output", tmp_path / "better", "--device", "cpu"]
     return lambda *more: run("tune", *flags, *more)
+
+
+@pytest.mark.parametrize("error", [OSError("4096 requested and 0 written"), OSError(28, os.strerror(28))])
+def test_a_full_disk_is_reported_with_the_remedy(model, data, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(np, "save", Mock(side_effect=error))
+    with pytest.raises(OSError, match=r"better: no room left on its disk; make room, or give fewer images"):
+        tune(model, find_samples(data), tmp_path / "better", "cpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
 def test_the_command(command, tmp_path):

@@ -15,8 +15,10 @@ import tifffile
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 from cytoseed.images.outlines import rasterise
+from cytoseed.paths import InputWarning
 from cytoseed.run import area as area_module
 from cytoseed.run.area import read_area
 
@@ -277,6 +279,24 @@ def test_outlines_that_do_not_suit_the_image_are_refused(tmp_path, content, says
 def test_a_mask_of_which_less_than_half_lies_outside_is_taken(tmp_path):
     path = write_geojson(tmp_path / "a.geojson", polygon(ring(-3, 2, 7, 4)))
     np.testing.assert_array_equal(held(read_area(SHAPE, mask=path)), painted((0, 2, 4, 4)))
+
+
+def test_the_index_of_a_palette_and_any_plane_of_a_stack_are_inside(tmp_path):
+    wanted = painted((1, 2, 3, 4))
+    picture = Image.fromarray(wanted.astype(np.uint8)).convert("P")
+    picture.putdata(wanted.ravel().tolist())
+    picture.putpalette([9, 9, 9, 0, 0, 0])  # what is outside is brighter than what is inside
+    picture.save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", np.stack([wanted * 0, wanted, wanted]).astype(np.uint8), imagej=True)
+    for name in ("a.png", "b.tif"):
+        np.testing.assert_array_equal(held(read_area(SHAPE, mask=tmp_path / name)), wanted)
+
+
+def test_features_without_geometry_are_left_out_and_counted(tmp_path):
+    nothing = {"type": "Feature", "geometry": None, "properties": {}}
+    path = write_geojson(tmp_path / "a.geojson", [nothing, polygon(ring(3, 3, 2, 2))])
+    with pytest.warns(InputWarning, match=r"a\.geojson: 1 of 2 features have no geometry and are left out"):
+        np.testing.assert_array_equal(held(read_area(SHAPE, mask=path)), painted((3, 3, 2, 2)))
 
 
 @pytest.mark.parametrize("size", [(16, 12), (12, 8), (24, 32), (6, 11), (1, 16)])

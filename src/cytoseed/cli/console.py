@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from cytoseed.cli.streams import Stopped
+from cytoseed.paths import InputWarning
 
 _Item = TypeVar("_Item")
 
@@ -192,9 +194,14 @@ def as_time(seconds: float) -> str:
 
 @contextmanager
 def exit_on_mistake(code: int, kept: str = "no file is half-written") -> Iterator[None]:
-    """Turn a user's mistake into a line on stderr and an exit code; an interruption says what is `kept`."""
+    """Turn a user's mistake into a line on stderr and an exit code, and warnings into notes.
+
+    An interruption says what is `kept`.
+    """
+    notes = Notes()
     try:
-        yield
+        with notes.of_input():
+            yield
     except KeyboardInterrupt as stop:
         _log(f"interrupted: {kept}")
         _write(sys.stderr, f"interrupted: {kept}")
@@ -203,6 +210,8 @@ def exit_on_mistake(code: int, kept: str = "no file is half-written") -> Iterato
         print_error(one_line(error))
         print_detail(traceback.format_exc())
         raise typer.Exit(MISUSED if isinstance(error, ModuleNotFoundError) else code) from None
+    finally:
+        notes.close()
 
 
 @dataclass
@@ -307,6 +316,22 @@ class Notes:
         """Notes on an image."""
         with self._lock:
             return [text for text, images in self._images.items() if image in images]
+
+    @contextmanager
+    def of_input(self) -> Iterator[None]:
+        """Add the warnings about input files, each once."""
+        with warnings.catch_warnings():
+            show = warnings.showwarning
+
+            def add(message: Warning | str, *details: Any) -> None:
+                if isinstance(message, InputWarning):
+                    self.add(message.path, message.text)
+                else:
+                    show(message, *details)
+
+            warnings.showwarning = add  # type: ignore[assignment]
+            warnings.simplefilter("default", InputWarning)
+            yield
 
     def close(self) -> None:
         """Print the other images that each note applies to."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cytoseed.images import is_image_folder, list_images
+from cytoseed.learn.samples import NOT_IMAGES
 from cytoseed.paths import as_path, display, is_remote, is_url
 from cytoseed.results import WRITERS, stem_of
 from cytoseed.results.formats.objects_zip import SUFFIX
@@ -19,8 +20,8 @@ _SUFFIXES = (*_PICTURES, *_SLIDES)  # in folders and patterns; a file named by i
 def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
     """Images named by files, folders (the images directly in them) or patterns such as `a/*.tif`, local or at URLs.
 
-    Each image once, in the order of `inputs`; hidden files and results of cytoseed in folders and patterns are
-    skipped. Two images whose results would have the same name are refused.
+    Each image once, in the order of `inputs`; hidden files, results of cytoseed, and masks such as `a_masks.png` beside
+    `a.png` in folders and patterns are skipped. Two images whose results would have the same name are refused.
     """
     found = _each_once(path for name in inputs for path in _images_at(name))
     by_stem: dict[str, Path] = {}
@@ -56,7 +57,9 @@ def _images_at(name: str) -> list[Path]:
         deeper = f"; '{path / '**' / '*.tif'}' also looks in the folders inside it" if path.is_dir() else ""
     if not found:
         raise FileNotFoundError(f"no image found in {name!r}; looked for {', '.join(_SUFFIXES)}{deeper}")
-    return found
+    images = {one.with_suffix("") for one in found}
+    made = {one.with_name(one.name + ending) for one in images for ending in NOT_IMAGES}
+    return [one for one in found if one.with_suffix("") not in made]
 
 
 def _results_at(name: str) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ import typer
 from cytoseed.cli.console import FAILED, MISUSED, Pace, exit_on_mistake, print_line, print_note, progress_bar
 from cytoseed.cli.flags import DataOption, DatasetOption, DeviceOption, ModelOption, settings_flags
 from cytoseed.settings import RECIPES, ModelConfig, SegmentOptions, TrainConfig
+from cytoseed.text_files import parse_json
 
 if TYPE_CHECKING:
     from cytoseed.learn.samples import Sample, TrainValSplit
@@ -111,13 +111,14 @@ def read_train_config(recipe: str, file: Path | None, given: Mapping[str, Any]) 
         raise ValueError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     values: Any = {}
     if file is not None:
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file} is not valid JSON: {error}") from error
+        values = parse_json(file.read_bytes(), file, "in JSON, numbers have a decimal point and texts double quotes")
         if not isinstance(values, dict):
             raise ValueError(f"{file} holds a {type(values).__name__}; it must hold a JSON object of settings")
-    return TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values, **given})
+    try:
+        settings = TrainConfig.from_dict({**RECIPES[recipe].to_dict(), **values})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{file}: {error}") from error
+    return TrainConfig.from_dict({**settings.to_dict(), **given})
 
 
 def _find_split_samples(folder: Path, datasets: Sequence[str], pixel_size_um: float | None) -> TrainValSplit:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import functools
 import gzip
-import json
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.paths import InputWarning
+from cytoseed.text_files import parse_json
+
 Ring = NDArray[np.float64]
 """Corners (x, y) of a closed line, shape (n, 2), in px: pixel (row, column) covers x from column to column + 1."""
 
-_GZIP, _BOM, _JSON = b"\x1f\x8b", b"\xef\xbb\xbf", (b"{", b"[")
+_GZIP = b"\x1f\x8b"
+_JSON = re.compile(rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\0]*[{\[]")  # after a mark of UTF-8 or UTF-16, if any
+_EXPORT = "export it from QuPath again"
 _FARTHEST_PX = 1 << 52  # beyond it, floats cannot represent half pixels
 _GRID_PX = 2.0**-18  # points are rounded down to it, so that no nudge moves them out of their pixel
 _NUDGE_YX_PX = [[1e-9], [1e-6]]  # moves points off the sides of polygons, also off diagonal ones
@@ -98,26 +104,31 @@ def is_geojson(path: Path) -> bool:
     """Whether a file begins like GeoJSON, plain or compressed by gzip."""
     with path.open("rb") as file:
         beginning = file.read(64)
-    return beginning.startswith(_GZIP) or beginning.removeprefix(_BOM).lstrip().startswith(_JSON)
+    return beginning.startswith(_GZIP) or _JSON.match(beginning) is not None
 
 
 def read_features(path: Path) -> list[dict[str, Any]]:
     """Features of a GeoJSON file, plain or compressed by gzip; each has a `geometry` of any kind.
 
-    Raises `ValueError` for a file that is damaged, not JSON, or without features.
+    Features without geometry are left out, with an `InputWarning`. Raises `ValueError` for a file that is damaged, not
+    JSON, or without features.
     """
-    try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP):
+    content = path.read_bytes()
+    if content.startswith(_GZIP):
+        try:
             content = gzip.decompress(content)
-        found = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}; export it from QuPath again") from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} is cut short or damaged ({error}); {_EXPORT}") from error
+    found = parse_json(content, path, _EXPORT)
     if isinstance(found, dict):
         found = found.get("features", [found])
     if not isinstance(found, list) or not all(isinstance(each, dict) and "geometry" in each for each in found):
         raise ValueError(f"{path} holds no GeoJSON features; in QuPath, use File > Export objects as GeoJSON")
-    return found
+    outlined = [each for each in found if each["geometry"] is not None]
+    if len(outlined) < len(found):
+        left_out = f"{len(found) - len(outlined)} of {len(found)} features have no geometry and are left out"
+        warn(InputWarning(path, left_out), stacklevel=2)
+    return outlined
 
 
 def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
@@ -137,7 +148,7 @@ def polygons_of(geometry: Any, where: str) -> list[list[Ring]]:
     except (KeyError, TypeError, ValueError, IndexError):
         ragged = True
     if ragged:
-        raise ValueError(f"{where} has coordinates that are not rings of pairs of numbers; export it from QuPath again")
+        raise ValueError(f"{where} has coordinates that are not rings of pairs of numbers; {_EXPORT}")
     return rings
 
 

@@ -38,7 +38,7 @@ def list_tiff(path: Path) -> list[Series]:
         every = range(1 if tif.is_lsm else len(tif.series))  # the second of an LSM is its thumbnail
         numbers = [number for number in every if tif.series[number].keyframe.parent is tif] or list(every)
         if len(numbers) < 2:
-            return [single(_image(_Tiff(path, tif, store, *numbers)))]
+            return [single(_image(_Tiff(path, tif, store, numbers[0] if numbers else 0)))]
         sizes = [dict(zip(series.axes, map(int, series.shape), strict=True)) for series in tif.series]
         return [
             Series(tif.series[n].name, (sizes[n].get("Y", 1), sizes[n].get("X", 1)), partial(_open, path, n))
@@ -68,6 +68,13 @@ def list_companion(path: Path) -> list[Series]:
             if tif.is_ome and tif.ome_metadata == text:
                 return list_tiff(file)
     raise ImageFileError(f"{path}: is XML, but not the companion of an OME-TIFF beside it; give the image's own file")
+
+
+def open_label_tiff(path: Path) -> Image:
+    """Open the first image of a TIFF as labels: the indices of a palette; planes along any axis are channels."""
+    opened = partial(_opened, path, 0, as_labels=True)
+    with foreign_errors(path), opened() as tiff:
+        return make_image(path, tiff.layout, opened, _names(tiff), tiff_statements(tiff.tif, 0))
 
 
 def suits_openslide(path: Path) -> bool:
@@ -138,27 +145,28 @@ def _opened_file(path: Path) -> Iterator[tuple[Any, Store]]:
 
 
 @contextmanager
-def _opened(path: Path, number: int) -> Iterator[_Tiff]:
+def _opened(path: Path, number: int, as_labels: bool = False) -> Iterator[_Tiff]:
     with _opened_file(path) as (tif, store):
-        yield _Tiff(path, tif, store, number)
+        yield _Tiff(path, tif, store, number, as_labels)
 
 
 class _Tiff:
     """One image of an open TIFF: its layout and regions."""
 
-    def __init__(self, path: Path, tif: Any, store: Store, number: int = 0) -> None:
+    def __init__(self, path: Path, tif: Any, store: Store, number: int = 0, as_labels: bool = False) -> None:
         self.path, self.number = path, number
         series = tif.series[number]
         _require_all_planes(path, tif, series)
         page = series.keyframe
         _require_known_values(path, series, page)
         _require_codec(path, page)
-        samples = _channel_count(path, series)
+        samples = series.size // (page.imagelength * page.imagewidth) if as_labels else _channel_count(path, series)
         # ImageJ writes its lookup tables as a palette: they colour a grey image and are no part of it
-        palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome)
-        has_alpha = samples > 1 and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA  # comes last
+        palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome or as_labels)
+        in_colour = samples > 1 and not (as_labels and page.planarconfig != 1)  # stacks of 3 planes may be called RGB
+        has_alpha = in_colour and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA  # comes last
         self.tif, self.series = tif, series
-        self.is_rgb = palette or (page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
+        self.is_rgb = palette or (in_colour and page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
         colours = page.colormap if palette else None  # (3, values) of 16 bits; some programs write 8
         self._colours = None if colours is None else (colours >> (8 * (colours.max() > 255))).astype(np.uint8)
         kind = _kind(series)  # a lower resolution of another, or without all its pages, is left out

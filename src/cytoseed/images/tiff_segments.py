@@ -7,6 +7,7 @@ bytes stands for background: white in slides (tiles of 8-bit RGB, as in OpenSlid
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ _KEPT_BYTES = 1 << 30  # most bytes of decoded segments kept while the file is o
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
 _JPEGS = (6, 7, 34892, 33007)  # compressions whose tables are stored apart from the pixels
 _COLOUR = (2, 6)  # RGB, YCbCr
-_RUNS = ("YX", "CYX", "SYX", "YXS", "YXC")  # orders of the axes longer than 1 that can be read as runs of rows
+_RUNS = re.compile("[^YX]*YX|YX[SC]")  # orders of the axes longer than 1 that can be read as runs of rows
 
 
 def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
@@ -31,7 +32,7 @@ def planes_of(series: Any, store: Store) -> tuple[Plane, ...]:
     channels = math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YX")
     height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
     first, keyframe = series[0], series.keyframe
-    if long not in _RUNS or series.transform is not None:
+    if not _RUNS.fullmatch(long) or series.transform is not None:
         return ()
     if series.dataoffset is not None and first.databytecounts[0]:
         dtype = series.dtype.newbyteorder(keyframe.parent.byteorder)

@@ -1,33 +1,21 @@
-"""Instance masks: read from label images or QuPath's outlines, and measured for training."""
+"""Instance masks: read from QuPath's outlines, and measured for training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images import open_image
+from cytoseed.images.label_image import NO_OBJECTS, stack_objects
 from cytoseed.images.outlines import Patch, polygons_of, rasterise, read_features
+from cytoseed.paths import InputWarning
 
 _EMPTY_PATCH = Patch(0, 0, np.zeros((0, 0), bool))
 _IGNORED, _ANNOTATED = "Ignore", "Region"  # QuPath's own classes are Ignore* and Region*
-
-
-def read_mask(path: Path) -> NDArray[np.int32]:
-    """Read a label image, (H, W): ids of objects, 0 for background, -1 for pixels that nobody annotated."""
-    pixels = open_image(path).read()
-    if pixels.shape[0] != 1:
-        raise ValueError(f"mask {path} has {pixels.shape[0]} channels; it must have one, with an id per object")
-    mask = pixels[0]
-    if not np.issubdtype(mask.dtype, np.integer):
-        raise ValueError(f"mask {path} holds {mask.dtype}; it must hold integers, one id per object")
-    lowest, highest = int(mask.min(initial=0)), int(mask.max(initial=0))
-    if lowest < -1 or highest > np.iinfo(np.int32).max:
-        raise ValueError(f"mask {path} holds ids from {lowest} to {highest}; they must be from -1 to 2^31 - 1")
-    return np.asarray(mask, dtype=np.int32)
 
 
 def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
@@ -54,27 +42,9 @@ def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
     if regions:
         unknown |= ~_union(regions, size)
     mask[unknown & (mask == 0)] = -1
+    if not (mask > 0).any():
+        warn(InputWarning(path, NO_OBJECTS), stacklevel=2)
     return mask
-
-
-def stack_objects(patches: Sequence[Patch], shape: tuple[int, int]) -> NDArray[np.int32]:
-    """Mask of objects that may overlap, (H, W): 1 + the object's index; the smaller one is on top.
-
-    An object that would cover the last visible pixels of another is left out: it is the same object, marked twice.
-    If two objects are equally large, the later one is on top.
-    """
-    labels = np.zeros(shape, np.int32)
-    visible = np.array([0, *(np.count_nonzero(patch.inside) for patch in patches)])
-    for number in sorted(range(1, len(visible)), key=lambda number: (-visible[number], number)):
-        top, left, inside = patches[number - 1]
-        below = labels[top : top + inside.shape[0], left : left + inside.shape[1]]
-        covered, lost = np.unique(below[inside], return_counts=True)
-        covered, lost = covered[covered > 0], lost[covered > 0]
-        if not visible[number] or (visible[covered] == lost).any():
-            continue
-        visible[covered] -= lost
-        below[inside] = number
-    return labels
 
 
 def seed_target(mask: NDArray[Any]) -> NDArray[np.float32]:
@@ -112,7 +82,9 @@ def _union(patches: Iterable[Patch], shape: tuple[int, int]) -> NDArray[np.bool_
 
 def _class_name(feature: dict[str, Any]) -> str:
     """Class of a feature: QuPath writes a string, or an object with a name or a list of names."""
-    named = (feature.get("properties") or {}).get("classification") or ""
+    properties = feature.get("properties")
+    named = properties.get("classification") if isinstance(properties, dict) else None
     if isinstance(named, dict):
-        named = named.get("name") or next(iter(named.get("names") or ()), "")
-    return str(named)
+        names = named.get("names")
+        named = named.get("name") or (names[0] if names and isinstance(names, list) else None)
+    return str(named or "")

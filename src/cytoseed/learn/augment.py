@@ -67,6 +67,7 @@ class CropSampler:
             self.close()
             raise
         sizes, palettes, stained, bright_nuclei, diameters, objects, scaled = zip(*facts, strict=True)
+        self.objects = sum(objects)
         ends = np.cumsum([height * width for height, width in sizes])
         self._palette = torch.stack(palettes).to(device)  # (I, C, P)
         self._start = torch.tensor([0, *ends[:-1].tolist()], device=device)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from cytoseed.learn.annotations import read_mask
+from cytoseed.images.label_image import read_labels
 from cytoseed.learn.metrics import ImageScore, pool, score
-from cytoseed.learn.samples import MASK_SUFFIXES, Sample, files_by_stem, read_table
+from cytoseed.learn.samples import MASK_SUFFIXES, Sample, files_by_stem
 from cytoseed.paths import atomic_file
 from cytoseed.settings import SegmentOptions
+from cytoseed.text_files import read_table
 
 if TYPE_CHECKING:
     from cytoseed.models.weights import Model
@@ -141,8 +142,9 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
     images = []
     for stem, mask_path in masks.items():
         dataset, modality = kinds.get(stem, ("", "unknown"))
+        predicted_labels, true_labels = read_labels(predictions[stem], warns=False), read_labels(mask_path)
         try:
-            result = score(read_mask(predictions[stem]), read_mask(mask_path))
+            result = score(predicted_labels, true_labels)
         except ValueError as error:
             raise ValueError(f"{predictions[stem]} and {mask_path}: {error}") from error
         images.append(ScoredImage(stem, dataset, modality, result, predictions[stem], mask_path))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cytoseed.images import open_image
-from cytoseed.learn.annotations import read_mask
+from cytoseed.images.label_image import read_labels
 from cytoseed.learn.error_map import Errors, find_errors
 from cytoseed.learn.evaluate import Evaluation, ScoredImage
 from cytoseed.learn.metrics import THRESHOLDS, ImageScore, pool
@@ -143,7 +143,7 @@ def draw_errors(image: ScoredImage, picture: Path | None, rank: int, note: str) 
     """Figure of one image with each object's outline in the style of its kind; `rank` (from 1) is in the title."""
     if image.predicted_path is None or image.true_path is None:
         raise ValueError(f"{image.name} has no label images on disk to draw; give an evaluation of evaluate_folders")
-    predicted, true = read_mask(image.predicted_path), read_mask(image.true_path)
+    predicted, true = (read_labels(path, warns=False) for path in (image.predicted_path, image.true_path))
     background = _read_background(picture, true)
     errors = find_errors(predicted, true)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images import open_image
-from cytoseed.learn.annotations import read_annotations, read_mask
+from cytoseed.images.label_image import read_labels
+from cytoseed.learn.annotations import read_annotations
+from cytoseed.text_files import parse_number, read_table
 
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -25,7 +25,8 @@ OUTLINE_SUFFIXES = (".geojson",)
 
 _MASK_OR_OUTLINE = (*MASK_SUFFIXES, *OUTLINE_SUFFIXES)
 _MASK_ENDINGS = ("_masks", "_cp_masks")  # endings in Cellpose's early and later versions
-_NOT_IMAGES = (*_MASK_ENDINGS, "_flows", "_outlines")
+NOT_IMAGES = (*_MASK_ENDINGS, "_flows", "_outlines")
+"""Endings of the files that Cellpose writes beside an image."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Sample:
         pixels = open_image(self.image_path).read()
         if self.mask_path.suffix.lower() in OUTLINE_SUFFIXES:
             return pixels, read_annotations(self.mask_path, pixels.shape[1:])
-        mask = read_mask(self.mask_path)
+        mask = read_labels(self.mask_path)
         if pixels.shape[1:] != mask.shape:
             image, own = (f"{height} x {width} px" for height, width in (pixels.shape[1:], mask.shape))
             raise ValueError(f"{self.image_path} is {image} and its mask {self.mask_path} is {own}; they must be equal")
@@ -141,17 +142,6 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows of a CSV file that must have some columns."""
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        columns = list(reader.fieldnames or ())
-        for column in required:
-            if column not in columns:
-                raise ValueError(f"{path} has no column {column!r}; it needs at least: {', '.join(required)}")
-        return columns, list(reader)
-
-
 def _of_table(table: Path) -> Iterator[Sample]:
     listed = cache(files_by_stem)
 
@@ -160,12 +150,12 @@ def _of_table(table: Path) -> Iterator[Sample]:
         return listed(folder, suffixes).get(row["stem"], folder / f"{row['stem']}.png")
 
     for row in read_table(table, ("dataset", "stem"))[1]:
-        split, size, size_um = row.get("split") or "train", row.get("pixel_size_um"), 0.0
-        where = f"{table} gives {row['stem']} the"
+        split, size = row.get("split") or "train", row.get("pixel_size_um")
+        size_um, where = parse_number(size or "1"), f"{table} gives {row['stem']} the"
+        if not row["dataset"] or not row["stem"]:
+            raise ValueError(f"{table} has a row without dataset or stem: {', '.join(filter(None, row.values()))}")
         if split not in SPLITS:
             raise ValueError(f"{where} split {split!r}; it must be {', '.join(SPLITS)}, or left empty")
-        with suppress(ValueError):
-            size_um = float(size or "1")
         if not 0 < size_um < float("inf"):
             raise ValueError(f"{where} pixel_size_um {size!r}; it must be above 0, or left empty")
         yield Sample(
@@ -188,7 +178,7 @@ def _of_folder(root: Path) -> Iterator[Sample]:
     endings = ("",) if apart else _MASK_ENDINGS
     masks, outlines = files_by_stem(folder, MASK_SUFFIXES), files_by_stem(folder, OUTLINE_SUFFIXES)
     for stem, path in files_by_stem(images, IMAGE_SUFFIXES).items():
-        if not apart and stem.endswith(_NOT_IMAGES):
+        if not apart and stem.endswith(NOT_IMAGES):
             continue
         candidates = [*(masks.get(stem + ending) for ending in endings), outlines.get(stem)]
         found = [mask for mask in candidates if mask is not None]

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 import math
-import textwrap
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,14 +18,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cytoseed.core.model import Segmenter
 from cytoseed.learn.augment import CropSampler
+from cytoseed.learn.checkpoint import checkpoint_errors, find_difference, read_checkpoint, write_checkpoint
 from cytoseed.learn.distil import teacher_loss
 from cytoseed.learn.evaluate import Accuracy, accuracies_from_json, accuracies_to_json, evaluate_model
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.learn.samples import TrainValSplit
 from cytoseed.learn.train_log import Provenance, TrainLog
 from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
-from cytoseed.paths import atomic_file
 from cytoseed.run.engine import bfloat16_is_fast, choose_device, keep_freed_memory
+from cytoseed.run.slide import full_disk_errors
 from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -85,10 +85,20 @@ def train(  # noqa: PLR0913 - arguments of one run; the settings of training are
     trainer = _Trainer(model, config, choose_device(device), samples, teacher, folder)
     if resume and (folder / CHECKPOINT).exists():
         trainer.load()
+    with full_disk_errors(folder, "make room, then continue with --resume (resume=True in Python)"):
+        _run(trainer, progress)
+    return TrainResult(folder / BEST, trainer.best, trainer.best_step, trainer.before, trainer.after)
+
+
+def _run(trainer: _Trainer, progress: Callable[[TrainProgress], None] | None) -> None:
+    """Train from the trainer's step to the end, with validations, log and checkpoints."""
+    folder, config = trainer.folder, trainer.config
     folder.parent.mkdir(parents=True, exist_ok=True)
-    sampler = CropSampler(samples.train, trainer.model_config, config, trainer.device, folder.parent)
+    sampler = CropSampler(trainer.provenance.samples, trainer.model_config, config, trainer.device, folder.parent)
     with closing(sampler), closing(TrainLog(folder, trainer.step)) as log:
-        if trainer.step == 0 and isinstance(model, Model):
+        if not sampler.objects:
+            raise ValueError("the masks to train on hold no objects; outline the nuclei in some of the images")
+        if trainer.step == 0 and trainer.provenance.start is not None:
             log.write(trainer.score_start())
         started = since = saved_at = time.monotonic()
         losses: list[Tensor] = []  # since the last report
@@ -111,7 +121,6 @@ def train(  # noqa: PLR0913 - arguments of one run; the settings of training are
                 continue  # between two reports, whose mean would not be the same after a resume
             trainer.save()
             saved_at = time.monotonic()
-    return TrainResult(folder / BEST, trainer.best, trainer.best_step, trainer.before, trainer.after)
 
 
 def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) -> None:
@@ -266,23 +275,24 @@ class _Trainer:
             "figures": json.dumps([accuracies_to_json(self.before), accuracies_to_json(self.after)]),
             **self.identity,
         }
-        with atomic_file(self.folder / CHECKPOINT) as partial:
-            torch.save(state, partial)
+        write_checkpoint(self.folder / CHECKPOINT, state)
 
     def load(self) -> None:
         """Restore a checkpoint that was made with the same settings and images."""
         path = self.folder / CHECKPOINT
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        _check_checkpoint(
-            {**self.identity, "taught_by": "", **state}, self.identity, f"checkpoint {str(path)!r} was made"
-        )
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
-        self.step = state["step"]
-        self.best, self.best_step = state["best"]
-        self.before, self.after = (accuracies_from_json(plain) for plain in json.loads(state["figures"]))
+        state = read_checkpoint(path, self.device)
+        with checkpoint_errors(path):
+            difference = find_difference({"taught_by": "", **state}, self.identity)
+        if difference:
+            raise ValueError(f"checkpoint {str(path)!r} was made {difference}")
+        with checkpoint_errors(path):
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"].cpu())
+            self.step = state["step"]
+            self.best, self.best_step = state["best"]
+            self.before, self.after = (accuracies_from_json(plain) for plain in json.loads(state["figures"]))
 
 
 def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
@@ -294,26 +304,3 @@ def _prepare_teacher(teacher: Model, device: torch.device) -> Segmenter:
         prepared.network.fold()
     prepared.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return prepared
-
-
-def _check_checkpoint(old: dict[str, Any], new: dict[str, Any], made: str) -> None:
-    """Raise `ValueError` if the identity of a checkpoint is not that of the training run."""
-    if old["device"] != new["device"]:
-        raise ValueError(
-            f"{made} on {old['device']}, and device is {new['device']}; resume with --device {old['device']}"
-        )
-    for key, use in (("judges", "validate with"), ("lessons", "learn from")):
-        if old[key] != new[key]:
-            counts = f"({len(old[key])}, now {len(new[key])})"
-            raise ValueError(f"{made} with other images to {use} {counts}, or under other licences; give the same data")
-    if old["taught_by"] != new["taught_by"]:
-        raise ValueError(f"{made} with another teacher, or with none; resume with the same --teacher")
-    differing = []
-    for was, now in zip(json.loads(old["settings"]), json.loads(new["settings"]), strict=True):
-        for name in sorted(was.keys() | now.keys()):
-            if was.get(name) != now.get(name):
-                texts = [textwrap.shorten(str(each.get(name, "unknown")), 60) for each in (was, now)]
-                differing.append(f"{name} was {texts[0]}, now {texts[1]}")
-    if differing:
-        names = "; ".join(differing)
-        raise ValueError(f"{made} with other settings: {names}. Use its settings, or start in another folder")

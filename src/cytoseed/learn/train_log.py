@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +29,24 @@ class TrainLog:
     def __init__(self, folder: Path, step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOG
-        old = path.read_text().split("\n")[:-1] if step > 0 and path.exists() else []  # the last may be incomplete
-        kept = [line + "\n" for line in old if json.loads(line)["step"] <= step]
-        write_bytes(path, "".join(kept).encode())
-        self._file = path.open("a")
+        old = path.read_bytes().split(b"\n")[:-1] if step > 0 and path.exists() else []  # the last may be incomplete
+        try:
+            kept = [line + b"\n" for line in old if json.loads(line)["step"] <= step]
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise ValueError(f"{path} holds a line that no training wrote; move the file away to resume") from error
+        write_bytes(path, b"".join(kept))
+        self._file = path.open("a", encoding="utf-8")
         self._board: SummaryWriter | None = None
         with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder), purge_step=step + 1)
+        self._excepthook, threading.excepthook = threading.excepthook, self._report
+
+    def _report(self, failed: threading.ExceptHookArgs) -> None:
+        """Leave a full disk in TensorBoard's thread to the next `write`, which raises that error too."""
+        if not isinstance(failed.exc_value, OSError):
+            self._excepthook(failed)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append a line; its floats also go to TensorBoard."""
@@ -49,6 +59,7 @@ class TrainLog:
 
     def close(self) -> None:
         """Close the files."""
+        threading.excepthook = self._excepthook
         self._file.close()
         if self._board is not None:
             self._board.close()

@@ -19,6 +19,7 @@ from cytoseed.learn.samples import Sample
 from cytoseed.models.weights import CONFIG_FILE, Model, keeps_half, save_model
 from cytoseed.run.api import network_image
 from cytoseed.run.engine import choose_device, engine_for
+from cytoseed.run.slide import full_disk_errors
 from cytoseed.run.tile import full_size_labels
 from cytoseed.settings import SegmentOptions
 
@@ -33,6 +34,7 @@ _GRID: dict[str, tuple[float, float, tuple[float, ...]]] = {  # lowest and highe
     "min_size_px": (0, 1000, (-0.5, 1.0, 2.0, 4.0)),  # steps are fractions of the value, or of 5 px if that is more
 }
 _LEAST_SIZE_PX = 5
+_NO_ROOM = "make room, or give fewer images: what the network finds in all of them is kept there while tuning"
 
 
 class TuneProgress(NamedTuple):
@@ -74,7 +76,8 @@ def tune(
     own = Thresholds(**{name: getattr(model.config, name) for name in Thresholds._fields})
     torch_device = choose_device(device)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".fields", dir=folder.parent) as fields_folder:
+    fields = TemporaryDirectory(prefix=f".{folder.name}.", suffix=".fields", dir=folder.parent)
+    with full_disk_errors(folder, _NO_ROOM), fields as fields_folder:
         trials = _Trials(model, samples, Path(fields_folder), progress)
         trials.run_network(torch_device)
         least_f1 = trials.evaluate(own).pooled.f1
@@ -99,7 +102,8 @@ def tune(
         recipe={"stages": [*model.config.stages, stage]},
         figures={"val": accuracies_to_json(after)},
     )
-    save_model(model.segmenter, config, folder, half=keeps_half(model.segmenter))
+    with full_disk_errors(folder, _NO_ROOM):
+        save_model(model.segmenter, config, folder, half=keeps_half(model.segmenter))
     return TuneResult(folder, before, after, best)
 
 

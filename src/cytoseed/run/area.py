@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images import Image, ImageFileError, open_image
+from cytoseed.images import Image, ImageFileError
+from cytoseed.images.label_image import open_labels
 from cytoseed.images.outlines import Outlines, is_geojson, polygons_of, read_features
 from cytoseed.run.tiles import Box
 
@@ -141,11 +142,8 @@ class _Pixels:
 
 
 def _read_picture(path: Path, shape_yx: tuple[int, int]) -> _Pixels:
-    with path.open("rb") as file:
-        if file.read(3) == b"\xff\xd8\xff":
-            raise ValueError(f"mask {path} is a JPEG, which changes pixels beside edges; save the mask as PNG or TIFF")
     try:
-        picture = open_image(path)
+        picture = open_labels(path)
     except ImageFileError as error:
         raise ValueError(f"mask {path} is neither GeoJSON nor a picture that can be read as a mask: {error}") from error
     _, height, width = picture.shape

@@ -53,6 +53,7 @@ _MERGED = (
     "one shows the nuclei, choose it, such as --channels blue (channels='blue' in Python)"
 )
 _MOST_ENLARGED = 4.0  # times per side
+_KEPT = "finished tiles are kept: make room, then --resume (existing='resume' in Python)"
 _SLOW = "bfloat16 is fast on NVIDIA GPUs since Ampere and on CPUs with AMX or AVX-512 BF16; float32 may be faster here"
 
 
@@ -92,7 +93,7 @@ def run_to_files(request: Request, callbacks: Callbacks | None = None, executor:
     """Segment an image and write its files, or only the tiles of a shard; errors as `cytoseed.segment` raises them."""
     calls = callbacks or Callbacks()
     request.check_names()
-    with _full_disk_errors(request.store), lock(request.store.path):
+    with full_disk_errors(request.store.path, _KEPT), lock(request.store.path):
         job = compare_with_output(request)
         if job.is_done:
             return RunReport(None, () if request.shard else request.files, already_done=True)
@@ -328,15 +329,16 @@ def _place(box_yxhw: Sequence[int]) -> str:
 
 
 @contextlib.contextmanager
-def _full_disk_errors(store: Store) -> Iterator[None]:
-    """Add the remedy to errors of a full disk."""
+def full_disk_errors(place: Path, remedy: str) -> Iterator[None]:
+    """Add the place and the remedy to errors of a full disk."""
     try:
         yield
     except OSError as error:
-        says_so = os.strerror(errno.ENOSPC) in str(error)  # some libraries raise errors without a number
+        texts = (
+            os.strerror(errno.ENOSPC),
+            " requested and ",
+        )  # of libraries; of NumPy
+        says_so = any(text in str(error) for text in texts)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not says_so:
             raise
-        raise OSError(
-            f"{store.path}: no room left on its disk; finished tiles are kept: make room, then --resume "
-            f"(existing='resume' in Python)"
-        ) from error
+        raise OSError(f"{place}: no room left on its disk; {remedy}") from error

@@ -18,8 +18,9 @@ from skimage.segmentation import relabel_sequential
 
 from cytoseed.learn.datasets.downloads import Source, SourceImage
 from cytoseed.learn.datasets.public_sources import find_source
-from cytoseed.learn.samples import SPLITS, Sample, read_table, split_by_name
+from cytoseed.learn.samples import SPLITS, Sample, split_by_name
 from cytoseed.paths import write_bytes
+from cytoseed.text_files import read_table
 
 _TEST_SHARE = 0.1  # fraction of all fields that becomes `test`, if no split is published
 

@@ -18,11 +18,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cytoseed.images import open_image
+from cytoseed.images.label_image import label_pieces, open_labels, patch_of, read_labels, stack_objects
 from cytoseed.images.outlines import Patch, rasterise
-from cytoseed.learn.annotations import read_mask, stack_objects
 from cytoseed.learn.datasets.downloads import Source, SourceImage, find_files, match_files, pair_files, require
 from cytoseed.settings import DatasetNote
 
@@ -52,7 +51,7 @@ def tnbc2018(folder: Path) -> list[SourceImage]:
     """
 
     def read(path: Path, _: _Shape) -> NDArray[np.int32]:
-        return _connected_pieces(_read_picture(path)[0] > 0)
+        return label_pieces(open_labels(path).read()[0] > 0)
 
     pairs = pair_files(folder, "Slide_{slide}/{stem}.png", "GT_{slide}/{stem}.png")
     return [_image(stem, image, read, mask, field=image.parent.name) for (_, stem), image, mask in pairs]
@@ -71,9 +70,9 @@ def nuinsseg(folder: Path) -> list[SourceImage]:
         require("no 'tissue images/*.png' of", vague.keys() - keys)
 
     def read(key: tuple[str, ...], path: Path, _: _Shape) -> NDArray[np.int32]:
-        mask = read_mask(path)
+        mask = read_labels(path)
         if vague:
-            mask[(_read_picture(vague[key])[0] > 0) & (mask == 0)] = -1
+            mask[(open_labels(vague[key]).read()[0] > 0) & (mask == 0)] = -1
         return mask
 
     return [_image(key[1], image, partial(read, key), mask, field=key[0]) for key, image, mask in pairs]
@@ -114,7 +113,7 @@ def ihc_tma(folder: Path) -> list[SourceImage]:
         for values in channels[:2]:
             ids = _as_ids(values, path)
             if len(np.unique(ids[ids > 0])) <= 1:
-                ids = _connected_pieces(ids)
+                ids = label_pieces(ids)
             mask = np.where((ids > 0) & (mask == 0), ids + mask.max(initial=0), mask)
         return mask
 
@@ -191,7 +190,7 @@ def bbbc039(folder: Path) -> list[SourceImage]:
     """
 
     def read(path: Path, _: _Shape) -> NDArray[np.int32]:
-        return _connected_pieces(_read_picture(path)[0], corners=True)
+        return label_pieces(open_labels(path).read()[0], corners=True)
 
     pairs = pair_files(folder, "images/{stem}.tif", "masks/{stem}.png")
     splits: dict[tuple[str, ...], str] = {}
@@ -211,18 +210,10 @@ def _read_picture(path: Path) -> NDArray[Any]:
 
 def _read_nucleus(path: Path, shape: _Shape) -> Patch:
     """Pixels of one nucleus, above 0 in a mask of its own."""
-    inside = _read_picture(path)[0] > 0
+    inside = open_labels(path).read()[0] > 0
     if inside.shape != shape:
         raise ValueError(f"{path} has the shape {inside.shape} and its image {shape}; they must be the same")
-    boxes = ndimage.find_objects(inside.astype(np.int8))
-    return Patch(boxes[0][0].start, boxes[0][1].start, inside[boxes[0]]) if boxes else Patch(0, 0, inside[:0])
-
-
-def _connected_pieces(values: NDArray[Any], corners: bool = False) -> NDArray[np.int32]:
-    """Labels 1..K of the connected pieces of equal value, (H, W), 0 background; with `corners`, 8-connected."""
-    from skimage import measure
-
-    return np.asarray(measure.label(values.astype(np.int32), connectivity=2 if corners else 1), np.int32)
+    return patch_of(inside)
 
 
 def _as_ids(values: NDArray[Any], where: Path) -> NDArray[np.int32]:
