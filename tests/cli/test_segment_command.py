@@ -96,7 +96,7 @@ def test_masks_beside_images_are_not_segmented_and_files_named_by_themselves_are
     for name in ("a.png", "a_masks.png", "b.tif", "b_cp_masks.png", "c_masks.tif"):
         write_image(tmp_path / "in" / name)
     done = segment(tmp_path / "in", "--format", "table")
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.png", "b.tif", "c_masks.tif"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.png", "b.tif", "c_masks.tif", "3 images"]
     assert "a_masks.png: 2 nuclei" in segment(tmp_path / "in" / "a_masks.png", "--format", "table").stdout
 
 
