@@ -12,9 +12,11 @@ from cytoseed.images import as_image, open_image
 from cytoseed.run.auto import choose_model
 from cytoseed.settings import SegmentOptions
 
-SECTION = immunohistochemistry()
+BROWN = immunohistochemistry()  # haematoxylin and DAB
+SECTION = BROWN[..., [0, 2, 1]]  # pink in place of brown
 DARK = np.where(SECTION > 200, SECTION // 2, 20).astype(np.uint8)
 CHOICES = [
+    ("nuclei", BROWN, {}),
     ("nuclei-he", SECTION, {}),
     ("nuclei-he", SECTION.transpose(2, 0, 1), {}),
     ("nuclei-he", np.where(SECTION < 150, SECTION, 255).astype(np.uint8), {}),
@@ -30,9 +32,11 @@ CHOICES = [
 
 @pytest.mark.parametrize(("expected", "image", "given"), CHOICES, ids=range(len(CHOICES)))
 def test_brightfield_in_colour_takes_the_tissue_model(expected, image, given):
-    model, opened = choose_model("auto", as_image(image), SegmentOptions(**given))
-    assert model.config.name == expected
-    assert opened.shape == as_image(image).shape
+    chosen = choose_model("auto", as_image(image), SegmentOptions(**given))
+    assert chosen.model.config.name == expected
+    assert chosen.image.shape == as_image(image).shape
+    stain = "haematoxylin" if image is BROWN else given.get("stain")
+    assert chosen.options == SegmentOptions(**{**given, "stain": stain})
 
 
 def test_a_file_is_judged_by_its_pixels_at_any_size(tmp_path):
@@ -43,8 +47,11 @@ def test_a_file_is_judged_by_its_pixels_at_any_size(tmp_path):
     tifffile.imwrite(tmp_path / "flat.tif", large, tile=(256, 256), photometric="rgb")
     tifffile.imwrite(tmp_path / "small.tif", SECTION, photometric="rgb")
     tifffile.imwrite(tmp_path / "dark.tif", np.tile(DARK, (6, 6, 1)), tile=(256, 256), photometric="rgb")
-    for name, expected in (("pyramid", "nuclei-he"), ("flat", "nuclei-he"), ("small", "nuclei-he"), ("dark", "nuclei")):
-        assert choose_model("auto", open_image(tmp_path / f"{name}.tif"), SegmentOptions())[0].config.name == expected
+    choices = {"pyramid": "nuclei-he", "flat": "nuclei-he", "small": "nuclei-he", "dark": "nuclei"}
+    for name, expected in choices.items():
+        assert (
+            choose_model("auto", open_image(tmp_path / f"{name}.tif"), SegmentOptions()).model.config.name == expected
+        )
 
 
 def test_auto_is_the_default_and_gives_what_the_chosen_model_gives(tmp_path):
@@ -56,6 +63,9 @@ def test_auto_is_the_default_and_gives_what_the_chosen_model_gives(tmp_path):
     assert chosen.settings["model"] == in_tiles.settings["model"] == "nuclei-he"
     assert np.array_equal(chosen.labels, named.labels)
     assert np.array_equal(chosen.labels > 0, in_tiles.labels > 0)
+    brown, named = cytoseed.segment(BROWN), cytoseed.segment(BROWN, "nuclei", stain="haematoxylin")
+    assert brown.settings == named.settings
+    assert np.array_equal(brown.labels, named.labels)
 
 
 def test_auto_is_no_model():

@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 def outcome_of(request: Request, report: RunReport) -> Outcome:
     """Outcome of an image that a run has dealt with."""
     folder, files = display(request.output), dict(zip(request.formats, report.files, strict=False))
-    facts: dict[str, Any] = {"model": request.model.config.name, "folder": folder}
+    facts: dict[str, Any] = {"model": request.model.config.name, "stain": request.options.stain, "folder": folder}
     facts["files"] = {name: display(file) for name, file in files.items()}
     if report.already_done:
         return Outcome("already there", {"status": "already there", **facts})
@@ -45,7 +45,8 @@ def outcome_of(request: Request, report: RunReport) -> Outcome:
         facts |= {"objects": count, "target": target}
         named = [files[name].name for name in _NAMED if name in files]
         place = f"{folder}: {', '.join(named or [report.files[0].name])}"
-    line = f"{what} in {_time(report)} by {request.model.config.name} -> {place}"
+    stain = f" on {request.options.stain}" if request.options.stain else ""
+    line = f"{what} in {_time(report)} by {request.model.config.name}{stain} -> {place}"
     return Outcome(line, facts, not report.failures)
 
 

@@ -65,8 +65,8 @@ def prepare_requests(
     _require_writable(folder)
 
     def make_request(image: Image) -> Request:
-        chosen, opened = choose_model(loaded, image, options)
-        return Request(opened, folder, chosen, options, names, existing, part)
+        chosen = choose_model(loaded, image, options)
+        return Request(chosen.image, folder, chosen.model, chosen.options, names, existing, part)
 
     return make_request
 

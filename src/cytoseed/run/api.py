@@ -51,8 +51,8 @@ def segment(  # noqa: PLR0913
         integers or real numbers; also a Dask or Zarr array. It is never changed.
     model : Model, str or path
         A loaded model, or the name or folder of one. Load it once for many images. `auto` takes `nuclei-he` for
-        brightfield pictures in red, green and blue, such as H&E, and `nuclei` for everything else; the result's
-        settings name it.
+        brightfield pictures in red, green and blue, such as H&E; `nuclei` on the haematoxylin channel for those with
+        much brown DAB; and `nuclei` for everything else. The result's settings name both.
     options : SegmentOptions, optional
         Settings of the segmentation.
     output : str or path, optional
@@ -93,10 +93,9 @@ def segment(  # noqa: PLR0913
         `output` holds a result or run that was made differently, or an interrupted one without `resume`; another run
         is writing it; it cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
     """
-    resolved = with_settings(options, settings)
-    chosen, opened = choose_model(model, as_image(image, series, full_canvas), resolved)
+    chosen = choose_model(model, as_image(image, series, full_canvas), with_settings(options, settings))
     place = as_path("." if output is None else output)
-    request = Request(opened, place, chosen, resolved, tuple(formats), existing)
+    request = Request(chosen.image, place, chosen.model, chosen.options, tuple(formats), existing)
     executor = None if cluster is None else cluster.executor(request)
     if output is None:
         return run_in_memory(request, callbacks, executor)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,25 +21,49 @@ STAINED_TISSUE, ANYTHING_ELSE = "nuclei-he", "nuclei"
 _SIDE_PX = 512  # the coarsest level with a side of this length is judged
 _WHOLE_PX = 1 << 22  # of larger levels, some blocks are
 _BLOCKS, _BLOCK_PX = 8, 64  # per side
+_GLASS = 215  # brightness from which a pixel shows no tissue
+_MUCH_BROWN = 0.05  # of 161 H&E images of four sets all have less than 0.006, a section with DAB in the cytoplasm 0.6
 _KEPT_BYTES = 1 << 24  # smaller images are read only once
 
 
-def choose_model(model: Model | str | os.PathLike[str], image: Image, options: SegmentOptions) -> tuple[Model, Image]:
-    """Model to segment an image with, and the image, which may now be in memory.
+class Choice(NamedTuple):
+    """Model for an image, and with what it is used."""
 
-    `auto` means `nuclei-he` for a brightfield picture in red, green and blue, and `nuclei` for everything else, such as
-    single channels, or one stain of a picture. Other names and folders are loaded.
+    model: Model
+    image: Image  # may be in memory now
+    options: SegmentOptions  # may name a stain now
+
+
+def choose_model(model: Model | str | os.PathLike[str], image: Image, options: SegmentOptions) -> Choice:
+    """Model to segment an image with.
+
+    `auto` means `nuclei-he` for a brightfield picture in red, green and blue; `nuclei` on the haematoxylin channel
+    where much of it is brown of DAB; and `nuclei` for everything else, such as single channels. Other names and folders
+    are loaded.
     """
     if isinstance(model, Model):
-        return model, image
+        return Choice(model, image, options)
     if model != AUTO:
-        return load_model(model), image
+        return Choice(load_model(model), image, options)
+    general = _bundled(ANYTHING_ELSE)
     if options.stain is not None or options.channels or not may_be_stained(image.channel_names, image.dtype):
-        return _bundled(ANYTHING_ELSE), image
+        return Choice(general, image, options)
     if len(image.level_shapes) == 1 and int(np.prod(image.shape)) * image.dtype.itemsize <= _KEPT_BYTES:
         image = image.in_memory()
-    is_stained = bool(stains_of(_sample(image), image.channel_names))
-    return _bundled(STAINED_TISSUE if is_stained else ANYTHING_ELSE), image
+    pixels = _sample(image)
+    if not stains_of(pixels, image.channel_names):
+        return Choice(general, image, options)
+    if _brown_share(pixels) > _MUCH_BROWN:
+        return Choice(general, image, replace(options, stain="haematoxylin"))
+    return Choice(_bundled(STAINED_TISSUE), image, options)
+
+
+def _brown_share(pixels: NDArray[np.uint8]) -> float:
+    """Share of the stained pixels that are brown: green above blue, red far above. In H&E blue is above green."""
+    red, green, blue = pixels.reshape(3, -1).astype(np.int16)
+    is_stained = red + green + blue < 3 * _GLASS
+    is_brown = is_stained & (green - blue > 15) & (red - blue > 40)
+    return float(is_brown.sum() / max(1, is_stained.sum()))
 
 
 def is_merged_fluorescence(image: Image) -> bool:
