@@ -40,7 +40,7 @@ MISTAKES = (ValueError, TypeError, OSError, ModuleNotFoundError)
 
 @dataclass
 class Output:
-    """What a command prints, and where it keeps a log."""
+    """Output options of a command."""
 
     quiet: bool = False  # errors alone
     verbose: bool = False  # details and tracebacks too

@@ -1,4 +1,4 @@
-"""What `cytoseed segment` says of an image: a line, and the same as JSON."""
+"""Outcome of `cytoseed segment` for one image: a line of text, and JSON values."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def outcome_of(request: Request, report: RunReport) -> Outcome:
 
 
 def describe_plan(label: str, request: Request) -> str:
-    """How an image will be segmented, for --verbose."""
+    """Describe the plan of an image, for --verbose."""
     plan, image = request.plan, request.image
     (full_height, full_width), (height, width) = plan.full_yx, plan.size_yx
     channels = ", ".join(image.channel_names[index] for index in plan.channels)

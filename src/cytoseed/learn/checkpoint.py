@@ -55,7 +55,7 @@ def checkpoint_errors(path: Path) -> Iterator[None]:
 
 
 def find_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """How a checkpoint's training differs from the one that would continue it, in words; empty if it does not."""
+    """Describe the differences between a checkpoint's training and this one; empty if there are none."""
     if old["device"] != new["device"]:
         return f"on {old['device']}, and device is {new['device']}; resume with --device {old['device']}"
     for key, use in (("judges", "validate with"), ("lessons", "learn from")):

@@ -138,7 +138,7 @@ class Result(ResultView):
         return f"<Result: {self.count} {named} in {Path(self.source).name}, {height} x {width} px, {scale}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: overlay, numbers, sizes."""
+        """HTML for notebooks: overlay, numbers, sizes."""
         from cytoseed.results.formats.report import summary_html
 
         return summary_html(self)

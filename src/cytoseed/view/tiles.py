@@ -22,7 +22,7 @@ _COLOURS = {"dapi": "3b6cff", "hoechst": "3b6cff", "fitc": "00ff00", "gfp": "00f
 
 
 class Display(NamedTuple):
-    """How a channel is shown."""
+    """Display settings of a channel."""
 
     channel: int
     colour: tuple[int, int, int]
