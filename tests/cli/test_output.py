@@ -179,9 +179,9 @@ def test_a_signal_leaves_nothing_temporary_and_says_what_is_kept(bare, tmp_path,
         time.sleep(0.1)
     process.send_signal(number)
     error = process.communicate(timeout=60)[1].decode()
-    assert (process.returncode, error.splitlines()[-1]) == (
-        128 + number,
-        "interrupted: finished images and tiles are kept; the same command with --resume continues",
+    assert process.returncode in (128 + number, -number)  # the same to a shell
+    assert error.splitlines()[-1] == (
+        "interrupted: finished images and tiles are kept; the same command with --resume continues"
     )
     assert [name for name in names(tmp_path / "tmp") if name.startswith("cytoseed")] == []
     assert [name for name in names(tmp_path / "out" / "wide.cytoseed") if name in ("staging", "owner")] == []
