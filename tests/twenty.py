@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
+from cytoseed.images import open_image
 from cytoseed.learn.samples import Sample, find_samples
 
 DATA = Path(os.environ.get("CYTOSEED_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -65,7 +66,7 @@ def as_png(pixels: np.ndarray) -> bytes:
 
 def _seen(sample: Sample) -> np.ndarray:
     """The middle of an image, at the model's pixel size where its own is known, in three channels."""
-    pixels, _ = sample.read()
+    pixels = open_image(sample.image_path).read()
     shrunk = round(0.5 / (sample.pixel_size_um or 0.5))
     side = LARGEST_PX * shrunk
     top, left = (max(0, (length - side) // 2) for length in pixels.shape[1:])

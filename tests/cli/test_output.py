@@ -169,6 +169,15 @@ def test_time_left_where_there_is_no_terminal(monkeypatch, capsys):
     assert [console.as_time(seconds) for seconds in (5, 119, 130, 8000)] == ["5 s", "2 min", "2 min", "2 h 13 min"]
 
 
+def test_an_interruption_while_text_is_run_leaves_the_exit_code():
+    code = (
+        "import sys; from cytoseed.cli.streams import stop_on_signals; stop_on_signals()\n"
+        "try: exec('import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(5)')\n"
+        "except KeyboardInterrupt as stop: sys.exit(128 + stop.number)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 130
+
+
 @pytest.mark.parametrize(("number", "flags"), [(signal.SIGTERM, ["--workers", "1"]), (signal.SIGINT, [])])
 def test_a_signal_leaves_nothing_temporary_and_says_what_is_kept(bare, tmp_path, number, flags):
     path = write_image(tmp_path / "in" / "wide.tif", 1, (4000, 4000))
@@ -179,9 +188,9 @@ def test_a_signal_leaves_nothing_temporary_and_says_what_is_kept(bare, tmp_path,
         time.sleep(0.1)
     process.send_signal(number)
     error = process.communicate(timeout=60)[1].decode()
-    assert process.returncode in (128 + number, -number)  # the same to a shell
-    assert error.splitlines()[-1] == (
-        "interrupted: finished images and tiles are kept; the same command with --resume continues"
+    assert (process.returncode, error.splitlines()[-1]) == (
+        128 + number,
+        "interrupted: finished images and tiles are kept; the same command with --resume continues",
     )
     assert [name for name in names(tmp_path / "tmp") if name.startswith("cytoseed")] == []
     assert [name for name in names(tmp_path / "out" / "wide.cytoseed") if name in ("staging", "owner")] == []

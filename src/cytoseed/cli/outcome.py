@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cytoseed.images.pixel_size import sides_um
+from cytoseed.images.pixel_size import side_text
 from cytoseed.paths import display
+from cytoseed.results.view import SINGULAR
 from cytoseed.run.resume import Request
 from cytoseed.run.slide import RunReport
 
-_SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 _NAMED = ("table", "parquet", "overlay")  # formats whose files a line names
 
 
@@ -41,7 +41,7 @@ def outcome_of(request: Request, report: RunReport) -> Outcome:
         facts["shard"] = list(request.shard)
     elif report.result is not None:
         target, count = report.result.targets[-1], report.result.count
-        what = f"{count} {_SINGULAR[target] if count == 1 else target}"
+        what = f"{count} {SINGULAR[target] if count == 1 else target}"
         facts |= {"objects": count, "target": target}
         named = [files[name].name for name in _NAMED if name in files]
         place = f"{folder}: {', '.join(named or [report.files[0].name])}"
@@ -55,9 +55,7 @@ def describe_plan(label: str, request: Request) -> str:
     plan, image = request.plan, request.image
     (full_height, full_width), (height, width) = plan.full_yx, plan.size_yx
     channels = ", ".join(image.channel_names[index] for index in plan.channels)
-    size = "unknown"
-    if plan.pixel_size_um is not None:
-        size = " x ".join(f"{side:g}" for side in dict.fromkeys(sides_um(plan.pixel_size_um))) + " µm"
+    size = "unknown" if plan.pixel_size_um is None else f"{side_text(plan.pixel_size_um)} µm"
     tiles = f"in tiles of {plan.grid.core_px} px" if plan.is_tiled else "as one tile"
     return (
         f"{label}: {full_width} x {full_height} px of {image.dtype}, channels {channels}, pixel size {size}; "

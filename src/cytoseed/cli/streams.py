@@ -23,15 +23,20 @@ class Stopped(KeyboardInterrupt):
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM, and SIGHUP unless ignored, end the work as Ctrl-C does, so that temporary files are removed."""
-    for name in ("SIGTERM", "SIGHUP"):
+    """Let SIGINT, SIGTERM, and SIGHUP, unless ignored, end the work by `Stopped`, so that temporary files are removed.
+
+    Python's own KeyboardInterrupt, raised while text is compiled and run (as for a dataclass), would end the process by
+    the signal even after it was caught, instead of by its exit code.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would stop the removal of temporary files
+    if number != signal.SIGINT:  # a second Ctrl-C is meant
+        signal.signal(number, signal.SIG_IGN)  # a second one would stop the removal of temporary files
     raise Stopped(number)
 
 

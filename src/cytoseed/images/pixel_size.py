@@ -56,6 +56,11 @@ def sides_um(size: float | tuple[float, float]) -> tuple[float, float]:
     return size if isinstance(size, tuple) else (size, size)
 
 
+def side_text(size: float | tuple[float, float]) -> str:
+    """Side of a pixel in µm as text, or its height and width where it is not square."""
+    return " x ".join(f"{side:g}" for side in dict.fromkeys(sides_um(size)))
+
+
 def length_um(length: float | str | None, unit: str = "µm") -> float:
     """A length in µm, with a decimal point or comma; NaN if it is not a number or the unit is unknown.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.overview import reduce
-from cytoseed.images.pixel_size import PixelSize, sides_um
+from cytoseed.images.pixel_size import PixelSize, side_text
 from cytoseed.paths import as_path
 from cytoseed.results.measure.stains import stains_of
 from cytoseed.results.measure.table import measure_planes
@@ -132,8 +132,7 @@ class Result(ResultView):
     def __repr__(self) -> str:
         _, height, width = self.shape
         size = self.pixel_size_um
-        sides = "" if size is None else " x ".join(f"{side:g}" for side in dict.fromkeys(sides_um(size)))
-        scale = f"{sides} µm/px" if sides else "unknown pixel size"
+        scale = "unknown pixel size" if size is None else f"{side_text(size)} µm/px"
         named = self.targets[-1] if self.count != 1 else SINGULAR.get(self.targets[-1], self.targets[-1])
         return f"<Result: {self.count} {named} in {Path(self.source).name}, {height} x {width} px, {scale}>"
 

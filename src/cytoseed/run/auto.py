@@ -19,7 +19,7 @@ from cytoseed.settings import SegmentOptions
 STAINED_TISSUE, ANYTHING_ELSE = "nuclei-he", "nuclei"
 
 _SIDE_PX = 512  # the coarsest level with a side of this length is judged
-_WHOLE_PX = 1 << 22  # of larger levels, some blocks are
+_WHOLE_PX = 1 << 18  # of larger levels, some blocks are
 _BLOCKS, _BLOCK_PX = 8, 64  # per side
 _GLASS = 215  # brightness from which a pixel shows no tissue
 _MUCH_BROWN = 0.05  # of 161 H&E images of four sets all have less than 0.006, a section with DAB in the cytoplasm 0.6
@@ -45,16 +45,15 @@ def choose_model(model: Model | str | os.PathLike[str], image: Image, options: S
         return Choice(model, image, options)
     if model != AUTO:
         return Choice(load_model(model), image, options)
-    general = _bundled(ANYTHING_ELSE)
     if options.stain is not None or options.channels or not may_be_stained(image.channel_names, image.dtype):
-        return Choice(general, image, options)
+        return Choice(_bundled(ANYTHING_ELSE), image, options)
     if len(image.level_shapes) == 1 and int(np.prod(image.shape)) * image.dtype.itemsize <= _KEPT_BYTES:
         image = image.in_memory()
     pixels = _sample(image)
     if not stains_of(pixels, image.channel_names):
-        return Choice(general, image, options)
+        return Choice(_bundled(ANYTHING_ELSE), image, options)
     if _brown_share(pixels) > _MUCH_BROWN:
-        return Choice(general, image, replace(options, stain="haematoxylin"))
+        return Choice(_bundled(ANYTHING_ELSE), image, replace(options, stain="haematoxylin"))
     return Choice(_bundled(STAINED_TISSUE), image, options)
 
 

@@ -334,10 +334,7 @@ def full_disk_errors(place: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        texts = (
-            os.strerror(errno.ENOSPC),
-            " requested and ",
-        )  # of libraries; of NumPy
+        texts = os.strerror(errno.ENOSPC), " requested and "  # of libraries that give no number; of NumPy
         says_so = any(text in str(error) for text in texts)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not says_so:
             raise

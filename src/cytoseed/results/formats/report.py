@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.pixel_size import sides_um
+from cytoseed.images.pixel_size import side_text, sides_um
 from cytoseed.results.formats.overlay import draw_overlay
 from cytoseed.results.view import SINGULAR, ResultView
 
@@ -62,12 +62,11 @@ def summary_html(result: ResultView) -> str:
 def _facts(result: ResultView) -> str:
     channels, height, width = result.shape
     named = result.targets[-1] if result.count != 1 else SINGULAR[result.targets[-1]]
-    scale = "pixel size unknown"
-    if result.pixel_size_um is not None:
-        scale = " x ".join(f"{side:g}" for side in dict.fromkeys(sides_um(result.pixel_size_um))) + " µm per pixel"
+    size = result.pixel_size_um
+    scale = "pixel size unknown" if size is None else f"{side_text(size)} µm per pixel"
     facts = [f"{result.count:,} {named}", f"{width:,} x {height:,} px, {channels} channels", scale]
-    if result.pixel_size_um is not None:
-        area_mm2 = height * width * math.prod(sides_um(result.pixel_size_um)) / 1e6
+    if size is not None:
+        area_mm2 = height * width * math.prod(sides_um(size)) / 1e6
         facts.append(f"{result.count / area_mm2:,.0f} per mm²")
     model = result.settings.get("model")
     return f"<p>{html.escape('; '.join([*facts, *([f'model {model}'] if model else [])]))}</p>"
