@@ -25,7 +25,7 @@ class Stopped(KeyboardInterrupt):
 def stop_on_signals() -> None:
     """Let SIGINT, SIGTERM, and SIGHUP, unless ignored, end the work by `Stopped`, so that temporary files are removed.
 
-    Python's own KeyboardInterrupt, raised while text is compiled and run (as for a dataclass), would end the process by
+    Python's own KeyboardInterrupt, raised while text is compiled and run (as for a dataclass), would end `python -m` by
     the signal even after it was caught, instead of by its exit code.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
