@@ -1,9 +1,10 @@
 # make demo: sets up a fresh clone and finds the nuclei in a real image. make test: sets up a fresh clone and runs all tests.
+# make docs: builds the documentation as a site.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-web lint format clean
+.PHONY: demo test test-web docs docs-test docs-pictures lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m cytoseed demo --output demo
@@ -19,6 +20,19 @@ test-web: $(STAMP)
 	$(BIN)/python -m cytoseed export nuclei --to onnx --output examples/web/model --overwrite && \
 	npm run build --prefix examples/web && \
 	CYTOSEED_WEB=1 $(BIN)/python -m pytest tests/examples/test_web.py; fi
+
+# The documentation as a site, in the folder site; a warning is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Every page in full, also its trainings and, where CYTOSEED_DATA has it, its slide.
+docs-test: $(STAMP)
+	CYTOSEED_DOCS=all $(BIN)/python -m pytest tests/docs
+
+# Runs the pages, and writes their pictures and numbers again.
+docs-pictures: $(STAMP)
+	MPLBACKEND=Agg $(BIN)/python docs/scripts/pages.py
+	MPLBACKEND=Agg $(BIN)/python docs/scripts/figures.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -36,4 +50,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv demo dist
+	rm -rf .venv demo dist site
