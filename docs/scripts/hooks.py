@@ -57,7 +57,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         if (path.startswith("docs/") or path in _COPIED) and files.get_file_from_path(inside):
             return f"]({posixpath.relpath(inside, folder or '.')}{anchor})"
         kind = "tree" if (ROOT / path).is_dir() else "blob"
-        return f"]({config.repo_url}/{kind}/main/{path}{anchor})" if (ROOT / path).exists() else match[0]
+        return f"]({config.extra['repository']}/{kind}/main/{path}{anchor})" if (ROOT / path).exists() else match[0]
 
     return _LINK.sub(replaced, markdown)
 

@@ -1,6 +1,6 @@
 """Runs the pages of the documentation: their commands and Python, in order, in a folder.
 
-A block without a language holds commands, `python` is run, and `text` shows lines that the block before it printed (in
+A block without a language holds commands, `python` is run, and `output` shows lines that the block before it printed (in
 any numbers; `...` stands for lines left out). A comment before a block or picture says more:
 
     <!-- not run: why -->             leave this block out
@@ -82,7 +82,7 @@ def run_page(page: Path, quick: bool) -> dict[str, str]:
         if part.kind == "picture" and part.note.startswith("picture: ") and not is_left_out:
             source = part.note.removeprefix("picture: ").rpartition(" of ")[2]
             assert Path(source).exists(), f"{page}: {part.text} shows {source}, which the page has not made"
-        elif part.kind == "text":
+        elif part.kind == "output":
             shown[part.text] = _printed_now(part.text, printed, page)
         elif part.kind in ("commands", "python"):
             added = part.note.removeprefix("quick:") if quick and part.note.startswith("quick:") else ""
@@ -160,7 +160,7 @@ def main(names: list[str]) -> None:
                 shutil.copy(slide, ".")
             text = page.read_text(encoding="utf-8")
             for old, new in run_page(page, quick=False).items():
-                text = text.replace(f"```text\n{old}```", f"```text\n{new}```")
+                text = text.replace(f"```output\n{old}```", f"```output\n{new}```")
             page.write_text(text, encoding="utf-8")
             for picture in pictures(page):
                 _write(picture)

@@ -65,9 +65,9 @@ def test_a_page_runs_and_prints_what_it_shows(page, folder, samples):
 
 def test_a_page_that_shows_something_else_fails(folder):
     page = folder / "page.md"
-    page.write_text("```python\nprint('4 nuclei')\n```\n\n```text\n5 nuclei\n```\n")
+    page.write_text("```python\nprint('4 nuclei')\n```\n\n```output\n5 nuclei\n```\n")
     pages.run_page(page, quick=True)  # numbers may differ
-    page.write_text("```python\nprint('4 nuclei')\n```\n\n```text\n4 cells\n```\n")
+    page.write_text("```python\nprint('4 nuclei')\n```\n\n```output\n4 cells\n```\n")
     with pytest.raises(AssertionError, match="4 cells"):
         pages.run_page(page, quick=True)
     page.write_text("<!-- picture: a.png -->\n![A picture](a.jpg)\n")
