@@ -1,7 +1,7 @@
 """Runs the pages of the documentation: their commands and Python, in order, in a folder.
 
-A block without a language holds commands, `python` is run, and `output` shows lines that the block before it printed (in
-any numbers; `...` stands for lines left out). A comment before a block or picture says more:
+A block without a language holds commands, `python` is run, and `output` shows lines that the block before it printed,
+in any numbers (`...` stands for lines left out). A comment before a block or picture says more:
 
     <!-- not run: why -->             leave this block out
     <!-- quick: --steps 2 -->         add these flags to its commands in a quick run
