@@ -13,23 +13,13 @@ import pytest
 import tifffile
 from skimage.color import hed2rgb, rgb2hed
 from skimage.data import immunohistochemistry
-from typer.testing import CliRunner
 
 import pages
-from cytoseed.cli.main import app
 
 IN_FULL = os.environ.get("CYTOSEED_DOCS") == "all"
 SLIDES = Path(os.environ.get("CYTOSEED_DATA", pages.ROOT.parent / "shared" / "data")) / "slides"
 NOTEBOOK = pages.ROOT / "examples" / "first_steps.ipynb"
 APERIO = "Aperio Image Library v1\n2220x2967 (256x256) JPEG/RGB Q=70|AppMag = 20|MPP = 0.499"
-
-
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("samples")
-    result = CliRunner().invoke(app, ["samples", "--output", str(folder)])
-    assert result.exit_code == 0, result.output
-    return folder
 
 
 @pytest.fixture(autouse=True)
