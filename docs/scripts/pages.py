@@ -145,7 +145,8 @@ def _printed_now(shown: str, printed: str, page: Path) -> str:
 
 
 def _without_numbers(line: str) -> str:
-    return " ".join(re.sub(r"[-+]?\d[\d.,]*(e[-+]\d+)?", "#", line).split())
+    text = re.sub(r"[-+]?\d[\d.,]*(e[-+]\d+)?", "#", line)
+    return " ".join(re.sub(r"# (s|min)\b", "# s", text).split())
 
 
 def main(names: list[str]) -> None:
