@@ -25,6 +25,8 @@ def test_the_site_builds_without_warnings(tmp_path):
     for model in (pages.ROOT / "src" / "cytoseed" / "models").glob("*/config.json"):
         card = (tmp_path / "models" / model.parent.name / "index.html").read_text(encoding="utf-8")
         assert "Licence" in card
+    cluster = (tmp_path / "tutorials" / "cluster" / "index.html").read_text(encoding="utf-8")
+    assert "/blob/main/examples/slurm/shards.sh" in cluster  # a file outside of the site
     api = (tmp_path / "api" / "index.html").read_text(encoding="utf-8")
     for name in ("cytoseed.segment", "cytoseed.Result.from_labels", "cytoseed.settings.SegmentOptions.expand_um"):
         assert f'id="{name}"' in api, name
