@@ -166,10 +166,14 @@ Part: TypeAlias = tuple[Objects, NDArray[np.int64]]
 class Block(NamedTuple):
     """Some of a result's objects, of consecutive ids: each is whole and in one block, a cell with its nucleus."""
 
-    top: int  # row of the crop's first pixel in the image
-    left: int  # column of the crop's first pixel in the image
-    labels: NDArray[np.int32]  # (T,h,w) of the crop, one plane per target: ids of this block's objects, 0 elsewhere
-    table: pd.DataFrame  # measurements, one row per object: see `cytoseed.results.measure.table`
+    top: int
+    """Row of the crop's first pixel in the image."""
+    left: int
+    """Column of the crop's first pixel in the image."""
+    labels: NDArray[np.int32]
+    """(T,h,w) of the crop, one plane per target: ids of this block's objects, 0 elsewhere."""
+    table: pd.DataFrame
+    """Measurements, one row per object: see `cytoseed.results.measure.table`."""
 
 
 def block_of(part: Part, targets: Sequence[str]) -> Block:

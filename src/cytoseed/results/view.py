@@ -83,7 +83,7 @@ class ResultView:
         return self.contents.count
 
     def blocks(self) -> Iterator[Block]:
-        """All objects, some at a time, in the order of their ids."""
+        """All objects in the order of their ids, a group at a time: their labels, and their rows of the table."""
         return self.contents.blocks()
 
     @property
@@ -103,7 +103,7 @@ class ResultView:
             yield self.empty_table
 
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
-        """Labels (T,h,w) of a region inside the image; must not be modified."""
+        """Labels (T,h,w) int32 of a box (row, column, height, width) inside the image, in px; must not be modified."""
         top, left, height, width = box_yxhw
         sides = self.shape[1:]
         if min(box_yxhw) < 0 or top + height > sides[0] or left + width > sides[1]:
