@@ -124,6 +124,12 @@ def same_file(path: Path, other: Path) -> bool:
     return path.exists() and other.exists() and path.samefile(other)
 
 
+def require_file(path: Path) -> None:
+    """Raise `OSError` for a local path that is neither a file nor a folder: reading a pipe may wait for ever."""
+    if not is_remote(path) and path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{path}: is a pipe or a device, not a file; copy its content into a file")
+
+
 def require_writable(folder: Path) -> None:
     """Raise `OSError` if a remote folder cannot be written to; a local folder is not checked."""
     if is_remote(folder):
@@ -136,6 +142,7 @@ def require_writable(folder: Path) -> None:
 def read_bytes(path: Path) -> bytes:
     """Content of a file."""
     if not is_remote(path):
+        require_file(path)
         return path.read_bytes()
     far = cast(Any, path)
     with storage_errors(path):

@@ -17,6 +17,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 STAINS = ("haematoxylin", "eosin", "dab")
 MOST_EXPANDED_UM = 50
+TARGETS = (("nuclei",), ("cells",), ("nuclei", "cells"))
+"""What a model may find: the objects of each label plane."""
 DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 NOMINAL_DIAMETER_UM = 8.5
 """Median diameter of a nucleus, by which images of unknown pixel size are scaled."""
@@ -136,8 +138,7 @@ class ModelConfig:
         """Check all values."""
         _require(self.network in NETWORKS, "network", self.network, f"one of {', '.join(NETWORKS)}")
         _require(self.channels >= 1, "channels", self.channels, "1 or more")
-        allowed = (("nuclei",), ("cells",), ("nuclei", "cells"))
-        _require(self.targets in allowed, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
+        _require(self.targets in TARGETS, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
         _require(self.positional_dims >= 2, "positional_dims", self.positional_dims, "2 or more")
         _require(self.conditional_dims >= 0, "conditional_dims", self.conditional_dims, "0 or more")
         widths, is_given = self.classifier_widths, min(self.classifier_widths, default=0) >= 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +12,8 @@ from warnings import warn
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.paths import InputWarning
+from cytoseed.packed import unpack_text
+from cytoseed.paths import InputWarning, read_bytes, require_file
 from cytoseed.text_files import parse_json
 
 Ring = NDArray[np.float64]
@@ -102,6 +101,7 @@ def _even_odd(rings: Sequence[Ring]) -> Any:
 
 def is_geojson(path: Path) -> bool:
     """Whether a file begins like GeoJSON, plain or compressed by gzip."""
+    require_file(path)
     with path.open("rb") as file:
         beginning = file.read(64)
     return beginning.startswith(_GZIP) or _JSON.match(beginning) is not None
@@ -113,12 +113,9 @@ def read_features(path: Path) -> list[dict[str, Any]]:
     Features without geometry are left out, with an `InputWarning`. Raises `ValueError` for a file that is damaged, not
     JSON, or without features.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     if content.startswith(_GZIP):
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is cut short or damaged ({error}); {_EXPORT}") from error
+        content = unpack_text(content, path, _EXPORT)
     found = parse_json(content, path, _EXPORT)
     if isinstance(found, dict):
         found = found.get("features", [found])

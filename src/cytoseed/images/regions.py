@@ -15,6 +15,8 @@ from cytoseed.paths import display
 
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
+LARGEST_PIECE_BYTES = 1 << 30
+"""Most bytes of a tile, strip or chunk, which can only be decoded as a whole."""
 STACKS = {"z": "z planes", "t": "time points"}
 
 

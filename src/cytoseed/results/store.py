@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.packed import read_array, read_arrays
 from cytoseed.paths import is_remote, list_names, read_bytes, remove, write_bytes
 from cytoseed.results.objects import Objects, Part
 
@@ -82,7 +83,7 @@ class Store:
     def todo(self) -> NDArray[np.int64]:
         """Numbers of the tiles to make; a ValueError if they are missing or damaged."""
         try:
-            found: NDArray[np.int64] = np.load(io.BytesIO(read_bytes(self.path / _TODO)), allow_pickle=False)
+            found = read_array(read_bytes(self.path / _TODO))
         except (FileNotFoundError, EOFError, ValueError) as error:  # errors of a remote store pass
             raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start again with --overwrite") from error
         return found
@@ -118,10 +119,10 @@ class Store:
     def kept(self) -> StitchedObjects | None:
         """Read the decisions of stitching; None if they are missing or damaged: they can be made again."""
         try:
-            with np.load(io.BytesIO(read_bytes(self.path / _KEPT)), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in StitchedObjects._fields}
+            found = read_arrays(io.BytesIO(read_bytes(self.path / _KEPT)))
+            arrays: dict[str, Any] = {name: found[name] for name in StitchedObjects._fields}
             return StitchedObjects(**{**arrays, "changed": Objects.from_bytes(arrays["changed"].tobytes())})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
             return None
 
     def stitched(self, kept: StitchedObjects) -> Callable[[int], Part]:
