@@ -144,8 +144,7 @@ def read_bytes(path: Path) -> bytes:
     if not is_remote(path):
         require_file(path)
         return path.read_bytes()
-    far = cast(Any, path)
-    with storage_errors(path):
+    with storage_errors(far := cast(Any, path)):
         return cast(bytes, far.fs.cat_file(far.path))
 
 
@@ -190,9 +189,8 @@ def longest_name(folder: Path) -> int:
     """Bytes that the name of a file in a local folder, which need not exist yet, may have."""
     if not hasattr(os, "pathconf"):
         return 255
-    return os.pathconf(
-        next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()), "PC_NAME_MAX"
-    )
+    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    return os.pathconf(existing, "PC_NAME_MAX")
 
 
 def list_names(folder: Path) -> list[str]:

@@ -71,10 +71,8 @@ def open_array(folder: Path) -> Any | None:
 
 def _require_usable(folder: Path, shape: Sequence[int], chunks: Sequence[int], px_bytes: int) -> None:
     """Refuse chunks that do not fit into memory, and so small ones that reading them would not end."""
-    size, count = (
-        math.prod(chunks) * px_bytes,
-        math.prod(-(-side // own) for side, own in zip(shape, chunks, strict=True)),
-    )
+    size = math.prod(chunks) * px_bytes
+    count = math.prod(-(-side // own) for side, own in zip(shape, chunks, strict=True))
     if size > LARGEST_PIECE_BYTES:
         trouble = f"{size / (1 << 30):.1f} GiB, which can only be decoded whole"
     elif count > _MANY_CHUNKS and math.prod(shape) < _FEWEST_PX * count:
