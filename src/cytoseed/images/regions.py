@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import index as as_int
@@ -46,10 +47,11 @@ def foreign_errors(path: Path | None) -> Iterator[None]:
     """
     try:
         yield
-    except (ImageFileError, MemoryError, OSError):
+    except (ImageFileError, MemoryError):
         raise
     except Exception as error:  # decoders raise RuntimeError, struct.error, KeyError, ... on damaged files
-        if path is None:
+        is_of_system = isinstance(error, OSError) and (error.errno not in (None, errno.EINVAL) or error.filename)
+        if path is None or is_of_system or name_of(path) in str(error):
             raise
         raise ImageFileError(
             f"{name_of(path)}: cannot be read ({type(error).__name__}: {error}); "

@@ -236,12 +236,23 @@ def pack_block(block: Block, targets: Sequence[str]) -> Iterator[Part]:
         yield objects, own
 
 
-def find_boxes(planes: NDArray[np.int32], first_id: int) -> Iterator[tuple[tuple[slice, slice] | None, ...]]:
-    """Rows and columns of each id from `first_id` (1 or more) on, in each of the planes (T,h,w); None without it."""
+def find_boxes(
+    planes: NDArray[np.int32], first_id: int
+) -> Iterator[tuple[int, tuple[tuple[slice, slice] | None, ...]]]:
+    """Ids from `first_id` (1 or more) on, with rows and columns of each in each of the planes (T,h,w), None without it.
+
+    Ids without pixels may be among them.
+    """
     from scipy.ndimage import find_objects
 
-    shifted = planes if first_id == 1 else np.maximum(planes - (first_id - 1), 0)  # it lists each number from 1
-    return zip_longest(*map(find_objects, shifted))
+    numbers: Sequence[int] | range = range(first_id, int(planes.max(initial=0)) + 1)
+    if len(numbers) > planes.size + _OBJECT_PX:  # hardly any of them is there
+        found = np.unique(planes[planes >= first_id])
+        shifted = (np.searchsorted(found, planes) + 1) * (planes >= first_id)
+        numbers = found.tolist()
+    else:
+        shifted = planes if first_id == 1 else np.maximum(planes - (first_id - 1), 0)  # it lists each number from 1
+    return zip(numbers, zip_longest(*map(find_objects, shifted)), strict=True)
 
 
 def _find_places(
@@ -249,10 +260,10 @@ def _find_places(
 ) -> list[tuple[int, slice, slice]]:
     """Plane, rows and columns of the objects with these ids and targets, in this order."""
     first = max(1, int(ids.min())) if len(ids) else 1
-    boxes = list(find_boxes(planes, first)) if len(ids) else []
+    boxes = dict(find_boxes(planes, first)) if len(ids) else {}
     places = []
     for id_, plane in zip(ids.tolist(), target.tolist(), strict=True):
-        box = boxes[id_ - first][plane] if first <= id_ < first + len(boxes) else None
+        box = boxes[id_][plane] if id_ in boxes else None
         if box is None:
             raise ValueError(f"the table has object {id_}, which is not in the labels; they must belong together")
         places.append((plane, *box))
