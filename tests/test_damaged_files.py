@@ -87,11 +87,11 @@ def read_image(path: Path) -> None:
 def test_tiff(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "image.tif"
     write_tiff(path, kind)
-    whole, taken = path.read_bytes(), 0
-    for number, chance in enumerate(chances(kind, 40)):
+    whole, found = path.read_bytes(), set()
+    for number, chance in enumerate(chances(kind, 60)):
         path.write_bytes(changed_tags(whole, chance) if number % 4 else changed_bytes(whole, chance))
-        taken += is_read(read_image, path)
-    assert taken < 40 * 100
+        found.add(is_read(read_image, path))
+    assert found == {True, False}
 
 
 @pytest.mark.parametrize("kind", PICTURES)
@@ -115,7 +115,7 @@ def test_zarr(tmp_path: Path, version: int) -> None:
     multiscales = {"multiscales": [{"version": "0.4", "axes": axes, "datasets": levels}]}
     multiscales["omero"] = {"channels": [{"label": "a"}, {"label": "b"}]}
     group.attrs.update(multiscales if version == 2 else {"ome": multiscales})
-    for chance in chances(f"zarr{version}", 80):
+    for chance in chances(f"zarr{version}", 30):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(whole, folder)
         files = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -185,24 +185,24 @@ def test_stored_results(tmp_path: Path) -> None:
     path = tmp_path / "image.objects.zip"
     a_result().save(tmp_path, ["objects"])
     path = next(tmp_path.glob("*.objects.zip"))
-    whole, number, taken = path.read_bytes(), 0, 0
+    whole, number, found = path.read_bytes(), 0, set()
 
     def read(path: Path) -> None:
         with open_result(path) as result:
-            result.save(tmp_path / f"out{number}", ["geojson", "table", "labels", "rois"])
+            result.save(tmp_path / f"out{number}", ["geojson", "table"])
 
-    for number, chance in enumerate(chances("result", 250)):
+    for number, chance in enumerate(chances("result", 100)):
         path.write_bytes(changed_zip(whole, chance))
-        taken += is_read(read, path)
+        found.add(is_read(read, path))
         shutil.rmtree(tmp_path / f"out{number}", ignore_errors=True)
-    assert taken < 225 * 1000
+    assert found == {True, False}
 
 
 def test_records(tmp_path: Path) -> None:
     a_result().save(tmp_path, ["table"])
     path = next(tmp_path.glob("*.cytoseed.json"))
     whole = json.loads(path.read_text())
-    for chance in chances("record", 200):
+    for chance in chances("record", 100):
         path.write_text(json.dumps(changed_json(whole, chance)))
         is_read(lambda folder: a_result().save(folder, ["table"]), tmp_path)
 
@@ -214,7 +214,7 @@ def test_models(tmp_path: Path) -> None:
     save_model(Segmenter(config), config, folder)
     described = {**json.loads((folder / "config.json").read_text()), "sha256": ""}
     weights = (folder / "model.safetensors").read_bytes()
-    for number, chance in enumerate(chances("model", 120)):
+    for number, chance in enumerate(chances("model", 40)):
         content = changed_json(described, chance) if number % 4 else described
         (folder / "config.json").write_text(json.dumps(content))
         size = 8 + struct.unpack_from("<Q", weights)[0]

@@ -245,7 +245,8 @@ def find_boxes(
     """
     from scipy.ndimage import find_objects
 
-    numbers: Sequence[int] | range = range(first_id, int(planes.max(initial=0)) + 1)
+    shifted: NDArray[Any]
+    numbers: Sequence[int] = range(first_id, int(planes.max(initial=0)) + 1)
     if len(numbers) > planes.size + _OBJECT_PX:  # hardly any of them is there
         found = np.unique(planes[planes >= first_id])
         shifted = (np.searchsorted(found, planes) + 1) * (planes >= first_id)
