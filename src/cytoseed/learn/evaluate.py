@@ -127,7 +127,8 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
     """Score each label image (PNG, TIFF) of the folder `true` against the one with the same stem in `predicted`.
 
     `STEM.labels.*` is taken before other files of that stem. -1 in a true mask marks pixels that nobody annotated.
-    `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups.
+    `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups. Files that cannot be read are all
+    named in one `ValueError`.
     """
     predictions, masks = _label_files(Path(predicted), "predicted"), _label_files(Path(true), "true")
     if not masks:
@@ -139,16 +140,34 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
             f"{', '.join(missing)}; predict these as well, or leave their masks out"
         )
     kinds = {} if samples_csv is None else _read_kinds(Path(samples_csv))
-    images = []
+    images, bad = [], []
     for stem, mask_path in masks.items():
         dataset, modality = kinds.get(stem, ("", "unknown"))
-        predicted_labels, true_labels = read_labels(predictions[stem], warns=False), read_labels(mask_path)
         try:
-            result = score(predicted_labels, true_labels)
-        except ValueError as error:
-            raise ValueError(f"{predictions[stem]} and {mask_path}: {error}") from error
+            result = _score_files(predictions[stem], mask_path)
+        except (ValueError, OSError) as error:
+            bad.append(str(error))
+            continue
         images.append(ScoredImage(stem, dataset, modality, result, predictions[stem], mask_path))
+    if bad:
+        raise ValueError(f"{len(bad)} of {len(masks)} images cannot be scored: {'; '.join(bad)}")
     return Evaluation(tuple(images), unpaired=len(predictions.keys() - masks.keys()))
+
+
+def _score_files(predicted: Path, true: Path) -> ImageScore:
+    """Score of a predicted label image; an error for each of both files that cannot be read."""
+    labels, errors = [], []
+    for path in (predicted, true):
+        try:
+            labels.append(read_labels(path, warns=path == true))
+        except (ValueError, OSError) as error:
+            errors.append(str(error))
+    if errors:
+        raise ValueError("; ".join(errors))
+    try:
+        return score(*labels)
+    except ValueError as error:
+        raise ValueError(f"{predicted} and {true}: {error}") from error
 
 
 def evaluate_samples(
