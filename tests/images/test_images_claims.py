@@ -168,6 +168,19 @@ def test_zarr_chunks_that_hold_more_than_they_should(
         image.read()
 
 
+@pytest.mark.parametrize("separator", [".", "/"])
+def test_chunks_under_other_names_are_not_taken_for_background(tmp_path: Path, separator: str) -> None:
+    folder = ngff(tmp_path / "a.zarr", (64, 64), (32, 32), None)
+    described = json.loads((folder / "0" / ".zarray").read_text())
+    (folder / "0" / ".zarray").write_text(json.dumps({**described, "dimension_separator": separator}))
+    assert not open_image(folder).read().any()  # missing chunks are background
+    other = folder / "0" / ("1/0" if separator == "." else "1.0")
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(bytes(2048))
+    with pytest.raises(ImageFileError, match=r"a\.zarr.*its chunks have names like '1.*correct dimension_separator"):
+        open_image(folder)
+
+
 @pytest.mark.parametrize("codec", _SIZES)
 def test_sizes_in_headers_of_pictures(codec: str) -> None:
     for height, width in ((8, 8), (40, 264), (300, 200), (90, 120)):
@@ -215,7 +228,10 @@ def test_ome_files_are_looked_for_in_the_folder(tmp_path: Path, name: str) -> No
     )
     path = ome(tmp_path / "in" / "a.ome.tif", SIZES.replace('SizeC="1"', 'SizeC="2"'), data)
     tifffile.imwrite(tmp_path / "other.ome.tif", noise(9, 9, seed=1), metadata=None)
-    with pytest.raises(ImageFileError, match=r"a\.ome\.tif: its metadata name planes that it does not hold"):
+    with pytest.raises(
+        ImageFileError,
+        match=r"a\.ome\.tif: its metadata name planes that it does not hold, other\.ome\.tif, which is missing",
+    ):
         open_image(path)
     tifffile.imwrite(tmp_path / "in" / "other.ome.tif", noise(9, 9, seed=2), metadata=None)
     np.testing.assert_array_equal(open_image(path).read()[1], noise(9, 9, seed=2))

@@ -52,6 +52,15 @@ def companion_data(path: Path, text: str) -> Path | None:
     return None if named is None else _beside(path, named.get("FileName", ""))
 
 
+def missing_files(path: Path, tif: Any) -> list[str]:
+    """Files that an OME-TIFF names as parts of it, and that are not in its folder, or empty."""
+    root = parse_xml(tif.ome_metadata) if tif.is_ome else None
+    uuids = () if root is None else root.iterfind(".//{*}TiffData/{*}UUID")
+    names = {_plain(uuid.get("FileName", "")): None for uuid in uuids}
+    files = {name: _beside(path, name) for name in names if name not in ("", path.name)}
+    return [name for name, file in files.items() if file is None or not file.stat().st_size]
+
+
 def _plain(name: str) -> str:
     """Name of a file without folders."""
     return PurePath(name.replace("\\", "/")).name

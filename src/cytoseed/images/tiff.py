@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.ome_xml import checked_xml, companion_data
+from cytoseed.images.ome_xml import checked_xml, companion_data, missing_files
 from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_statements
 from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, foreign_errors
-from cytoseed.images.series import Series, single
+from cytoseed.images.series import Series, listed, single
 from cytoseed.images.tiff_segments import Store, planes_of
 
 _RGB, _PALETTE, _YCBCR = 2, 3, 6
@@ -198,7 +198,9 @@ def _require_all_planes(path: Path, tif: Any, series: Any) -> None:
     in_one_run = series.dataoffset is not None  # ImageJ gives such data one page
     lost = promised > len(tif.pages) and not (in_one_run and series.kind == "imagej")
     if lost or not (in_one_run or _has_all_pages(series)):
-        raise ImageFileError(f"{path}: its metadata name planes that it does not hold; copy or export it again")
+        parts = missing_files(path, tif)
+        named = f", {listed(parts)}, which {'is' if len(parts) == 1 else 'are'} missing or empty" if parts else ""
+        raise ImageFileError(f"{path}: its metadata name planes that it does not hold{named}; copy or export it again")
 
 
 def _has_all_pages(series: Any) -> bool:

@@ -163,14 +163,18 @@ def _attributes(path: Path) -> Mapping[str, Any]:
         if text is not None:
             attributes = json.loads(text)
             if mark == "zarr.json":
-                attributes = attributes.get("attributes", {})
-                attributes = attributes.get("ome", attributes)
-            if not isinstance(attributes, dict):
-                raise TypeError("its attributes are not a mapping")
-            return attributes
+                attributes = _mapping(path, attributes).get("attributes", {})
+                attributes = _mapping(path, attributes).get("ome", attributes)
+            return _mapping(path, attributes)
     if refused is not None:
         raise refused
     return {}
+
+
+def _mapping(path: Path, found: Any) -> Mapping[str, Any]:
+    if not isinstance(found, dict):
+        raise ImageFileError(f"{display(path)}: its attributes are not a mapping; they are damaged: export it again")
+    return found
 
 
 def _open_level(found: _Found, dataset: Mapping[str, Any]) -> Any | None:

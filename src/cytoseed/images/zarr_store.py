@@ -10,6 +10,8 @@ import bz2
 import json
 import lzma
 import math
+import os
+import re
 import stat
 import struct
 import zlib
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
+_CHUNK = re.compile(r"(c[./]?)?\d+([./]\d+)*|c")
 _BLOSC_HEADER = struct.Struct("<4xI4xI")  # lengths of the pixels and of the chunk
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _NUMCODECS = {
@@ -63,6 +66,8 @@ def open_array(folder: Path) -> Any | None:
     except FileNotFoundError:
         return None
     _require_usable(folder, array.shape, array.chunks, array.dtype.itemsize)
+    if not is_remote(folder):
+        _require_named_chunks(folder, array)
     store.codec = "".join(type(codec).__name__.lower() for codec in array.compressors[-1:])
     store.is_sharded = bool(array.shards)
     store.chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
@@ -82,6 +87,23 @@ def _require_usable(folder: Path, shape: Sequence[int], chunks: Sequence[int], p
     raise ImageFileError(
         f"{display(folder)}: is stored in chunks of {trouble}; write it again with chunks of about 1024 x 1024 px"
     )
+
+
+def _require_named_chunks(folder: Path, array: Any) -> None:
+    """Refuse chunks under other names than the metadata state: all would be missing, and so taken for background."""
+    first = array.metadata.encode_chunk_key((0,) * array.ndim).partition("/")[0]
+    expected = re.compile(re.sub(r"\d+", r"\\d+", re.escape(first)))
+    other = ""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if expected.fullmatch(entry.name):
+                return
+            other = entry.name if _CHUNK.fullmatch(entry.name) else other
+    if other:
+        raise ImageFileError(
+            f"{folder}: its chunks have names like {other!r}, and its metadata say {first!r}; correct "
+            f"dimension_separator (chunk_key_encoding in Zarr 3), or export it again"
+        )
 
 
 @cache
