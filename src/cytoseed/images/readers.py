@@ -280,6 +280,6 @@ _READERS: tuple[tuple[str, tuple[bytes, ...], _Lister], ...] = (  # name, first 
     ("Zeiss CZI", (b"ZISRAWFI",), list_czi),
     ("Nikon ND2", (b"\xda\xce\xbe\x0a",), list_nd2),
     ("Leica LIF", (b"\x70\0\0\0",), list_lif),
-    ("NumPy (.npy, .npz)", (b"\x93NUMPY",), _one(open_npy)),
+    ("NumPy (.npy)", (b"\x93NUMPY",), _one(open_npy)),
     ("NumPy (.npz)", (b"PK\x03\x04",), _one(open_npz)),
 )

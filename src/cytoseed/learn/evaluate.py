@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -143,19 +143,18 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
     images, bad = [], []
     for stem, mask_path in masks.items():
         dataset, modality = kinds.get(stem, ("", "unknown"))
-        try:
-            result = _score_files(predictions[stem], mask_path)
-        except (ValueError, OSError) as error:
-            bad.append(str(error))
-            continue
-        images.append(ScoredImage(stem, dataset, modality, result, predictions[stem], mask_path))
-    if bad:
-        raise ValueError(f"{len(bad)} of {len(masks)} images cannot be scored: {'; '.join(bad)}")
+        result, errors = _score_files(predictions[stem], mask_path)
+        if result is not None:
+            images.append(ScoredImage(stem, dataset, modality, result, predictions[stem], mask_path))
+        bad.append(errors)
+    if any(bad):
+        count, of_all = sum(map(bool, bad)), _by_remedy(error for errors in bad for error in errors)
+        raise ValueError(f"{count} of {len(masks)} images cannot be scored: {of_all}")
     return Evaluation(tuple(images), unpaired=len(predictions.keys() - masks.keys()))
 
 
-def _score_files(predicted: Path, true: Path) -> ImageScore:
-    """Score of a predicted label image; an error for each of both files that cannot be read."""
+def _score_files(predicted: Path, true: Path) -> tuple[ImageScore | None, list[str]]:
+    """Score of a predicted label image; or an error for each file that cannot be read, or one for both."""
     labels, errors = [], []
     for path in (predicted, true):
         try:
@@ -163,11 +162,20 @@ def _score_files(predicted: Path, true: Path) -> ImageScore:
         except (ValueError, OSError) as error:
             errors.append(str(error))
     if errors:
-        raise ValueError("; ".join(errors))
+        return None, errors
     try:
-        return score(*labels)
+        return score(*labels), []
     except ValueError as error:
-        raise ValueError(f"{predicted} and {true}: {error}") from error
+        return None, [f"{predicted} and {true}: {error}"]
+
+
+def _by_remedy(errors: Iterable[str]) -> str:
+    """Errors in one text, each remedy, which follows a semicolon, once."""
+    causes: dict[str, list[str]] = {}
+    for error in dict.fromkeys(errors):
+        cause, _, remedy = error.partition("; ")
+        causes.setdefault(remedy, []).append(cause)
+    return ". ".join("; ".join(filter(None, (", ".join(each), remedy))) for remedy, each in causes.items())
 
 
 def evaluate_samples(
