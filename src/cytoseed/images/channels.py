@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cytoseed.settings import STAINS
 
-_LISTED = 50  # channels in a message
+_LISTED = 20  # channels in a message
 
 
 def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
