@@ -48,8 +48,8 @@ def read_array(data: bytes) -> NDArray[Any]:
     """Array from the content of a .npy file; a ValueError for anything else, and for a pickle."""
     try:
         array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (MemoryError, OverflowError) as error:  # the shape in its header
-        raise ValueError("an array claims to be larger than what is there") from error
+    except Exception as error:  # NumPy's own are of many kinds; a MemoryError is about a shape that is only claimed
+        raise ValueError(f"not an array that can be read ({type(error).__name__}: {error})") from error
     return array
 
 
