@@ -305,6 +305,8 @@ def require_all_pages(path: Path) -> None:
                 room -= 0 if child in seen else _page(path, file, structs, child, size)[2]
             if room < 0:
                 raise cut_short(path, f"after {len(seen)} pages they overlap")
+        if offset and len(seen) > 1:
+            raise cut_short(path, f"its {len(seen)} pages follow each other in a ring")
 
 
 def _page(
