@@ -50,13 +50,17 @@ def foreign_errors(path: Path | None) -> Iterator[None]:
     except (ImageFileError, MemoryError):
         raise
     except Exception as error:  # decoders raise RuntimeError, struct.error, KeyError, ... on damaged files
-        is_of_system = isinstance(error, OSError) and (error.errno not in (None, errno.EINVAL) or error.filename)
-        if path is None or is_of_system or name_of(path) in str(error):
+        if path is None or (isinstance(error, OSError) and _is_of_system(error, name_of(path))):
             raise
         raise ImageFileError(
             f"{name_of(path)}: cannot be read ({type(error).__name__}: {error}); "
             f"the file is damaged, cut short or of an unusual kind: copy or export it again"
         ) from error
+
+
+def _is_of_system(error: OSError, name: str) -> bool:
+    """Whether an error names its file or has a cause outside of it; others are a decoder's, on damaged files."""
+    return error.errno not in (None, errno.EINVAL) or bool(error.filename) or name in str(error)
 
 
 class Layout(NamedTuple):
