@@ -124,6 +124,12 @@ def same_file(path: Path, other: Path) -> bool:
     return path.exists() and other.exists() and path.samefile(other)
 
 
+def require_file(path: Path) -> None:
+    """Raise `OSError` for a local path that is neither a file nor a folder: reading a pipe may wait for ever."""
+    if not is_remote(path) and path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{path}: is a pipe or a device, not a file; copy its content into a file")
+
+
 def require_writable(folder: Path) -> None:
     """Raise `OSError` if a remote folder cannot be written to; a local folder is not checked."""
     if is_remote(folder):
@@ -136,9 +142,9 @@ def require_writable(folder: Path) -> None:
 def read_bytes(path: Path) -> bytes:
     """Content of a file."""
     if not is_remote(path):
+        require_file(path)
         return path.read_bytes()
-    far = cast(Any, path)
-    with storage_errors(path):
+    with storage_errors(far := cast(Any, path)):
         return cast(bytes, far.fs.cat_file(far.path))
 
 
@@ -183,9 +189,8 @@ def longest_name(folder: Path) -> int:
     """Bytes that the name of a file in a local folder, which need not exist yet, may have."""
     if not hasattr(os, "pathconf"):
         return 255
-    return os.pathconf(
-        next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()), "PC_NAME_MAX"
-    )
+    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    return os.pathconf(existing, "PC_NAME_MAX")
 
 
 def list_names(folder: Path) -> list[str]:

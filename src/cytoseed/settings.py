@@ -17,9 +17,12 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16")
 STAINS = ("haematoxylin", "eosin", "dab")
 MOST_EXPANDED_UM = 50
+TARGETS = (("nuclei",), ("cells",), ("nuclei", "cells"))
+"""What a model may find: the objects of each label plane."""
 DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 NOMINAL_DIAMETER_UM = 8.5
 """Median diameter of a nucleus, by which images of unknown pixel size are scaled."""
+_LARGEST_WINDOW_PX = 8192
 _LARGEST_PEAK_PX = 512  # larger ones would only take time
 
 
@@ -134,19 +137,26 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check all values."""
+        _require_type("name", self.name, "")
+        for each in dataclasses.fields(self):
+            if isinstance(each.default, str | int | float):
+                _require_type(each.name, getattr(self, each.name), each.default)
+        for name in ("recipe", "figures"):
+            _require(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "a mapping")
         _require(self.network in NETWORKS, "network", self.network, f"one of {', '.join(NETWORKS)}")
         _require(self.channels >= 1, "channels", self.channels, "1 or more")
-        allowed = (("nuclei",), ("cells",), ("nuclei", "cells"))
-        _require(self.targets in allowed, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
+        _require(self.targets in TARGETS, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
         _require(self.positional_dims >= 2, "positional_dims", self.positional_dims, "2 or more")
         _require(self.conditional_dims >= 0, "conditional_dims", self.conditional_dims, "0 or more")
-        widths, is_given = self.classifier_widths, min(self.classifier_widths, default=0) >= 1
+        widths = self.classifier_widths
+        is_given = bool(widths) and all(type(width) is int and width >= 1 for width in widths)
         _require(is_given, "classifier_widths", widths, "one or more widths of 1 or more")
         for name in ("grid_step", "offset_limit", "pixel_size_um"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
         _require_thresholds(self)
         _require_window(self.window_px)
-        _require(self.max_window_px >= self.window_px, "max_window_px", self.max_window_px, "at least window_px")
+        largest, allowed = self.max_window_px, f"from window_px to {_LARGEST_WINDOW_PX}"
+        _require(self.window_px <= largest <= _LARGEST_WINDOW_PX, "max_window_px", largest, allowed)
 
     @property
     def stages(self) -> list[Any]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cytoseed.paths import read_bytes
+
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -40,7 +42,7 @@ def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[dic
 
     Values are stripped, and those missing at the end of a row are empty; empty rows are left out.
     """
-    text = decode_text(path.read_bytes(), path)
+    text = decode_text(read_bytes(path), path)
     header = next((line for line in text.splitlines() if line.strip()), "")
     separator = max(_SEPARATORS, key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)

@@ -90,6 +90,18 @@ def test_what_cannot_be_paired_is_named(folders, tmp_path):
             evaluate_folders(*given)
 
 
+def test_every_bad_file_is_named(folders):
+    predicted, true = folders
+    (predicted / "a.labels.tif").write_bytes(b"")
+    (true / "b.tif").write_bytes(b"II*")
+    (true / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    write(predicted / "c.png", labels(1))
+    with pytest.raises(ValueError, match="3 of 3 images cannot be scored: ") as caught:
+        evaluate_folders(predicted, true)
+    assert all(name in str(caught.value) for name in ("a.labels.tif", "b.tif", "c.png"))
+    assert str(caught.value).count("copy or export it again") == 1
+
+
 def test_a_table_groups_by_data_set_and_modality(folders, tmp_path):
     table = tmp_path / "samples.csv"
     table.write_text("stem,dataset,modality\nb,tissue,brightfield\na,cells,\nz,cells,\n")

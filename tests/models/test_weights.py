@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import subprocess
 import sys
 
@@ -176,3 +177,21 @@ def test_listing_needs_no_torch():
 def test_every_bundled_model_loads():
     for config in list_models():
         assert load_model(config.name).config == config
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"channels": 10**7},
+        {"classifier_widths": [10**8, 10**8]},
+        {"conditional_dims": 10**8},
+        {"max_window_px": 1 << 40},
+    ],
+    ids=["channels", "widths", "dims", "window"],
+)
+def test_a_configuration_that_claims_a_large_network_takes_no_memory(folder, claim):
+    edit_config(folder, **claim)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"(model\.safetensors|config\.json).*(tensor|max_window_px)"):
+        load_model(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bright import GREY, RGB
-from cytoseed.images import open_image
+from cytoseed.images import ImageFileError, open_image
 from cytoseed.run.api import segment
 from cytoseed.run.slide import Callbacks
 from cytoseed.run.tile import TileProcessor
@@ -170,3 +170,24 @@ def test_bad_regions_settings_folders_and_formats_are_refused_before_the_run(pat
     monkeypatch.setattr("cytoseed.results.writers.find_spec", lambda _: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'cytoseed\[spatial\]'"):
         run(path, tmp_path / "out", GREY, formats=["anndata"], **TILES)
+
+
+@pytest.mark.parametrize("change", ["rewritten", "removed"])
+def test_an_image_that_changes_during_the_run_gives_no_results(tmp_path, change):
+    path, output = tmp_path / "image.tif", tmp_path / "out"
+    pixels = discs(300, 300)[0]
+    tifffile.imwrite(path, pixels)
+
+    def write(_):
+        if change == "removed":
+            return path.unlink(missing_ok=True)
+        with path.open("rb+") as file:  # valid pixels, in place
+            file.seek(path.stat().st_size // 2)
+            file.write(bytes(1000))
+        return None
+
+    with pytest.raises(ImageFileError, match=r"image\.tif: was changed or removed while it was segmented"):
+        run(path, output, GREY, callbacks=Callbacks(progress=write), skip_background=False, **TILES)
+    assert not list(output.glob("image.*"))
+    tifffile.imwrite(path, pixels)
+    assert run(path, output, GREY, **TILES).result.count > 0  # nothing of the mixture is taken

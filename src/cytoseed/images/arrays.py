@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
@@ -13,7 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.regions import ImageFileError, Slices, foreign_errors
+from cytoseed.packed import read_arrays
 
+_LARGEST_BYTES = 1 << 32  # of an array that is unpacked; as .npy it may have any size
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 
 
@@ -53,10 +56,13 @@ def open_npy(path: Path) -> Image:
 
 def open_npz(path: Path) -> Image:
     """Open the only array of a .npz file, which is read at once."""
-    with foreign_errors(path), _named(path), np.load(path, allow_pickle=False) as arrays:
-        if len(arrays.files) != 1:
-            raise ValueError(f"holds {len(arrays.files)} arrays; save the image alone, as .npy")
-        return array_image(arrays[arrays.files[0]], path)
+    with foreign_errors(path), _named(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if len(names) != 1:
+            raise ValueError(f"holds {len(names)} arrays; save the image alone, as .npy")
+        (array,) = read_arrays(path, _LARGEST_BYTES).values()
+        return array_image(array, path)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from cytoseed.settings import STAINS
 
+_LISTED = 20  # channels in a message
+
 
 def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
     """Indices of channels, in the order given; all channels if none are given.
@@ -24,7 +26,7 @@ def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence
     given = (wanted,) if isinstance(wanted, str) or not isinstance(wanted, Iterable) else tuple(wanted)
     if not given:
         return tuple(range(len(available)))
-    names = ", ".join(f"{index} ({name})" for index, name in enumerate(available))
+    names = list_channels(available)
     chosen: list[int] = []
     for one in (part for each in given for part in _parts(each, available)):
         index = _find(one, available, names)
@@ -32,6 +34,12 @@ def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence
             raise ValueError(f"channels name {one!r} twice, as {', '.join(map(str, given))}; name each once of {names}")
         chosen.append(index)
     return tuple(chosen)
+
+
+def list_channels(names: Sequence[str]) -> str:
+    """Numbers and names of the first channels."""
+    more = [f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+    return ", ".join([*(f"{index} ({name})" for index, name in enumerate(names[:_LISTED])), *more])
 
 
 def _parts(wanted: str | int, available: Sequence[str]) -> Sequence[str | int]:

@@ -37,9 +37,9 @@ def is_zarr_folder(path: Path) -> bool:
 
 
 def read_text(path: Path) -> str | None:
-    """Content of a file; None if it does not exist."""
+    """Content of a file; None if it does not exist. Damaged characters are replaced."""
     try:
-        return read_bytes(path).decode()
+        return read_bytes(path).decode(errors="replace")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 

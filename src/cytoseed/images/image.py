@@ -165,6 +165,9 @@ def make_image(
     statements: Iterable[Statement] = (),
 ) -> Image:
     """`Image` of a reader; channels without names are numbered; statements of the pixel size are in order of trust."""
+    if path is not None and 0 in layout.shape:
+        channels, height, width = layout.shape
+        raise ImageFileError(f"{display(path)}: has no pixels ({channels} x {height} x {width}, C x H x W)")
     size, source = first_credible(statements)
     numbered = [f"channel {index}" for index in range(layout.shape[0])]
     if names is None or len(names) != len(numbered):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import re
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from warnings import warn
@@ -14,7 +12,8 @@ from warnings import warn
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.paths import InputWarning
+from cytoseed.packed import unpack_text
+from cytoseed.paths import InputWarning, read_bytes, require_file
 from cytoseed.text_files import parse_json
 
 Ring = NDArray[np.float64]
@@ -25,6 +24,10 @@ _JSON = re.compile(rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\0]*[{\[]")  # after a
 _EXPORT = "export it from QuPath again"
 _FARTHEST_PX = 1 << 52  # beyond it, floats cannot represent half pixels
 _GRID_PX = 2.0**-18  # points are rounded down to it, so that no nudge moves them out of their pixel
+_MOST_CROSSINGS, _MOST_SELF_CROSSINGS = 1 << 24, 1000  # of a line with rows of pixels, to be drawn; with itself
+_MOST_NEAR, _SAMPLED = 1 << 22, 64  # pairs of sides whose boxes overlap, by some of them
+_ALWAYS_PX, _MOST_LAYERS = 1 << 26, 8  # that outlines may cover in any image; times that they may cover an image
+_ENDLESS = "has a line that crosses itself almost everywhere"
 _NUDGE_YX_PX = [[1e-9], [1e-6]]  # moves points off the sides of polygons, also off diagonal ones
 
 
@@ -53,6 +56,26 @@ def rasterise(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Pat
         for rings in polygons:
             patch.inside[:] |= _crossed_oddly(rings, patch)
     return patch
+
+
+def draw(outlines: Iterable[Sequence[Sequence[Ring]]], shape: tuple[int, int], path: Path) -> list[Patch]:
+    """Pixels of many outlines, each as `rasterise` draws it.
+
+    Raises `ValueError`, with the name of the file that they come from, for absurd ones: thousands of outlines over the
+    whole image, or a line that crosses itself everywhere.
+    """
+    patches, room = [], _ALWAYS_PX + _MOST_LAYERS * shape[0] * shape[1]
+    for polygons in outlines:
+        try:
+            patches.append(rasterise(polygons, shape))
+        except ValueError as error:
+            raise ValueError(f"{path}: outline {len(patches)} {error}; {_EXPORT}") from error
+        room -= patches[-1].inside.size
+        if room < 0:
+            raise ValueError(
+                f"{path}: its first {len(patches)} outlines cover more than {_MOST_LAYERS} times the image; {_EXPORT}"
+            )
+    return patches
 
 
 class Outlines:
@@ -96,12 +119,31 @@ def _even_odd(rings: Sequence[Ring]) -> Any:
     """Shapely geometry of the points that a line crosses an odd number of rings to reach."""
     import shapely
 
-    areas = [shapely.make_valid(shapely.Polygon(ring)) for ring in rings if len(ring) > 2]
+    areas = [_area(ring) for ring in rings if len(ring) > 2]
     return functools.reduce(shapely.symmetric_difference, areas, shapely.Polygon())
+
+
+def _area(ring: Ring) -> Any:
+    """Shapely geometry of a ring, which may cross itself some times: the time grows with the square of their number."""
+    import shapely
+
+    after = np.roll(ring, -1, axis=0)
+    lowest, highest = np.minimum(ring, after), np.maximum(ring, after)
+    some = np.linspace(0, len(ring) - 1, min(len(ring), _SAMPLED)).astype(int)
+    near = sum(((lowest <= highest[each]) & (highest >= lowest[each])).all(axis=1).sum() for each in some) / len(some)
+    area = shapely.Polygon(ring)
+    if len(ring) * near < _MOST_NEAR and shapely.is_valid(area):
+        return area
+    sides = shapely.linestrings(np.stack([ring, after], axis=1))
+    is_tangled = len(ring) * near >= _MOST_NEAR
+    if is_tangled or shapely.STRtree(sides).query(sides, predicate="crosses").shape[1] > 2 * _MOST_SELF_CROSSINGS:
+        raise ValueError(_ENDLESS)
+    return shapely.make_valid(area)
 
 
 def is_geojson(path: Path) -> bool:
     """Whether a file begins like GeoJSON, plain or compressed by gzip."""
+    require_file(path)
     with path.open("rb") as file:
         beginning = file.read(64)
     return beginning.startswith(_GZIP) or _JSON.match(beginning) is not None
@@ -113,12 +155,9 @@ def read_features(path: Path) -> list[dict[str, Any]]:
     Features without geometry are left out, with an `InputWarning`. Raises `ValueError` for a file that is damaged, not
     JSON, or without features.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     if content.startswith(_GZIP):
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is cut short or damaged ({error}); {_EXPORT}") from error
+        content = unpack_text(content, path, _EXPORT)
     found = parse_json(content, path, _EXPORT)
     if isinstance(found, dict):
         found = found.get("features", [found])
@@ -163,6 +202,8 @@ def _crossed_oddly(rings: Sequence[Ring], patch: Patch) -> NDArray[np.bool_]:
     first, last = (
         np.clip(np.ceil(ends[:, 1] - 0.5) - patch.top, 0, height).astype(np.int64) for ends in (upper, lower)
     )
+    if np.maximum(last - first, 0).sum() > _MOST_CROSSINGS:
+        raise ValueError(_ENDLESS)
     side, row = _pairs(first, last)
     (x0, y0), (x1, y1) = upper[side].T, lower[side].T
     x = x0 + ((row + patch.top).astype(np.float64) + 0.5 - y0) * (x1 - x0) / (y1 - y0)

@@ -52,13 +52,18 @@ def open_jpeg(path: Path) -> Image:
     return _image(path, (channels, height, width), bits)
 
 
+def require_modest(path: Path, size_yx: tuple[int, int]) -> None:
+    """Refuse a picture of more pixels than are decoded as a whole."""
+    if size_yx[0] * size_yx[1] > _MOST_PX:
+        raise ImageFileError(
+            f"{path}: announces {size_yx[0]} x {size_yx[1]} px (height x width); of pictures that are only read as a "
+            f"whole, at most {_MOST_PX} px are taken: save it as a tiled TIFF or as OME-Zarr"
+        )
+
+
 def _image(path: Path, shape: tuple[int, int, int], bits: int, as_labels: bool = False) -> Image:
     """`Image` of a picture. A resolution in it is for printing: not a pixel size."""
-    if shape[1] * shape[2] > _MOST_PX:
-        raise ImageFileError(
-            f"{path}: announces {shape[1]} x {shape[2]} px (height x width); of PNG and JPEG, which are only "
-            f"read as a whole, at most {_MOST_PX} px are taken: save it as a tiled TIFF or as OME-Zarr"
-        )
+    require_modest(path, shape[1:])
     layout = Layout(shape, np.dtype(np.uint16 if bits > 8 else np.uint8), (shape[1:],))
     decode = _decode_labels if as_labels else _decode
     return make_image(path, layout, partial(_Picture, path, layout, decode), RGB_NAMES if shape[0] == 3 else None)

@@ -25,7 +25,7 @@ from cytoseed.images.regions import CutFileError, ImageFileError, Reader
 from cytoseed.images.series import Series, choose_series, largest_of, listed, ranked, single
 from cytoseed.images.tiff import list_companion, list_tiff, suits_openslide
 from cytoseed.images.zarr_reader import is_image_folder, list_zarr
-from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, storage_errors
+from cytoseed.paths import as_path, display, file_name, is_remote, is_web, local_copy, require_file, storage_errors
 
 ImageLike = str | os.PathLike[str] | Image | ArrayLike
 """Path or URL of a file (a str or a `UPath`), an opened image, or an array."""
@@ -191,6 +191,7 @@ def _list_local(path: Path, full_canvas: bool) -> Sequence[Series]:
     if not path.exists():
         what = f"is a link to {str(path.readlink())!r}, which" if path.is_symlink() else "this file"
         raise FileNotFoundError(f"{path}: {what} does not exist; check the name and the folder; give a URL as a str")
+    require_file(path)
     with path.open("rb") as file:
         beginning = file.read(8)
     for _, beginnings, list_file in _READERS:
@@ -279,6 +280,6 @@ _READERS: tuple[tuple[str, tuple[bytes, ...], _Lister], ...] = (  # name, first 
     ("Zeiss CZI", (b"ZISRAWFI",), list_czi),
     ("Nikon ND2", (b"\xda\xce\xbe\x0a",), list_nd2),
     ("Leica LIF", (b"\x70\0\0\0",), list_lif),
-    ("NumPy (.npy, .npz)", (b"\x93NUMPY",), _one(open_npy)),
+    ("NumPy (.npy)", (b"\x93NUMPY",), _one(open_npy)),
     ("NumPy (.npz)", (b"PK\x03\x04",), _one(open_npz)),
 )

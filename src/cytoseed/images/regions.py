@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import index as as_int
@@ -15,6 +16,8 @@ from cytoseed.paths import display
 
 Box = tuple[int, int, int, int]
 """Row and column of the first pixel, height, width (y, x, h, w)."""
+LARGEST_PIECE_BYTES = 1 << 30
+"""Most bytes of a tile, strip or chunk, which can only be decoded as a whole."""
 STACKS = {"z": "z planes", "t": "time points"}
 
 
@@ -44,15 +47,20 @@ def foreign_errors(path: Path | None) -> Iterator[None]:
     """
     try:
         yield
-    except (ImageFileError, MemoryError, OSError):
+    except (ImageFileError, MemoryError):
         raise
     except Exception as error:  # decoders raise RuntimeError, struct.error, KeyError, ... on damaged files
-        if path is None:
+        if path is None or (isinstance(error, OSError) and _is_of_system(error, name_of(path))):
             raise
         raise ImageFileError(
             f"{name_of(path)}: cannot be read ({type(error).__name__}: {error}); "
             f"the file is damaged, cut short or of an unusual kind: copy or export it again"
         ) from error
+
+
+def _is_of_system(error: OSError, name: str) -> bool:
+    """Whether an error names its file or has a cause outside of it; others are a decoder's, on damaged files."""
+    return error.errno not in (None, errno.EINVAL) or bool(error.filename) or name in str(error)
 
 
 class Layout(NamedTuple):

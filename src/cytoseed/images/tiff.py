@@ -7,16 +7,17 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.pixel_size import ome_pixels, parse_xml, perkinelmer_text, tiff_statements
+from cytoseed.images.ome_xml import checked_xml, companion_data, missing_files
+from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_statements
 from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, foreign_errors
-from cytoseed.images.series import Series, single
+from cytoseed.images.series import Series, listed, single
 from cytoseed.images.tiff_segments import Store, planes_of
 
 _RGB, _PALETTE, _YCBCR = 2, 3, 6
@@ -60,10 +61,8 @@ def _image(tiff: _Tiff) -> Image:
 def list_companion(path: Path) -> list[Series]:
     """Images of the TIFF files in the same folder that an OME companion file (`.companion.ome`) describes."""
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    root = parse_xml(text)
-    named = None if root is None else root.find(".//{*}TiffData/{*}UUID")
-    if named is not None:
-        file = path.parent / PurePath(named.get("FileName", "")).name
+    file = companion_data(path, text)
+    if file is not None:
         with foreign_errors(file), _tifffile(file) as tif:
             if tif.is_ome and tif.ome_metadata == text:
                 return list_tiff(file)
@@ -116,22 +115,14 @@ def _tifffile(path: Path) -> Iterator[Any]:
     logger.addHandler(handler)
     try:
         with tifffile.TiffFile(path) as tif:
-            companion = _companion_of(path, tif)
-            if companion is None:
+            other = checked_xml(path, tif)
+            if other is None:
                 yield tif
                 return
-        with tifffile.TiffFile(path, omexml=companion) as tif:
+        with tifffile.TiffFile(path, omexml=other) as tif:
             yield tif
     finally:
         logger.removeHandler(handler)
-
-
-def _companion_of(path: Path, tif: Any) -> str | None:
-    """OME-XML in the companion file that a TIFF names; None if it names none, or the file is not in its folder."""
-    root = parse_xml(tif.ome_metadata) if tif.is_ome else None
-    named = None if root is None else root.find("{*}BinaryOnly")
-    file = path.parent / PurePath("" if named is None else named.get("MetadataFile", "")).name
-    return file.read_text(encoding="utf-8-sig") if file.is_file() else None
 
 
 @contextmanager
@@ -189,16 +180,14 @@ class _Tiff:
         """Read a region; only planes with a chosen channel are read."""
         planes = self._levels[level]
         if self._colours is not None:
-            shown: NDArray[Any] = np.take(self._colours[list(channels)], planes[0].read(box_yxhw)[0], axis=1)
+            shown: NDArray[Any] = np.take(self._colours[list(channels)], planes[0].read(box_yxhw, [0])[0], axis=1)
             return shown
         result = np.empty((len(channels), *box_yxhw[2:]), self.layout.dtype)
         first = 0
         for plane in planes:
             here = [place for place, channel in enumerate(channels) if first <= channel < first + plane.samples]
             if here:
-                pixels = plane.read(box_yxhw)
-                for place in here:
-                    result[place] = pixels[channels[place] - first]
+                result[here] = plane.read(box_yxhw, [channels[place] - first for place in here])
             first += plane.samples
         return result
 
@@ -209,7 +198,9 @@ def _require_all_planes(path: Path, tif: Any, series: Any) -> None:
     in_one_run = series.dataoffset is not None  # ImageJ gives such data one page
     lost = promised > len(tif.pages) and not (in_one_run and series.kind == "imagej")
     if lost or not (in_one_run or _has_all_pages(series)):
-        raise ImageFileError(f"{path}: its metadata name planes that it does not hold; copy or export it again")
+        parts = missing_files(path, tif)
+        named = f", {listed(parts)}, which {'is' if len(parts) == 1 else 'are'} missing or empty" if parts else ""
+        raise ImageFileError(f"{path}: its metadata name planes that it does not hold{named}; copy or export it again")
 
 
 def _has_all_pages(series: Any) -> bool:
@@ -303,17 +294,25 @@ def require_all_pages(path: Path) -> None:
             raise cut_short(path, "its header is incomplete")
         offset = int(structs[2].unpack_from(header, where)[0])
         seen: set[int] = set()
+        lower: set[int] = set()
+        room = size  # directories of pages do not overlap
         while offset and offset not in seen:  # some writers close the chain into a ring
             seen.add(offset)
-            offset, children = _page(path, file, structs, offset, size)
-            for child in children:  # a lower resolution has no chain of its own
-                _page(path, file, structs, child, size)
+            offset, children, used = _page(path, file, structs, offset, size)
+            room -= used
+            for child in {*children} - lower:  # a lower resolution has no chain of its own
+                lower.add(child)
+                room -= 0 if child in seen else _page(path, file, structs, child, size)[2]
+            if room < 0:
+                raise cut_short(path, f"after {len(seen)} pages they overlap")
+        if offset and len(seen) > 1:
+            raise cut_short(path, f"its {len(seen)} pages follow each other in a ring")
 
 
 def _page(
     path: Path, file: BinaryIO, structs: Sequence[struct.Struct], offset: int, size: int
-) -> tuple[int, list[int]]:
-    """Offset of the page after the one at `offset`, and offsets of its lower resolutions."""
+) -> tuple[int, list[int], int]:
+    """Offset of the page after the one at `offset`, offsets of its lower resolutions, and bytes of its directory."""
     number, tag, pointer = structs
     first = offset + number.size
     if first > size:
@@ -333,4 +332,4 @@ def _page(
             file.seek(first + (index + 1) * tag.size - pointer.size if inside else value)
             pointers = struct.iter_unpack(pointer.format[0] + _POINTERS[kind], file.read(value_bytes))
             children = [int(to) for (to,) in pointers if to >= 8]  # others point to nothing
-    return int(pointer.unpack(rest)[0]), children
+    return int(pointer.unpack(rest)[0]), children, number.size + tag_bytes + pointer.size

@@ -17,11 +17,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.regions import Box, ImageFileError, cut_short, paste
+from cytoseed.images.regions import LARGEST_PIECE_BYTES, Box, ImageFileError, cut_short, paste
 
-_KEPT_BYTES = 1 << 30  # most bytes of decoded segments kept while the file is open
+_KEPT_BYTES = LARGEST_PIECE_BYTES  # most bytes of decoded segments kept while the file is open
+_READ_BYTES = 1 << 26  # most bytes of an uncompressed run read at a time
 _LARGE_TILE_BYTES = 1 << 25  # smaller tiles are decoded again rather than kept
 _JPEGS = (6, 7, 34892, 33007)  # compressions whose tables are stored apart from the pixels
+_BOUNDED, _MOST_TIMES = (5, 8, 32773, 32946), 4096  # LZW, Deflate, PackBits: times that pixels shrink at most
 _COLOUR = (2, 6)  # RGB, YCbCr
 _RUNS = re.compile("[^YX]*YX|YX[SC]")  # orders of the axes longer than 1 that can be read as runs of rows
 
@@ -139,8 +141,17 @@ class _Run(NamedTuple):
         step = self.height * self._row_bytes
         return tuple(self._replace(offset=self.offset + index * step) for index in range(count))
 
-    def read(self, box_yxhw: Box) -> NDArray[Any]:
+    def read(self, box_yxhw: Box, samples: Sequence[int]) -> NDArray[Any]:
         top, left, height, width = box_yxhw
+        result = np.empty((len(samples), height, width), self.dtype.newbyteorder("="))
+        at_once = max(1, _READ_BYTES // (width * self.samples * self.dtype.itemsize))
+        for row in range(0, height, at_once):
+            stored = self._rows(top + row, min(at_once, height - row), left, width)
+            result[:, row : row + at_once] = np.moveaxis(stored[:, :, list(samples)], 2, 0)
+        return result
+
+    def _rows(self, top: int, height: int, left: int, width: int) -> NDArray[Any]:
+        """All samples of some rows, (h, w, samples)."""
         pixel_bytes = self.samples * self.dtype.itemsize
         start = self.offset + top * self._row_bytes + left * pixel_bytes
         if width == self.width:
@@ -148,8 +159,7 @@ class _Run(NamedTuple):
         else:
             rows = range(start, start + height * self._row_bytes, self._row_bytes)
             data = b"".join(self.store.read(self.path, row, width * pixel_bytes) for row in rows)
-        stored = np.frombuffer(data, self.dtype).reshape(height, width, self.samples)
-        return np.moveaxis(stored, 2, 0).astype(self.dtype.newbyteorder("="), copy=False)
+        return np.frombuffer(data, self.dtype).reshape(height, width, self.samples)
 
 
 class _Segments(NamedTuple):
@@ -175,25 +185,34 @@ class _Segments(NamedTuple):
         return -(-self.keyframe.imagelength // rows), -(-self.keyframe.imagewidth // columns)
 
     @property
+    def _segment_bytes(self) -> int:
+        """Size of a segment when decoded."""
+        return math.prod(self._size) * self.samples * int(self.keyframe.dtype.itemsize)
+
+    @property
     def is_whole(self) -> bool:
+        """Whether no segment reaches beyond the file, or claims to hold more than its bytes can be decoded to."""
         count = math.prod(self._grid)
         own = slice(self.first, self.first + count)
         offsets = np.asarray(self.page.dataoffsets[own], dtype=np.uint64)
         counts = np.asarray(self.page.databytecounts[own], dtype=np.uint64)
         end = int((offsets + counts)[counts > 0].max(initial=0)) if len(offsets) == len(counts) == count else math.inf
-        return end <= self.path.stat().st_size
+        least = int(counts[counts > 0].min(initial=self._segment_bytes))
+        is_possible = self.keyframe.compression not in _BOUNDED or self._segment_bytes <= _MOST_TIMES * (least + 64)
+        return is_possible and end <= self.path.stat().st_size
 
-    def read(self, box_yxhw: Box) -> NDArray[Any]:
+    def read(self, box_yxhw: Box, samples: Sequence[int]) -> NDArray[Any]:
         top, left, height, width = box_yxhw
         (rows, columns), across, key = self._size, self._grid[1], self.keyframe
-        whole = (height, width) == (key.imagelength, key.imagewidth)
+        whole, every = (height, width) == (key.imagelength, key.imagewidth), [*samples] == [*range(self.samples)]
         is_slide = key.is_tiled and key.photometric in _COLOUR and key.dtype == np.uint8
-        result = np.full((height, width, self.samples), 255 if is_slide else key.nodata, key.dtype)
+        result = np.full((height, width, len(samples)), 255 if is_slide else key.nodata, key.dtype)
         for row in range(top // rows, -(-(top + height) // rows)):
             for column in range(left // columns, -(-(left + width) // columns)):
                 segment = self._segment(self.first + row * across + column, whole)
                 if segment is not None:
-                    paste(result, segment, row * rows - top, column * columns - left)
+                    chosen = segment if every else segment[:, :, list(samples)]
+                    paste(result, chosen, row * rows - top, column * columns - left)
         return np.moveaxis(result, 2, 0)
 
     def _segment(self, index: int, whole: bool) -> NDArray[Any] | None:
@@ -201,8 +220,9 @@ class _Segments(NamedTuple):
         offset, count = self.page.dataoffsets[index], self.page.databytecounts[index]
         if not offset or not count:
             return None
-        size, is_tiled = math.prod(self._size) * self.samples * self.keyframe.dtype.itemsize, self.keyframe.is_tiled
-        if size > _KEPT_BYTES and not whole:
+        size, is_tiled, key = self._segment_bytes, self.keyframe.is_tiled, self.keyframe
+        plane_bytes = key.imagelength * key.imagewidth * self.samples * key.dtype.itemsize
+        if size > LARGEST_PIECE_BYTES and not (whole and size <= 2 * plane_bytes):
             raise ImageFileError(
                 f"{self.store.root}: is stored in {'tiles' if is_tiled else 'compressed strips'} of "
                 f"{size / (1 << 30):.1f} GiB that can only be decoded whole, so no region of it can be read; save it "
@@ -222,4 +242,5 @@ class _Segments(NamedTuple):
 
 
 Plane = _Run | _Segments
-"""Some channels of one level that are stored together; `read` returns (samples, h, w) in native byte order."""
+"""Some channels of one level that are stored together; `read` returns (samples, h, w) in native byte order: only those
+asked for are held in memory, besides one segment or some rows."""

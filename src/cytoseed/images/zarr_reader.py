@@ -1,51 +1,38 @@
-"""Reader of OME-Zarr (OME-NGFF) 0.4 and 0.5, local or at a URL, by zarr, with its codecs and chunks checked.
+"""Reader of OME-Zarr (OME-NGFF) 0.4 and 0.5, local or at a URL, by zarr.
 
-Only listed codecs are opened: some, such as `pickle`, run code that is in the file. A missing chunk stands for the
-array's fill value, as OME-Zarr leaves background out; a truncated chunk is refused: the decoder of Blosc does not
-notice, and reads past the end.
+A missing chunk stands for the array's fill value, as OME-Zarr leaves background out.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from itertools import count, takewhile, zip_longest
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from cytoseed.images.identity import ZARR_MARKS, read_text
+from cytoseed.images.identity import read_text
 from cytoseed.images.image import Image, make_image
 from cytoseed.images.pixel_size import Statement, length_um
 from cytoseed.images.regions import STACKS, ImageFileError, Slices, cut_short, foreign_errors
 from cytoseed.images.series import Series, single
-from cytoseed.paths import display, is_remote, storage_errors
-
-if TYPE_CHECKING:
-    from zarr.abc.store import ByteRequest
-    from zarr.core.buffer import Buffer, BufferPrototype
+from cytoseed.images.zarr_store import open_array
+from cytoseed.paths import display, is_remote, is_url
 
 _COLLECTIONS = ("plate", "well", "bioformats2raw.layout")
-_BLOSC_HEADER = struct.Struct("<12xI")  # its last field is the chunk's length
-_NUMCODECS = {
-    *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
-    *("astype", "bitround", "delta", "fixedscaleoffset", "packbits", "quantize", "shuffle"),
-    *("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"),
-}
-_V3 = {"blosc", "bytes", "crc32c", "endian", "gzip", "sharding_indexed", "transpose", "zstd"}
-_V3 |= {f"numcodecs.{name}" for name in _NUMCODECS}
 
 
 def is_image_folder(path: Path) -> bool:
     """Whether a folder's metadata describe an image; raises `OSError` for a remote store that does not answer."""
     try:
-        return _find(path) is not None or any(name in _attributes(path) for name in _COLLECTIONS)
+        with foreign_errors(path):
+            return _find(path) is not None or any(name in _attributes(path) for name in _COLLECTIONS)
     except ValueError:
         return False
     except OSError:
@@ -59,14 +46,14 @@ def list_zarr(path: Path) -> list[Series]:
     with foreign_errors(path):
         attributes = _attributes(path)
         if "plate" in attributes:
-            wells = [str(well["path"]) for well in attributes["plate"]["wells"]]
+            wells = [_inner(path, well["path"]) for well in attributes["plate"]["wells"]]
             with ThreadPoolExecutor(16) as pool:
-                fields = list(pool.map(lambda well: _fields(_attributes(path / well)), wells))
+                fields = list(pool.map(lambda well: _fields(path / well), wells))
             names = [(well, field) for well, own in zip(wells, fields, strict=True) for field in own]
             found: list[tuple[str, Path, tuple[int, int] | None]]
             found = [(f"{well.replace('/', '')}_{field}", path / well / field, None) for well, field in names]
         elif "well" in attributes:
-            found = [(field, path / field, None) for field in _fields(attributes)]
+            found = [(field, path / field, None) for field in _fields(path)]
         elif "bioformats2raw.layout" in attributes:
             found = [(name, path / place, _size(path / place)) for place, name in _bioformats_images(path)]
         else:
@@ -76,9 +63,17 @@ def list_zarr(path: Path) -> list[Series]:
         return [Series(name, size, partial(_open_in, path, folder)) for name, folder, size in found]
 
 
-def _fields(attributes: Mapping[str, Any]) -> list[str]:
+def _fields(well: Path) -> list[str]:
     """Folders of the fields of a well."""
-    return [str(image["path"]) for image in (attributes.get("well") or {}).get("images") or ()]
+    return [_inner(well, image["path"]) for image in (_attributes(well).get("well") or {}).get("images") or ()]
+
+
+def _inner(folder: Path, name: Any) -> str:
+    """Name of a folder in another, as its metadata give it; one that leads out of it is refused."""
+    text = str(name).replace("\\", "/")
+    if is_url(text) or PureWindowsPath(text).anchor or ".." in PurePosixPath(text).parts:
+        raise ImageFileError(f"{display(folder)}: names {str(name)!r} as a part of it, which is not in this folder")
+    return text
 
 
 def _bioformats_images(path: Path) -> list[tuple[str, str]]:
@@ -86,7 +81,8 @@ def _bioformats_images(path: Path) -> list[tuple[str, str]]:
     text = read_text(path / "OME" / "METADATA.ome.xml")
     images = [] if text is None else ElementTree.fromstring(text.encode()).findall("{*}Image")
     names = [str(image.get("Name") or "") for image in images]
-    places = [str(place) for place in _attributes(path / "OME").get("series") or map(str, range(len(names)))]
+    listed = _attributes(path / "OME").get("series") or range(len(names))
+    places = [_inner(path, place) for place in listed]
     if not places:  # both are optional
         places = list(takewhile(lambda place: "multiscales" in _attributes(path / place), map(str, count())))
     return list(zip_longest(places, names[: len(places)], fillvalue=""))
@@ -96,7 +92,7 @@ def _size(folder: Path) -> tuple[int, int] | None:
     """Height and width of an image; None if it is missing or damaged, which is reported when it is opened."""
     try:
         found = _find(folder)
-        level = None if found is None else _open_array(found.folder / str(found.multiscale["datasets"][0]["path"]))
+        level = None if found is None else _open_level(found, found.multiscale["datasets"][0])
         if found is None or level is None:
             return None
         height, width = (int(level.shape[found.names.index(axis)]) for axis in "yx")
@@ -167,21 +163,30 @@ def _attributes(path: Path) -> Mapping[str, Any]:
         if text is not None:
             attributes = json.loads(text)
             if mark == "zarr.json":
-                attributes = attributes.get("attributes", {})
-                attributes = attributes.get("ome", attributes)
-            if not isinstance(attributes, dict):
-                raise ValueError(f"{display(path)}: its attributes are not a mapping")
-            return attributes
+                attributes = _mapping(path, attributes).get("attributes", {})
+                attributes = _mapping(path, attributes).get("ome", attributes)
+            return _mapping(path, attributes)
     if refused is not None:
         raise refused
     return {}
+
+
+def _mapping(path: Path, found: Any) -> Mapping[str, Any]:
+    if not isinstance(found, dict):
+        raise ImageFileError(f"{display(path)}: its attributes are not a mapping; they are damaged: export it again")
+    return found
+
+
+def _open_level(found: _Found, dataset: Mapping[str, Any]) -> Any | None:
+    """Array of a level; None if it is missing."""
+    return open_array(found.folder / _inner(found.folder, dataset["path"]))
 
 
 def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
     """Open the array of each level; refuse anything but a 2-D image with channels."""
     levels = []
     for number, dataset in enumerate(found.multiscale["datasets"]):
-        level = _open_array(found.folder / str(dataset["path"]))
+        level = _open_level(found, dataset)
         if level is None:
             raise cut_short(path, f"level {number} ({dataset['path']}) is missing")
         levels.append(level)
@@ -212,90 +217,3 @@ def _pixel_size(found: _Found) -> Statement:
     axes = [found.names.index(name) for name in "yx"]
     height, width = (length_um(math.prod(float(s[axis]) for s in scales), found.units[axis]) for axis in axes)
     return "OME-Zarr metadata", (height, width)
-
-
-def _open_array(folder: Path) -> Any | None:
-    """Open an array for reading; None if there is none. Its reads raise `ImageFileError` and `OSError`."""
-    import zarr
-    from zarr.storage import FsspecStore, LocalStore
-
-    if is_remote(folder):
-        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
-        far = cast(Any, folder)
-        # through fsspec's own thread and session: that of zarr's thread would not be closed at the end
-        plain: Any = FsspecStore(AsyncFileSystemWrapper(far.fs, asynchronous=True), read_only=True, path=far.path)
-    else:
-        plain = LocalStore(folder, read_only=True)
-    store = _store_class()(plain, folder)
-    try:
-        array = zarr.open_array(store, mode="r")
-    except FileNotFoundError:
-        return None
-    store.is_blosc = not array.shards and "blosc" in "".join(type(c).__name__.lower() for c in array.compressors[-1:])
-    return array
-
-
-@cache
-def _store_class() -> Any:
-    """Class of the checking store, made on first use because importing zarr is slow."""
-    from zarr.abc.store import RangeByteRequest, Store
-    from zarr.storage import WrapperStore
-
-    class CheckedStore(WrapperStore[Store]):
-        """Zarr's store, refusing unknown codecs and cut chunks."""
-
-        def __init__(self, store: Store, folder: Path | None = None) -> None:
-            super().__init__(store)
-            self.folder, self.is_blosc = folder, False
-
-        async def get(
-            self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-        ) -> Buffer | None:
-            place = cast(Path, self.folder) / key
-            with storage_errors(place):
-                value = await self._store.get(key, prototype, byte_range)
-            name = key.rpartition("/")[2]
-            if value is None:
-                return None
-            if name in ("zarr.json", ".zarray"):
-                _require_known_codecs(place, value.to_bytes())
-            elif name not in ZARR_MARKS and name != ".zmetadata":
-                size, least = len(value), 0
-                if isinstance(byte_range, RangeByteRequest):
-                    least = byte_range.end - byte_range.start
-                elif byte_range is None and self.is_blosc and size >= _BLOSC_HEADER.size:
-                    least = _BLOSC_HEADER.unpack(value[: _BLOSC_HEADER.size].to_bytes())[0]
-                elif byte_range is None:
-                    least = _BLOSC_HEADER.size if self.is_blosc else 1
-                if size < least:
-                    raise cut_short(place, f"the chunk has only {size} bytes")
-            return value
-
-    return CheckedStore
-
-
-def _require_known_codecs(file: Path, text: bytes) -> None:
-    """Refuse an array (by its `zarr.json` or `.zarray`) that is stored with a codec that is not on the list."""
-    document = json.loads(text)
-    known, codecs = _V3, document.get("codecs")
-    if file.name == ".zarray":
-        own = (document.get("compressor"), *(document.get("filters") or ()))
-        known, codecs = _NUMCODECS, [{"name": codec["id"]} for codec in own if codec is not None]
-    for name in _codec_names(codecs):
-        if name not in known:
-            raise ImageFileError(
-                f"{display(file)}: its pixels are stored with the codec {name!r}, which cytoseed does not open, as "
-                f"codecs can run code that comes with a file; write the image again with a common one, such as zstd, "
-                f"blosc or gzip"
-            )
-
-
-def _codec_names(codecs: Any) -> Iterator[str]:
-    """Codecs of an array, and those inside its shards."""
-    for codec in codecs or ():
-        own: Any = {"name": codec} if isinstance(codec, str) else codec
-        yield str(own["name"])
-        inner = own.get("configuration") or {}
-        yield from _codec_names(inner.get("codecs"))
-        yield from _codec_names(inner.get("index_codecs"))

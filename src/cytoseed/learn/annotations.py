@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.label_image import NO_OBJECTS, stack_objects
-from cytoseed.images.outlines import Patch, polygons_of, rasterise, read_features
+from cytoseed.images.outlines import Patch, draw, polygons_of, read_features
 from cytoseed.paths import InputWarning
 
 _EMPTY_PATCH = Patch(0, 0, np.zeros((0, 0), bool))
@@ -28,7 +28,7 @@ def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
     size = (shape[0], shape[1])
     features = read_features(path)
     outlined = [each.get("nucleusGeometry") or each["geometry"] for each in features]
-    patches = [rasterise(polygons_of(each, f"{path}: feature {n}"), size) for n, each in enumerate(outlined)]
+    patches = draw((polygons_of(each, f"{path}: feature {n}") for n, each in enumerate(outlined)), size, path)
     if patches and not any(patch.inside.any() for patch in patches):
         size_text = f"{shape[0]} x {shape[1]} px"
         raise ValueError(

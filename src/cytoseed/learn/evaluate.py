@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,7 +127,8 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
     """Score each label image (PNG, TIFF) of the folder `true` against the one with the same stem in `predicted`.
 
     `STEM.labels.*` is taken before other files of that stem. -1 in a true mask marks pixels that nobody annotated.
-    `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups.
+    `samples_csv`, with the columns `stem`, `dataset` and `modality`, defines groups. Files that cannot be read are all
+    named in one `ValueError`.
     """
     predictions, masks = _label_files(Path(predicted), "predicted"), _label_files(Path(true), "true")
     if not masks:
@@ -139,16 +140,42 @@ def evaluate_folders(predicted: str | Path, true: str | Path, samples_csv: str |
             f"{', '.join(missing)}; predict these as well, or leave their masks out"
         )
     kinds = {} if samples_csv is None else _read_kinds(Path(samples_csv))
-    images = []
+    images, bad = [], []
     for stem, mask_path in masks.items():
         dataset, modality = kinds.get(stem, ("", "unknown"))
-        predicted_labels, true_labels = read_labels(predictions[stem], warns=False), read_labels(mask_path)
-        try:
-            result = score(predicted_labels, true_labels)
-        except ValueError as error:
-            raise ValueError(f"{predictions[stem]} and {mask_path}: {error}") from error
-        images.append(ScoredImage(stem, dataset, modality, result, predictions[stem], mask_path))
+        result, errors = _score_files(predictions[stem], mask_path)
+        if result is not None:
+            images.append(ScoredImage(stem, dataset, modality, result, predictions[stem], mask_path))
+        bad.append(errors)
+    if any(bad):
+        count, of_all = sum(map(bool, bad)), _by_remedy(error for errors in bad for error in errors)
+        raise ValueError(f"{count} of {len(masks)} images cannot be scored: {of_all}")
     return Evaluation(tuple(images), unpaired=len(predictions.keys() - masks.keys()))
+
+
+def _score_files(predicted: Path, true: Path) -> tuple[ImageScore | None, list[str]]:
+    """Score of a predicted label image; or an error for each file that cannot be read, or one for both."""
+    labels, errors = [], []
+    for path in (predicted, true):
+        try:
+            labels.append(read_labels(path, warns=path == true))
+        except (ValueError, OSError) as error:
+            errors.append(str(error))
+    if errors:
+        return None, errors
+    try:
+        return score(*labels), []
+    except ValueError as error:
+        return None, [f"{predicted} and {true}: {error}"]
+
+
+def _by_remedy(errors: Iterable[str]) -> str:
+    """Errors in one text, each remedy, which follows a semicolon, once."""
+    causes: dict[str, list[str]] = {}
+    for error in dict.fromkeys(errors):
+        cause, _, remedy = error.partition("; ")
+        causes.setdefault(remedy, []).append(cause)
+    return ". ".join("; ".join(filter(None, (", ".join(each), remedy))) for remedy, each in causes.items())
 
 
 def evaluate_samples(

@@ -18,8 +18,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cytoseed.paths import write_bytes
+from cytoseed.paths import read_bytes, write_bytes
 from cytoseed.settings import ModelConfig
+from cytoseed.text_files import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -60,13 +61,17 @@ def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
     `auto`, an unknown name, a pickle, an invalid configuration, and weights whose checksum differs from the
     configuration's or that do not fit its architecture.
     """
+    import torch
+
     from cytoseed.core.model import Segmenter
 
     folder = _find(name_or_folder)
     config = read_config(folder)
     weights = _read_weights(folder / WEIGHTS_FILE, config.sha256)
+    with torch.device("meta"):  # without memory: a configuration may claim any size
+        wanted = Segmenter(config).state_dict()
+    _check_fit(folder / WEIGHTS_FILE, weights, wanted)
     segmenter = Segmenter(config).float()
-    _check_fit(folder / WEIGHTS_FILE, weights, segmenter.state_dict())
     segmenter.load_state_dict(weights)
     return Model(config, segmenter.eval(), folder)
 
@@ -123,15 +128,12 @@ def read_config(folder: str | os.PathLike[str]) -> ModelConfig:
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{Path(folder)} has no {CONFIG_FILE}: it is not a model's folder")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    values = parse_json(read_bytes(path), path, "copy the model again")
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}; it must hold a JSON object of settings")
     try:
         return ModelConfig.from_dict(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:  # of values that are not even of the right type
         raise ValueError(f"{path}: {error}") from error
 
 

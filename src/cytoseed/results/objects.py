@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.packed import read_arrays
 from cytoseed.results.measure.runs import portions
 
 if TYPE_CHECKING:
@@ -27,6 +26,9 @@ _OBJECT_PX = 1 << 12  # counts on top for each object, so that a part has 8192 o
 _EACH = ("target", "box_yxhw", "bits", "score", "is_owned", "numbers", "left_out_yxhw")  # joined one after the other
 _FIELDS = (*_EACH, "columns", "is_count")
 _PARTNER = "partner"  # stored where there are any
+_KINDS = {"target": "u1", "box_yxhw": "i8", "bits": "u1", "score": "f4", "is_owned": "?", "numbers": "f8"}
+_KINDS |= {"columns": "U", "is_count": "?", "left_out_yxhw": "i8", _PARTNER: "i8"}
+_LARGEST_PX = 1 << 31  # coordinate
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +118,28 @@ class Objects:
     def from_bytes(cls, data: bytes) -> Self:
         """Objects from what `to_bytes` returned; a ValueError if the bytes are cut short, changed or something else."""
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                if unknown := set(archive.files) - {*_FIELDS, _PARTNER}:  # a name changed by damage, perhaps
-                    raise ValueError(f"holds {min(unknown)!r}, which is not known")
-                return cls(**{name: archive[name] for name in {*_FIELDS, *archive.files}})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            arrays = read_arrays(io.BytesIO(data))
+            if unknown := set(arrays) - {*_FIELDS, _PARTNER}:  # a name changed by damage, perhaps
+                raise ValueError(f"holds {min(unknown)!r}, which is not known")
+            objects = cls(**{name: arrays[name] for name in {*_FIELDS, *arrays}})
+            objects._require_sound()
+        except Exception as error:  # each library raises its own
             raise ValueError(f"not the stored objects of a tile, or damaged ({error})") from error
+        return objects
+
+    def _require_sound(self) -> None:
+        """Raise a `ValueError` unless types and lengths agree."""
+        count, columns = len(self), len(self.columns)
+        shapes = {"box_yxhw": (count, 4), "numbers": (count, columns), "columns": (columns,), "is_count": (columns,)}
+        shapes |= {"bits": self.bits.shape[:1], "left_out_yxhw": (*self.left_out_yxhw.shape[:1], 4)}
+        for name, kind in _KINDS.items():
+            array, shape = getattr(self, name), shapes.get(name, (count,))
+            if array.shape != shape or (array.dtype.kind != "U" if kind == "U" else array.dtype != np.dtype(kind)):
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not {kind} of {shape}")
+        if ((self.box_yxhw < 0) | (self.box_yxhw > _LARGEST_PX)).any() or self.first_byte[-1] != len(self.bits):
+            raise ValueError("its masks do not fit their boxes")
+        if ((self.partner < -1) | (self.partner >= count)).any():
+            raise ValueError("an object's partner is missing")
 
 
 def pack_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
@@ -222,12 +240,24 @@ def pack_block(block: Block, targets: Sequence[str]) -> Iterator[Part]:
         yield objects, own
 
 
-def find_boxes(planes: NDArray[np.int32], first_id: int) -> Iterator[tuple[tuple[slice, slice] | None, ...]]:
-    """Rows and columns of each id from `first_id` (1 or more) on, in each of the planes (T,h,w); None without it."""
+def find_boxes(
+    planes: NDArray[np.int32], first_id: int
+) -> Iterator[tuple[int, tuple[tuple[slice, slice] | None, ...]]]:
+    """Ids from `first_id` (1 or more) on, with rows and columns of each in each of the planes (T,h,w), None without it.
+
+    Ids without pixels may be among them.
+    """
     from scipy.ndimage import find_objects
 
-    shifted = planes if first_id == 1 else np.maximum(planes - (first_id - 1), 0)  # it lists each number from 1
-    return zip_longest(*map(find_objects, shifted))
+    shifted: NDArray[Any]
+    numbers: Sequence[int] = range(first_id, int(planes.max(initial=0)) + 1)
+    if len(numbers) > planes.size + _OBJECT_PX:  # hardly any of them is there
+        found = np.unique(planes[planes >= first_id])
+        shifted = (np.searchsorted(found, planes) + 1) * (planes >= first_id)
+        numbers = found.tolist()
+    else:
+        shifted = planes if first_id == 1 else np.maximum(planes - (first_id - 1), 0)  # it lists each number from 1
+    return zip(numbers, zip_longest(*map(find_objects, shifted)), strict=True)
 
 
 def _find_places(
@@ -235,10 +265,10 @@ def _find_places(
 ) -> list[tuple[int, slice, slice]]:
     """Plane, rows and columns of the objects with these ids and targets, in this order."""
     first = max(1, int(ids.min())) if len(ids) else 1
-    boxes = list(find_boxes(planes, first)) if len(ids) else []
+    boxes = dict(find_boxes(planes, first)) if len(ids) else {}
     places = []
     for id_, plane in zip(ids.tolist(), target.tolist(), strict=True):
-        box = boxes[id_ - first][plane] if first <= id_ < first + len(boxes) else None
+        box = boxes[id_][plane] if id_ in boxes else None
         if box is None:
             raise ValueError(f"the table has object {id_}, which is not in the labels; they must belong together")
         places.append((plane, *box))

@@ -43,7 +43,7 @@ def outlines(block: Block) -> Iterator[Outlined]:
     if not len(block.table):
         return
     first = int(block.table["id"].min())
-    for number, boxes in enumerate(find_boxes(block.labels, first), start=first):
+    for number, boxes in find_boxes(block.labels, first):
         polygons = tuple(
             outline(plane[box] == number, left=block.left + box[1].start, top=block.top + box[0].start) if box else []
             for plane, box in zip(block.labels, boxes, strict=True)

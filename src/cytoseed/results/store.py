@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.packed import read_array, read_arrays
 from cytoseed.paths import is_remote, list_names, read_bytes, remove, write_bytes
 from cytoseed.results.objects import Objects, Part
 
@@ -49,9 +50,9 @@ class Store:
             found = json.loads(read_bytes(self.path / _RUN).decode())
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path / _RUN}: is damaged ({error}); start again with --overwrite") from error
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not _is_run(found):
             raise ValueError(f"{self.path / _RUN}: is not a description of a run; start again with --overwrite")
         return found
 
@@ -82,7 +83,9 @@ class Store:
     def todo(self) -> NDArray[np.int64]:
         """Numbers of the tiles to make; a ValueError if they are missing or damaged."""
         try:
-            found: NDArray[np.int64] = np.load(io.BytesIO(read_bytes(self.path / _TODO)), allow_pickle=False)
+            found = read_array(read_bytes(self.path / _TODO))
+            if found.ndim != 1 or found.dtype.kind not in "iu" or (np.diff(found, prepend=-1) <= 0).any():
+                raise ValueError("not ascending numbers of tiles")
         except (FileNotFoundError, EOFError, ValueError) as error:  # errors of a remote store pass
             raise ValueError(f"{self.path / _TODO}: is damaged ({error}); start again with --overwrite") from error
         return found
@@ -118,10 +121,12 @@ class Store:
     def kept(self) -> StitchedObjects | None:
         """Read the decisions of stitching; None if they are missing or damaged: they can be made again."""
         try:
-            with np.load(io.BytesIO(read_bytes(self.path / _KEPT)), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in StitchedObjects._fields}
+            found = read_arrays(io.BytesIO(read_bytes(self.path / _KEPT)))
+            arrays: dict[str, Any] = {name: found[name] for name in StitchedObjects._fields}
+            if not len(arrays["place"]) == len(arrays["id"]) == arrays["first"][-1]:
+                return None
             return StitchedObjects(**{**arrays, "changed": Objects.from_bytes(arrays["changed"].tobytes())})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (OSError, ValueError, LookupError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
             return None
 
     def stitched(self, kept: StitchedObjects) -> Callable[[int], Part]:
@@ -149,3 +154,18 @@ class Store:
 
     def _tile(self, tile: int) -> Path:
         return self.path / TILES / f"{tile:08d}.npz"
+
+
+def _is_run(found: Mapping[str, Any]) -> bool:
+    """Whether facts of a run are of the right kinds, as far as they are there."""
+    limits, asked = found.get("normalisation", {"low": [], "high": []}), found.get("asked", {})
+    kinds: dict[str, type] = {"input": dict, "settings": dict, "grid": dict, "stains": list, "tiles": int}
+    kinds |= {"normalisation": dict, "asked": dict}
+    asks = {"source": str, "model": str, "options": dict, "formats": list}
+    return (
+        all(isinstance(found[name], kind) for name, kind in kinds.items() if name in found)
+        and all(isinstance(asked[name], kind) for name, kind in asks.items() if name in asked)
+        and all(isinstance(limits.get(name), list) for name in ("low", "high"))
+        and all(isinstance(value, int | float) for name in ("low", "high") for value in limits[name])
+        and all(isinstance(stain, str) for stain in found.get("stains", ()))
+    )

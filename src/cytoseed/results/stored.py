@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,17 @@ from numpy.typing import NDArray
 from cytoseed.images import Image, ImageLike, as_image
 from cytoseed.images.overview import reduce, thumbnail
 from cytoseed.images.pixel_size import PixelSize
+from cytoseed.packed import read_array, read_member
+from cytoseed.paths import is_url, require_file
 from cytoseed.results.formats.objects_zip import FACTS, FORMAT, SUFFIX, part_names
-from cytoseed.results.objects import Objects, Part
+from cytoseed.results.objects import Block, Box, Objects, Part, around
 from cytoseed.results.result import Result
 from cytoseed.results.view import Parts, input_of
+from cytoseed.settings import TARGETS
 
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_FACTS_BYTES = 1 << 28  # most bytes of the description
+_LARGEST_PX, _LARGEST_BLOCK_PX = 1 << 40, 1 << 30  # of the image; of the box around the objects of a block
+_LARGEST_ID = np.iinfo(np.int32).max
 
 
 def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) -> Result:
@@ -44,6 +48,7 @@ def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) ->
         raise ValueError(f"{path}: is a folder; give a stored result in it, a file that ends in {SUFFIX}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file; stored results end in {SUFFIX}")
+    require_file(path)
     with path.open("rb") as file:
         begin = file.read(100)
     if not any(name.encode() in begin for name in (FACTS, *part_names(0))):  # the first member's
@@ -52,7 +57,7 @@ def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) ->
         archive = zipfile.ZipFile(path)
     try:
         with _damage_of(path):
-            facts = json.loads(archive.read(FACTS))
+            facts = json.loads(read_member(archive, FACTS, _FACTS_BYTES))
             is_newer = facts["format"] > FORMAT
         if is_newer:
             raise ValueError(
@@ -68,10 +73,14 @@ def open_result(path: str | os.PathLike[str], image: ImageLike | None = None) ->
 
 @contextmanager
 def _damage_of(path: Path) -> Iterator[None]:
-    """Name the file in errors of reading it."""
+    """Turn whatever a library raises on a damaged file into a ValueError that names the file."""
     try:
         yield
-    except _DAMAGED as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
+            raise
         raise ValueError(
             f"{path}: is damaged or cut short ({error}); copy it again from where it is whole, or make it again with "
             f"cytoseed segment"
@@ -80,38 +89,87 @@ def _damage_of(path: Path) -> Iterator[None]:
 
 def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image: ImageLike | None) -> Result:
     """Result as its facts describe it; objects are read later."""
-    channels, height, width = map(int, facts["shape"])
-    described, stains = dict(facts["input"]), tuple(facts["stains"])
-    counts, boxes = facts["parts"]["count"], np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
-    if not len(boxes) == len(counts) == sum(facts["blocks"]):
-        raise ValueError("its description of its parts is inconsistent")
-    stops = zip(accumulate(facts["blocks"]), facts["blocks"], strict=True)
+    shape, (counts, boxes, blocks) = _shape(facts["shape"]), _described_parts(facts)
+    described, targets = dict(facts["input"]), _texts(facts["targets"])
+    stains, names, was_at = _texts(facts["stains"]), _texts(facts["channel_names"]), facts["image"]
+    if targets not in TARGETS or len(names) != shape[0] or not isinstance(was_at, str | None):
+        raise ValueError("its description is inconsistent")
     result = Result(
-        contents=Parts(
+        contents=_StoredParts(
             boxes,
-            _part_reader(path, archive, counts),
-            facts["targets"],
+            _part_reader(path, archive, counts, len(targets)),
+            targets,
             int(facts["count"]),
-            blocks_of_parts=[range(stop - number, stop) for stop, number in stops],
+            blocks_of_parts=blocks,
             columns=[(str(name), str(kind)) for name, kind in facts["table"]],
+            path=path,
         ),
-        shape=(channels, height, width),
-        targets=tuple(facts["targets"]),
-        channel_names=tuple(facts["channel_names"]),
+        shape=shape,
+        targets=targets,
+        channel_names=names,
         pixel_size_um=_pixel_size(facts["pixel_size_um"]),
         source=str(facts["source"]),
         settings=dict(facts["settings"]),
         find_input=lambda: described,
         find_stains=lambda: stains,
         thumbnail=lambda largest_px: _thumbnail(result, largest_px),
-        find_image=lambda: _image_of(image, result, facts["image"]),
-        failed=tuple(facts["failed"]),
+        find_image=lambda: _image_of(image, result, was_at),
+        failed=_texts(facts["failed"]),
         version=str(facts["version"]),
         was_in_memory=bool(facts["was_in_memory"]),
         path=path,
         close=archive.close,
     )
     return result
+
+
+class _StoredParts(Parts):
+    """Parts of a file, which is named in errors about them."""
+
+    def __init__(self, *args: Any, path: Path, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._path = path
+
+    def blocks(self) -> Iterator[Block]:
+        with _damage_of(self._path):
+            yield from super().blocks()
+
+    def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
+        with _damage_of(self._path):
+            return super().labels_in(box_yxhw)
+
+    def labels_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+        with _damage_of(self._path):
+            return super().labels_at(rows, columns)
+
+
+def _shape(found: Any) -> tuple[int, int, int]:
+    """Shape (C,H,W) of the image."""
+    channels, height, width = map(int, found)
+    if min(channels, height, width) < 0 or height * width > _LARGEST_PX:
+        raise ValueError(f"it states an image of shape {found}")
+    return channels, height, width
+
+
+def _described_parts(facts: Mapping[str, Any]) -> tuple[list[int], NDArray[np.int64], list[range]]:
+    """Number of objects of each part, box (N,4) around them, which lies in the image, and parts of each block."""
+    counts, boxes = facts["parts"]["count"], np.array(facts["parts"]["box_yxhw"], np.int64).reshape(-1, 4)
+    stops = list(accumulate(map(int, facts["blocks"])))
+    blocks = [range(stop - int(number), stop) for stop, number in zip(stops, facts["blocks"], strict=True)]
+    inside = (boxes >= 0).all() and (boxes[:, :2] + boxes[:, 2:] <= np.array(facts["shape"][1:])).all()
+    if not len(boxes) == len(counts) == sum(map(len, blocks)) or not inside:
+        raise ValueError("its description of its parts is inconsistent")
+    for block in blocks:
+        own = boxes[block.start : block.stop]
+        if not len(own) or math.prod(around(own[own[:, 2] > 0])[2:]) > _LARGEST_BLOCK_PX:
+            raise ValueError("a block of its objects has an absurd size")
+    return counts, boxes, blocks
+
+
+def _texts(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise TypeError(f"{found!r} is not a list of texts")
+    return tuple(found)
 
 
 def _pixel_size(found: Any) -> PixelSize:
@@ -122,18 +180,19 @@ def _pixel_size(found: Any) -> PixelSize:
     return None if found is None else float(found)
 
 
-def _part_reader(path: Path, archive: zipfile.ZipFile, counts: list[int]) -> Callable[[int], Part]:
+def _part_reader(path: Path, archive: zipfile.ZipFile, counts: list[int], targets: int) -> Callable[[int], Part]:
     """Reader of the objects of a part, and their ids."""
 
     def read(part: int) -> Part:
         if archive.fp is None:
             raise ValueError(f"{path}: was closed; read from a stored result inside its `with` block")
         with _damage_of(path):
-            packed, numbered = (archive.read(name) for name in part_names(part))
-            objects = Objects.from_bytes(packed)
-            ids: NDArray[np.int64] = np.load(io.BytesIO(numbered), allow_pickle=False)
-            if not len(objects) == len(ids) == counts[part]:
-                raise ValueError(f"part {part} has {len(objects)} objects, {len(ids)} ids, and not {counts[part]}")
+            packed, numbered = (read_member(archive, name) for name in part_names(part))
+            objects, ids = Objects.from_bytes(packed), read_array(numbered)
+            if ids.shape != (counts[part],) or len(objects) != len(ids) or ids.dtype.kind not in "iu":
+                raise ValueError(f"part {part} has {len(objects)} objects, ids of {ids.shape}, and not {counts[part]}")
+            if (ids < 1).any() or (ids > _LARGEST_ID).any() or (objects.target >= targets).any():
+                raise ValueError(f"part {part} has objects of ids or targets that there are not")
         return objects, ids
 
     return read
@@ -169,9 +228,11 @@ def _open(image: ImageLike, result: Result) -> Image:
 def _find_image(result: Result, was_at: str | None) -> Image:
     """Find the image again, where it was or beside the result; a different one of the same name is not accepted."""
     assert result.path is not None
-    beside = str(result.path.parent.absolute() / str(result.input.get("name", "")))
-    places = () if was_at is None else tuple(dict.fromkeys((was_at, beside)))
+    name = PurePath(str(result.input.get("name", "")).replace("\\", "/")).name
+    places = () if was_at is None else tuple(dict.fromkeys((was_at, str(result.path.parent.absolute() / name))))
     for place in places:
+        if is_url(place) or place.startswith((r"\\", "//")):  # nobody asked for it: the file may come from anyone
+            continue
         try:
             image = _open(place, result)
         except FileNotFoundError:

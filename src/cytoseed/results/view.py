@@ -193,6 +193,8 @@ class LabelImage:
     @cached_property
     def count(self) -> int:
         """Number of distinct ids."""
+        if self._planes.max(initial=0) > self._planes.size:
+            return len(np.unique(self._planes[self._planes > 0]))
         return int(np.count_nonzero(np.bincount(self._planes.ravel())[1:]))
 
     @cached_property

@@ -97,7 +97,10 @@ def _region_box(region: Sequence[int], shape_yx: tuple[int, int]) -> Box:
 
 def _read_outlines(path: Path, shape_yx: tuple[int, int]) -> Outlines:
     found = [polygons_of(each["geometry"], f"mask {path}: feature {n}") for n, each in enumerate(read_features(path))]
-    outlines = Outlines([polygon for polygons in found for polygon in polygons])
+    try:
+        outlines = Outlines([polygon for polygons in found for polygon in polygons])
+    except ValueError as error:
+        raise ValueError(f"mask {path}: {error}; draw the area again") from error
     lowest, highest = outlines.boxes[:, :2], outlines.boxes[:, 2:]  # (P, 2): x, y
     areas = (highest - lowest).prod(axis=1)
     if not areas.any():

@@ -13,7 +13,7 @@ from cytoseed.core.model import Thresholds
 from cytoseed.core.network import REACH, STRIDE
 from cytoseed.core.scale import full_box
 from cytoseed.images import Image, check_pixels, choose_channels
-from cytoseed.images.channels import check_stain, unmix
+from cytoseed.images.channels import check_stain, list_channels, unmix
 from cytoseed.images.pixel_size import PixelSize, as_pixel_size, sides_um
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.memory import tile_side
@@ -77,8 +77,7 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         chosen = "" if len(channels) == len(names) else f", {len(channels)} are chosen,"
         raise ValueError(
             f"the image has {len(names)} channels{chosen} and model {config.name!r} takes {wanted}: choose by number "
-            f"or name, such as --channels 0 (channels=[0] in Python), of "
-            f"{', '.join(f'{index} ({name})' for index, name in enumerate(names))}"
+            f"or name, such as --channels 0 (channels=[0] in Python), of {list_channels(names)}"
         )
     pixel_size_um: PixelSize = options.pixel_size_um
     source = "given"

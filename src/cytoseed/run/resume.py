@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cytoseed.images import Image, address
+from cytoseed.images import Image, ImageFileError, address
 from cytoseed.models.weights import Model
 from cytoseed.paths import is_remote, longest_name, require_writable
 from cytoseed.results.record import SUFFIX as RECORD_SUFFIX
@@ -113,6 +114,21 @@ def new_job(request: Request) -> Job:
     return Job(request.plan, Record.of(request.image.identity(), request.plan.record))
 
 
+def require_unchanged(image: Image, was: Mapping[str, Any]) -> None:
+    """Raise `ImageFileError` if the file of an image is not the one any more that `was` identifies."""
+    if image.path is None:
+        return
+    try:
+        is_same = replace(image).identity() == was  # a copy, which computes it again
+    except (FileNotFoundError, ImageFileError):
+        is_same = False
+    if not is_same:
+        raise ImageFileError(
+            f"{image.source}: was changed or removed while it was segmented, so its objects may be of two images, and "
+            f"no results were written; segment it again when nothing writes to it"
+        )
+
+
 def compare_with_output(request: Request) -> Job:
     """Job that remains, given what the output folder already holds; errors as `cytoseed.segment` raises them."""
     store, existing = request.store, request.existing
@@ -143,7 +159,10 @@ def compare_with_output(request: Request) -> Job:
         )
     if not resumes:
         return job._replace(is_done=started is None and has_files)
-    missing = len(set(store.todo().tolist()) - store.done())
+    todo = store.todo()
+    if len(todo) and todo[-1] >= job.plan.grid.tiles:
+        raise ValueError(f"{store.path}: lists tiles that the image does not have; start again with --overwrite")
+    missing = len(set(todo.tolist()) - store.done())
     has_ended = store.kept() is not None if request.shard is None else bool((started or {}).get("ended"))
     is_complete = not missing and has_ended
     if not is_complete and existing != "resume":

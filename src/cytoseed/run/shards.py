@@ -58,7 +58,9 @@ def merge(
         _require_complete(f"of {stem!r} in {folder}", sorted(shards), runs)
         with lock(store.path):
             _gather(store, list(shards.values()), first)
-    asked = first["asked"]
+    asked = first["asked"] if {"source", "model", "options", "formats"} <= first.get("asked", {}).keys() else None
+    if asked is None:
+        raise ValueError(f"{folder}: the run.json of the shards of {stem!r} are damaged; make them again")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()}
     choice = asked.get("series"), asked.get("full_canvas", False)
     opened, model = as_image(asked["source"] if image is None else image, *choice), load_model(asked["model"])

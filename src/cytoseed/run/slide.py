@@ -31,7 +31,7 @@ from cytoseed.run.engine import bfloat16_is_fast, choose_device, engine_for
 from cytoseed.run.executor import Executor, LocalExecutor
 from cytoseed.run.memory import trim
 from cytoseed.run.plan import Plan
-from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job
+from cytoseed.run.resume import Job, Request, compare_with_output, describe_run, new_job, require_unchanged
 from cytoseed.run.stitch import stitch_tiles
 from cytoseed.run.survey import Limits, survey
 from cytoseed.run.tile import Clock, SlideContext
@@ -160,6 +160,7 @@ def _run_single(request: Request, job: Job, executor: Executor) -> RunReport:
     clock = Clock()
     with clock("wall"):
         result = _single_result(request, job.plan, executor, clock)
+        require_unchanged(request.image, job.record.input)
         with clock("write"):
             files = save(result, request.output, request.formats, job.overwrite)
             if job.overwrite:
@@ -199,6 +200,11 @@ def _run_tiles(
         of_model = request.model.config.channels, request.options.tta
         context = SlideContext(request.image, regions, clock, plan, limits, *of_model, stains)
         failures = process_missing(context, executor, store, calls)
+        try:
+            require_unchanged(request.image, job.record.input)
+        except ImageFileError:
+            store.clear()  # its tiles are of two images
+            raise
         todo = store.todo().tolist()
         if failures and len(failures) == len(todo):
             raise ImageFileError(f"{request.image.source}: all {len(todo)} tiles failed ({_listed(failures)})")
@@ -283,6 +289,9 @@ def _start(request: Request, job: Job, regions: Regions, clock: Clock, batch: in
                 store.drop(tile)
         started = store.run() or {}
         low, high = (np.array(started["normalisation"][name], np.float32) for name in ("low", "high"))
+        channels = 1 if request.options.stain is not None else len(job.plan.channels)
+        if not len(low) == len(high) == channels:
+            raise ValueError(f"{store.path}: its run.json is damaged; start again with --overwrite")
         return Limits(low, high), tuple(started.get("stains", ()))
     if job.overwrite:  # from here on the earlier run is gone, and this one can be resumed
         store.announce(run)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cytoseed.images import open_image
 from cytoseed.images.label_image import label_pieces, open_labels, patch_of, read_labels, stack_objects
-from cytoseed.images.outlines import Patch, rasterise
+from cytoseed.images.outlines import Patch, draw
 from cytoseed.learn.datasets.downloads import Source, SourceImage, find_files, match_files, pair_files, require
 from cytoseed.settings import DatasetNote
 
@@ -255,7 +255,7 @@ def _read_contours(path: Path, shape: _Shape) -> NDArray[np.int32]:
             rings.append(np.array(corners, np.float64).reshape(-1, 2))
         if not all(np.isfinite(ring).all() for ring in rings):
             raise ValueError("a vertex is not finite")
-    return stack_objects([rasterise([[ring]], shape) for ring in rings], shape)
+    return stack_objects(draw(([[ring]] for ring in rings), shape, path), shape)
 
 
 _FINDERS = {
