@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-web lint format clean
+.PHONY: demo test test-package test-web lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m cytoseed demo --output demo
@@ -11,6 +11,10 @@ demo: $(STAMP)
 # One process a core, and a file's tests in one process: they share what they export.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+# Wheel and sdist, built, checked, and installed in an environment of their own.
+test-package:
+	PYTHON='$(PYTHON)' bash .ci/package
 
 # The page of examples/web in headless Chromium, on real images, beside Python.
 test-web: $(STAMP)
@@ -36,4 +40,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv demo dist
+	rm -rf .venv .package demo dist

@@ -83,7 +83,7 @@ def _missing_for_extras() -> dict[str, list[str]]:
     """Packages that are not installed, by the extra that needs them."""
     missing: dict[str, list[str]] = {}
     for name, extra in _requirements():
-        if extra and extra != "dev" and name != "cytoseed":
+        if extra and extra not in ("dev", "docs") and name != "cytoseed":
             missing.setdefault(extra, []).extend([] if _is_installed(name) else [name])
     return missing
 
