@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-package test-web lint format clean
+.PHONY: demo test test-package test-web golden lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m cytoseed demo --output demo
@@ -23,6 +23,10 @@ test-web: $(STAMP)
 	$(BIN)/python -m cytoseed export nuclei --to onnx --output examples/web/model --overwrite && \
 	npm run build --prefix examples/web && \
 	CYTOSEED_WEB=1 $(BIN)/python -m pytest tests/examples/test_web.py; fi
+
+# Golden objects of this version anew, after its models changed.
+golden: $(STAMP)
+	$(BIN)/python tests/golden.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
