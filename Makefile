@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-web docs docs-test docs-pictures lint format clean
+.PHONY: demo test test-package test-web docs docs-test docs-pictures golden lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m cytoseed demo --output demo
@@ -12,6 +12,10 @@ demo: $(STAMP)
 # One process a core, and a file's tests in one process: they share what they export.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+# Wheel and sdist, built, checked, and installed in an environment of their own.
+test-package:
+	PYTHON='$(PYTHON)' bash .ci/package
 
 # The page of examples/web in headless Chromium, on real images, beside Python.
 test-web: $(STAMP)
@@ -34,6 +38,10 @@ docs-pictures: $(STAMP)
 	MPLBACKEND=Agg $(BIN)/python docs/scripts/pages.py
 	MPLBACKEND=Agg $(BIN)/python docs/scripts/figures.py
 
+# Golden objects of this version anew, after its models changed.
+golden: $(STAMP)
+	$(BIN)/python tests/golden.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +58,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv demo dist site
+	rm -rf .venv .package demo dist site

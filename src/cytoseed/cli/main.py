@@ -12,6 +12,7 @@ from cytoseed import __version__
 from cytoseed.cli.console import FAILED, print_error
 from cytoseed.cli.convert_command import convert, formats
 from cytoseed.cli.datasets_command import datasets_app
+from cytoseed.cli.doctor_command import doctor
 from cytoseed.cli.evaluate_command import evaluate
 from cytoseed.cli.export_command import export
 from cytoseed.cli.flags import output_flags
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 _PANELS = {
-    "Segment": (segment, merge, info, models, demo, samples),
+    "Segment": (segment, merge, info, models, demo, samples, doctor),
     "Results and other programs": (view, convert, formats, export),
     "Train and evaluate": (train, tune, evaluate),
 }
@@ -39,7 +40,7 @@ _MESSAGES = ("quiet", "verbose", "log_file")
 _OUTPUT_FLAGS = {
     **dict.fromkeys((merge, demo, samples, convert, export, train, tune), _MESSAGES),
     **dict.fromkeys((segment, evaluate), (*_MESSAGES, "json")),
-    **dict.fromkeys((info, models), ("json",)),
+    **dict.fromkeys((info, models, doctor), ("json",)),
     **dict.fromkeys((formats, view), ()),
 }
 for _title, _commands in _PANELS.items():
