@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from operator import index as as_int
 from typing import Any
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from cytoseed.settings import STAINS
 
 _LISTED = 20  # channels in a message
+_NUCLEAR = re.compile(
+    r"(?<![a-z])(?:dapi|hoechst|syto|draq|nucblue)|\bnuclear stain\b|^(?:nuclear|nuclei|nucleus)$", re.IGNORECASE
+)
 
 
 def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence[str]) -> tuple[int, ...]:
@@ -34,6 +38,12 @@ def choose_channels(wanted: str | int | Iterable[str | int], available: Sequence
             raise ValueError(f"channels name {one!r} twice, as {', '.join(map(str, given))}; name each once of {names}")
         chosen.append(index)
     return tuple(chosen)
+
+
+def nuclear_channel(names: Sequence[str]) -> int | None:
+    """Number of the one channel that is called after a nuclear stain, such as DAPI; None if none or several are."""
+    found = [index for index, name in enumerate(names) if _NUCLEAR.search(name.strip())]
+    return found[0] if len(found) == 1 else None
 
 
 def list_channels(names: Sequence[str]) -> str:

@@ -13,8 +13,10 @@ from cytoseed.core.model import Thresholds
 from cytoseed.core.network import REACH, STRIDE
 from cytoseed.core.scale import full_box
 from cytoseed.images import Image, check_pixels, choose_channels
-from cytoseed.images.channels import check_stain, list_channels, unmix
+from cytoseed.images.channels import check_stain, list_channels, nuclear_channel, unmix
+from cytoseed.images.image import RGB_NAMES
 from cytoseed.images.pixel_size import PixelSize, as_pixel_size, sides_um
+from cytoseed.results.measure.stains import may_be_stained
 from cytoseed.run.area import Area, read_area
 from cytoseed.run.memory import tile_side
 from cytoseed.run.tiles import GRAIN_PX, Box, Grid, single_tile
@@ -69,16 +71,7 @@ class Plan(NamedTuple):
 
 def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Plan:
     """Decide everything that metadata can decide; settings that do not suit the image raise a ValueError."""
-    channels = choose_channels(options.channels, image.channel_names)
-    if options.stain is not None:
-        check_stain(len(channels), options.stain)
-    elif len(channels) not in (1, config.channels):
-        names, wanted = image.channel_names, "1" if config.channels == 1 else f"1 or {config.channels}"
-        chosen = "" if len(channels) == len(names) else f", {len(channels)} are chosen,"
-        raise ValueError(
-            f"the image has {len(names)} channels{chosen} and model {config.name!r} takes {wanted}: choose by number "
-            f"or name, such as --channels 0 (channels=[0] in Python), of {list_channels(names)}"
-        )
+    channels = _channels(image, config, options)
     pixel_size_um: PixelSize = options.pixel_size_um
     source = "given"
     if pixel_size_um is None:
@@ -122,6 +115,32 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         record |= {"skip_background": options.skip_background, **area.description}
     scale = level, image.level_shapes[level], step_yx, full_yx, pixel_size_um
     return Plan(channels, *scale, grid, is_tiled, area, targets, expand_px, record)
+
+
+def _is_colour(image: Image) -> bool:
+    """Whether the channels are red, green and blue, or of 8 bits and without names, as in an array (3,H,W)."""
+    return image.channel_names == RGB_NAMES or may_be_stained(image.channel_names, image.dtype)
+
+
+def _channels(image: Image, config: ModelConfig, options: SegmentOptions) -> tuple[int, ...]:
+    """Channels to segment: those chosen; else all of a picture in colour, or the one of a nuclear stain."""
+    names = image.channel_names
+    channels = choose_channels(options.channels, names)
+    if options.stain is not None:
+        check_stain(len(channels), options.stain)
+        return channels
+    is_mixture = not options.channels and len(names) > 1 and config.channels in (1, len(RGB_NAMES))
+    if is_mixture and not _is_colour(image):
+        nuclear = nuclear_channel(names)
+        channels = () if nuclear is None else (nuclear,)
+    if len(channels) not in (1, config.channels):
+        wanted = "1" if config.channels == 1 else f"1 or {config.channels}"
+        chosen = f", {len(channels)} are chosen," if options.channels else ""
+        raise ValueError(
+            f"the image has {len(names)} channels{chosen} and model {config.name!r} takes {wanted}: choose by number "
+            f"or name, such as --channels 0 (channels=[0] in Python), of {list_channels(names)}"
+        )
+    return channels
 
 
 def _growth(expand_px: float) -> int:

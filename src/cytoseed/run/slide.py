@@ -48,6 +48,7 @@ _ENLARGED = (
     "pixel size {size:g} µm (from {source}) enlarges the image {factor:.1f} times per side; if it is that of the "
     "camera and not of the sample, state the right one with --pixel-size in µm (pixel_size_um in Python)"
 )
+_NUCLEAR = "channel {number} ({name}) is segmented, as its name is that of a nuclear stain; --channels takes others"
 _MERGED = (
     "red, green and blue look like fluorescence channels merged in one picture, and all were segmented together; if "
     "one shows the nuclei, choose it, such as --channels blue (channels='blue' in Python)"
@@ -152,6 +153,9 @@ def _notices(request: Request) -> list[str]:
         notices.append(_ENLARGED.format(size=max(sides_um(plan.pixel_size_um)), source=source, factor=factor))
     if len(plan.channels) == len(RGB_NAMES) and options.stain is None and is_merged_fluorescence(request.image):
         notices.append(_MERGED)
+    if not options.channels and len(plan.channels) < len(request.image.channel_names):
+        (number,) = plan.channels
+        notices.append(_NUCLEAR.format(number=number, name=request.image.channel_names[number]))
     return notices
 
 
