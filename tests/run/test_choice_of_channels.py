@@ -56,3 +56,9 @@ def test_channels_that_are_not_colours_are_not_taken_as_colours(tmp_path, nuclei
     if dtype == np.uint16:
         with pytest.raises(ValueError, match="3 channels"):
             cytoseed.segment(np.stack([nuclei.astype(dtype)] * 3), pixel_size_um=0.5)
+
+
+def test_a_list_of_images_is_not_an_image_of_channels(nuclei):
+    for images in ([nuclei, nuclei, nuclei], ("a.png", "b.png")):
+        with pytest.raises(TypeError, match=r"for image in images"):
+            cytoseed.segment(images)

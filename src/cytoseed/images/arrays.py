@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,13 @@ def array_image(image: ArrayLike, path: Path | None = None) -> Image:
     """`Image` of an array, which `as_image` describes; `path` is the file that it lies in."""
     if np.ma.is_masked(image):
         raise ValueError("image is a masked array with masked values; give plain ones: array.filled(0)")
+    if isinstance(image, (list, tuple)) and any(
+        isinstance(one, (str, os.PathLike)) or np.ndim(one) > 1 for one in image
+    ):
+        raise TypeError(
+            f"image is a {type(image).__name__} of {len(image)} images; segment them one by one: "
+            f"[cytoseed.segment(image) for image in images]. Channels of one image: numpy.stack(channels)"
+        )
     plain: Any = image.detach().cpu() if hasattr(image, "detach") else image  # a tensor with gradients, or of a GPU
     source: Any = plain if _is_lazy(plain) else np.asarray(plain)
     axes = _axes(tuple(source.shape), source.dtype)
