@@ -146,6 +146,14 @@ def test_zarr_chunks_too_large_and_too_small(tmp_path: Path, chunk: int, says: s
     refused(lambda: open_image(folder), rf"a\.zarr.*{says}")
 
 
+def test_zarr_levels_without_end(tmp_path: Path) -> None:
+    folder = ngff(tmp_path / "a.zarr", (64, 64), (64, 64), None)
+    described = json.loads((folder / ".zattrs").read_text())
+    described["multiscales"][0]["datasets"] *= 2000
+    (folder / ".zattrs").write_text(json.dumps(described))
+    refused(lambda: open_image(folder), r"a\.zarr: names 2000 levels")
+
+
 NOTHING = bytes(8 << 20)
 BOMBS = {
     "zlib": lambda: zlib.compress(NOTHING),

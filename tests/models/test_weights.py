@@ -182,16 +182,17 @@ def test_every_bundled_model_loads():
 @pytest.mark.parametrize(
     "claim",
     [
+        {"channels": 2**62},
         {"channels": 10**7},
         {"classifier_widths": [10**8, 10**8]},
         {"conditional_dims": 10**8},
         {"max_window_px": 1 << 40},
     ],
-    ids=["channels", "widths", "dims", "window"],
+    ids=["overflow", "channels", "widths", "dims", "window"],
 )
 def test_a_configuration_that_claims_a_large_network_takes_no_memory(folder, claim):
     edit_config(folder, **claim)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=r"(model\.safetensors|config\.json).*(tensor|max_window_px)"):
+    with pytest.raises(ValueError, match=r"(model\.safetensors|config\.json).*(tensor|max_window_px|too large)"):
         load_model(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB

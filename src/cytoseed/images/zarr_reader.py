@@ -25,6 +25,7 @@ from cytoseed.images.series import Series, single
 from cytoseed.images.zarr_store import open_array
 from cytoseed.paths import display, is_remote, is_url
 
+_MOST_LEVELS = 64
 _COLLECTIONS = ("plate", "well", "bioformats2raw.layout")
 
 
@@ -185,6 +186,11 @@ def _open_level(found: _Found, dataset: Mapping[str, Any]) -> Any | None:
 def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
     """Open the array of each level; refuse anything but a 2-D image with channels."""
     levels = []
+    if len(found.multiscale["datasets"]) > _MOST_LEVELS:
+        count = len(found.multiscale["datasets"])
+        raise ImageFileError(
+            f"{display(path)}: names {count} levels; at most {_MOST_LEVELS} are taken: export it again"
+        )
     for number, dataset in enumerate(found.multiscale["datasets"]):
         level = _open_level(found, dataset)
         if level is None:

@@ -68,8 +68,13 @@ def load_model(name_or_folder: str | os.PathLike[str] = "nuclei") -> Model:
     folder = _find(name_or_folder)
     config = read_config(folder)
     weights = _read_weights(folder / WEIGHTS_FILE, config.sha256)
-    with torch.device("meta"):  # without memory: a configuration may claim any size
-        wanted = Segmenter(config).state_dict()
+    try:
+        with torch.device("meta"):  # without memory: a configuration may claim any size
+            wanted = Segmenter(config).state_dict()
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(
+            f"{folder / CONFIG_FILE} describes a network that is too large; copy the model again"
+        ) from error
     _check_fit(folder / WEIGHTS_FILE, weights, wanted)
     segmenter = Segmenter(config).float()
     segmenter.load_state_dict(weights)
