@@ -118,8 +118,8 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
 
 
 def _is_colour(image: Image) -> bool:
-    """Whether the channels are red, green, blue, or of 8 bits or floats and without names, as in an array (3,H,W)."""
-    dtype = np.dtype(np.uint8) if image.dtype.kind == "f" else image.dtype
+    """Whether the channels are red, green and blue, or without names: of 8 bits, or of an array (3,H,W)."""
+    dtype = np.dtype(np.uint8) if image.path is None else image.dtype
     return image.channel_names == RGB_NAMES or may_be_stained(image.channel_names, dtype)
 
 
