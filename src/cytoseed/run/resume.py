@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -21,6 +22,11 @@ from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.engine import choose_device
 from cytoseed.run.plan import Plan, make_plan
 from cytoseed.settings import SegmentOptions
+
+_DEVICE = re.compile(
+    r"(con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³])(\.|$)|.*[\x00-\x1f<>:\"|?*\\]", re.IGNORECASE | re.DOTALL
+)
+"""Names of devices on Windows, whatever follows a point, and names with characters that it refuses."""
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """How to treat results and interrupted runs of the same name: see `cytoseed.segment`."""
@@ -89,7 +95,11 @@ class Request:
         return (*paths_of(self.output, self.stem, self.formats).values(), record)
 
     def check_names(self) -> None:
-        """Raise `ValueError` if a file of the results would have a longer name than its disk allows."""
+        """Raise `ValueError` if a file of the results would have a longer name than its disk allows, or none at all."""
+        if os.name == "nt" and not is_remote(self.output) and _DEVICE.match(self.stem):
+            raise ValueError(
+                f"{self.image.source}: Windows takes no files named {self.stem!r}; give the image another name"
+            )
         longest = max(len(os.fsencode(path.name)) for path in (*self.files, self.store.path))
         limit = 0 if is_remote(self.output) else longest_name(self.output)
         if limit and longest > limit:
