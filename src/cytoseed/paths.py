@@ -144,7 +144,8 @@ def read_bytes(path: Path) -> bytes:
     if not is_remote(path):
         require_file(path)
         return path.read_bytes()
-    with storage_errors(far := cast(Any, path)):
+    far = cast(Any, path)
+    with storage_errors(path):
         return cast(bytes, far.fs.cat_file(far.path))
 
 

@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "bfloat16")
 STAINS = ("haematoxylin", "eosin", "dab")
 MOST_EXPANDED_UM = 50
 TARGETS = (("nuclei",), ("cells",), ("nuclei", "cells"))
-"""What a model may find: the objects of each label plane."""
+"""Allowed targets of a model, one for each plane of its labels."""
 DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
 NOMINAL_DIAMETER_UM = 8.5
 """Median diameter of a nucleus, by which images of unknown pixel size are scaled."""

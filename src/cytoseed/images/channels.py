@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.series import listed
 from cytoseed.settings import STAINS
 
 _LISTED = 20  # channels in a message
@@ -48,8 +49,7 @@ def nuclear_channel(names: Sequence[str]) -> int | None:
 
 def list_channels(names: Sequence[str]) -> str:
     """Numbers and names of the first channels."""
-    more = [f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
-    return ", ".join([*(f"{index} ({name})" for index, name in enumerate(names[:_LISTED])), *more])
+    return listed([f"{index} ({name})" for index, name in enumerate(names)], _LISTED)
 
 
 def _parts(wanted: str | int, available: Sequence[str]) -> Sequence[str | int]:

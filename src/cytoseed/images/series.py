@@ -100,7 +100,7 @@ def choose_series(source: str, found: Sequence[Series], wanted: str | int | None
     raise ImageFileError(f"{source}: has no image {wanted!r}; give a name or a number from 0 of: {listed(found)}")
 
 
-def listed(found: Sequence[Series | str]) -> str:
+def listed(found: Sequence[Series | str], most: int = _LISTED) -> str:
     """Numbers, names and sizes of the first images, or names alone."""
-    texts = [one if isinstance(one, str) else f"{number} {one}" for number, one in enumerate(found[:_LISTED])]
-    return ", ".join([*texts, *([f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else [])])
+    texts = [one if isinstance(one, str) else f"{number} {one}" for number, one in enumerate(found[:most])]
+    return ", ".join([*texts, *([f"and {len(found) - most} more"] if len(found) > most else [])])

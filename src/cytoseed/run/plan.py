@@ -119,8 +119,9 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
 
 def _is_colour(image: Image) -> bool:
     """Whether the channels are red, green and blue, or without names: of 8 bits, or of an array (3,H,W)."""
-    dtype = np.dtype(np.uint8) if image.path is None else image.dtype
-    return image.channel_names == RGB_NAMES or may_be_stained(image.channel_names, dtype)
+    if image.path is None:
+        return len(image.channel_names) == len(RGB_NAMES)
+    return image.channel_names == RGB_NAMES or may_be_stained(image.channel_names, image.dtype)
 
 
 def _channels(image: Image, config: ModelConfig, options: SegmentOptions) -> tuple[int, ...]:
