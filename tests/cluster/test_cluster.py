@@ -9,7 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -54,6 +57,25 @@ def expected(place):
 def cluster():
     with Cluster(workers=2) as found:
         yield found
+
+
+def test_a_client_that_closes_while_a_result_is_fetched_is_not_waited_for():
+    client = SimpleNamespace(status="running", nthreads=lambda: {"a": 1}, cancel=lambda *_, **__: None)
+
+    def fetch(timeout):
+        client.status = "closed"
+        time.sleep(min(timeout, 0.01))
+        raise TimeoutError
+
+    future = Mock(status="finished", result=fetch, add_done_callback=lambda put: put(future))
+    client.submit = lambda *_, **__: future
+    cluster = Cluster(workers=1)
+    cluster._client = client
+    with pytest.raises(ConnectionError, match="--resume continues"):
+        list(cluster.map(deque([print])))
+    client.status, future.status = "running", "error"
+    with pytest.raises(TimeoutError):
+        list(cluster.map(deque([print])))
 
 
 def nannies(cluster):

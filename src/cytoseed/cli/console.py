@@ -240,12 +240,14 @@ def run_each(
     `on_error` receives an item and its message; `closing` the outcome of more than one item.
     """
     every = list(items)
-    tally, missing = Tally(len(every)), []
+    tally, missing, stopped = Tally(len(every)), [], threading.Event()
 
     def process(item: _Item) -> None:
         try:
             done = work(item)
         except (*MISTAKES, MemoryError) as error:
+            if stopped.is_set():  # an error of the workers' end
+                return
             message = one_line(error, name(item))
             print_error(message)
             print_detail(traceback.format_exc())
@@ -260,7 +262,7 @@ def run_each(
             for item in every:
                 process(item)
         else:
-            _process_in_threads(process, every, threads)
+            _process_in_threads(process, every, threads, stopped)
     finally:
         if notes is not None:
             notes.close()
@@ -270,13 +272,16 @@ def run_each(
         raise typer.Exit(MISUSED if missing else FAILED)
 
 
-def _process_in_threads(process: Callable[[_Item], None], items: list[_Item], threads: int) -> None:
-    """Process items; at an interruption threads are left to end with the workers that they wait for."""
+def _process_in_threads(
+    process: Callable[[_Item], None], items: list[_Item], threads: int, stopped: threading.Event
+) -> None:
+    """Process items; at an interruption, which is marked, threads are left to end with the workers they wait for."""
     pool = ThreadPoolExecutor(threads)
     try:
         for done in [pool.submit(process, item) for item in items]:
             done.result()
     except BaseException:
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()

@@ -33,11 +33,12 @@ from cytoseed.run.tile import Clock, SlideContext, TileResult
 from cytoseed.run.tiles import Tile
 
 if TYPE_CHECKING:
-    from distributed import Future
+    from distributed import Client, Future
 
 _BATCHES = 4  # per call at most: a worker reads one while its network runs on another
 _CALLS_PER_WORKER = 2
 _POLL_S = 1.0  # between two checks whether there are workers
+_FETCH_S = 20.0  # for one result, after which the connection is checked
 # Dask evaluates these on a worker: schedulers without cytoseed can handle builtins, and workers without it fail
 _CALL, _CHECK = (f"__import__('{__name__}', fromlist=['x']).{name}(data)" for name in ("work", "check_worker"))
 _ONE_CALL = threading.Lock()
@@ -143,7 +144,7 @@ class Cluster:
                     future = done.get(timeout=_POLL_S)
                 except queue.Empty:
                     continue
-                yield running.pop(future), _result(future)
+                yield running.pop(future), _result(future, self._client)
         finally:
             if running and self._client.status == "running":
                 self._client.cancel(list(running), force=True)
@@ -210,18 +211,25 @@ class _ClusterExecutor(NamedTuple):
         return labels
 
 
-def _result(future: Future[Any]) -> Any:
+def _result(future: Future[Any], client: Client) -> Any:
     """Result of a call, or the error where workers died of it."""
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
 
+    gone = "the scheduler has gone; finished tiles are kept: --resume continues"
     try:
-        return pickle.loads(zlib.decompress(future.result()))
+        while client.status == "running":  # a client that is closed meanwhile would be waited for without end
+            try:
+                return pickle.loads(zlib.decompress(future.result(timeout=_FETCH_S)))
+            except TimeoutError:
+                if future.status == "error":  # the call's own
+                    raise
+        raise ConnectionError(gone)
     except KilledWorker as error:
         return error
     except CancelledError as error:
-        raise ConnectionError("the scheduler has gone; finished tiles are kept: --resume continues") from error
+        raise ConnectionError(gone) from error
     except ModuleNotFoundError as error:
         raise ValueError(f"a worker {_lacks_cytoseed(error)}") from error
 
