@@ -94,8 +94,8 @@ class ModelConfig:
 
     network: str = "lite"
     """Backbone: `paper` (3.8 M parameters, section 2.4 of the paper), `lite`, or the lighter `slim`."""
-    channels: int = 3
-    """Number of image channels C; a grey image is copied to all of them."""
+    channels: int | str = 3
+    """Number of image channels C, to all of which a grey image is copied; or `any`."""
     targets: tuple[str, ...] = ("nuclei",)
     """Objects in each label channel: `nuclei`, `cells`, or `nuclei` and `cells`."""
     positional_dims: int = 4
@@ -139,12 +139,13 @@ class ModelConfig:
         """Check all values."""
         _require_type("name", self.name, "")
         for each in dataclasses.fields(self):
-            if isinstance(each.default, str | int | float):
+            if isinstance(each.default, str | int | float) and each.name != "channels":
                 _require_type(each.name, getattr(self, each.name), each.default)
         for name in ("recipe", "figures"):
             _require(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "a mapping")
         _require(self.network in NETWORKS, "network", self.network, f"one of {', '.join(NETWORKS)}")
-        _require(self.channels >= 1, "channels", self.channels, "1 or more")
+        counted = type(self.channels) is int and self.channels >= 1
+        _require(counted or self.channels == "any", "channels", self.channels, "1 or more, or 'any'")
         _require(self.targets in TARGETS, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
         _require(self.positional_dims >= 2, "positional_dims", self.positional_dims, "2 or more")
         _require(self.conditional_dims >= 0, "conditional_dims", self.conditional_dims, "0 or more")
@@ -157,6 +158,16 @@ class ModelConfig:
         _require_window(self.window_px)
         largest, allowed = self.max_window_px, f"from window_px to {_LARGEST_WINDOW_PX}"
         _require(self.window_px <= largest <= _LARGEST_WINDOW_PX, "max_window_px", largest, allowed)
+
+    @property
+    def fixed_channels(self) -> int:
+        """Number of image channels; 0 if it may be any."""
+        return 0 if isinstance(self.channels, str) else self.channels
+
+    @property
+    def example_channels(self) -> int:
+        """Number of channels of an example image."""
+        return self.fixed_channels or 3
 
     @property
     def stages(self) -> list[Any]:

@@ -24,7 +24,7 @@ FEWEST_TO_TUNE = 5
 _FIGURES, _HEADINGS = ("f1", "f1_mean", "aji"), ("F1@0.5", "mean F1", "AJI")
 PANELS = {
     "Data and output": ("data", "dataset", "pixel_size", "output", "resume"),
-    "Model": ("start", "network", "teacher", "name", "model_pixel_size"),
+    "Model": ("start", "network", "teacher", "name", "model_pixel_size", "channels", "targets"),
     "Length and speed": (
         *("recipe", "config", "steps", "batch_size", "crop_px", "learning_rate", "validate_every", "patience"),
         *("device", "precision", "compile", "memory_gb"),
@@ -56,6 +56,13 @@ def train(
         float | None,
         typer.Option(metavar="µm", help="Pixel size of the model; by default that of --from, or 0.5."),
     ] = None,
+    channels: Annotated[
+        str, typer.Option(help="Number of image channels, or any. By default that of --from, or 3.")
+    ] = "",
+    targets: Annotated[
+        str,
+        typer.Option(help="Objects to find: nuclei, cells or nuclei-and-cells. By default those of --from, or nuclei."),
+    ] = "",
     dataset: DatasetOption = None,
     pixel_size: Annotated[
         float | None,
@@ -80,6 +87,10 @@ def train(
             wanted["network"] = network or ("paper" if recipe == "paper" else "lite")
         if model_pixel_size is not None:
             wanted["pixel_size_um"] = model_pixel_size
+        if channels:
+            wanted["channels"] = int(channels) if channels.isdecimal() else channels
+        if targets:
+            wanted["targets"] = tuple(targets.split("-and-"))
         model = _starting_model(start, wanted)
         teacher_model = load_model(teacher) if teacher else None
         choose_device(device)
@@ -138,11 +149,15 @@ def _starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Mode
     if not start:
         return ModelConfig(**wanted)
     from cytoseed.learn.distil import narrow_model
+    from cytoseed.learn.widen import widen_model
     from cytoseed.models.weights import Model, load_model
 
     model = load_model(start)
     if wanted.get("network", model.config.network) != model.config.network:
         model = narrow_model(model, wanted["network"])
+    channels, targets = wanted.get("channels", model.config.channels), wanted.get("targets", model.config.targets)
+    if (channels, targets) != (model.config.channels, model.config.targets):
+        model = widen_model(model, channels, targets)
     changed = {**wanted, "description": f"Trained from {model.config.name}.", "figures": {}}
     return Model(dataclasses.replace(model.config, **changed), model.segmenter)
 

@@ -57,7 +57,7 @@ class Segmenter(nn.Module):
         self.has_pairs = config.targets == ("nuclei", "cells")
         self.field_count = config.positional_dims + config.conditional_dims + 1
         self.stride = STRIDE[config.network]
-        self.network = build_network(config.network, config.channels, self.targets * self.field_count)
+        self.network = build_network(config.network, config.fixed_channels, self.targets * self.field_count)
         widths = list(config.classifier_widths)
         dims = (config.positional_dims, config.conditional_dims)
         self.classifiers = nn.ModuleList([PixelClassifier(*dims, widths, config.grid_step) for _ in config.targets])

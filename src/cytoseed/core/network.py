@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cytoseed.core.channel_net import CHANNEL_NET_REACH, ChannelNet
+from cytoseed.core.layers import Conv
 
 STRIDE = {"paper": 8, "lite": 16, "slim": 16}
 """Height and width of images for `UNet.forward` are multiples of this."""
@@ -13,63 +15,7 @@ STRIDE = {"paper": 8, "lite": 16, "slim": 16}
 REACH = {"paper": 95, "lite": 104, "slim": 104}
 """Receptive field: radius in px beyond which an input pixel does not change the fields."""
 
-
-class _Conv(nn.Module):
-    """Convolution, batch normalisation, optional ReLU; with `upsample`, on an image enlarged by 2.
-
-    A 1x1 convolution is enlarged afterwards: the same values, from a quarter of the pixels.
-    """
-
-    def __init__(self, inputs: int, outputs: int, size: int, active: bool = True, upsample: bool = False) -> None:
-        super().__init__()
-        self.before: nn.Module = _Upsample() if upsample and size > 1 else nn.Identity()
-        self.conv: nn.Module = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs)
-        self.active: nn.Module = nn.ReLU(inplace=True) if active else nn.Identity()
-        self.after: nn.Module = _Upsample() if upsample and size == 1 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.after(self.active(self.norm(self.conv(self.before(x)))))
-        return result
-
-    def fold(self) -> None:
-        """Fold the normalisation into the convolution; for inference only."""
-        if isinstance(self.norm, nn.BatchNorm2d):
-            self.conv = fuse_conv_bn_eval(self.conv, self.norm)  # type: ignore[type-var]
-            self.norm = nn.Identity()
-
-    def fuse_upsampling(self) -> None:
-        """Replace enlarging and a folded convolution by a transposed convolution with 4/9 of the multiplications."""
-        if isinstance(self.before, _Upsample) and isinstance(self.conv, nn.Conv2d):
-            sides = (self.conv.in_channels, self.conv.out_channels)
-            fused: nn.ConvTranspose2d = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-                nn.ConvTranspose2d, *sides, 4, stride=2, padding=1
-            )  # no random initial weights
-            kernel = self.conv.weight
-            fused.weight = nn.Parameter(_enlarged(kernel.detach()), requires_grad=kernel.requires_grad)
-            fused.bias = self.conv.bias
-            self.conv, self.before = fused, nn.Identity()
-
-
-class _Upsample(nn.Module):
-    """Nearest-neighbour upsampling by 2, as `nn.Upsample(scale_factor=2)`.
-
-    TorchScript compiles all modes of `nn.Upsample`, one of which libtorch has only since 2026: QuPath's older libtorch
-    could not open the file.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        enlarged: Tensor = torch._C._nn.upsample_nearest2d(x, None, [2.0, 2.0])
-        return enlarged
-
-
-def _enlarged(kernel: Tensor) -> Tensor:
-    """Kernel (I, O, 4, 4) of the transposed convolution equal to (O, I, 3, 3) on an image enlarged by 2.
-
-    A pixel of the small image is 2 x 2 pixels of the large one, which are multiplied by different weights.
-    """
-    padded = nn.functional.pad(kernel.flip(2, 3).transpose(0, 1), [1, 1, 1, 1])
-    return padded.unfold(2, 2, 1).unfold(3, 2, 1).sum((4, 5))
+_MIXED_CHANNELS = 3
 
 
 class _Block(nn.Module):
@@ -80,10 +26,10 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, convolutions: int, upsample: bool = False) -> None:
         super().__init__()
-        self.project = _Conv(inputs, outputs, 1, active=False, upsample=upsample)
-        self.first = _Conv(inputs, outputs, 3, upsample=upsample)
-        self.second = _Conv(outputs, outputs, 3)
-        more = [_Conv(outputs, outputs, 3) for _ in range(convolutions - 2)]
+        self.project = Conv(inputs, outputs, 1, active=False, upsample=upsample)
+        self.first = Conv(inputs, outputs, 3, upsample=upsample)
+        self.second = Conv(outputs, outputs, 3)
+        more = [Conv(outputs, outputs, 3) for _ in range(convolutions - 2)]
         self.rest = nn.Sequential(*more)
         self.deep = len(more) > 0
 
@@ -121,6 +67,8 @@ class UNet(nn.Module):
         detail: int = 16,
     ) -> None:
         super().__init__()
+        self.mix_channels: nn.Module = nn.Identity() if inputs > 0 else ChannelNet(_MIXED_CHANNELS)
+        inputs = inputs if inputs > 0 else _MIXED_CHANNELS
         self.fold_pixels: nn.Module = nn.PixelUnshuffle(shuffle) if shuffle > 1 else nn.Identity()
         ins = [inputs * shuffle**2, *widths[:-1]]
         self.down = nn.ModuleList([_Block(i, o, convolutions) for i, o in zip(ins, widths, strict=True)])
@@ -134,6 +82,7 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Fields (N, outputs, H, W), unbounded; height and width of the image are multiples of `STRIDE`."""
+        image = self.mix_channels(image)
         x = self._first_level(self.fold_pixels(image))
         skips = [x]
         for level, block in enumerate(self.down):
@@ -185,7 +134,7 @@ class UNet(nn.Module):
         For inference only: the network must be in eval mode, else `AssertionError` is raised.
         """
         for module in list(self.modules()):
-            if isinstance(module, _Conv):
+            if isinstance(module, Conv):
                 module.fold()
 
     def fuse_upsampling(self) -> None:
@@ -195,7 +144,7 @@ class UNet(nn.Module):
         """
         self.fold()
         for module in list(self.modules()):
-            if isinstance(module, _Conv):
+            if isinstance(module, Conv):
                 module.fuse_upsampling()
 
 
@@ -206,8 +155,8 @@ class _Refine(nn.Module):
         super().__init__()
         self.spread = nn.Conv2d(width, detail * shuffle**2, 1)
         self.unfold = nn.PixelShuffle(shuffle)
-        self.look = _Conv(inputs, detail, 3)
-        self.last = _Conv(detail, detail, 3)
+        self.look = Conv(inputs, detail, 3)
+        self.last = Conv(detail, detail, 3)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         fine = self.unfold(self.spread(x)) + self.look(image)
@@ -222,12 +171,17 @@ class _NoRefinement(nn.Module):
         return x
 
 
+def reach(name: str, inputs: int) -> int:
+    """Receptive field of `build_network(name, inputs, ...)`: radius in px."""
+    return REACH[name] + (0 if inputs > 0 else CHANNEL_NET_REACH)
+
+
 def build_network(name: str, inputs: int, outputs: int) -> UNet:
     """Build a backbone by name; `ValueError` if the name is unknown.
 
     `paper`: widths 32 to 256, four convolutions per block, 3.8 M parameters, 35 GFLOP for a 256 x 256 image. `lite`:
     folded pixels, widths 24 to 128, two convolutions per block, 2.3 GFLOP. `slim`: the same with fewer channels, 0.46 M
-    parameters, 1.3 GFLOP.
+    parameters, 1.3 GFLOP. With 0 `inputs` each takes any number of channels.
     """
     if name == "paper":
         return UNet(inputs, outputs, (32, 64, 128, 256), 4)
@@ -248,9 +202,9 @@ def count_flops(network: nn.Module, channels: int, side: int = 256) -> int:
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         if isinstance(module, nn.Conv2d):
-            total += 2 * output[0].numel() * module.weight[0].numel()
+            total += 2 * output.numel() * module.weight[0].numel()
         elif isinstance(module, nn.ConvTranspose2d):
-            total += 2 * inputs[0][0].numel() * module.weight[0].numel()
+            total += 2 * inputs[0].numel() * module.weight[0].numel()
 
     counted = copy.deepcopy(network).eval()  # hooks and mode of the original stay as they are
     for module in counted.modules():

@@ -63,9 +63,12 @@ def normalise(image: Tensor) -> Tensor:
 
 
 def fit_channels(image: Tensor, channels: int) -> Tensor:
-    """Image (channels, H, W): a grey one is repeated. `ValueError` if it has neither 1 nor `channels` channels."""
+    """Image (channels, H, W): a grey one is repeated; as it is if `channels` is 0, any number.
+
+    `ValueError` if it has neither 1 nor `channels` channels.
+    """
     present = image.shape[0]
-    if present == channels:
+    if channels in (present, 0):
         return image
     if present == 1:
         return image.expand(channels, -1, -1)

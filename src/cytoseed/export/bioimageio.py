@@ -44,7 +44,7 @@ def build_segmenter(**config: Any) -> ExportedSegmenter:
     `rdf.yaml` names this function and its arguments.
     """
     checked = ModelConfig.from_dict(config)
-    return ExportedSegmenter(Segmenter(checked), checked.channels, checked.pixel_size_um)
+    return ExportedSegmenter(Segmenter(checked), checked.fixed_channels, checked.pixel_size_um)
 
 
 def _state_dict(model: Model) -> bytes:

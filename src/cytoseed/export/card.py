@@ -63,7 +63,8 @@ def model_card(config: ModelConfig, folder: str) -> str:
 
 
 def _facts(config: ModelConfig) -> str:
-    image = "one channel" if config.channels == 1 else f"{config.channels} channels, or one, which is copied to all"
+    counts = {"any": "any number of channels", 1: "one channel"}
+    image = counts.get(config.channels, f"{config.channels} channels, or one, which is copied to all")
     return (
         f"- Finds: {' and '.join(config.targets)}\n"
         f"- Pixel size: {config.pixel_size_um:g} µm; QuPath rescales images whose pixel size is known\n"
@@ -75,6 +76,8 @@ def _facts(config: ModelConfig) -> str:
 def _channels(config: ModelConfig) -> str:
     if config.channels == 1:
         return "Tick one input channel: that of the nuclear stain."
+    if config.channels == "any":
+        return "Tick the nuclear stain and the markers of membrane and cytoplasm, in any order."
     which = "red, green and blue" if config.channels == 3 else "those of the training images, in their order"
     return (
         f"Tick {config.channels} input channels ({which}),\n   or a single one if the model was trained on such images "

@@ -43,7 +43,7 @@ def check_files(model: Model, folder: Path) -> Agreement:
             continue
         files += 1
         run = _torchscript(path) if path.suffix == ".pt" else _onnx(path)
-        for name, raw in _images(model.config.channels):
+        for name, raw in _images(model.config.example_channels):
             if path.name.endswith(".network.onnx"):
                 _check_network(model, run, raw, path)
                 continue

@@ -33,7 +33,7 @@ def to_onnx(model: Model, path: str | Path, normalised: bool = False) -> Path:
     segmenter = _folded(model)
     segmenter.chunk_px = 0  # a traced graph has no loops
     side = 4 * segmenter.stride + 6  # not a multiple of anything
-    example = torch.rand(1, model.config.channels, side, side + 20, generator=torch.Generator().manual_seed(0))
+    example = torch.rand(1, model.config.example_channels, side, side + 20, generator=torch.Generator().manual_seed(0))
     module = segmenter if normalised else _FromRaw(segmenter)
     metadata = onnx_metadata(model.config, "normalised" if normalised else "raw")
     write_bytes(Path(path), trace(module.eval(), example, "labels", {2: "height", 3: "width"}, metadata))
@@ -48,7 +48,7 @@ def network_to_onnx(model: Model, path: str | Path) -> Path:
     targets times `Segmenter.field_count`. N, H and W are free. The metadata is that of `to_onnx` and the `stride`.
     """
     segmenter = _folded(model)
-    example = torch.zeros(2, model.config.channels, 6 * segmenter.stride, 7 * segmenter.stride)
+    example = torch.zeros(2, model.config.example_channels, 6 * segmenter.stride, 7 * segmenter.stride)
     metadata = {**onnx_metadata(model.config, "normalised"), "stride": str(segmenter.stride)}
     free = {0: "batch", 2: "height", 3: "width"}
     write_bytes(Path(path), trace(segmenter.network, example, "fields", free, metadata))

@@ -118,12 +118,17 @@ def summary(config: ModelConfig) -> str:
 
 
 def _channels(config: ModelConfig, any_channels: bool) -> dict[str, Any]:
-    if any_channels and config.channels > 1:
+    if any_channels and config.fixed_channels > 1:
         size = {"min": 1, "step": 1}
-        return {"type": "index", "id": "index", "description": f"{config.channels} channels, or one", "size": size}
+        return {
+            "type": "index",
+            "id": "index",
+            "description": f"{config.fixed_channels} channels, or one",
+            "size": size,
+        }
     names = {1: ["grey"], 3: ["red", "green", "blue"]}
-    numbered = [f"channel_{number}" for number in range(1, config.channels + 1)]
-    return {"type": "channel", "id": "channel", "channel_names": names.get(config.channels, numbered)}
+    numbered = [f"channel_{number}" for number in range(1, config.fixed_channels + 1)]
+    return {"type": "channel", "id": "channel", "channel_names": names.get(config.fixed_channels, numbered)}
 
 
 def _space(name: str, config: ModelConfig, size: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def make_sample(config: ModelConfig, segment: Segment) -> Sample:
     picture = np.ascontiguousarray(section[_ROWS, _COLUMNS].transpose(2, 0, 1))
     stain = unmix(picture, "haematoxylin")
     grey = np.round(255 * (stain - stain.min()) / np.ptp(stain)).astype(np.float32)
-    raw = np.repeat(grey, config.channels, axis=0)[None]
+    raw = np.repeat(grey, config.example_channels, axis=0)[None]
     return Sample(picture, raw, segment(preprocess(raw)))
 
 

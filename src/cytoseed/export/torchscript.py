@@ -186,7 +186,7 @@ def exported(model: Model) -> ExportedSegmenter:
     """Copy of a model as `to_torchscript` writes it: on the CPU, normalisation folded into the convolutions."""
     segmenter = copy.deepcopy(model.segmenter).cpu().eval().requires_grad_(False)
     segmenter.network.fuse_upsampling()
-    return ExportedSegmenter(segmenter, model.config.channels, model.config.pixel_size_um).eval()
+    return ExportedSegmenter(segmenter, model.config.fixed_channels, model.config.pixel_size_um).eval()
 
 
 def _as_float(labels: Tensor) -> Tensor:

@@ -19,11 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from cytoseed.core.prepare import percentiles, scale_intensity
 from cytoseed.core.scale import rescale, rescale_labels
 from cytoseed.images import check_pixels
 from cytoseed.learn.annotations import median_diameter, seed_target
+from cytoseed.learn.channel_draw import ChannelChoice, choose_channels, fill_channels, nuclear_first
 from cytoseed.learn.samples import Sample
 from cytoseed.learn.stain_augment import BatchRandom, per_crop, synthetic_section, vary_stain
 from cytoseed.settings import ModelConfig, TrainConfig
@@ -35,8 +37,8 @@ class Batch(NamedTuple):
     """Crops and their targets."""
 
     image: Tensor  # (N, C, H, W) float32, normalised to [-0.5, 1.5]
-    labels: Tensor  # (N, 1, H, W) int64: ids of objects, 0 background, -1 not annotated or outside the image
-    distance: Tensor  # (N, 1, H, W) float32: relative distance to the object's boundary, 0 to 1
+    labels: Tensor  # (N, T, H, W) int64: ids of objects, 0 background, -1 not annotated or outside the image
+    distance: Tensor  # (N, T, H, W) float32: relative distance to the object's boundary, 0 to 1
 
 
 class CropSampler:
@@ -52,8 +54,9 @@ class CropSampler:
     ) -> None:
         self._config = config
         self._device = device
-        self._pixels = PixelStore(scratch, model.channels, "float16")
-        self._labels, self._distance = PixelStore(scratch, 1, "int32"), PixelStore(scratch, 1, "float16")
+        self._channels, targets = model.fixed_channels, len(model.targets)
+        self._pixels = PixelStore(scratch, max(1, self._channels), "float16")  # of any number: plane after plane
+        self._labels, self._distance = PixelStore(scratch, targets, "int32"), PixelStore(scratch, targets, "float16")
         self._stores = (self._pixels, self._labels, self._distance)
         try:
             facts = [self._add(sample, model) for sample in samples]
@@ -67,9 +70,13 @@ class CropSampler:
             self.close()
             raise
         sizes, palettes, stained, bright_nuclei, diameters, objects, scaled = zip(*facts, strict=True)
+        counts = [len(palette) for palette in palettes]
         self.objects = sum(objects)
         ends = np.cumsum([height * width for height, width in sizes])
-        self._palette = torch.stack(palettes).to(device)  # (I, C, P)
+        self._palette = pad_sequence(list(palettes), batch_first=True).to(device)  # (I, C, P)
+        planes = np.cumsum([count * height * width for count, (height, width) in zip(counts, sizes, strict=True)])
+        self._first_plane = torch.tensor([0, *planes[:-1].tolist()], device=device)
+        self._count = torch.tensor(counts, device=device)
         self._start = torch.tensor([0, *ends[:-1].tolist()], device=device)
         self._size = torch.tensor(sizes, device=device)  # (I, 2)
         self._stained = torch.tensor(stained, device=device)
@@ -89,31 +96,46 @@ class CropSampler:
         Returns size, palette (C, P), whether stained, whether nuclei are bright, median diameter, objects, whether
         scaled.
         """
-        pixels, mask, stained = _read(sample, model.channels)
+        pixels, masks, stained = _read(sample, model)
+        mask = masks[0]
         brightness = pixels.mean(0, dtype=np.float32)
         spread = np.linspace(0, brightness.size - 1, _PALETTE_PX).round().astype(np.int64)  # even in rank of brightness
-        palette = pixels.reshape(model.channels, -1)[:, np.argsort(brightness, axis=None)[spread]]
+        palette = pixels.reshape(len(pixels), -1)[:, np.argsort(brightness, axis=None)[spread]]
         bright_nuclei = bool((mask > 0).any() and brightness[mask > 0].mean() > brightness.mean())
         pixel_size_um = sample.find_pixel_size_um()
         if pixel_size_um is not None:
             factor = pixel_size_um / model.pixel_size_um
             height, width = (max(1, round(side * factor)) for side in mask.shape)
             pixels = rescale(torch.from_numpy(pixels).float(), height, width).numpy().astype(np.float16)
-            mask = rescale_labels(torch.from_numpy(mask)[None], height, width)[0].numpy()
-        self._pixels.append(pixels.reshape(model.channels, -1).T)
-        self._labels.append(mask)
-        self._distance.append(seed_target(mask))
-        objects = np.unique(mask[mask > 0]).size
+            masks = rescale_labels(torch.from_numpy(masks), height, width).numpy()
+        self._pixels.append(pixels.reshape(-1, 1) if self._channels == 0 else pixels.reshape(len(pixels), -1).T)
+        self._labels.append(np.moveaxis(masks, 0, -1))
+        self._distance.append(np.stack([seed_target(each) for each in masks], -1))
+        objects = sum(np.unique(each[each > 0]).size for each in masks)
         known = pixel_size_um is not None
-        return mask.shape, torch.from_numpy(palette), stained, bright_nuclei, median_diameter(mask), objects, known
+        shape = masks.shape[1:]
+        return shape, torch.from_numpy(palette), stained, bright_nuclei, median_diameter(masks[0]), objects, known
 
     def draw(self, generator: torch.Generator) -> Batch:
         """Batch of random crops; all randomness comes from the generator, which is on the sampler's device."""
         random = BatchRandom(generator, self._device, self._config.batch_size)
         chosen = torch.multinomial(self._weight, random.count, replacement=True, generator=generator)
         flat, inside, weights = self._positions(chosen, random)
-        labels = torch.where(inside, self._labels.take(flat[0])[..., 0], -1).long()
-        distance = self._distance.take(flat[0])[..., 0].float() * inside
+        labels = torch.where(inside[..., None], self._labels.take(flat[0]), -1).long().permute(0, 3, 1, 2)
+        distance = (self._distance.take(flat[0]).float() * inside[..., None]).permute(0, 3, 1, 2)
+        if self._channels == 0:
+            choice = choose_channels(self._count[chosen], random)
+            image = self._any_channels(chosen, flat, weights, choice, random)
+            if choice.number.shape[1] == 1 and labels.shape[1] > 1:  # no one can see whole cells in a nuclear stain
+                labels[:, 1] = -1
+        else:
+            image = self._fixed_channels(chosen, flat, weights, labels[:, 0], random)
+        return Batch(image.contiguous(), labels, distance)
+
+    def _fixed_channels(
+        self, chosen: Tensor, flat: list[Tensor], weights: list[Tensor], labels: Tensor, random: BatchRandom
+    ) -> Tensor:
+        """Crops (N, C, H, W) of images that all have the model's channels."""
         pairs = zip(flat, weights, strict=True)
         corners = [self._pixels.take(index).float() * weight[..., None] for index, weight in pairs]
         image = sum(corners[1:], corners[0]).permute(0, 3, 1, 2)  # (N, C, H, W)
@@ -121,15 +143,33 @@ class CropSampler:
         stained = self._stained[chosen]
         if self._config.augment == "full":
             image, palette = vary_stain(image, palette, stained, random)
-        low, high = (each.view(palette.shape[:2]) for each in percentiles(palette.flatten(0, 1)[:, None]))
-        image = scale_intensity(image, low, high)
+        image = _normalise(image, palette)
         if self._config.augment == "full":
             share = self._config.synthetic_stain_share
             if share > 0:
                 selected = self._bright_nuclei[chosen] & ~stained & (random.sometimes(share) > 0)
                 image = self._make_sections(image, labels, selected, random)
             image = _vary_intensity(image, stained, random)
-        return Batch(image.contiguous(), labels[:, None], distance[:, None])
+        return image
+
+    def _any_channels(
+        self, chosen: Tensor, flat: list[Tensor], weights: list[Tensor], choice: ChannelChoice, random: BatchRandom
+    ) -> Tensor:
+        """Crops (N, K, H, W) of the chosen channels, each varied on its own."""
+        start = (self._first_plane[chosen][:, None] + choice.number * self._size[chosen].prod(1)[:, None])[
+            :, :, None, None
+        ]
+        image = torch.zeros((), device=self._device)
+        for index, weight in zip(flat, weights, strict=True):
+            place = start + (index - self._start[chosen][:, None, None])[:, None]
+            image = image + self._pixels.take(place)[..., 0].float() * weight[:, None]
+        image = _normalise(image, self._palette[chosen[:, None], choice.number].float())
+        if self._config.augment == "full":
+            every = BatchRandom(random.generator, random.device, choice.number.numel())
+            as_planes = image.flatten(0, 1)[:, None]
+            keep = torch.ones(every.count, dtype=torch.bool, device=self._device)  # neither inverted nor left out
+            image = _vary_intensity(as_planes, keep, every).view(image.shape)
+        return fill_channels(image, choice, random)
 
     def _make_sections(self, image: Tensor, labels: Tensor, selected: Tensor, random: BatchRandom) -> Tensor:
         """Turn the crops in `selected` into synthetic stained sections; on a CPU only these are computed."""
@@ -228,20 +268,31 @@ class PixelStore:
         return taken
 
 
-def _read(sample: Sample, channels: int) -> tuple[NDArray[np.float16], NDArray[np.int32], bool]:
-    """Pixels (C, H, W) scaled to about 0..1, mask (H, W), and whether the image is stained."""
-    raw, mask = sample.read()
+def _normalise(image: Tensor, palette: Tensor) -> Tensor:
+    """Crops (N, C, H, W) normalised by the percentiles of pixels (N, C, P) of their images."""
+    low, high = (each.view(palette.shape[:2]) for each in percentiles(palette.flatten(0, 1)[:, None]))
+    return scale_intensity(image, low, high)
+
+
+def _read(sample: Sample, model: ModelConfig) -> tuple[NDArray[np.float16], NDArray[np.int32], bool]:
+    """Pixels (C, H, W) scaled to about 0..1, masks (T, H, W), and whether the image is stained."""
+    raw, masks = sample.read_targets(model.targets)
     try:
         check_pixels(raw)
     except ValueError as error:
         raise ValueError(f"{sample.image_path}: {error}") from error
+    channels = model.fixed_channels
+    if channels == 0:
+        is_grey = raw.shape[0] == 3 and bool((raw[0] == raw[1]).all() and (raw[0] == raw[2]).all())
+        planes = nuclear_first(raw[:1] if is_grey else raw, masks[0])
+        return np.stack([_unit_range(each, stained=False) for each in planes]), masks, False
     if raw.shape[0] == 1:
         raw = np.repeat(raw, channels, axis=0)
     if raw.shape[0] != channels:
         raise ValueError(f"{sample.image_path} has {raw.shape[0]} channels; the model takes {channels}, or 1")
     colourful = raw.shape[0] == 3 and bool((raw[0] != raw[1]).any() or (raw[0] != raw[2]).any())
     stained = colourful and sample.modality != "fluorescence"
-    return _unit_range(raw, stained), mask, stained
+    return _unit_range(raw, stained), masks, stained
 
 
 def _unit_range(raw: NDArray[Any], stained: bool) -> NDArray[np.float16]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.images.label_image import read_labels
@@ -33,6 +34,7 @@ class ScoredImage(NamedTuple):
     score: ImageScore
     predicted_path: Path | None = None  # file of the predicted label image, if there is one
     true_path: Path | None = None  # file of the true label image, if there is one
+    target: str = ""  # `nuclei` or `cells` where both are scored
 
 
 class Accuracy(NamedTuple):
@@ -61,7 +63,8 @@ class Evaluation:
         """Scores of the images of each (data set, modality), sorted; empty if no data set is known."""
         members: dict[tuple[str, str], list[ImageScore]] = {}
         for image in self.images:
-            members.setdefault((image.dataset, image.modality), []).append(image.score)
+            kind = f"{image.modality} {image.target}".rstrip()
+            members.setdefault((image.dataset, kind), []).append(image.score)
         known = any(dataset for dataset, _ in members)
         return {key: tuple(scores) for key, scores in sorted(members.items())} if known else {}
 
@@ -72,11 +75,12 @@ class Evaluation:
 
     @property
     def accuracies(self) -> tuple[Accuracy, ...]:
-        """Pooled accuracy of each group, then of all images together."""
-        return tuple(
-            Accuracy(name, round(group.f1, 4), round(group.f1_mean, 4), round(group.metrics["aji"], 4))
-            for name, group in self._named_groups()
-        )
+        """Pooled accuracy of each group, then of all images together; of two targets, the mean of both."""
+        groups = [Accuracy(name, *_rounded([group])) for name, group in self._named_groups()[:-1]]
+        by_target = {
+            each.target: pool(one.score for one in self.images if one.target == each.target) for each in self.images
+        }
+        return (*groups, Accuracy("all", *_rounded(list(by_target.values()))))
 
     def to_table(self) -> str:
         """Table for a terminal: one line per group and one for all images."""
@@ -109,6 +113,13 @@ class Evaluation:
             for name, dataset, modality, result, *_ in self.images:
                 texts = map(_no_formula, (name, dataset, modality))
                 writer.writerow((*texts, *list(_figures(result).values())[1:]))
+
+
+def _rounded(scores: Sequence[ImageScore]) -> tuple[float, float, float]:
+    """Means of F1 at IoU 0.5, mean F1 and AJI."""
+    figures = [(each.f1, each.f1_mean, each.metrics["aji"]) for each in scores]
+    f1, f1_mean, aji = (round(sum(values) / len(values), 4) for values in zip(*figures, strict=True))
+    return f1, f1_mean, aji
 
 
 def _figures(score: ImageScore) -> dict[str, float]:
@@ -182,13 +193,20 @@ def evaluate_samples(
     label_function: Callable[[NDArray[Any], Sample], NDArray[Any]],
     samples: Sequence[Sample],
     progress: Callable[[int, int], None] | None = None,
+    targets: tuple[str, ...] = ("nuclei",),
 ) -> Evaluation:
-    """Score the labels (H, W) that a function makes of pixels (C, H, W) and sample; `progress` gets done and total."""
+    """Score the labels (T, H, W) that a function makes of pixels (C, H, W) and sample; `progress` gets done and total.
+
+    Of two targets, one whose mask is missing is not scored. With one target, labels may be (H, W).
+    """
     images = []
     for done, sample in enumerate(samples, start=1):
-        pixels, mask = sample.read()
-        result = score(label_function(pixels, sample), mask)
-        images.append(ScoredImage(sample.name, sample.dataset, sample.modality, result))
+        pixels, masks = sample.read_targets(targets)
+        labels = np.asarray(label_function(pixels, sample)).reshape(masks.shape)
+        for target, own, true in zip(targets, labels, masks, strict=True):
+            if len(targets) == 1 or (true >= 0).any():
+                named = target if len(targets) > 1 else ""
+                images.append(ScoredImage(sample.name, sample.dataset, sample.modality, score(own, true), target=named))
         if progress is not None:
             progress(done, len(samples))
     return Evaluation(tuple(images))
@@ -200,15 +218,14 @@ def evaluate_model(
     options: SegmentOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Segment whole images as users do, each at its own pixel size if it has one, and score the first target."""
+    """Segment whole images as users do, each at its own pixel size if it has one, and score every target."""
     from cytoseed.run.api import segment  # needs PyTorch, which scoring folders does not
 
     def label(pixels: NDArray[Any], sample: Sample) -> NDArray[Any]:
         own = dataclasses.replace(options or SegmentOptions(), pixel_size_um=sample.find_pixel_size_um())
-        labels = segment(pixels, model, own).labels
-        return labels if labels.ndim == 2 else labels[0]
+        return segment(pixels, model, own).labels
 
-    return evaluate_samples(label, samples, progress)
+    return evaluate_samples(label, samples, progress, model.config.targets)
 
 
 def accuracies_to_json(accuracies: Sequence[Accuracy]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Sample:
     pixel_size_um: float | None = None  # side of a pixel as samples.csv states it; see `find_pixel_size_um`
     field: str = ""  # field of view that the image is a part of; images of one field share a split. Empty: its own
     licence: str = ""  # licence of image and mask, an SPDX identifier where there is one; empty if not stated
+    cells_path: Path | None = None  # file of a second mask, of whole cells, from the folder `cells`
 
     def find_pixel_size_um(self) -> float | None:
         """Side of a pixel in µm: from samples.csv, else from the image file; None if neither states it."""
@@ -49,14 +50,25 @@ class Sample:
 
     def read(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Pixels (C, H, W) as stored, and the mask (H, W): 0 is background, -1 not annotated."""
+        pixels, masks = self.read_targets(("nuclei",))
+        return pixels, masks[0]
+
+    def read_targets(self, targets: tuple[str, ...]) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Pixels (C, H, W) as stored, and a mask for each target, (T, H, W); of two, a missing one is all -1."""
         pixels = open_image(self.image_path).read()
-        if self.mask_path.suffix.lower() in OUTLINE_SUFFIXES:
-            return pixels, read_annotations(self.mask_path, pixels.shape[1:])
-        mask = read_labels(self.mask_path)
-        if pixels.shape[1:] != mask.shape:
-            image, own = (f"{height} x {width} px" for height, width in (pixels.shape[1:], mask.shape))
-            raise ValueError(f"{self.image_path} is {image} and its mask {self.mask_path} is {own}; they must be equal")
-        return pixels, mask
+        paths = [self.mask_path, self.cells_path] if len(targets) > 1 else [self.mask_path]
+        return pixels, np.stack([self._read_mask(path, pixels.shape[1:]) for path in paths])
+
+    def _read_mask(self, path: Path | None, shape: tuple[int, ...]) -> NDArray[np.int32]:
+        if path is None:
+            return np.full(shape, -1, np.int32)
+        if path.suffix.lower() in OUTLINE_SUFFIXES:
+            return read_annotations(path, shape)
+        mask = read_labels(path)
+        if mask.shape != shape:
+            image, own = (f"{height} x {width} px" for height, width in (shape, mask.shape))
+            raise ValueError(f"{self.image_path} is {image} and its mask {path} is {own}; they must be equal")
+        return mask
 
 
 class TrainValSplit(NamedTuple):
@@ -71,8 +83,9 @@ def find_samples(
 ) -> tuple[Sample, ...]:
     """Find images with masks in a folder of one of three layouts; at least one, or `FileNotFoundError`.
 
-    1. `samples.csv` (columns in docs/data.md); the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`.
-    2. Folders `images` and `masks` with files of the same stems.
+    1. `samples.csv` (columns in docs/data.md); the files are `DATASET/images/STEM.*` and `DATASET/masks/STEM.*`, and
+       `DATASET/cells/STEM.*` where whole cells are outlined as well.
+    2. Folders `images` and `masks`, and perhaps `cells`, with files of the same stems.
     3. Images `STEM.*` beside `STEM_masks.*` or `STEM_cp_masks.*` (Cellpose) or `STEM.geojson` (QuPath).
 
     Samples come in the order of the table, else by name, all in `train` and in a data set called like the folder.
@@ -149,6 +162,9 @@ def _of_table(table: Path) -> Iterator[Sample]:
         folder = table.parent / row["dataset"] / kind
         return listed(folder, suffixes).get(row["stem"], folder / f"{row['stem']}.png")
 
+    def locate_cells(row: dict[str, str]) -> Path | None:
+        return listed(table.parent / row["dataset"] / "cells", _MASK_OR_OUTLINE).get(row["stem"])
+
     for row in read_table(table, ("dataset", "stem"))[1]:
         split, size = row.get("split") or "train", row.get("pixel_size_um")
         size_um, where = parse_number(size or "1"), f"{table} gives {row['stem']} the"
@@ -165,6 +181,7 @@ def _of_table(table: Path) -> Iterator[Sample]:
             split=split,
             image_path=locate(row, "images", IMAGE_SUFFIXES),
             mask_path=locate(row, "masks", _MASK_OR_OUTLINE),
+            cells_path=locate_cells(row),
             pixel_size_um=size_um if size else None,
             field=row.get("field") or "",
             licence=row.get("licence") or "",
@@ -177,6 +194,7 @@ def _of_folder(root: Path) -> Iterator[Sample]:
     images, folder = (root / "images", root / "masks") if apart else (root, root)
     endings = ("",) if apart else _MASK_ENDINGS
     masks, outlines = files_by_stem(folder, MASK_SUFFIXES), files_by_stem(folder, OUTLINE_SUFFIXES)
+    cells = files_by_stem(root / "cells", _MASK_OR_OUTLINE) if apart else {}
     for stem, path in files_by_stem(images, IMAGE_SUFFIXES).items():
         if not apart and stem.endswith(NOT_IMAGES):
             continue
@@ -190,4 +208,4 @@ def _of_folder(root: Path) -> Iterator[Sample]:
                 f"the masks from Cellpose: File > Save masks as PNG/TIFF in its window, or --save_png or --save_tif"
             )
         mask = found[0] if found else folder / f"{stem}{endings[0]}.png"
-        yield Sample(stem, root.resolve().name, "unknown", "train", path, mask)
+        yield Sample(stem, root.resolve().name, "unknown", "train", path, mask, cells_path=cells.get(stem))

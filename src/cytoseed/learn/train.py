@@ -127,8 +127,6 @@ def _check(samples: TrainValSplit, model: ModelConfig, teacher: Model | None) ->
     for split, members in samples._asdict().items():
         if not members:
             raise ValueError(f"there are no samples with split {split!r}; training needs some of both, train and val")
-    if len(model.targets) > 1:
-        raise ValueError(f"targets is {model.targets!r}; training takes one, as a sample has the mask of one")
     for name in _SHARED_WITH_TEACHER:
         own, other = getattr(model, name), getattr(model if teacher is None else teacher.config, name)
         if own != other:

@@ -117,5 +117,5 @@ def network_image(image: ImageLike, config: ModelConfig, options: SegmentOptions
     plan = make_plan(opened, config, options or SegmentOptions())
     plan = plan._replace(grid=single_tile(*plan.size_yx))
     with opened.regions() as regions, memory_errors(plan):
-        context = SlideContext(opened, regions, Clock(), plan, None, config.channels, tta=False)
+        context = SlideContext(opened, regions, Clock(), plan, None, config.fixed_channels, tta=False)
         return read_tile(context, plan.grid.tile(0)).tensor

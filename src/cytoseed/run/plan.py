@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.core.model import Thresholds
-from cytoseed.core.network import REACH, STRIDE
+from cytoseed.core.network import STRIDE, reach
 from cytoseed.core.scale import full_box
 from cytoseed.images import Image, check_pixels, choose_channels
 from cytoseed.images.channels import check_stain, list_channels, nuclear_channel, unmix
@@ -131,6 +131,8 @@ def _channels(image: Image, config: ModelConfig, options: SegmentOptions) -> tup
     if options.stain is not None:
         check_stain(len(channels), options.stain)
         return channels
+    if config.fixed_channels == 0:
+        return channels
     is_mixture = not options.channels and len(names) > 1 and config.channels in (1, len(RGB_NAMES))
     if is_mixture and not _is_colour(image):
         nuclear = nuclear_channel(names)
@@ -203,7 +205,7 @@ def _grid(
 ) -> Grid:
     """Tiles of the user's size, or of the largest that memory allows."""
     stride = STRIDE[config.network]
-    reach_px = -(-REACH[config.network] // stride) * stride
+    reach_px = -(-reach(config.network, config.fixed_channels) // stride) * stride
     core_px = options.tile_size_px
     if core_px is None:
         bytes_per_px = step_yx[0] * step_yx[1] * (px_bytes + 12)

@@ -178,7 +178,7 @@ def _single_result(request: Request, plan: Plan, executor: Executor, clock: Cloc
         image = request.image.in_memory()
     config = request.model.config
     with image.regions() as regions:
-        context = SlideContext(image, regions, clock, plan, None, config.channels, request.options.tta)
+        context = SlideContext(image, regions, clock, plan, None, config.fixed_channels, request.options.tta)
         labels = executor.run_single(context)
     facts = _facts(request, plan) | {"settings": plan.record, "find_input": request.image.identity}
     return Result.from_labels(labels[0] if len(labels) == 1 else labels, image.read(), **facts)
@@ -201,7 +201,7 @@ def _run_tiles(
     clock, store, plan = Clock(), request.store, job.plan
     with request.image.regions() as regions, clock("wall"):
         limits, stains = _start(request, job, regions, clock, executor.batch)
-        of_model = request.model.config.channels, request.options.tta
+        of_model = request.model.config.fixed_channels, request.options.tta
         context = SlideContext(request.image, regions, clock, plan, limits, *of_model, stains)
         failures = process_missing(context, executor, store, calls)
         try:
