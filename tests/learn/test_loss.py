@@ -239,3 +239,17 @@ def test_unknown_pixels_and_the_image_edge_do_not_count_in_the_instance_term():
     assert batch_losses(model, fields, labels, distance, TrainingSeeds(50, 32, generator()), False) == (0, 0)
     fields[:, :, 2] *= -1
     assert batch_losses(model, fields, labels, distance, TrainingSeeds(50, 32, generator()), False).instance > 0
+
+
+@pytest.mark.parametrize("pretrain", [False, True])
+def test_a_target_without_a_mask_counts_in_no_term(pretrain):
+    model, labels, distance = two_targets()
+    fields = model.fields(torch.rand(2, 3, 48, 48)).detach()
+    fields[:, :, -1] = distance
+    labels[:, 1] = -1
+    fields.requires_grad_()
+    losses = batch_losses(model, fields, labels, distance, TrainingSeeds(50, 24, generator()), pretrain)
+    (losses.seed + losses.instance).backward()
+    assert fields.grad is not None
+    assert fields.grad[:, 0].abs().sum() > 0
+    assert fields.grad[:, 1].abs().sum() == 0

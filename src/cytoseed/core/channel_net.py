@@ -45,7 +45,8 @@ class ChannelNet(nn.Module):
         weights = self.enlarge(2 * torch.sigmoid(self.weight(x))).view(count, channels, self.outputs, height, width)
         best = (image[:, :, None] * weights).amax(1)
         correction: Tensor = self.correct(_maximum(x, channels))
-        return best + F.pixel_shuffle(correction, 2)
+        result: Tensor = best + F.pixel_shuffle(correction, 2)
+        return result
 
 
 class _Stage(nn.Module):
