@@ -17,15 +17,22 @@ OPSET = 18
 
 
 def trace(
-    module: nn.Module, image: Tensor, output: str, free: Mapping[int, str], metadata: Mapping[str, str] | None = None
+    module: nn.Module,
+    image: Tensor,
+    output: str,
+    free: Mapping[int, str],
+    metadata: Mapping[str, str] | None = None,
+    any_channels: bool = False,
 ) -> bytes:
     """ONNX file of a module, weights included, without paths of this machine; its only input is called `image`.
 
     The module is in eval mode, on the CPU, without loops that depend on data (`Segmenter.chunk_px` is 0); it is not
     changed. `image` is an example of the input, of arbitrary size. `free` names the axes of both image and `output`
-    that may have any length of at least 1. Raises `ModuleNotFoundError` without the extra `onnx`.
+    that may have any length of at least 1; with `any_channels`, the second axis of the image does too. Raises
+    `ModuleNotFoundError` without the extra `onnx`.
     """
     _require_exporter()
+    of_image = {**free, 1: "channels"} if any_channels else free
     from onnx_ir import Shape, serde
 
     with _silent(), torch.no_grad():
@@ -37,7 +44,7 @@ def trace(
             optimize=False,
             input_names=["image"],
             output_names=[output],
-            dynamic_shapes=[dict.fromkeys(free, torch.export.Dim.DYNAMIC)],
+            dynamic_shapes=[dict.fromkeys(of_image, torch.export.Dim.DYNAMIC)],
             opset_version=OPSET,
             custom_translation_table={operator.le: _less_or_equal},
         )
@@ -45,8 +52,8 @@ def trace(
         raise RuntimeError("the ONNX exporter returned nothing; please report this")
     graph = program.model.graph
     _simplify(program.model)
-    for value in (graph.inputs[0], graph.outputs[0]):
-        value.shape = Shape([free.get(axis, side) for axis, side in enumerate(value.shape or ())])
+    for value, names in ((graph.inputs[0], of_image), (graph.outputs[0], free)):
+        value.shape = Shape([names.get(axis, side) for axis, side in enumerate(value.shape or ())])
     program.model.producer_name = "cytoseed"
     program.model.metadata_props.clear()
     program.model.metadata_props.update(metadata or {})

@@ -36,7 +36,8 @@ def to_onnx(model: Model, path: str | Path, normalised: bool = False) -> Path:
     example = torch.rand(1, model.config.example_channels, side, side + 20, generator=torch.Generator().manual_seed(0))
     module = segmenter if normalised else _FromRaw(segmenter)
     metadata = onnx_metadata(model.config, "normalised" if normalised else "raw")
-    write_bytes(Path(path), trace(module.eval(), example, "labels", {2: "height", 3: "width"}, metadata))
+    is_any = model.config.fixed_channels == 0
+    write_bytes(Path(path), trace(module.eval(), example, "labels", {2: "height", 3: "width"}, metadata, is_any))
     return Path(path)
 
 
@@ -50,8 +51,8 @@ def network_to_onnx(model: Model, path: str | Path) -> Path:
     segmenter = _folded(model)
     example = torch.zeros(2, model.config.example_channels, 6 * segmenter.stride, 7 * segmenter.stride)
     metadata = {**onnx_metadata(model.config, "normalised"), "stride": str(segmenter.stride)}
-    free = {0: "batch", 2: "height", 3: "width"}
-    write_bytes(Path(path), trace(segmenter.network, example, "fields", free, metadata))
+    free, is_any = {0: "batch", 2: "height", 3: "width"}, model.config.fixed_channels == 0
+    write_bytes(Path(path), trace(segmenter.network, example, "fields", free, metadata, is_any))
     return Path(path)
 
 

@@ -120,8 +120,8 @@ class ExportedSegmenter(nn.Module):
             )
         images, present, height, width = x.shape[0], x.shape[1], x.shape[2], x.shape[3]
         channels = fit_channels(x.detach().transpose(0, 1).reshape(present, images * height, width), self.channels)
-        batch = channels.reshape(self.channels, images, height, width).transpose(0, 1)
-        zero = torch.zeros([self.channels], device=x.device)
+        batch = channels.reshape(channels.shape[0], images, height, width).transpose(0, 1)
+        zero = torch.zeros([channels.shape[0]], device=x.device)
         batch = scale_intensity(batch, zero, zero + 1)  # clips only
         return batch.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else batch.contiguous()
 
