@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,23 @@ def test_samples_have_both_masks_and_a_missing_one_is_not_annotated(pairs: tuple
     _, masks = pairs[2].read_targets(("nuclei", "cells"))
     assert masks[0].max() == 4
     assert (masks[1] == -1).all()
+
+
+def test_cells_with_nuclei_from_qupath_are_both_masks(pairs: tuple[Sample, ...], tmp_path: Path) -> None:
+    def square(side: int) -> dict:
+        corners = [[20, 30], [20 + side, 30], [20 + side, 30 + side], [20, 30 + side], [20, 30]]
+        return {"type": "Polygon", "coordinates": [corners]}
+
+    cell = {
+        "type": "Feature",
+        "geometry": square(10),
+        "nucleusGeometry": square(4),
+        "properties": {"objectType": "cell"},
+    }
+    (tmp_path / "cells.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [cell]}))
+    sample = Sample("x", "x", "x", "train", pairs[0].image_path, tmp_path / "cells.geojson")
+    _, masks = sample.read_targets(("nuclei", "cells"))
+    assert [(int((mask > 0).sum()), int(mask.max())) for mask in masks] == [(16, 1), (100, 1)]
 
 
 def test_a_mask_of_cells_of_another_size_is_refused(pairs: tuple[Sample, ...], tmp_path: Path) -> None:

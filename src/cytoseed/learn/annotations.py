@@ -18,16 +18,23 @@ _EMPTY_PATCH = Patch(0, 0, np.zeros((0, 0), bool))
 _IGNORED, _ANNOTATED = "Ignore", "Region"  # QuPath's own classes are Ignore* and Region*
 
 
-def read_annotations(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32]:
+def has_cells(path: Path) -> bool:
+    """Whether a GeoJSON file of QuPath holds cells with nuclei."""
+    return any(each.get("nucleusGeometry") for each in read_features(path))
+
+
+def read_annotations(path: Path, shape: tuple[int, ...], target: str = "nuclei") -> NDArray[np.int32]:
     """Read objects outlined in QuPath (GeoJSON, in pixels of the full image) as a mask, (H, W).
 
-    Ids are 1 + the feature's index, with gaps. For a cell with a nucleus, the nucleus is used (`nucleusGeometry`).
+    Ids are 1 + the feature's index, with gaps. For a cell with a nucleus, the nucleus is used (`nucleusGeometry`), or
+    the cell where `target` is `cells`.
     Pixels in features of the class `Ignore*` become -1, not annotated; if there are features of the class `Region*`, so
     does everything outside them. An object inside an ignored area is still an object.
     """
     size = (shape[0], shape[1])
     features = read_features(path)
-    outlined = [each.get("nucleusGeometry") or each["geometry"] for each in features]
+    inner = "nucleusGeometry" if target == "nuclei" else "geometry"
+    outlined = [each.get(inner) or each["geometry"] for each in features]
     patches = draw((polygons_of(each, f"{path}: feature {n}") for n, each in enumerate(outlined)), size, path)
     if patches and not any(patch.inside.any() for patch in patches):
         size_text = f"{shape[0]} x {shape[1]} px"

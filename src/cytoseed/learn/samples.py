@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cytoseed.images import open_image
 from cytoseed.images.label_image import read_labels
-from cytoseed.learn.annotations import read_annotations
+from cytoseed.learn.annotations import has_cells, read_annotations
 from cytoseed.text_files import parse_number, read_table
 
 SPLITS = ("train", "val", "test")
@@ -56,14 +56,21 @@ class Sample:
     def read_targets(self, targets: tuple[str, ...]) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Pixels (C, H, W) as stored, and a mask for each target, (T, H, W); of two, a missing one is all -1."""
         pixels = open_image(self.image_path).read()
-        paths = [self.mask_path, self.cells_path] if len(targets) > 1 else [self.mask_path]
-        return pixels, np.stack([self._read_mask(path, pixels.shape[1:]) for path in paths])
+        masks = [self._read_mask(self.mask_path, pixels.shape[1:])]
+        if len(targets) > 1:
+            masks.append(self._read_mask(self.cells_path or self._outlined_cells(), pixels.shape[1:], "cells"))
+        return pixels, np.stack(masks)
 
-    def _read_mask(self, path: Path | None, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    def _outlined_cells(self) -> Path | None:
+        """File of the mask, if it holds the outlines of cells with nuclei."""
+        is_outlined = self.mask_path.suffix.lower() in OUTLINE_SUFFIXES and has_cells(self.mask_path)
+        return self.mask_path if is_outlined else None
+
+    def _read_mask(self, path: Path | None, shape: tuple[int, ...], target: str = "nuclei") -> NDArray[np.int32]:
         if path is None:
             return np.full(shape, -1, np.int32)
         if path.suffix.lower() in OUTLINE_SUFFIXES:
-            return read_annotations(path, shape)
+            return read_annotations(path, shape, target)
         mask = read_labels(path)
         if mask.shape != shape:
             image, own = (f"{height} x {width} px" for height, width in (shape, mask.shape))
