@@ -30,8 +30,8 @@ class HeldSample(Sample):
         super().__init__("made", dataset, modality, "train", Path("made.png"), Path("made_masks.png"))
         object.__setattr__(self, "_held", (pixels, mask.astype(np.int32)))
 
-    def read(self):
-        return self._held
+    def read_targets(self, targets):  # noqa: ARG002 - one mask
+        return self._held[0], self._held[1][None]
 
     def find_pixel_size_um(self):
         return self.pixel_size_um

@@ -103,7 +103,7 @@ def test_crumbs_are_left_out_after_tuning(model, data, tmp_path):
 
 @pytest.mark.parametrize("targets", [("nuclei",), ("nuclei", "cells")])
 def test_the_figures_are_those_of_segment(data, tmp_path, targets):
-    """A model of two targets is scored by its first."""
+    """Of two targets, one without masks is not scored."""
     model, samples = Model(bright_config(targets=targets), bright_segmenter(targets=targets)), find_samples(data)
     tuned = tune(model, samples, tmp_path / "better", "cpu")
     assert tuned.before == evaluate_model(model, samples).accuracies

@@ -199,17 +199,26 @@ def evaluate_samples(
 
     Of two targets, one whose mask is missing is not scored. With one target, labels may be (H, W).
     """
-    images = []
+    images: list[ScoredImage] = []
     for done, sample in enumerate(samples, start=1):
         pixels, masks = sample.read_targets(targets)
         labels = np.asarray(label_function(pixels, sample)).reshape(masks.shape)
-        for target, own, true in zip(targets, labels, masks, strict=True):
-            if len(targets) == 1 or (true >= 0).any():
-                named = target if len(targets) > 1 else ""
-                images.append(ScoredImage(sample.name, sample.dataset, sample.modality, score(own, true), target=named))
+        images += score_targets(sample, labels, masks, targets)
         if progress is not None:
             progress(done, len(samples))
     return Evaluation(tuple(images))
+
+
+def score_targets(
+    sample: Sample, labels: NDArray[Any], masks: NDArray[Any], targets: tuple[str, ...]
+) -> tuple[ScoredImage, ...]:
+    """Scores of the labels (T, H, W) of an image; of two targets, one whose mask is missing is left out."""
+    names = targets if len(targets) > 1 else ("",)
+    return tuple(
+        ScoredImage(sample.name, sample.dataset, sample.modality, score(own, true), target=name)
+        for name, own, true in zip(names, labels, masks, strict=True)
+        if not name or (true >= 0).any()
+    )
 
 
 def evaluate_model(

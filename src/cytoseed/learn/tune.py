@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from cytoseed.core.model import Thresholds
-from cytoseed.learn.evaluate import Accuracy, Evaluation, ScoredImage, accuracies_to_json
-from cytoseed.learn.metrics import ImageScore, score
+from cytoseed.learn.evaluate import Accuracy, Evaluation, ScoredImage, accuracies_to_json, score_targets
 from cytoseed.learn.samples import Sample
 from cytoseed.models.weights import CONFIG_FILE, Model, keeps_half, save_model
 from cytoseed.run.api import network_image
@@ -148,15 +147,15 @@ class _Trials:
         engine = engine_for(self._model, device)
         objects = 0
         for index, sample in enumerate(self._samples):
-            pixels, mask = sample.read()
+            pixels, masks = sample.read_targets(self._model.config.targets)
             options = SegmentOptions(pixel_size_um=sample.find_pixel_size_um())
             try:
                 image = network_image(pixels, self._model.config, options)
             except ValueError as error:
                 raise ValueError(f"{sample.name}: {error}") from error
             np.save(self._folder / f"{index}.fields.npy", engine.views(image[None])[0].cpu().numpy())
-            np.save(self._folder / f"{index}.mask.npy", mask)
-            objects += int(mask.max(initial=0) > 0)
+            np.save(self._folder / f"{index}.masks.npy", masks)
+            objects += int(masks.max(initial=0) > 0)
             self._report(index + 1)
         if not objects:
             raise ValueError("samples hold no true object, so there is nothing to choose thresholds by")
@@ -164,20 +163,21 @@ class _Trials:
     def evaluate(self, thresholds: Thresholds) -> Evaluation:
         """Evaluation of all samples, computed once per set of thresholds."""
         if thresholds not in self._evaluations:
-            images = [
-                ScoredImage(sample.name, sample.dataset, sample.modality, self._score(index, thresholds))
+            images = (
+                scored
                 for index, sample in enumerate(self._samples)
-            ]
+                for scored in self._score(index, sample, thresholds)
+            )
             self._evaluations[thresholds] = Evaluation(tuple(images))
-            self._report(len(images))
+            self._report(len(self._samples))
         return self._evaluations[thresholds]
 
     @torch.inference_mode()
-    def _score(self, index: int, thresholds: Thresholds) -> ImageScore:
+    def _score(self, index: int, sample: Sample, thresholds: Thresholds) -> tuple[ScoredImage, ...]:
         fields = torch.from_numpy(np.load(self._folder / f"{index}.fields.npy"))  # (1, T, F, h, w)
-        mask = np.load(self._folder / f"{index}.mask.npy")  # (H, W)
+        masks = np.load(self._folder / f"{index}.masks.npy")  # (T, H, W)
         labels = self._model.segmenter.labels(fields, thresholds)[0]  # (T, h, w)
-        return score(full_size_labels(labels, *mask.shape)[0], mask)
+        return score_targets(sample, full_size_labels(labels, *masks.shape[1:]), masks, self._model.config.targets)
 
     def _report(self, images_done: int) -> None:
         if self._progress is not None:
