@@ -148,6 +148,19 @@ class Result(ResultView):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def to_napari(self, viewer: Any = None) -> Any:
+        """Show the result in napari; returns the viewer.
+
+        A labels layer for each target is added, with the rows of `table` as its features and the pixel size in µm as
+        its scale. `viewer` is a `napari.Viewer` that shows the image already; without one, a new viewer opens with the
+        image too, at no more than 4096 px per side, where it is found. In a script, `napari.run()` keeps it open.
+
+        Raises ModuleNotFoundError without napari.
+        """
+        from cytoseed.results.layers import show
+
+        return show(self, viewer)
+
     def save(
         self, folder: str | os.PathLike[str], formats: Sequence[str] = DEFAULT_FORMATS, overwrite: bool = False
     ) -> tuple[Path, ...]:

@@ -263,13 +263,15 @@ class Parts:
         """Labels (T,h,w) at chosen rows (h,) and columns (w,), both ascending."""
         labels = np.zeros((len(self._targets), len(rows), len(columns)), np.int32)
         for number in self._filled:
-            objects, ids = self._part(number)
             top, left, height, width = box = self._box_yxhw[number].tolist()
-            whole = np.zeros((len(labels), height, width), np.int32)
-            objects.paint(whole, box, ids)
             y = slice(*np.searchsorted(rows, (top, top + height)))
             x = slice(*np.searchsorted(columns, (left, left + width)))
             own = labels[:, y, x]
+            if not own.size:
+                continue
+            objects, ids = self._part(number)
+            whole = np.zeros((len(labels), height, width), np.int32)
+            objects.paint(whole, box, ids)
             np.copyto(own, whole[:, rows[y, None] - top, columns[x] - left], where=own == 0)
         return labels
 
