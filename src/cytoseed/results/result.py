@@ -25,6 +25,7 @@ from cytoseed.settings import DEFAULT_FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
     from cytoseed.images import Image
 
@@ -147,6 +148,19 @@ class Result(ResultView):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def plot(self, measurement: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the result with Matplotlib; returns the Axes, whose coordinates are pixels of the image.
+
+        Outlines on the image, at most 2048 px per side; with `measurement`, a column of `table`, objects in its
+        colours. `ax` are the Axes to draw in; by default those of a new figure.
+
+        Raises ModuleNotFoundError without Matplotlib, ValueError if the table has no such column, FileNotFoundError if
+        the image of a stored result is not found.
+        """
+        from cytoseed.results.plot import plot
+
+        return plot(self, measurement, ax)
 
     def to_napari(self, viewer: Any = None) -> Any:
         """Show the result in napari; returns the viewer.

@@ -102,6 +102,15 @@ class ResultView:
         if not has_blocks:
             yield self.empty_table
 
+    def measured(self, names: Sequence[str]) -> list[NDArray[np.float64]]:
+        """Columns of the table: measurements of all objects of the last target."""
+        parts: list[list[NDArray[np.float64]]] = [[] for _ in names]
+        for table in self.tables():
+            own = table[table["target"] == self.targets[-1]] if len(self.targets) > 1 else table
+            for part, name in zip(parts, names, strict=True):
+                part.append(own[name].to_numpy(np.float64))
+        return [np.concatenate(part) for part in parts]
+
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
         """Labels (T,h,w) int32 of a box (row, column, height, width) inside the image, in px; must not be modified."""
         top, left, height, width = box_yxhw

@@ -21,19 +21,19 @@ _ON_DARK = np.array([[255, 214, 10], [0, 229, 255]], np.uint8)
 _ON_LIGHT = np.array([[57, 255, 20], [0, 102, 255]], np.uint8)
 
 
-def draw_overlay(result: ResultView) -> NDArray[np.uint8]:
+def draw_overlay(result: ResultView, largest_px: int = _LARGEST_PX) -> NDArray[np.uint8]:
     """Draw every object's outline, one pixel wide and inside the object, on the image, as RGB (H,W,3) of 8 bits.
 
     An RGB image of 8 bits (three channels called so, or without names) is shown as it is. Other channels are
     stretched, each between its percentiles 0.5 and 99.8: one is shown in grey, two and three are tinted and added up,
-    the mean of more is shown in grey. Images of up to 1024 px per side are drawn twice as large, of more than 4096 px
-    at that size.
+    the mean of more is shown in grey. Images of up to 1024 px per side are drawn twice as large, of more than
+    `largest_px` at that size.
     """
-    image, planes = result.overview(_LARGEST_PX)
-    picture = _as_rgb(image, result.channel_names)
+    image, planes = result.overview(largest_px)
+    picture = as_rgb(image, result.channel_names)
     is_dark = picture.size == 0 or float(picture.mean()) < 110
     colours = _ON_DARK if is_dark else _ON_LIGHT
-    factor = 2 if max(picture.shape[:2]) <= _SMALL_PX else 1
+    factor = 2 if max(picture.shape[:2]) <= min(_SMALL_PX, largest_px // 2) else 1
     canvas = picture.repeat(factor, axis=0).repeat(factor, axis=1)
     for index, labels in reversed(list(enumerate(planes))):  # nuclei on top of cells
         canvas[_borders(labels.repeat(factor, axis=0).repeat(factor, axis=1))] = colours[index % len(colours)]
@@ -47,7 +47,7 @@ def write_overlay(result: ResultView, path: Path) -> None:
     path.write_bytes(imagecodecs.png_encode(draw_overlay(result)))
 
 
-def _as_rgb(image: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.uint8]:
+def as_rgb(image: NDArray[Any], names: tuple[str, ...]) -> NDArray[np.uint8]:
     """An image (C,H,W) as RGB (H,W,3) of 8 bits."""
     is_rgb = len(image) == 3 and names in RGB_NAMES
     if is_rgb and image.dtype == np.uint8:

@@ -6,8 +6,9 @@ import base64
 import html
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ def write_report(result: ResultView, path: Path) -> None:
 def summary_html(result: ResultView) -> str:
     """Short form for notebooks: overlay, numbers, sizes; without the overlay if the image is not found."""
     try:
-        picture = _picture(draw_overlay(result), _SMALL_PICTURE_PX)
+        picture = _picture(draw_overlay(result, 2 * _SMALL_PICTURE_PX), _SMALL_PICTURE_PX)
     except (FileNotFoundError, ValueError):
         picture = ""
     name = html.escape(Path(result.source).name)
@@ -79,7 +80,7 @@ def _warnings(result: ResultView) -> Iterator[str]:
         yield f"{len(result.failed)} parts of the image failed and are empty: {'; '.join(result.failed[:3])}"
     if not result.count:
         yield "No objects were found."
-    at_edge = _columns(result, ["touches_image_edge"])[0]
+    at_edge = result.measured(["touches_image_edge"])[0]
     if at_edge.size and at_edge.mean() > _MANY_AT_EDGES:
         yield f"{at_edge.mean():.0%} of the objects touch the edge of the image, so their sizes are too small."
 
@@ -90,23 +91,13 @@ def _distributions(result: ResultView) -> Iterator[str]:
     area = "area_um2" if "area_um2" in table else "area_px"
     means = [name for name in table.columns if name.startswith("mean_")]
     names = [name for name in (area, "eccentricity", "solidity", *means[:8]) if name in table]
-    for name, values in zip(names, _columns(result, names), strict=True):
+    for name, values in zip(names, result.measured(names), strict=True):
         finite = values[np.isfinite(values)]
         if finite.size:
             yield f"<figure>{_histogram(finite)}<figcaption>{html.escape(name)}</figcaption></figure>"
 
 
-def _columns(result: ResultView, names: Sequence[str]) -> list[NDArray[np.float32]]:
-    """Measurements of all objects of the last target."""
-    parts: list[list[NDArray[np.float32]]] = [[] for _ in names]
-    for table in result.tables():
-        own = table[table["target"] == result.targets[-1]] if len(result.targets) > 1 else table
-        for part, name in zip(parts, names, strict=True):
-            part.append(own[name].to_numpy(np.float32))
-    return [np.concatenate(part) for part in parts]
-
-
-def _histogram(values: NDArray[np.float32]) -> str:
+def _histogram(values: NDArray[np.floating[Any]]) -> str:
     """Histogram from percentile 0.5 to 99.5, as SVG, with the median."""
     low, median, high = (float(value) for value in np.percentile(values, (0.5, 50, 99.5)))
     counts, _ = np.histogram(values, _BINS, (low, high if high > low else low + 1))
