@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.arrays import planes_image
 from cytoseed.images.overview import reduce
 from cytoseed.images.pixel_size import PixelSize, side_text
 from cytoseed.paths import as_path
@@ -27,13 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from cytoseed.images import Image
-
 _LARGEST_LABELS_PX = 1 << 31
-
-
-def _no_image() -> Image:
-    raise FileNotFoundError("only a stored result knows its image; open it with open_result")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -45,7 +40,6 @@ class Result(ResultView):
     """
 
     keep_alive: Any = None  # any object to keep as long as the result, such as the temporary folder of its store
-    find_image: Callable[[], Image] = _no_image  # opens the image of a stored result; raises what `overview` does
     close: Callable[[], None] = lambda: None  # closes the file of a stored result, which cannot be read any more
 
     @classmethod
@@ -90,6 +84,7 @@ class Result(ResultView):
             find_input=find_input or partial(input_of, image, source),
             find_stains=partial(stains_of, image, names),
             thumbnail=partial(reduce, image),
+            find_image=partial(planes_image, image, names),
             was_in_memory=True,
         )
         return result

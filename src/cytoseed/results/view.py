@@ -24,10 +24,16 @@ from cytoseed.results.objects import Block, Box, Part, block_of, join_parts
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cytoseed.images import Image
+
 SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 _CACHE_BYTES = 256 << 20  # size of the cache of parts, which neighbouring regions need again
 _PART_BYTES = 1 << 14  # size of a part in addition to its arrays
+
+
+def _no_image() -> Image:
+    raise FileNotFoundError("this result does not know its image")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -45,6 +51,7 @@ class ResultView:
     find_stains: Callable[[], tuple[str, ...]]  # returns `stains`; called on first use
     thumbnail: Callable[[int], tuple[NDArray[Any], float]]
     """Takes a largest side in px; returns the image (C,h,w), shrunk if necessary, and image px per px of it."""
+    find_image: Callable[[], Image] = _no_image  # opens the image; raises what `overview` does
     failed: tuple[str, ...] = ()  # parts of the image that could not be segmented, described in one line each
     version: str = field(default_factory=lambda: metadata.version("cytoseed"))  # cytoseed's
     was_in_memory: bool = False  # the image was segmented in memory, not tile by tile
