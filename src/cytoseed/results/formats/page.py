@@ -37,7 +37,7 @@ _PAGE_STYLE = """
 body { padding: 0 20px 40px; }
 @media print { figure, tr { break-inside: avoid; } .cytoseed pre { white-space: pre-wrap; } }
 """
-_BINS, _WIDTH, _HEIGHT, _BELOW = 40, 320, 90, 18
+_BINS, _WIDTH, _HEIGHT = 40, 320, 90
 _MANY_AT_EDGES = 0.2
 
 
@@ -109,25 +109,27 @@ def size_column(result: ResultView) -> str:
     return "area_px" if result.pixel_size_um is None else "area_um2"
 
 
-def histogram(values: NDArray[np.floating[Any]], width: int = _WIDTH, height: int = _HEIGHT) -> str:
-    """Histogram from percentile 0.5 to 99.5, as SVG; with the median, unless it is too narrow for texts."""
+def histogram(values: NDArray[np.floating[Any]]) -> str:
+    """Histogram from percentile 0.5 to 99.5, as SVG, with the median."""
     low, median, high = (float(value) for value in np.percentile(values, (0.5, 50, 99.5)))
-    counts, _ = np.histogram(values, _BINS, (low, high if high > low else low + 1))
+    drawn = bars(values, (low, high if high > low else low + 1), _WIDTH, _HEIGHT)
+    texts = ((0, "start", f"{low:.4g}"), (_WIDTH / 2, "middle", f"median {median:.4g}"), (_WIDTH, "end", f"{high:.4g}"))
+    below = "".join(
+        f'<text x="{x:g}" y="{_HEIGHT + 14}" text-anchor="{anchor}">{text}</text>' for x, anchor, text in texts
+    )
+    return f'<svg width="{_WIDTH}" height="{_HEIGHT + 18}" role="img" font-size="12">{drawn}{below}</svg>'
+
+
+def bars(values: NDArray[np.floating[Any]], between: tuple[float, float], width: int, height: int) -> str:
+    """Bars of a histogram, as a group of an SVG; values outside of its range are left out."""
+    counts, _ = np.histogram(values, _BINS, between)
     step, most = width / _BINS, max(1, int(counts.max()))
-    bars = "".join(
+    drawn = "".join(
         f'<rect x="{index * step:.1f}" y="{height * (1 - count / most):.1f}" width="{step * 0.85:.1f}" '
         f'height="{height * count / most:.1f}"/>'
         for index, count in enumerate(counts.tolist())
     )
-    texts = ((0, "start", f"{low:.4g}"), (width / 2, "middle", f"median {median:.4g}"), (width, "end", f"{high:.4g}"))
-    is_wide = width >= _WIDTH
-    below = "".join(
-        f'<text x="{x:g}" y="{height + 14}" text-anchor="{anchor}">{text}</text>'
-        for x, anchor, text in texts
-        if is_wide
-    )
-    size = f'width="{width}" height="{height + (_BELOW if is_wide else 0)}"'
-    return f'<svg {size} role="img" font-size="12"><g class="bars">{bars}</g>{below}</svg>'
+    return f'<g class="bars">{drawn}</g>'
 
 
 def picture(pixels: NDArray[np.uint8], largest_px: int, alt: str, quality: int = 88) -> str:
