@@ -36,7 +36,7 @@ def test_the_snippets_run(result, monkeypatch, capsys, code):
 
 
 def test_there_are_snippets_for_each_kind_of_file():
-    assert len(SNIPPETS) == 9
+    assert len(SNIPPETS) == 10
 
 
 def test_every_format_is_in_the_table():

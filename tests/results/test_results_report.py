@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from html.parser import HTMLParser
 
+import imagecodecs
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ class Page(HTMLParser):
 
 def result_of(labels, **facts):
     image = np.stack([labels * 3 % 250, labels % 250, labels % 100]).astype(np.uint8)
-    return Result.from_labels(labels, image, source=NAME, settings={"model": "<b>m</b>"}, **facts)
+    return Result.from_labels(labels, image, **{"source": NAME, "settings": {"model": "<b>m</b>"}, **facts})
 
 
 def squares(height=200, width=300):
@@ -50,7 +52,8 @@ def test_a_report_is_one_harmless_page_with_the_numbers(tmp_path):
     assert "4,000 per mm²" in page.text
     assert "median 20.25" in page.text  # µm²: sides of 6 to 12 px, 9 in the middle
     assert "warning" not in [attrs.get("class") for _, attrs in page.tags]
-    assert path.stat().st_size < 300_000
+    assert path.stat().st_size < 600_000
+    assert '"model": "<b>m</b>"' in page.text  # the record
 
 
 @pytest.mark.parametrize(
@@ -59,12 +62,45 @@ def test_a_report_is_one_harmless_page_with_the_numbers(tmp_path):
         (squares(), "The pixel size is unknown"),
         (np.zeros((40, 50), np.int32), "No objects were found"),
         (squares()[5:20, :40], "of the objects touch the edge"),
+        (squares(), "The image has 3 channels; segmented was <i>DAPI."),
     ],
 )
 def test_a_report_warns(tmp_path, labels, warning):
-    (path, _) = result_of(labels).save(tmp_path, ["report"])
+    names = ("<i>DAPI", "CD3", "CD8")
+    result = result_of(labels, channel_names=names, settings={"channel_names": names[:1]})
+    (path, _) = result.save(tmp_path, ["report"])
     page = Page(path.read_text(encoding="utf-8"))
     assert warning in page.text
+    assert "i" not in [tag for tag, _ in page.tags]
+
+
+def test_objects_to_check_are_those_of_lowest_solidity_with_their_outlines(tmp_path):
+    labels = squares()
+    labels[45:52, 53:60] = np.where(np.eye(7, dtype=bool) | np.eye(7, k=1, dtype=bool), 27, 0)  # a diagonal line
+    result = result_of(labels, pixel_size_um=0.5)
+    (path, _) = result.save(tmp_path, ["report"])
+    page = Page(path.read_text(encoding="utf-8"))
+    crops = [(attrs["alt"], attrs["src"]) for tag, attrs in page.tags if attrs.get("alt", "").startswith("Object ")]
+    assert len(crops) == 24
+    lowest = result.table.sort_values("solidity", kind="stable")["id"].tolist()
+    assert [alt for alt, _ in crops] == [f"Object {number}" for number in lowest[:24]]
+    assert lowest[0] == 27
+    pixels = imagecodecs.jpeg_decode(base64.b64decode(crops[0][1].split(",")[1]))
+    is_yellow = (pixels[..., 0] > 180) & (pixels[..., 1] > 150) & (pixels[..., 2] < 120)
+    assert 100 < is_yellow.sum() < 4000
+
+
+def test_the_map_of_density_has_its_scale(tmp_path):
+    labels = np.zeros((640, 640), np.int32)
+    for number in range(36):
+        y, x = 4 + 40 * (number // 6), 4 + 40 * (number % 6)  # all in the upper left
+        labels[y : y + 9, x : x + 9] = number + 1
+    (path, _) = result_of(labels, pixel_size_um=0.5).save(tmp_path, ["report"])
+    page = Page(path.read_text(encoding="utf-8"))
+    side = int(re.search(r"in fields of (\d+) px", page.text)[1])
+    most = int(re.search(r"0\s+([\d,]+) per mm²", page.text)[1].replace(",", ""))
+    assert side == 262  # 6 objects per field, if they were spread
+    assert most == round(36 / (side * 0.5 / 1000) ** 2)
 
 
 def test_a_notebook_shows_a_result_with_and_without_its_image(tmp_path):

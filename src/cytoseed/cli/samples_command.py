@@ -13,7 +13,7 @@ from cytoseed.cli.console import FAILED, exit_on_mistake, print_line
 if TYPE_CHECKING:
     from cytoseed.images.scenes import Scene
 
-_CHANNELS = ("DAPI", "CD45", "PanCK")
+_FILES = {"fluorescence": "fluorescence.tif", "multiplex": "multiplex.ome.tif"}
 _COUNTS = {"1": 70, "2": 45, "3": 20}  # nuclei in each column of the plate
 _TRAINING = 8
 
@@ -29,9 +29,8 @@ def samples(
         from cytoseed.images import scenes
 
         output.mkdir(parents=True, exist_ok=True)
-        dapi = scenes.draw_nuclei((480, 640), 100, 26)
-        _write_tiff(output / "fluorescence.tif", dapi, 0.325, _CHANNELS[:1])
-        _write_tiff(output / "multiplex.ome.tif", scenes.draw_tissue((400, 500), 260, 17), 0.5, _CHANNELS)
+        for name, sample in scenes.SAMPLES.items():
+            _write_tiff(output / _FILES[name], sample.draw(), sample.pixel_size_um, sample.channels)
         _write_plate(output / "plate.zarr")
         for number in range(_TRAINING):
             rims = scenes.draw_rims((192, 192), 26, 26, seed=number)

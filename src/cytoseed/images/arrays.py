@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -54,6 +54,12 @@ def array_image(image: ArrayLike, path: Path | None = None) -> Image:
     is_rgb = axes == "yxc"
     reader = Slices((source,), axes, 3 if is_rgb else None)
     return make_image(path, reader.layout, reader.opened, RGB_NAMES if is_rgb else None)
+
+
+def planes_image(pixels: NDArray[Any], names: Sequence[str]) -> Image:
+    """`Image` of pixels (C,H,W) in memory."""
+    reader = Slices((pixels,), "cyx")
+    return make_image(None, reader.layout, reader.opened, names)
 
 
 def open_npy(path: Path) -> Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +60,21 @@ def draw_rims(side_yx: tuple[int, int], count: int, diameter_px: float, seed: in
     rim = np.exp(-((inside / 1.6) ** 2)) * (nuclei > 0) * (0.75 + 0.25 * _noise(rng, side_yx, 3))
     haze = 0.25 * ndimage.gaussian_filter((nuclei > 0).astype(np.float32), diameter_px / 2)
     return Scene(_photograph(rng, rim + haze)[None], nuclei, _cells(nuclei, diameter_px))
+
+
+class Sample(NamedTuple):
+    """A scene with the facts that a file states."""
+
+    draw: Callable[[], Scene]
+    pixel_size_um: float
+    channels: tuple[str, ...]
+
+
+SAMPLES = {
+    "fluorescence": Sample(partial(draw_nuclei, (480, 640), 100, 26), 0.325, ("DAPI",)),
+    "multiplex": Sample(partial(draw_tissue, (400, 500), 260, 17), 0.5, ("DAPI", "CD45", "PanCK")),
+}
+"""Single images of `cytoseed samples` and of the napari plugin."""
 
 
 def _draw_labels(

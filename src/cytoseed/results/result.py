@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoseed.images.arrays import planes_image
 from cytoseed.images.overview import reduce
 from cytoseed.images.pixel_size import PixelSize, side_text
 from cytoseed.paths import as_path
@@ -25,14 +26,9 @@ from cytoseed.settings import DEFAULT_FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from cytoseed.images import Image
+    from matplotlib.axes import Axes
 
 _LARGEST_LABELS_PX = 1 << 31
-
-
-def _no_image() -> Image:
-    raise FileNotFoundError("only a stored result knows its image; open it with open_result")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -44,7 +40,6 @@ class Result(ResultView):
     """
 
     keep_alive: Any = None  # any object to keep as long as the result, such as the temporary folder of its store
-    find_image: Callable[[], Image] = _no_image  # opens the image of a stored result; raises what `overview` does
     close: Callable[[], None] = lambda: None  # closes the file of a stored result, which cannot be read any more
 
     @classmethod
@@ -89,6 +84,7 @@ class Result(ResultView):
             find_input=find_input or partial(input_of, image, source),
             find_stains=partial(stains_of, image, names),
             thumbnail=partial(reduce, image),
+            find_image=partial(planes_image, image, names),
             was_in_memory=True,
         )
         return result
@@ -147,6 +143,32 @@ class Result(ResultView):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def plot(self, measurement: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the result with Matplotlib; returns the Axes, whose coordinates are pixels of the image.
+
+        Outlines on the image, at most 2048 px per side; with `measurement`, a column of `table`, objects in its
+        colours. `ax` are the Axes to draw in; by default those of a new figure.
+
+        Raises ModuleNotFoundError without Matplotlib, ValueError if the table has no such column, FileNotFoundError if
+        the image of a stored result is not found.
+        """
+        from cytoseed.results.plot import plot
+
+        return plot(self, measurement, ax)
+
+    def to_napari(self, viewer: Any = None) -> Any:
+        """Show the result in napari; returns the viewer.
+
+        A labels layer for each target is added, with the rows of `table` as its features and the pixel size in µm as
+        its scale. `viewer` is a `napari.Viewer` that shows the image already; without one, a new viewer opens with the
+        image too, at no more than 4096 px per side, where it is found. In a script, `napari.run()` keeps it open.
+
+        Raises ModuleNotFoundError without napari.
+        """
+        from cytoseed.results.layers import show
+
+        return show(self, viewer)
 
     def save(
         self, folder: str | os.PathLike[str], formats: Sequence[str] = DEFAULT_FORMATS, overwrite: bool = False

@@ -24,10 +24,16 @@ from cytoseed.results.objects import Block, Box, Part, block_of, join_parts
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cytoseed.images import Image
+
 SINGULAR = {"nuclei": "nucleus", "cells": "cell"}
 
 _CACHE_BYTES = 256 << 20  # size of the cache of parts, which neighbouring regions need again
 _PART_BYTES = 1 << 14  # size of a part in addition to its arrays
+
+
+def _no_image() -> Image:
+    raise FileNotFoundError("this result does not know its image")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -45,6 +51,7 @@ class ResultView:
     find_stains: Callable[[], tuple[str, ...]]  # returns `stains`; called on first use
     thumbnail: Callable[[int], tuple[NDArray[Any], float]]
     """Takes a largest side in px; returns the image (C,h,w), shrunk if necessary, and image px per px of it."""
+    find_image: Callable[[], Image] = _no_image  # opens the image; raises what `overview` does
     failed: tuple[str, ...] = ()  # parts of the image that could not be segmented, described in one line each
     version: str = field(default_factory=lambda: metadata.version("cytoseed"))  # cytoseed's
     was_in_memory: bool = False  # the image was segmented in memory, not tile by tile
@@ -101,6 +108,15 @@ class ResultView:
             yield block.table
         if not has_blocks:
             yield self.empty_table
+
+    def measured(self, names: Sequence[str]) -> list[NDArray[np.float64]]:
+        """Columns of the table: measurements of all objects of the last target."""
+        parts: list[list[NDArray[np.float64]]] = [[] for _ in names]
+        for table in self.tables():
+            own = table[table["target"] == self.targets[-1]] if len(self.targets) > 1 else table
+            for part, name in zip(parts, names, strict=True):
+                part.append(own[name].to_numpy(np.float64))
+        return [np.concatenate(part) for part in parts]
 
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:
         """Labels (T,h,w) int32 of a box (row, column, height, width) inside the image, in px; must not be modified."""
@@ -263,13 +279,15 @@ class Parts:
         """Labels (T,h,w) at chosen rows (h,) and columns (w,), both ascending."""
         labels = np.zeros((len(self._targets), len(rows), len(columns)), np.int32)
         for number in self._filled:
-            objects, ids = self._part(number)
             top, left, height, width = box = self._box_yxhw[number].tolist()
-            whole = np.zeros((len(labels), height, width), np.int32)
-            objects.paint(whole, box, ids)
             y = slice(*np.searchsorted(rows, (top, top + height)))
             x = slice(*np.searchsorted(columns, (left, left + width)))
             own = labels[:, y, x]
+            if not own.size:
+                continue
+            objects, ids = self._part(number)
+            whole = np.zeros((len(labels), height, width), np.int32)
+            objects.paint(whole, box, ids)
             np.copyto(own, whole[:, rows[y, None] - top, columns[x] - left], where=own == 0)
         return labels
 

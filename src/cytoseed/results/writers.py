@@ -55,7 +55,7 @@ WRITERS = {
         Writer("objects", STORED_SUFFIX, write_objects, _EVERYTHING),
         Writer("overlay", ".overlay.png", write_overlay, "the outlines drawn on the image"),
         Writer("parquet", ".parquet", write_parquet, "measurements as Parquet: pandas, Polars, R, DuckDB"),
-        Writer("report", ".report.html", write_report, "a page to read: overview, distributions, warnings, settings"),
+        Writer("report", ".report.html", write_report, "a page to read: overview, distributions, doubtful objects"),
         Writer("rois", ".rois.zip", write_rois, "outlines as ImageJ ROIs: Fiji's ROI Manager", rois_limit),
         Writer("spatialdata", ".spatialdata.zarr", write_spatialdata, _SPATIALDATA, **_SPATIAL),
     )

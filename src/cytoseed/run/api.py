@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, open_result
 from cytoseed.run.auto import choose_model
 from cytoseed.run.executor import memory_errors
 from cytoseed.run.plan import make_plan
+from cytoseed.run.progress_bar import progress_bar
 from cytoseed.run.resume import Existing, Request
 from cytoseed.run.slide import Callbacks, run_in_memory, run_to_files
 from cytoseed.run.tile import Clock, SlideContext, read_tile
@@ -34,6 +36,7 @@ def segment(  # noqa: PLR0913
     formats: Sequence[str] = DEFAULT_FORMATS,
     existing: Existing = "refuse",
     callbacks: Callbacks | None = None,
+    progress: bool = False,
     cluster: Cluster | None = None,
     series: str | int | None = None,
     full_canvas: bool = False,
@@ -66,6 +69,8 @@ def segment(  # noqa: PLR0913
         Results made differently are refused, unless `overwrite`.
     callbacks : Callbacks, optional
         Functions that receive warnings, such as an unknown pixel size, and progress.
+    progress : bool
+        Show a progress bar, in a terminal or a notebook.
     cluster : cytoseed.run.cluster.Cluster, optional
         Workers that process the image; by default this process does.
     series : str or int, optional
@@ -97,9 +102,11 @@ def segment(  # noqa: PLR0913
     place = as_path("." if output is None else output)
     request = Request(chosen.image, place, chosen.model, chosen.options, tuple(formats), existing)
     executor = None if cluster is None else cluster.executor(request)
-    if output is None:
-        return run_in_memory(request, callbacks, executor)
-    result = run_to_files(request, callbacks, executor).result
+    calls = callbacks or Callbacks()
+    with progress_bar(chosen.image.source, calls) if progress else nullcontext(calls) as calls:
+        if output is None:
+            return run_in_memory(request, calls, executor)
+        result = run_to_files(request, calls, executor).result
     if result is not None:
         return result
     stored = place / f"{request.stem}{WRITERS['objects'].suffix}"  # every file exists already

@@ -228,6 +228,7 @@ def _run_tiles(
                     settings=job.record.settings,
                     find_stains=lambda: stains,
                     thumbnail=lambda largest_px: thumbnail(request.image, largest_px),
+                    find_image=lambda: request.image,
                     failed=failures,
                     keep_alive=keep_alive,
                 )

@@ -2,135 +2,102 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoseed.images.pixel_size import side_text, sides_um
+from cytoseed.images.pixel_size import sides_um
+from cytoseed.results.formats.crops import least_certain
 from cytoseed.results.formats.overlay import draw_overlay
-from cytoseed.results.view import SINGULAR, ResultView
+from cytoseed.results.formats.page import (
+    STYLE,
+    facts_of,
+    histogram,
+    page,
+    picture,
+    size_column,
+    source_name,
+    warning_boxes,
+)
+from cytoseed.results.view import ResultView
 
-_PICTURE_PX, _SMALL_PICTURE_PX = 1600, 640
-_BINS, _WIDTH, _HEIGHT = 40, 320, 90
-_MANY_AT_EDGES = 0.2
-_STYLE = """
-.cytoseed { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; }
-.cytoseed img { max-width: 100%; border: 1px solid #8884; }
-.cytoseed figure { display: inline-block; margin: 0 24px 16px 0; vertical-align: top; }
-.cytoseed figcaption { font-size: 13px; }
-.cytoseed .warning { border-left: 4px solid #e69f00; padding-left: 8px; }
-.cytoseed pre { overflow-x: auto; font-size: 12px; }
-"""
+_PICTURE_PX, _DENSITY_PX, _SMALL_PICTURE_PX = 1600, 640, 640
+_FIELDS, _SMALLEST_FIELD_PX, _OBJECTS_PER_FIELD = 48, 32, 6  # of the map of density: along a side; side; on average
+_CHANNELS = 8  # whose means are shown
 
 
 def write_report(result: ResultView, path: Path) -> None:
-    """Write the page: overview, numbers, distributions, warnings, and the record that makes the result again."""
-    name = html.escape(Path(result.source).name)
-    settings = html.escape(json.dumps(dict(result.settings), indent=2, ensure_ascii=False))
+    """Write the page: overview, numbers, density, distributions, objects to check, warnings, and the record."""
+    name = source_name(result)
+    crops, by = least_certain(result)
+    checked = [f"<h2>Objects to check, lowest {html.escape(by)} first</h2>", f'<div class="crops">{crops}</div>']
     body = [
-        f"<h1>{name}</h1>",
-        _facts(result),
-        *(f'<p class="warning">{html.escape(text)}</p>' for text in _warnings(result)),
-        _picture(draw_overlay(result), _PICTURE_PX),
+        f"<h1>{html.escape(name)}</h1>",
+        facts_of(result),
+        *warning_boxes(result),
+        picture(draw_overlay(result), _PICTURE_PX, "Outlines on the image"),
+        *(["<h2>Density</h2>", _density(result)] if result.count else []),
         "<h2>Distributions</h2>",
-        *_distributions(result),
-        f"<h2>Settings</h2><pre>{settings}</pre>",
-        f"<p>Image: {html.escape(json.dumps(dict(result.input), ensure_ascii=False))}</p>",
+        *distributions(result),
+        *(checked if crops else []),
+        f"<h2>Record</h2><p>The same image, version and settings give the same result; made by cytoseed "
+        f"{html.escape(result.version)}.</p><pre>{html.escape(result.record.to_json(()))}</pre>",
     ]
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-    page = f'{head}<style>:root {{ color-scheme: light dark }} {_STYLE}</style></head><body class="cytoseed">'
-    path.write_text("\n".join([page, *body, "</body></html>\n"]), encoding="utf-8")
+    path.write_text(page(name, body), encoding="utf-8")
 
 
 def summary_html(result: ResultView) -> str:
     """Short form for notebooks: overlay, numbers, sizes; without the overlay if the image is not found."""
     try:
-        picture = _picture(draw_overlay(result), _SMALL_PICTURE_PX)
+        overlay = picture(draw_overlay(result, 2 * _SMALL_PICTURE_PX), _SMALL_PICTURE_PX, "Outlines on the image")
     except (FileNotFoundError, ValueError):
-        picture = ""
-    name = html.escape(Path(result.source).name)
-    sizes = next(_distributions(result), "")
-    return f'<style>{_STYLE}</style><div class="cytoseed"><b>{name}</b>{_facts(result)}{picture}<br>{sizes}</div>'
+        overlay = ""
+    sizes = next(distributions(result), "")
+    body = f"<b>{html.escape(source_name(result))}</b>{facts_of(result)}{overlay}<br>{sizes}"
+    return f'<style>{STYLE}</style><div class="cytoseed">{body}</div>'
 
 
-def _facts(result: ResultView) -> str:
-    channels, height, width = result.shape
-    named = result.targets[-1] if result.count != 1 else SINGULAR[result.targets[-1]]
-    size = result.pixel_size_um
-    scale = "pixel size unknown" if size is None else f"{side_text(size)} µm per pixel"
-    facts = [f"{result.count:,} {named}", f"{width:,} x {height:,} px, {channels} channels", scale]
-    if size is not None:
-        area_mm2 = height * width * math.prod(sides_um(size)) / 1e6
-        facts.append(f"{result.count / area_mm2:,.0f} per mm²")
-    model = result.settings.get("model")
-    return f"<p>{html.escape('; '.join([*facts, *([f'model {model}'] if model else [])]))}</p>"
-
-
-def _warnings(result: ResultView) -> Iterator[str]:
-    if result.pixel_size_um is None and result.settings.get("diameter_px") is None:
-        yield "The pixel size is unknown: the image was segmented as it is, which suits nuclei 8 to 40 px wide."
-    if result.failed:
-        yield f"{len(result.failed)} parts of the image failed and are empty: {'; '.join(result.failed[:3])}"
-    if not result.count:
-        yield "No objects were found."
-    at_edge = _columns(result, ["touches_image_edge"])[0]
-    if at_edge.size and at_edge.mean() > _MANY_AT_EDGES:
-        yield f"{at_edge.mean():.0%} of the objects touch the edge of the image, so their sizes are too small."
-
-
-def _distributions(result: ResultView) -> Iterator[str]:
-    """Histograms: size first, then shape, then the mean of each channel."""
-    table = result.empty_table
-    area = "area_um2" if "area_um2" in table else "area_px"
-    means = [name for name in table.columns if name.startswith("mean_")]
-    names = [name for name in (area, "eccentricity", "solidity", *means[:8]) if name in table]
-    for name, values in zip(names, _columns(result, names), strict=True):
+def distributions(result: ResultView) -> Iterator[str]:
+    """Histograms: size first, then score and shape, then the mean of each channel."""
+    columns = list(result.empty_table.columns)
+    means = [name for name in columns if name.startswith("mean_")][:_CHANNELS]
+    names = [name for name in (size_column(result), "score", "eccentricity", "solidity", *means) if name in columns]
+    for name, values in zip(names, result.measured(names), strict=True):
         finite = values[np.isfinite(values)]
         if finite.size:
-            yield f"<figure>{_histogram(finite)}<figcaption>{html.escape(name)}</figcaption></figure>"
+            yield f"<figure>{histogram(finite)}<figcaption>{html.escape(name)}</figcaption></figure>"
 
 
-def _columns(result: ResultView, names: Sequence[str]) -> list[NDArray[np.float32]]:
-    """Measurements of all objects of the last target."""
-    parts: list[list[NDArray[np.float32]]] = [[] for _ in names]
-    for table in result.tables():
-        own = table[table["target"] == result.targets[-1]] if len(result.targets) > 1 else table
-        for part, name in zip(parts, names, strict=True):
-            part.append(own[name].to_numpy(np.float32))
-    return [np.concatenate(part) for part in parts]
-
-
-def _histogram(values: NDArray[np.float32]) -> str:
-    """Histogram from percentile 0.5 to 99.5, as SVG, with the median."""
-    low, median, high = (float(value) for value in np.percentile(values, (0.5, 50, 99.5)))
-    counts, _ = np.histogram(values, _BINS, (low, high if high > low else low + 1))
-    step, most = _WIDTH / _BINS, max(1, int(counts.max()))
-    bars = "".join(
-        f'<rect x="{index * step:.1f}" y="{_HEIGHT * (1 - count / most):.1f}" width="{step - 1:.1f}" '
-        f'height="{_HEIGHT * count / most:.1f}"/>'
-        for index, count in enumerate(counts.tolist())
+def _density(result: ResultView) -> str:
+    """Map of objects per area, in square fields, with its scale."""
+    _, *sides = result.shape
+    for_objects = math.sqrt(_OBJECTS_PER_FIELD * math.prod(sides) / result.count)
+    side_px = max(_SMALLEST_FIELD_PX, -(-max(sides) // _FIELDS), min(math.ceil(for_objects), *sides))
+    ends = [np.minimum(np.arange(-(-side // side_px) + 1) * side_px, side) for side in sides]
+    x, y = result.measured(["centroid_x_px", "centroid_y_px"])
+    counts, _, _ = np.histogram2d(y, x, bins=ends)
+    size = result.pixel_size_um
+    px_area, unit = (1.0, "Mpx") if size is None else (math.prod(sides_um(size)), "mm²")
+    density = counts / (np.multiply.outer(*map(np.diff, ends)) * px_area / 1e6)
+    most = float(density.max())
+    shown = _viridis(density / most)
+    factor = max(1, _DENSITY_PX // max(shown.shape))
+    colours = ", ".join(
+        f"rgb({', '.join(map(str, stop))})" for stop in _viridis(np.linspace(0, 1, 6)[None])[0].tolist()
     )
-    text = f'<text x="0" y="{_HEIGHT + 14}">{low:.4g}</text><text x="{_WIDTH}" y="{_HEIGHT + 14}" '
-    text += f'text-anchor="end">{high:.4g}</text><text x="{_WIDTH / 2}" y="{_HEIGHT + 14}" text-anchor="middle">'
-    size = f'width="{_WIDTH}" height="{_HEIGHT + 18}"'
-    return f'<svg {size} font-size="12" fill="currentColor">{bars}{text}median {median:.4g}</text></svg>'
+    bar = f'<span class="scale" style="background: linear-gradient(90deg, {colours})"></span>'
+    caption = f"0 {bar} {most:,.0f} per {unit}, in fields of {side_px} px"
+    drawn = picture(shown.repeat(factor, axis=0).repeat(factor, axis=1), _DENSITY_PX, "Map of density", 95)
+    return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
 
 
-def _picture(pixels: NDArray[np.uint8], largest_px: int) -> str:
-    """A picture inside the page, as JPEG."""
+def _viridis(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Colours (H,W,3) of values from 0 to 1."""
     import cv2
-    import imagecodecs
 
-    height, width = pixels.shape[:2]
-    factor = largest_px / max(height, width)
-    if factor < 1:
-        sides = max(1, round(width * factor)), max(1, round(height * factor))
-        pixels = np.asarray(cv2.resize(pixels, sides, interpolation=cv2.INTER_AREA), np.uint8)
-    encoded = base64.b64encode(imagecodecs.jpeg_encode(np.ascontiguousarray(pixels), level=88)).decode()
-    return f'<img alt="Outlines on the image" src="data:image/jpeg;base64,{encoded}">'
+    colours = cv2.applyColorMap(np.rint(values * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    return np.ascontiguousarray(colours[..., ::-1], np.uint8)
