@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cytoseed.models.weights import load_model
     from cytoseed.results import Result, open_result
+    from cytoseed.results.outlined import measure
     from cytoseed.run.api import segment, segment_slide
     from cytoseed.run.slide import Callbacks
 
 __version__ = "0.1.0"
-__all__ = ["Callbacks", "Result", "__version__", "load_model", "open_result", "segment", "segment_slide"]
+__all__ = ["Callbacks", "Result", "__version__", "load_model", "measure", "open_result", "segment", "segment_slide"]
 
 _MODULES = {
     "Callbacks": "cytoseed.run.slide",
     "Result": "cytoseed.results",
     "load_model": "cytoseed.models.weights",
+    "measure": "cytoseed.results.outlined",
     "open_result": "cytoseed.results",
     "segment": "cytoseed.run.api",
     "segment_slide": "cytoseed.run.api",

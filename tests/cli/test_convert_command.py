@@ -152,3 +152,15 @@ def test_conversion_does_without_torch(stored):
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_outlines_of_other_programs_are_measured(run, image, stored, tmp_path):
+    mask = tmp_path / "out" / "scene.labels.tif"
+    done = run("measure", image, mask, "--output", tmp_path / "measured", "--format", "table,parquet")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.endswith("measured: scene.csv, scene.parquet\n")
+    run("convert", stored, "--format", "table")
+    assert (tmp_path / "measured" / "scene.csv").read_text() == (tmp_path / "out" / "scene.csv").read_text()
+    refused = run("measure", image, tmp_path / "none.tif", "--output", tmp_path / "other")
+    assert refused.exit_code == 1
+    assert "none.tif" in refused.stderr

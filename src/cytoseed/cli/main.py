@@ -17,6 +17,7 @@ from cytoseed.cli.evaluate_command import evaluate
 from cytoseed.cli.export_command import export
 from cytoseed.cli.flags import output_flags
 from cytoseed.cli.info_command import info, models
+from cytoseed.cli.measure_command import measure
 from cytoseed.cli.report_command import report
 from cytoseed.cli.samples_command import samples
 from cytoseed.cli.segment_command import demo, merge, segment
@@ -34,12 +35,12 @@ app = typer.Typer(
 )
 _PANELS = {
     "Segment": (segment, merge, info, models, demo, samples, doctor),
-    "Results and other programs": (view, report, convert, formats, export),
+    "Results and other programs": (view, report, measure, convert, formats, export),
     "Train and evaluate": (train, tune, evaluate),
 }
 _MESSAGES = ("quiet", "verbose", "log_file")
 _OUTPUT_FLAGS = {
-    **dict.fromkeys((merge, demo, samples, report, convert, export, train, tune), _MESSAGES),
+    **dict.fromkeys((merge, demo, samples, report, measure, convert, export, train, tune), _MESSAGES),
     **dict.fromkeys((segment, evaluate), (*_MESSAGES, "json")),
     **dict.fromkeys((info, models, doctor), ("json",)),
     **dict.fromkeys((formats, view), ()),

@@ -67,7 +67,11 @@ class Result(ResultView):
         Raises TypeError if the labels are not integers, ValueError if labels, image, targets and channel names do not
         belong together.
         """
-        _check(labels, image, targets, channel_names)
+        if image.ndim != 3:
+            raise ValueError(f"image has shape {image.shape}; its axes must be (C,H,W)")
+        check_labels(labels, image.shape, targets)
+        if channel_names and len(channel_names) != len(image):
+            raise ValueError(f"channel_names are {tuple(channel_names)}; the image has {len(image)} channels")
         names = tuple(channel_names) or tuple(f"channel {index}" for index in range(len(image)))
         planes = labels.astype(np.int32, copy=False).reshape(-1, *labels.shape[-2:])
         channels, height, width = image.shape
@@ -194,18 +198,15 @@ class Result(ResultView):
         return save(self, as_path(folder), formats, overwrite)
 
 
-def _check(labels: NDArray[Any], image: NDArray[Any], targets: Sequence[str], channel_names: Sequence[str]) -> None:
+def check_labels(labels: NDArray[Any], shape: tuple[int, ...], targets: Sequence[str]) -> None:
+    """Raise TypeError or ValueError for labels that do not belong to an image of a shape (C,H,W)."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels have values of type {labels.dtype}; they must be integers, such as int32")
-    if image.ndim != 3:
-        raise ValueError(f"image has shape {image.shape}; its axes must be (C,H,W)")
-    expected = (*((len(targets),) if len(targets) > 1 else ()), *image.shape[1:])
+    expected = (*((len(targets),) if len(targets) > 1 else ()), *shape[1:])
     if labels.shape != expected:
         raise ValueError(
-            f"labels have shape {labels.shape}; for an image of {image.shape[1:]} and targets {tuple(targets)} "
+            f"labels have shape {labels.shape}; for an image of {shape[1:]} and targets {tuple(targets)} "
             f"it must be {expected}"
         )
     if labels.size and labels.min() < 0:
         raise ValueError(f"labels go down to {labels.min()}; they must be 0 for background, else 1 or more")
-    if channel_names and len(channel_names) != len(image):
-        raise ValueError(f"channel_names are {tuple(channel_names)}; the image has {len(image)} channels")

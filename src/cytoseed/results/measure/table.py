@@ -32,13 +32,16 @@ class Frame(NamedTuple):
 
 def measure_planes(
     planes: NDArray[np.int32],
-    image: NDArray[Any],
+    image: Iterable[NDArray[Any]],
     targets: Sequence[str],
     names: Sequence[str],
     pixel_size_um: PixelSize,
     stains: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Measurements of all objects of label planes (T,H,W), by target and id; of two targets, `target` follows `id`."""
+    """Measurements of all objects of label planes (T,H,W), by target and id; of two targets, `target` follows `id`.
+
+    `image` are the channels (H,W), which are gone through once per plane.
+    """
     import pandas as pd
 
     tables = [measure_objects(labels, image, names, pixel_size_um, stains) for labels in planes]
