@@ -98,9 +98,13 @@ def test_czi_in_colour_and_stacks(tmp_path):
     assert image.channel_names == ("red", "green", "blue")
     assert np.array_equal(image.read(), RGB.transpose(2, 0, 1))
     assert image.pixel_size_um is None
-    write_czi(tmp_path / "stack.czi", 1, planes=3)
+    written = write_czi(tmp_path / "stack.czi", 1, planes=3)
     with pytest.raises(ImageFileError, match=r"stack\.czi: holds 3 z planes"):
         open_image(tmp_path / "stack.czi")
+    last = open_image(tmp_path / "stack.czi", z=2)
+    assert last.channel_names == ("DAPI", "CD3")
+    assert np.array_equal(last.read(channels=[1])[0], written[0, 1])
+    assert not np.array_equal(open_image(tmp_path / "stack.czi", z=0).read(channels=[1])[0], written[0, 1])
 
 
 class Context(SimpleNamespace):

@@ -198,7 +198,7 @@ def test_a_folder_that_is_gone_since_it_was_opened_is_refused(tmp_path: Path, ve
 @pytest.mark.parametrize(
     ("names", "shape", "says"),
     [
-        ("czyx", (2, 3, 20, 30), "holds 3 z planes .c 2, z 3, y 20, x 30.*axis=1"),
+        ("czyx", (2, 3, 20, 30), "holds 3 z planes; choose with --z"),
         ("tyx", (4, 20, 30), "holds 4 time points"),
         ("qyx", (4, 20, 30), "unknown meaning .q"),
         ("cyx", (20, 30), "names the axes c, y, x and has arrays of 2 axes"),
@@ -217,7 +217,7 @@ def test_complex_values_and_levels_that_differ_are_refused(tmp_path: Path) -> No
     with pytest.raises(ImageFileError, match="complex64"):
         open_image(write(tmp_path / "image", [noise(1, 20, 30).astype(np.complex64)], "0.4"))
     for other in (noise(1, 10, 15), noise(2, 10, 15, dtype=np.uint16)):
-        with pytest.raises(ImageFileError, match="levels differ in channels or type"):
+        with pytest.raises(ImageFileError, match="levels differ in channels, planes or type"):
             open_image(write(tmp_path / "image", [noise(2, 20, 30), other], "0.4"))
 
 

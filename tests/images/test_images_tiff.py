@@ -150,22 +150,6 @@ def test_qptiff_of_one_dye_in_several_rounds_and_with_its_size_in_xml(tmp_path: 
 # Refusals
 
 
-@pytest.mark.parametrize(
-    ("axes", "shape", "says"),
-    [
-        ("ZYX", (5, 20, 30), "5 z planes"),
-        ("TYX", (4, 20, 30), "4 time points"),
-        ("ZCYX", (5, 2, 20, 30), "Z 5, C 2, Y 20, X 30"),
-    ],
-)
-def test_stacks_are_refused_with_their_sizes(tmp_path: Path, axes: str, shape: tuple[int, ...], says: str) -> None:
-    file = write(tmp_path, noise(*shape), imagej=True, metadata={"axes": axes})
-    with pytest.raises(ImageFileError, match="2-D") as caught:
-        open_image(file)
-    assert says in str(caught.value)
-    assert "projection (in Fiji Image > Stacks > Z Project" in str(caught.value)
-
-
 @pytest.mark.parametrize("options", [{}, {"metadata": None}], ids=["described", "bare pages"])
 def test_an_axis_of_unknown_meaning_is_refused_with_the_remedy(tmp_path: Path, options: dict[str, Any]) -> None:
     file = write(tmp_path, noise(4, 20, 30), photometric="minisblack", **options)

@@ -196,7 +196,7 @@ def test_a_folder_that_is_not_one_image(tmp_path: Path, both: Result, version: s
     with pytest.raises(ValueError, match="does not describe an image"):
         write_into(both, tmp_path / "labels.zarr")
     stack = write_image(tmp_path / "stack.zarr", version, "zyx", z=4)
-    with pytest.raises(ValueError, match=r"holds 4 z planes \(z 4, y 61, x 90\)"):
+    with pytest.raises(ValueError, match=r"holds 4 z planes"):
         write_into(both, stack)
     larger = write_image(tmp_path / "larger.zarr", version, y=HEIGHT + 1)
     with pytest.raises(ValueError, match=r"larger\.zarr: is 62 x 90 px .* labels are of an image of 61 x 90 px"):

@@ -5,6 +5,7 @@ import pytest
 import tifffile
 
 import cytoseed
+from cytoseed.images import as_image
 from cytoseed.images.channels import nuclear_channel
 
 
@@ -57,5 +58,5 @@ def test_channels_that_are_not_colours_are_not_taken_as_colours(tmp_path, nuclei
 
 def test_a_list_of_images_is_not_an_image_of_channels(nuclei):
     for images in ([nuclei, nuclei, nuclei], ("a.png", "b.png")):
-        with pytest.raises(TypeError, match=r"for image in images"):
-            cytoseed.segment(images)
+        with pytest.raises(TypeError, match=r"is a \w+ of several images; give one of them, or numpy.stack"):
+            as_image(images)

@@ -30,17 +30,23 @@ def info(images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Imag
     facts: list[dict[str, Any]] = []
 
     def work(path: str) -> bool:
-        from cytoseed.images import choose_series, list_series
+        from cytoseed.images import choose_frames, choose_series, list_series
 
         found = list_series(path)
         shown = choose_series(path, found)[0]
-        image = shown.open()
-        facts.append(_facts(path, image) | {"images": [one.name for one in found]})
+        opened = shown.open()
+        times, depths = (1, 1) if opened.stack is None else opened.stack.planes.shape[:2]
+        image = choose_frames(opened, z=0, time=0)[0]
+        facts.append(
+            _facts(path, image) | {"images": [one.name for one in found], "z_planes": depths, "time_points": times}
+        )
         print_line(path)
         for number, one in enumerate(found if len(found) > 1 else ()):
             left_out = ", a smaller picture, left out unless --series names it" if one.is_picture else ""
             print_line(f"  image {number:<5} {one}{', described here' if one is shown else left_out}")
         _show(image)
+        if depths * times > 1:
+            print_line(f"  planes      {depths} along z, {times} time points: choose with --z and --time")
         return True
 
     with exit_on_mistake(FAILED):

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 
 PANELS = {
     "Input and scale": (
-        *("pixel_size_um", "diameter_px", "channels", "stain", "nan", "series", "full_canvas", "region", "mask"),
+        *(
+            "pixel_size_um",
+            "diameter_px",
+            "channels",
+            "stain",
+            "nan",
+            "series",
+            "z",
+            "time",
+            "full_canvas",
+            "region",
+            "mask",
+        ),
     ),
     "Model": (
         *("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),
@@ -50,6 +62,15 @@ def segment(
             help="Image of a file that holds several, by name or by number from 0: see `cytoseed info`. By default all "
             "but smaller pictures (macro, label, thumbnail).",
         ),
+    ] = None,
+    z: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|max|mean|all", help="Plane of a z-stack by number from 0, a projection, or all planes."
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="N|all", help="Time point of a time series by number from 0, or all.")
     ] = None,
     full_canvas: Annotated[
         bool, typer.Option("--full-canvas", help="Do not crop a slide to the bounds of its scans, as QuPath does.")
@@ -84,7 +105,7 @@ def segment(
         paths = find_images(inputs)
         if shard and (workers is not None or scheduler):
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")
-        from cytoseed.cli.segment_images import prepare_requests, segment_images
+        from cytoseed.cli.segment_images import Choice, prepare_requests, segment_images
 
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
         options = SegmentOptions(**given)
@@ -94,7 +115,7 @@ def segment(
 
         runs_here = workers is None and not scheduler
         with nullcontext() if runs_here else Cluster(workers, scheduler or None, patience) as cluster:
-            segment_images(requests, paths, cluster, series, full_canvas)
+            segment_images(requests, paths, cluster, Choice(series, full_canvas, z, time))
 
 
 def demo(

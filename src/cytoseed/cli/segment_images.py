@@ -31,9 +31,10 @@ from cytoseed.cli.console import (
     wants_json,
 )
 from cytoseed.cli.outcome import Outcome, describe_plan, outcome_of
-from cytoseed.images import Image, choose_series, list_series, open_image
+from cytoseed.images import Image, Series, choose_frames, choose_series, list_series, open_image
 from cytoseed.models.weights import AUTO, load_model
 from cytoseed.paths import as_path, display, is_remote, require_writable
+from cytoseed.results.stacked import write_stacked
 from cytoseed.results.writers import check_formats
 from cytoseed.run.auto import choose_model
 from cytoseed.run.cluster import Cluster
@@ -75,12 +76,11 @@ def segment_images(
     requests: RequestMaker,
     paths: Sequence[Path],
     cluster: Cluster | None = None,
-    series: str | None = None,
-    full_canvas: bool = False,
+    choice: Choice | None = None,
 ) -> None:
     """Segment images; failures are reported without stopping the others, and make the exit code `FAILED`.
 
-    `series` chooses images of files that hold several, and `full_canvas` all of a slide, as `list_series` has them.
+    `choice` is of images in files that hold several, and of planes.
     """
     threads = 1 if cluster is None else max(_TILED_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
     name, rate = (TextColumn(each, markup=False) for each in ("{task.description}", "{task.fields[rate]}"))
@@ -92,8 +92,31 @@ def segment_images(
         redirect_stderr=sys.stderr.isatty(),  # a redirected stderr is read apart from the bars
     ) as bars:
         work = _Work(requests, cluster, bars, len(paths))
-        inputs = work.inputs(paths, series, full_canvas)
+        inputs = work.inputs(paths, choice or Choice())
         run_each(inputs, lambda item: item.label, work.segment, work.notes, threads, work.report_error, work.close)
+
+
+class Choice(NamedTuple):
+    """Choice of images of files that hold several; the names are those of the flags."""
+
+    series: str | None = None
+    full_canvas: bool = False
+    z: str | None = None
+    time: str | None = None
+
+
+class _Stack:
+    """Planes of a stack that are still to be segmented."""
+
+    def __init__(self, planes: Sequence[Image]) -> None:
+        self.names = [plane.series or "" for plane in planes]
+        self._left, self._lock = len(planes), threading.Lock()
+
+    def is_last(self) -> bool:
+        """Count one more plane as done; whether it was the last."""
+        with self._lock:
+            self._left -= 1
+            return self._left == 0
 
 
 class _Input(NamedTuple):
@@ -103,6 +126,7 @@ class _Input(NamedTuple):
     source: str  # path or URL of its file
     number: int  # decides which shard takes it
     open: Callable[[], Image]
+    stack: _Stack | None = None  # the stack that it is a plane of
 
 
 class _Work:
@@ -117,22 +141,26 @@ class _Work:
         self._tile_bars: dict[str, TaskID] = {}
         self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory in this process
 
-    def inputs(self, paths: Sequence[Path], series: str | None, full_canvas: bool) -> Iterator[_Input]:
+    def inputs(self, paths: Sequence[Path], choice: Choice) -> Iterator[_Input]:
         """Images of all files; one whose images cannot be listed raises its error when it is opened."""
         for number, path in enumerate(paths, start=1):
             try:
-                found = list_series(path, full_canvas)
-                chosen = choose_series(display(path), found, series)
+                found = list_series(path, choice.full_canvas)
+                chosen = choose_series(display(path), found, choice.series)
+                opened = [planes for one in chosen for planes in _planes(one, choice)]
             except (*MISTAKES, MemoryError):
-                yield _Input(path.name, display(path), number, partial(open_image, path, series, full_canvas))
+                open_it = partial(open_image, path, choice.series, choice.full_canvas, z=choice.z, time=choice.time)
+                yield _Input(path.name, display(path), number, open_it)
                 continue
-            if series is None and any(one.is_picture and not one.is_named_so for one in found):
+            if choice.series is None and any(one.is_picture and not one.is_named_so for one in found):
                 self.notes.add(path.name, _LEFT_OUT)
-            self._images += len(chosen) - 1
+            self._images += len(opened) - 1
             self._bars.update(self._images_bar, total=self._images, visible=self._images > 1)
-            for place, one in enumerate(chosen, start=number):
-                label = path.name if one.is_main else f"{path.name}, {one.name}"
-                yield _Input(label, display(path), place, one.open)
+            for place, (one, frame, stack) in enumerate(opened, start=number):
+                name = one.name if frame is None else frame.series
+                is_alone = name is None or (frame is None and one.is_main)
+                label = path.name if is_alone else f"{path.name}, {name}"
+                yield _Input(label, display(path), place, partial(_open, one, frame), stack)
 
     def segment(self, item: _Input) -> bool:
         """Segment one of the images and print a line; returns False if a part is missing."""
@@ -163,6 +191,13 @@ class _Work:
     def _segment(self, item: _Input) -> Outcome:
         """Segment one image."""
         request = self._requests(item.open())
+        outcome = self._segment_request(item, request)
+        if item.stack is not None and item.stack.is_last():
+            for path in write_stacked(request.output, item.source, item.stack.names, request.formats):
+                print_line(f"{Path(item.source).name}: {len(item.stack.names)} planes -> {display(path)}")
+        return outcome
+
+    def _segment_request(self, item: _Input, request: Request) -> Outcome:
         if request.plan.is_tiled:
             with self._tiled_slots:
                 return self._run(item.label, request)
@@ -187,6 +222,20 @@ class _Work:
         rate = f"{progress.input_px / progress.seconds / 1e6:.1f} Mpx/s, {progress.objects} objects"
         self._tile_paces[label].print(f"{label}: tile", progress.done, progress.total, f", {rate}")
         self._bars.update(self._tile_bars[label], completed=progress.done, rate=rate)
+
+
+def _planes(one: Series, choice: Choice) -> list[tuple[Series, Image | None, _Stack | None]]:
+    """The planes that are chosen of an image; the image itself, not yet opened, without a choice."""
+    if choice.z is None and choice.time is None:
+        return [(one, None, None)]
+    frames = choose_frames(one.open(), choice.z, choice.time)
+    stack = _Stack(frames) if len(frames) > 1 else None
+    return [(one, frame, stack) for frame in frames]
+
+
+def _open(one: Series, frame: Image | None) -> Image:
+    """An image of a file; a stack of which no plane was chosen is refused."""
+    return frame or choose_frames(one.open())[0]
 
 
 def _require_writable(folder: Path) -> None:

@@ -69,7 +69,7 @@ def view(
 def _find(inputs: Sequence[str], moved: str | None) -> list[Viewed]:
     """Images and results named by files and folders."""
     from cytoseed.cli.inputs import find_images, find_results
-    from cytoseed.images import choose_series, list_series
+    from cytoseed.images import choose_frames, choose_series, list_series
     from cytoseed.paths import display
     from cytoseed.results import open_result
     from cytoseed.results.formats.objects_zip import SUFFIX
@@ -89,7 +89,10 @@ def _find(inputs: Sequence[str], moved: str | None) -> list[Viewed]:
             for image in find_images([name]):
                 series = choose_series(display(image), list_series(image))
                 names = [image.name if one.is_main else f"{image.name}, {one.name}" for one in series]
-                found += [Viewed(*each, None) for each in zip(names, (one.open() for one in series), strict=True)]
+                found += [
+                    Viewed(*each, None)
+                    for each in zip(names, (choose_frames(one.open())[0] for one in series), strict=True)
+                ]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
-from cytoseed.images.regions import ImageFileError, Slices, foreign_errors
+from cytoseed.images.pixel_size import length_um
+from cytoseed.images.regions import ImageFileError, Slices, flat_planes, foreign_errors
 from cytoseed.packed import read_arrays
 
 _LARGEST_BYTES = 1 << 32  # of an array that is unpacked; as .npy it may have any size
+_DIMENSIONS = {"channel": "c", "channels": "c", "band": "c", "time": "t", "row": "y", "column": "x", "depth": "z"}
 _COLOURS = (3, 4)  # lengths of a last axis that is RGB or RGBA
 
 
@@ -41,19 +44,54 @@ def array_image(image: ArrayLike, path: Path | None = None) -> Image:
     """`Image` of an array, which `as_image` describes; `path` is the file that it lies in."""
     if np.ma.is_masked(image):
         raise ValueError("image is a masked array with masked values; give plain ones: array.filled(0)")
-    if isinstance(image, (list, tuple)) and any(
-        isinstance(one, (str, os.PathLike)) or np.ndim(one) > 1 for one in image
-    ):
+    if is_batch(image):
         raise TypeError(
-            f"image is a {type(image).__name__} of {len(image)} images; segment them one by one: "
-            f"[cytoseed.segment(image) for image in images]. Channels of one image: numpy.stack(channels)"
+            f"image is a {type(image).__name__} of several images; give one of them, or "
+            f"numpy.stack(channels) where they are the channels of one image"
         )
+    if hasattr(image, "dims") and hasattr(image, "coords"):
+        return _labelled_image(image)
     plain: Any = image.detach().cpu() if hasattr(image, "detach") else image  # a tensor with gradients, or of a GPU
     source: Any = plain if _is_lazy(plain) else np.asarray(plain)
     axes = _axes(tuple(source.shape), source.dtype)
     is_rgb = axes == "yxc"
     reader = Slices((source,), axes, 3 if is_rgb else None)
     return make_image(path, reader.layout, reader.opened, RGB_NAMES if is_rgb else None)
+
+
+def is_batch(image: object) -> bool:
+    """Whether an object is a list or tuple of images, not of the numbers of one."""
+    return isinstance(image, (list, tuple)) and any(
+        isinstance(one, (str, os.PathLike)) or hasattr(one, "regions") or np.ndim(one) > 1 for one in image
+    )
+
+
+def _labelled_image(image: Any) -> Image:
+    """`Image` of an xarray DataArray, with its channel names, and its pixel size where coordinates have a unit."""
+    axes = [_DIMENSIONS.get(str(name).lower(), str(name).lower()) for name in image.dims]
+    if not {"y", "x"} <= set(axes) <= {"t", "z", "c", "y", "x"} or len(set(axes)) < len(axes):
+        raise ValueError(
+            f"image has the dimensions {image.dims}; call them y and x, and others c, z or t: image.rename"
+        )
+    outer = [(axis, int(size)) for axis, size in zip(axes, image.shape, strict=True) if axis not in "yx"]
+    reader = Slices((image.data,), axes)
+    if reader.layout.dtype.kind not in "buif":
+        raise TypeError(f"image has values of type {reader.layout.dtype}; convert them to integers or real numbers")
+    of_axis = dict(zip(axes, image.dims, strict=True))
+    names = None
+    if "c" in of_axis and of_axis["c"] in image.coords:
+        names = [str(name) for name in np.asarray(image.coords[of_axis["c"]])]
+    steps = tuple(_step_um(image, of_axis[axis]) for axis in "yx")
+    planes = flat_planes(*zip(*outer, strict=True)) if outer else None
+    return make_image(None, reader.layout, reader.opened, names, [("coordinates", (steps[0], steps[1]))], planes)
+
+
+def _step_um(image: Any, dimension: Any) -> float:
+    """Distance of coordinates in µm; NaN without a unit."""
+    if dimension not in image.coords or image.sizes[dimension] < 2:
+        return math.nan
+    first, second = (float(value) for value in np.asarray(image.coords[dimension][:2]))
+    return length_um(second - first, str(image.coords[dimension].attrs.get("units", "")))
 
 
 def planes_image(pixels: NDArray[Any], names: Sequence[str]) -> Image:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cytoseed.images.identity import path_digest, pixels_digest
 from cytoseed.images.pixel_size import Statement, as_pixel_size, first_credible
-from cytoseed.images.regions import Box, ImageFileError, Layout, Reader, Regions, Slices, foreign_errors
+from cytoseed.images.regions import Box, ImageFileError, Layout, Reader, Regions, Slices, Stack, foreign_errors
 from cytoseed.paths import display, file_name, is_remote
 
 RGB_NAMES = ("red", "green", "blue")
@@ -47,6 +47,8 @@ class Image:
     """Row and column of its first pixel on the slide's canvas, of which only the bounds of the scans are read."""
     full_canvas: bool = False
     """Whether the whole canvas of a slide was asked for."""
+    stack: Stack | None = None
+    """Planes of a z-stack or time series, of which one is to be chosen; None for a 2-D image."""
     data_path: Path | None = None
     """Folder of this image in an OME-Zarr of several; None for others."""
 
@@ -163,22 +165,28 @@ def make_image(
     connect: Callable[[], AbstractContextManager[Reader]],
     names: Sequence[str | None] | None = None,
     statements: Iterable[Statement] = (),
+    planes: NDArray[np.int64] | None = None,
 ) -> Image:
-    """`Image` of a reader; channels without names are numbered; statements of the pixel size are in order of trust."""
+    """`Image` of a reader; channels without names are numbered; statements of the pixel size are in order of trust.
+
+    `planes` (T,Z,C) are the channels of the reader that are time points and z planes.
+    """
     if path is not None and 0 in layout.shape:
         channels, height, width = layout.shape
         raise ImageFileError(f"{display(path)}: has no pixels ({channels} x {height} x {width}, C x H x W)")
     size, source = first_credible(statements)
-    numbered = [f"channel {index}" for index in range(layout.shape[0])]
+    numbered = [f"channel {index}" for index in range(layout.shape[0] if planes is None else planes.shape[2])]
     if names is None or len(names) != len(numbered):
         names = numbered
+    channel_names = tuple(str(own or "").strip() or name for own, name in zip(names, numbered, strict=True))
     return Image(
         path=path,
         shape=layout.shape,
         dtype=layout.dtype,
-        channel_names=tuple(str(own or "").strip() or name for own, name in zip(names, numbered, strict=True)),
+        channel_names=channel_names,
         pixel_size_yx_um=size,
         pixel_size_source=source,
         level_shapes=layout.level_shapes,
         connect=connect,
+        stack=None if planes is None else Stack(planes, channel_names),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 
 from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.pixel_size import Statement
-from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, Slices, foreign_errors
+from cytoseed.images.regions import Box, ImageFileError, Layout, Slices, flat_planes, foreign_errors
 from cytoseed.images.series import Series
 
+_Flat = tuple[NDArray[Any], NDArray[np.int64] | None]
 _SMALLEST_LEVEL_PX = 512
 _CZI_TYPES = {"Gray8": "u1", "Gray16": "u2", "Gray32Float": "f4", "Bgr24": "u1", "Bgr48": "u2"}
 
@@ -31,17 +33,6 @@ def _library(name: str, path: Path) -> Any:
         raise ImageFileError(
             f"{path}: needs the package {name.split('.', maxsplit=1)[0]}: pip install 'cytoseed[formats]'"
         ) from error
-
-
-def _require_plane(path: Path, sizes: Mapping[str, int]) -> None:
-    """Refuse an image with several z planes or time points."""
-    for axis, size in sizes.items():
-        if size > 1 and axis.lower() in STACKS:
-            text = ", ".join(f"{name} {count}" for name, count in sizes.items())
-            raise ImageFileError(
-                f"{path}: holds {size} {STACKS[axis.lower()]} ({text}); cytoseed takes 2-D images: export one plane, "
-                f"or a projection"
-            )
 
 
 def list_czi(path: Path, _: bool) -> Sequence[Series]:
@@ -65,7 +56,7 @@ def _open_czi(path: Path, scene: int | None) -> Image:
     if all(sides):
         statements.append(("CZI metadata", (float(sides[0] or 0) * 1e6, float(sides[1] or 0) * 1e6)))
     names = [each.get("Name") for each in root.iterfind(".//Information/Image/Dimensions/Channels/Channel")]
-    return make_image(path, layout, connect, RGB_NAMES if reader.is_rgb else names, statements)
+    return make_image(path, layout, connect, RGB_NAMES if reader.is_rgb else names, statements, reader.planes)
 
 
 class _CziReader(AbstractContextManager["_CziReader"]):
@@ -79,7 +70,6 @@ class _CziReader(AbstractContextManager["_CziReader"]):
             self._context = _library("pylibCZIrw.czi", self._path).open_czi(str(self._path))
             self.document = self._context.__enter__()
             sizes = {axis: last - first for axis, (first, last) in self.document.total_bounding_box.items()}
-            _require_plane(self._path, {axis: size for axis, size in sizes.items() if axis in "ZT"})
             kinds = set(self.document.pixel_types.values())
             self.is_rgb = all(kind.startswith("Bgr") for kind in kinds)
             if len(kinds) != 1 or not kinds <= set(_CZI_TYPES) or (self.is_rgb and sizes.get("C", 1) > 1):
@@ -91,8 +81,9 @@ class _CziReader(AbstractContextManager["_CziReader"]):
             levels = [(self._box.h, self._box.w)]
             while min(levels[-1]) >= 2 * _SMALLEST_LEVEL_PX:
                 levels.append((levels[-1][0] // 2, levels[-1][1] // 2))
-            channels = 3 if self.is_rgb else sizes.get("C", 1)
-            self.layout = Layout((channels, *levels[0]), np.dtype(_CZI_TYPES[kinds.pop()]), tuple(levels))
+            self._outer = sizes.get("T", 1), sizes.get("Z", 1), 3 if self.is_rgb else sizes.get("C", 1)
+            self.planes = flat_planes("TZC", self._outer)
+            self.layout = Layout((math.prod(self._outer), *levels[0]), np.dtype(_CZI_TYPES[kinds.pop()]), tuple(levels))
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -103,8 +94,9 @@ class _CziReader(AbstractContextManager["_CziReader"]):
         roi = (self._box.x + left, self._box.y + top, width, height)
         result = np.empty((len(channels), *box_yxhw[2:]), self.layout.dtype)
         with self._lock:
-            for place, channel in enumerate(channels):
-                plane = {"C": 0 if self.is_rgb else channel}
+            for place, number in enumerate(channels):
+                time, depth, channel = map(int, np.unravel_index(number, self._outer))
+                plane = {"C": 0 if self.is_rgb else channel, "Z": depth, "T": time}
                 pixels = self.document.read(roi, plane, self._scene, 1 / (1 << level))
                 values = pixels[..., 2 - channel if self.is_rgb else 0]  # blue comes first
                 missing = [max(0, want - got) for want, got in zip(box_yxhw[2:], values.shape, strict=True)]
@@ -121,22 +113,18 @@ def list_nd2(path: Path, _: bool) -> Sequence[Series]:
 
 
 def _open_nd2(path: Path, position: int) -> Image:
-    def pixels() -> tuple[NDArray[Any], Any, list[str | None]]:
+    def pixels() -> tuple[_Flat, Any, list[str | None]]:
         with foreign_errors(path), _library("nd2", path).ND2File(path) as file:
             sizes = dict(file.sizes)
-            _require_plane(path, {axis: size for axis, size in sizes.items() if axis in "ZT"})
             axes = [axis for axis in sizes if axis not in "CYXS"]
             frame = file.read_frame(position) if axes == ["P"] else file.asarray(position if "P" in sizes else None)
             names = [getattr(each.channel, "name", None) for each in file.metadata.channels or ()]
-            kept = [axis for axis in sizes if axis in "CYXS"]
-            planes = np.asarray(frame).reshape([sizes[axis] for axis in kept])
-            last = "S" if "S" in kept else "C"
-            order = [kept.index(axis) for axis in (last, "Y", "X") if axis in kept]
-            return np.atleast_3d(planes.transpose(order)).reshape(-1, sizes["Y"], sizes["X"]), file.voxel_size(), names
+            kept = {axis: size for axis, size in sizes.items() if axis in "TZCYXS"}
+            return _flat(np.asarray(frame), kept), file.voxel_size(), names
 
-    found, voxel, names = pixels()
+    (found, planes), voxel, names = pixels()
     statements: list[Statement] = [("ND2 metadata", (float(voxel.y), float(voxel.x)))]
-    return _in_memory(path, found, lambda: pixels()[0], names, statements)
+    return _in_memory(path, found, lambda: pixels()[0][0], names, statements, planes)
 
 
 def list_lif(path: Path, _: bool) -> Sequence[Series]:
@@ -150,22 +138,32 @@ def list_lif(path: Path, _: bool) -> Sequence[Series]:
 
 
 def _open_lif(path: Path, number: int) -> Image:
-    def pixels() -> tuple[NDArray[Any], Mapping[str, Any]]:
+    def pixels() -> tuple[_Flat, Mapping[str, Any]]:
         with foreign_errors(path), _library("liffile", path).LifFile(path) as file:
             image = file.images[number]
             sizes = dict(image.sizes)
-            _require_plane(path, {axis: size for axis, size in sizes.items() if axis in "ZT"})
-            last = "S" if "S" in sizes else "C"
-            order = [list(sizes).index(axis) for axis in (last, "Y", "X") if axis in sizes]
-            if len(order) != len(sizes):
-                raise ImageFileError(f"{path}: image {image.name!r} has the axes {sizes}; cytoseed takes C, Y and X")
-            planes = np.asarray(image.asarray()).transpose(order).reshape(-1, sizes["Y"], sizes["X"])
-            return planes, {name: np.asarray(values) for name, values in image.coords.items()}
+            if not set(sizes) <= set("TZCYXS"):
+                raise ImageFileError(
+                    f"{path}: image {image.name!r} has the axes {sizes}; cytoseed takes T, Z, C, Y and X"
+                )
+            return _flat(np.asarray(image.asarray()), sizes), {
+                name: np.asarray(values) for name, values in image.coords.items()
+            }
 
-    found, coords = pixels()
+    (found, planes), coords = pixels()
     steps = [float(np.diff(coords[axis][:2])[0]) * 1e6 if len(coords.get(axis, ())) > 1 else np.nan for axis in "YX"]
     statements: list[Statement] = [("LIF metadata", (steps[0], steps[1]))]
-    return _in_memory(path, found, lambda: pixels()[0], [str(name) for name in coords.get("C", ())], statements)
+    names = [str(name) for name in coords.get("C", ())]
+    return _in_memory(path, found, lambda: pixels()[0][0], names, statements, planes)
+
+
+def _flat(pixels: NDArray[Any], sizes: Mapping[str, int]) -> _Flat:
+    """Planes (T*Z*C, H, W) of an array whose axes have these names and sizes, and their numbers."""
+    kept = list(sizes)
+    pixels = pixels.reshape(list(sizes.values()))
+    outer = [axis for axis in "TZCS" if axis in sizes]
+    flat = pixels.transpose([kept.index(axis) for axis in (*outer, "Y", "X")]).reshape(-1, sizes["Y"], sizes["X"])
+    return flat, flat_planes(outer, [sizes[axis] for axis in outer])
 
 
 def _in_memory(
@@ -174,10 +172,11 @@ def _in_memory(
     load: Callable[[], NDArray[Any]],
     names: Sequence[str | None],
     statements: Sequence[Statement],
+    planes: NDArray[np.int64] | None,
 ) -> Image:
     """Image of a file that is read as a whole each time it is opened."""
     layout = Layout((pixels.shape[0], *pixels.shape[1:]), pixels.dtype.newbyteorder("="), (pixels.shape[1:],))
-    return make_image(path, layout, partial(_whole, load), names, statements)
+    return make_image(path, layout, partial(_whole, load), names, statements, planes)
 
 
 @contextmanager

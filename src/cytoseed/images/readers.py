@@ -15,6 +15,7 @@ from typing import Any, cast
 from numpy.typing import ArrayLike
 
 from cytoseed.images.arrays import array_image, open_npy, open_npz
+from cytoseed.images.frames import choose_frames, parse_name
 from cytoseed.images.identity import is_zarr_folder
 from cytoseed.images.image import Image
 from cytoseed.images.microscope import list_czi, list_lif, list_nd2
@@ -33,24 +34,43 @@ ImageLike = str | os.PathLike[str] | Image | ArrayLike
 _INSTALL = "pip install openslide-python openslide-bin"
 
 
-def as_image(image: ImageLike, series: str | int | None = None, full_canvas: bool = False) -> Image:
+def as_image(
+    image: ImageLike,
+    series: str | int | None = None,
+    full_canvas: bool = False,
+    *,
+    z: str | int | None = None,
+    time: str | int | None = None,
+) -> Image:
     """Open a path, a URL or an array as an `Image`; pixels are neither read nor copied.
 
-    `series` and `full_canvas` are those of `open_image`, for files only.
+    `series`, `full_canvas`, `z` and `time` are those of `open_image`; the first two are for files only.
 
     Accepted shapes of arrays, of any boolean, integer or floating type: (H,W), one channel; (H,W,3) and (H,W,4), RGB
     and RGBA, whose alpha is dropped; (C,H,W), everything else with three axes. A Dask or Zarr array, or a memory
-    map, is read region by region; no array may change while the image is in use. Raises `TypeError` for other types and
+    map, is read region by region; no array may change while the image is in use. Of an xarray DataArray the names of
+    its dimensions (y, x, c, z, t) decide, channels are called by their coordinates, and those of y and x give the
+    pixel size where they state a unit. Raises `TypeError` for other types and
     `ValueError` for other or ambiguous axes; for files, what `open_image` does.
     """
     if isinstance(image, Image):
         return image
     if isinstance(image, (str, os.PathLike)) or hasattr(image, "storage_options"):  # a UPath is not a PathLike
-        return open_image(cast(Any, image), series, full_canvas)
-    return array_image(image)
+        return open_image(cast(Any, image), series, full_canvas, z=z, time=time)
+    frames = choose_frames(array_image(image), z, time)
+    if len(frames) > 1:
+        raise ValueError(f"{len(frames)} planes are chosen by z={z!r} and time={time!r}; give one of each")
+    return frames[0]
 
 
-def open_image(path: str | os.PathLike[str], series: str | int | None = None, full_canvas: bool = False) -> Image:
+def open_image(
+    path: str | os.PathLike[str],
+    series: str | int | None = None,
+    full_canvas: bool = False,
+    *,
+    z: str | int | None = None,
+    time: str | int | None = None,
+) -> Image:
     """Open an image: metadata now, pixels when they are read.
 
     Takes one 2-D image in any number of channels: TIFF of all kinds (plain, tiled, striped, BigTIFF, pyramids, ImageJ,
@@ -67,23 +87,47 @@ def open_image(path: str | os.PathLike[str], series: str | int | None = None, fu
     An alpha channel is dropped, a palette becomes RGB (ImageJ's lookup tables, which only colour a grey image, do not),
     and values are as stored: neither rotated by EXIF nor inverted where white is 0.
 
+    Of a z-stack or time series `z` takes a plane by its number from 0, or the projection `max` or `mean`, and `time` a
+    time point; `open_frames` opens several. As `series`, the name of a plane such as `t02_z05` does the same.
+
     A URL that fsspec knows, such as `s3://bucket/slide.svs` or `https://host/image.zarr`, is taken like a path, as a
     str or a `UPath` of universal-pathlib. From an OME-Zarr only the parts that are read are fetched; any other file is
     copied to this machine first: see `cache_folder`. Credentials and options are those of fsspec.
 
     Raises `FileNotFoundError`; for a URL another `OSError`, such as a `PermissionError`, or a `ModuleNotFoundError` for
     the package that it needs; and `ImageFileError`, a `ValueError`, for a folder that is not an OME-Zarr, an empty, cut
-    or damaged file, a format that is not read, a picture that is too large, a stack of planes, or several images.
+    or damaged file, a format that is not read, a picture that is too large, a stack, or several images.
     """
+    frames = open_frames(path, series, full_canvas, z=z, time=time)
+    if len(frames) > 1:
+        raise ImageFileError(
+            f"{display(as_path(path))}: {len(frames)} planes are chosen by z={z!r} and time={time!r}; give one of "
+            f"each, or open them all by cytoseed.images.open_frames"
+        )
+    return frames[0]
+
+
+def open_frames(
+    path: str | os.PathLike[str],
+    series: str | int | None = None,
+    full_canvas: bool = False,
+    *,
+    z: str | int | None = None,
+    time: str | int | None = None,
+) -> list[Image]:
+    """Open planes of a z-stack or time series, time by time; `z` and `time` may be `all`. See `open_image`."""
     source = display(as_path(path))
     found = list_series(path, full_canvas)
+    named = parse_name(series) if isinstance(series, str) and z is None and time is None else None
+    if named is not None and series not in {one.name for one in found}:
+        series, z, time = named
     chosen = choose_series(source, found, series)
     if len(chosen) > 1:
         raise ImageFileError(
             f"{source}: holds {len(found)} images: {listed(found)}; give one by name or number, as --series "
             f"{chosen[0].name} (series={chosen[0].name!r} in Python)"
         )
-    return chosen[0].open()
+    return choose_frames(chosen[0].open(), z, time)
 
 
 def list_series(path: str | os.PathLike[str], full_canvas: bool = False) -> tuple[Series, ...]:

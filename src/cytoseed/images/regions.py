@@ -77,6 +77,30 @@ class Layout(NamedTuple):
             raise ImageFileError(f"{name_of(path)}: was {then} when opened, now {now}; the file changed: open it again")
 
 
+class Stack(NamedTuple):
+    """Time points and z planes of an image, whose reader holds all of them as channels."""
+
+    planes: NDArray[np.int64]
+    """(T,Z,C): the reader's channel of each."""
+    channel_names: tuple[str, ...]
+    """Name of each channel."""
+
+
+def flat_planes(axes: Sequence[str], sizes: Sequence[int]) -> NDArray[np.int64] | None:
+    """Numbers (T,Z,C) of planes that a reader holds in the order of `axes`; None without several of time or depth.
+
+    `axes` and `sizes` are those of the file without y and x; axes other than t and z together are the channels.
+    """
+    lower = [axis.lower() for axis in axes]
+    if all(size == 1 for axis, size in zip(lower, sizes, strict=True) if axis in STACKS):
+        return None
+    numbers = np.arange(np.prod(sizes, dtype=np.int64)).reshape(sizes)
+    order = [lower.index(axis) for axis in "tz" if axis in lower]
+    others = [place for place in range(len(lower)) if place not in order]
+    depth = dict(zip(lower, sizes, strict=True))
+    return numbers.transpose([*order, *others]).reshape(depth.get("t", 1), depth.get("z", 1), -1)
+
+
 class Reader(Protocol):
     """An open file or array."""
 
@@ -127,14 +151,16 @@ class Regions:
 
 
 class Slices:
-    """Regions of arrays that can be sliced, one array per level; axes other than `c`, `y` and `x` have length 1."""
+    """Regions of arrays that can be sliced, one array per level; all axes but y and x together are the channels."""
 
     def __init__(self, arrays: Sequence[Any], axes: Sequence[str], channels: int | None = None) -> None:
         self._arrays, self._axes = arrays, axes
         shapes = [dict(zip(axes, map(int, array.shape), strict=True)) for array in arrays]
         levels = tuple((shape["y"], shape["x"]) for shape in shapes)
         dtype = np.dtype(arrays[0].dtype).newbyteorder("=")
-        self.layout = Layout((channels or shapes[0].get("c", 1), *levels[0]), dtype, levels)
+        self._outer = {axis: size for axis, size in shapes[0].items() if axis not in "yx"}
+        count = channels or int(np.prod(list(self._outer.values()), dtype=np.int64))
+        self.layout = Layout((count, *levels[0]), dtype, levels)
 
     def opened(self) -> AbstractContextManager[Slices]:
         """A context that returns this object; there is nothing to close."""
@@ -145,6 +171,8 @@ class Slices:
         top, left, height, width = box_yxhw
         place: dict[str, int | slice] = dict.fromkeys(self._axes, 0)
         place |= {"y": slice(top, top + height), "x": slice(left, left + width)}
+        if any(size > 1 for axis, size in self._outer.items() if axis != "c"):
+            return self._read_planes(place, level, channels)
         kept = [axis for axis in self._axes if axis in ("c", "y", "x")]
         result = np.empty((len(channels), height, width), self.layout.dtype)
         first = 0
@@ -154,6 +182,16 @@ class Slices:
             result[first : first + len(run)] = part.transpose([kept.index(axis) for axis in "cyx" if axis in kept])
             first += len(run)
         return result
+
+    def _read_planes(self, place: dict[str, int | slice], level: int, channels: Sequence[int]) -> NDArray[Any]:
+        """Copy a region of planes along several axes, one by one."""
+        planes = []
+        for channel in channels:
+            at = np.unravel_index(channel, tuple(self._outer.values()))
+            place |= dict(zip(self._outer, map(int, at), strict=True))
+            part = np.asarray(self._arrays[level][tuple(place[axis] for axis in self._axes)])
+            planes.append(part if self._axes.index("y") < self._axes.index("x") else part.T)
+        return np.stack(planes).astype(self.layout.dtype)
 
 
 def paste(result: NDArray[Any], block: NDArray[Any], top: int, left: int) -> None:

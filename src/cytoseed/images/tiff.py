@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cytoseed.images.image import RGB_NAMES, Image, make_image
 from cytoseed.images.ome_xml import checked_xml, companion_data, missing_files
 from cytoseed.images.pixel_size import ome_pixels, perkinelmer_text, tiff_statements
-from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, foreign_errors
+from cytoseed.images.regions import STACKS, Box, ImageFileError, Layout, cut_short, flat_planes, foreign_errors
 from cytoseed.images.series import Series, listed, single
 from cytoseed.images.tiff_segments import Store, planes_of
 
@@ -55,7 +55,9 @@ def _open(path: Path, number: int) -> Image:
 def _image(tiff: _Tiff) -> Image:
     """One image of a TIFF, with its lower resolutions."""
     statements = tiff_statements(tiff.tif, tiff.number)
-    return make_image(tiff.path, tiff.layout, partial(_opened, tiff.path, tiff.number), _names(tiff), statements)
+    return make_image(
+        tiff.path, tiff.layout, partial(_opened, tiff.path, tiff.number), _names(tiff), statements, tiff.planes
+    )
 
 
 def list_companion(path: Path) -> list[Series]:
@@ -151,13 +153,17 @@ class _Tiff:
         page = series.keyframe
         _require_known_values(path, series, page)
         _require_codec(path, page)
-        samples = series.size // (page.imagelength * page.imagewidth) if as_labels else _channel_count(path, series)
+        self.planes = None if as_labels else _stack_planes(series)
+        flat = series.size // (page.imagelength * page.imagewidth)
+        samples = flat if as_labels or self.planes is not None else _channel_count(path, series)
         # ImageJ writes its lookup tables as a palette: they colour a grey image and are no part of it
         palette = page.photometric == _PALETTE and not (tif.is_imagej or tif.is_ome or as_labels)
-        in_colour = samples > 1 and not (as_labels and page.planarconfig != 1)  # stacks of 3 planes may be called RGB
+        of_frame = samples if self.planes is None else self.planes.shape[2]
+        in_colour = of_frame > 1
+        in_colour = in_colour and not (as_labels and page.planarconfig != 1)  # stacks of 3 planes may be called RGB
         has_alpha = in_colour and bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA  # comes last
         self.tif, self.series = tif, series
-        self.is_rgb = palette or (in_colour and page.photometric in (_RGB, _YCBCR) and samples in (3, 4))
+        self.is_rgb = palette or (in_colour and page.photometric in (_RGB, _YCBCR) and of_frame in (3, 4))
         colours = page.colormap if palette else None  # (3, values) of 16 bits; some programs write 8
         self._colours = None if colours is None else (colours >> (8 * (colours.max() > 255))).astype(np.uint8)
         kind = _kind(series)  # a lower resolution of another, or without all its pages, is left out
@@ -165,10 +171,18 @@ class _Tiff:
         levels = {level: planes for level in (series, *lower) if (planes := planes_of(level, store))}
         if series not in levels:
             raise ImageFileError(f"{path}: its axes are in an unusual order ({series.axes}): save it as OME-TIFF")
+        if self.planes is not None:
+            if palette:
+                raise ImageFileError(f"{path}: is a stack of pictures with a palette; convert it to RGB")
+            self.planes = self.planes[:, :, : of_frame - has_alpha]
         self._levels = list(levels.values())
         shapes = [dict(zip(level.axes, map(int, level.shape), strict=True)) for level in levels]
         self.layout = Layout(
-            (3 if self.is_rgb else samples - has_alpha, shapes[0]["Y"], shapes[0]["X"]),
+            (
+                samples if self.planes is not None else 3 if self.is_rgb else samples - has_alpha,
+                shapes[0]["Y"],
+                shapes[0]["X"],
+            ),
             np.dtype(np.uint8) if palette else series.dtype.newbyteorder("="),
             tuple((shape["Y"], shape["X"]) for shape in shapes),
         )
@@ -190,6 +204,14 @@ class _Tiff:
                 result[here] = plane.read(box_yxhw, [channels[place] - first for place in here])
             first += plane.samples
         return result
+
+
+def _stack_planes(series: Any) -> NDArray[np.int64] | None:
+    """Numbers (T,Z,C) of the planes of a stack; None for a 2-D image and for axes that are not known."""
+    outer = [(axis, int(size)) for axis, size in zip(series.axes, series.shape, strict=True) if axis not in "YX"]
+    if not outer or any(size > 1 and axis not in "TZCS" for axis, size in outer):
+        return None
+    return flat_planes(*zip(*outer, strict=True))
 
 
 def _require_all_planes(path: Path, tif: Any, series: Any) -> None:

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from cytoseed.images.identity import read_text
 from cytoseed.images.image import Image, make_image
 from cytoseed.images.pixel_size import Statement, length_um
-from cytoseed.images.regions import STACKS, ImageFileError, Slices, cut_short, foreign_errors
+from cytoseed.images.regions import STACKS, ImageFileError, Slices, cut_short, flat_planes, foreign_errors
 from cytoseed.images.series import Series, single
 from cytoseed.images.zarr_store import open_array
 from cytoseed.paths import display, is_remote, is_url
@@ -116,10 +116,13 @@ def _open_zarr(path: Path) -> Image:
                 f"{display(path)}: is a Zarr folder that does not describe an image (`multiscales`); give the folder "
                 f"of an OME-Zarr image or plate; convert a plain array to OME-Zarr or open it in Python"
             )
-        layout = Slices(_open_levels(path, found), found.names).layout
+        levels = _open_levels(path, found)
+        layout = Slices(levels, found.names).layout
+        outer = [(name, int(size)) for name, size in zip(found.names, levels[0].shape, strict=True) if name not in "yx"]
+        planes = flat_planes(*zip(*outer, strict=True)) if outer else None
         channels = (found.attributes.get("omero") or {}).get("channels") or ()  # from the viewer's settings
         names = [channel.get("label") for channel in channels]
-        return make_image(path, layout, partial(_connect, path), names, [_pixel_size(found)])
+        return make_image(path, layout, partial(_connect, path), names, [_pixel_size(found)], planes)
 
 
 def _connect(path: Path) -> AbstractContextManager[Slices]:
@@ -201,17 +204,20 @@ def _open_levels(path: Path, found: _Found) -> tuple[Any, ...]:
     if any(len(level.shape) != len(names) for level in levels) or not {"y", "x"} <= set(names):
         raise ImageFileError(f"{source}: names the axes {', '.join(names)} and has arrays of {len(first.shape)} axes")
     for name, size in zip(names, first.shape, strict=True):
-        if size > 1 and name not in ("c", "y", "x"):
-            what = STACKS.get(name, f"images along an axis of unknown meaning ({name})")
+        if size > 1 and name not in ("c", "y", "x", *STACKS):
             raise ImageFileError(
-                f"{source}: holds {size} {what} ({sizes}); cytoseed takes 2-D images: give one plane, or a projection "
-                f"such as stack.max(axis={names.index(name)})"
+                f"{source}: holds {size} images along an axis of unknown meaning ({name}) ({sizes}); give one of them"
             )
     if first.dtype.kind not in "buif":
         raise ImageFileError(f"{source}: holds values of type {first.dtype}; save it with integers or 32-bit floats")
-    kinds = {(level.dtype, level.shape[names.index("c")] if "c" in names else 1) for level in levels}
+    kinds = {
+        (level.dtype, *(size for name, size in zip(names, level.shape, strict=True) if name not in "yx"))
+        for level in levels
+    }
     if len(kinds) > 1:
-        raise ImageFileError(f"{source}: its levels differ in channels or type; the file is damaged: export it again")
+        raise ImageFileError(
+            f"{source}: its levels differ in channels, planes or type; the file is damaged: export it again"
+        )
     return tuple(levels)
 
 

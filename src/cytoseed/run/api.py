@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 
-from cytoseed.images import ImageLike, as_image
-from cytoseed.models.weights import AUTO, Model
+from cytoseed.images import Image, ImageLike, as_image
+from cytoseed.images.arrays import is_batch
+from cytoseed.models.weights import AUTO, Model, load_model
 from cytoseed.paths import as_path
 from cytoseed.results import DEFAULT_FORMATS, WRITERS, Result, open_result
 from cytoseed.run.auto import choose_model
@@ -27,8 +28,32 @@ if TYPE_CHECKING:
     from cytoseed.run.cluster import Cluster
 
 
-def segment(  # noqa: PLR0913
+@overload
+def segment(image: list[Any] | tuple[Any, ...], *args: Any, **kwargs: Any) -> list[Result]: ...
+
+
+@overload
+def segment(
     image: ImageLike,
+    model: Model | str | os.PathLike[str] = ...,
+    options: SegmentOptions | None = ...,
+    *,
+    output: str | os.PathLike[str] | None = ...,
+    formats: Sequence[str] = ...,
+    existing: Existing = ...,
+    callbacks: Callbacks | None = ...,
+    progress: bool = ...,
+    cluster: Cluster | None = ...,
+    series: str | int | None = ...,
+    full_canvas: bool = ...,
+    z: str | int | None = ...,
+    time: str | int | None = ...,
+    **settings: Any,
+) -> Result: ...
+
+
+def segment(  # noqa: PLR0913
+    image: ImageLike | Sequence[ImageLike],
     model: Model | str | os.PathLike[str] = AUTO,
     options: SegmentOptions | None = None,
     *,
@@ -40,9 +65,11 @@ def segment(  # noqa: PLR0913
     cluster: Cluster | None = None,
     series: str | int | None = None,
     full_canvas: bool = False,
+    z: str | int | None = None,
+    time: str | int | None = None,
     **settings: Any,
-) -> Result:
-    """Find every object in an image of any size.
+) -> Result | list[Result]:
+    """Find every object in an image of any size, or in each of a list of images.
 
     An image that is too large for one pass is processed in tiles with a margin, in bounded memory; every object is
     whole and appears once, as from the whole image (section 2.7 of the paper; docs/slides.md).
@@ -51,7 +78,8 @@ def segment(  # noqa: PLR0913
     ----------
     image : path, URL, Image or array
         A file, an image that `open_image` opened, or an array (H,W), (H,W,3), (H,W,4) or (C,H,W) of booleans,
-        integers or real numbers; also a Dask or Zarr array. It is never changed.
+        integers or real numbers; also a Dask, Zarr or xarray array. It is never changed. A list or tuple of them is a
+        batch and gives a list of results, in its order; all have the other arguments in common.
     model : Model, str or path
         A loaded model, or the name or folder of one. Load it once for many images. `auto` takes `nuclei-he` for
         brightfield pictures in red, green and blue, such as H&E; `nuclei` on the haematoxylin channel for those with
@@ -78,6 +106,9 @@ def segment(  # noqa: PLR0913
         others are smaller pictures of one, such as a macro or label. Files of the results end in its name.
     full_canvas : bool
         Do not crop a slide to the bounds of its scans, as QuPath does.
+    z, time : int or str, optional
+        Plane of a z-stack by its number from 0, or its projection `max` or `mean`; time point of a time series. For all
+        of them: `segment(cytoseed.images.open_frames(path, z="all", time="all"))`.
     **settings
         Fields of `SegmentOptions`, such as `pixel_size_um=0.25`; they override those of `options`.
 
@@ -98,7 +129,19 @@ def segment(  # noqa: PLR0913
         `output` holds a result or run that was made differently, or an interrupted one without `resume`; another run
         is writing it; it cannot be written to, or its disk is full: finished tiles are kept, and `resume` continues.
     """
-    chosen = choose_model(model, as_image(image, series, full_canvas), with_settings(options, settings))
+    if isinstance(image, (list, tuple)) and is_batch(image):
+        if output is not None and not all(isinstance(each, (str, os.PathLike, Image)) for each in image):
+            raise ValueError(
+                "output is given for a list with arrays, whose results would all be called array; save each"
+            )
+        once = model if isinstance(model, Model) or model == AUTO else load_model(model)
+        choice: dict[str, Any] = {"series": series, "full_canvas": full_canvas, "z": z, "time": time}
+        common: dict[str, Any] = {"output": output, "formats": formats, "existing": existing, "callbacks": callbacks}
+        common |= {"progress": progress, "cluster": cluster, **choice, **settings}
+        return [cast(Result, segment(each, once, options, **common)) for each in image]
+    chosen = choose_model(
+        model, as_image(cast(ImageLike, image), series, full_canvas, z=z, time=time), with_settings(options, settings)
+    )
     place = as_path("." if output is None else output)
     request = Request(chosen.image, place, chosen.model, chosen.options, tuple(formats), existing)
     executor = None if cluster is None else cluster.executor(request)
