@@ -19,6 +19,7 @@ from cytoseed.export.qupath import to_qupath, write_package
 from cytoseed.export.rdf import CLIP, package_name
 from cytoseed.export.sample import draw_cover, make_sample, preprocess
 from cytoseed.export.torchscript import open_torchscript
+from cytoseed.learn.widen import widen_model
 from cytoseed.settings import DatasetNote, ModelConfig
 from same import assert_same_objects
 
@@ -38,6 +39,12 @@ def test_qupath_reads_it(folder):
     assert (read.name, read.version, read.channels, read.outputs) == ("nuclei", "0.1.0", ANY_CHANNELS, 1)
     assert read.pixel_size_um == 0.5
     assert read.readme.startswith("# nuclei 0.1.0\n")
+
+
+def test_qupath_offers_any_number_of_channels_of_a_model_of_any(nuclei, tmp_path):
+    wide = widen_model(nuclei, "any", ("nuclei", "cells"))
+    read = read_as_qupath(to_qupath(wide, tmp_path))
+    assert (read.channels, read.outputs) == (ANY_CHANNELS, 2)
 
 
 def test_qupath_reads_two_targets_and_one_channel(pair_folder):

@@ -250,6 +250,7 @@ def test_a_target_without_a_mask_counts_in_no_term(pretrain):
     fields.requires_grad_()
     losses = batch_losses(model, fields, labels, distance, TrainingSeeds(50, 24, generator()), pretrain)
     (losses.seed + losses.instance).backward()
+    assert torch.equal(losses.seed, seed_loss(fields[:, 0, -1], labels[:, 0], distance[:, 0], pretrain))
     assert fields.grad is not None
     assert fields.grad[:, 0].abs().sum() > 0
     assert fields.grad[:, 1].abs().sum() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -72,6 +73,19 @@ def test_cells_with_nuclei_from_qupath_are_both_masks(pairs: tuple[Sample, ...],
     sample = Sample("x", "x", "x", "train", pairs[0].image_path, tmp_path / "cells.geojson")
     _, masks = sample.read_targets(("nuclei", "cells"))
     assert [(int((mask > 0).sum()), int(mask.max())) for mask in masks] == [(16, 1), (100, 1)]
+
+
+def test_either_mask_may_be_missing_and_cells_alone_are_those_of_cells(pairs: tuple[Sample, ...]) -> None:
+    both = pairs[0].read_targets(("nuclei", "cells"))[1]
+    assert np.array_equal(pairs[0].read_targets(("cells",))[1], both[1:])
+    assert np.array_equal(pairs[0].read_targets(("nuclei",))[1], both[:1])
+    assert pairs[2].read_targets(("cells",))[1].max() == 4  # without a folder of cells, `masks` is of cells
+    no_nuclei = dataclasses.replace(pairs[0], mask_path=pairs[0].mask_path.with_name("none.tif"))
+    _, masks = no_nuclei.read_targets(("nuclei", "cells"))
+    assert (masks[0] == -1).all()
+    assert np.array_equal(masks[1], both[1])
+    with pytest.raises(FileNotFoundError, match=r"none\.tif"):
+        no_nuclei.read_targets(("nuclei",))
 
 
 def test_a_mask_of_cells_of_another_size_is_refused(pairs: tuple[Sample, ...], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tifffile
@@ -44,6 +46,16 @@ def test_the_order_does_not_matter_and_channels_can_be_chosen(wide: Model, panel
     chosen = cytoseed.segment(panel, wide, channels=[0, 3]).labels
     assert np.array_equal(chosen, cytoseed.segment(panel[[3, 0]], wide).labels)
     assert not np.array_equal(chosen, labels)
+
+
+@pytest.mark.parametrize("tiles", [{}, {"tile_size_px": 128, "skip_background": False}])
+def test_empty_channels_change_nothing(wide: Model, panel: np.ndarray, tiles: dict[str, Any]) -> None:
+    more = np.insert(panel[:2], [0, 1, 2], np.array([0, 7, 0], np.uint16)[:, None, None], axis=0)
+    assert more.shape[0] == 5
+    assert np.array_equal(
+        cytoseed.segment(panel[:2], wide, **tiles).labels, cytoseed.segment(more, wide, **tiles).labels
+    )
+    assert not cytoseed.segment(np.zeros((3, 64, 64), np.uint16), wide).labels.any()
 
 
 @pytest.mark.parametrize("channels", [1, 5])

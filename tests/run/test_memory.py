@@ -17,7 +17,7 @@ def test_less_memory_gives_smaller_tiles(monkeypatch, config, tta):
     sides = []
     for free in (100e9, 5e9, 3e9, 2e9, 1e9, 0):
         monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
-        sides.append(tile_side(config, 176, 60, tta))
+        sides.append(tile_side(config, 3, 176, 60, tta))
     assert sides == sorted(sides, reverse=True)
     assert sides[0] > sides[-1] == 256
     assert all(side % 64 == 0 for side in sides)
@@ -25,7 +25,15 @@ def test_less_memory_gives_smaller_tiles(monkeypatch, config, tta):
 
 def test_large_networks_and_test_time_augmentation_get_smaller_tiles(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 100e9)
-    assert tile_side(LITE, 176, 60, False) > tile_side(PAPER, 160, 60, False) > tile_side(PAPER, 160, 60, True)
+    assert tile_side(LITE, 3, 176, 60, False) > tile_side(PAPER, 3, 160, 60, False) > tile_side(PAPER, 3, 160, 60, True)
+
+
+def test_channels_of_models_of_any_number_count(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100e9)
+    sides = [tile_side(ModelConfig("any", channels="any"), channels, 224, 60, False) for channels in (1, 6, 40)]
+    assert sides == sorted(sides, reverse=True)
+    assert len(set(sides)) == 3
+    assert tile_side(LITE, 40, 224, 60, False) == tile_side(LITE, 1, 224, 60, False)
 
 
 def write_files(folder, **files):

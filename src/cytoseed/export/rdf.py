@@ -118,14 +118,10 @@ def summary(config: ModelConfig) -> str:
 
 
 def _channels(config: ModelConfig, any_channels: bool) -> dict[str, Any]:
-    if any_channels and config.fixed_channels > 1:
+    if config.fixed_channels == 0 or (any_channels and config.fixed_channels > 1):
         size = {"min": 1, "step": 1}
-        return {
-            "type": "index",
-            "id": "index",
-            "description": f"{config.fixed_channels} channels, or one",
-            "size": size,
-        }
+        count = f"{config.fixed_channels} channels, or one" if config.fixed_channels else "any number of channels"
+        return {"type": "index", "id": "index", "description": count, "size": size}
     names = {1: ["grey"], 3: ["red", "green", "blue"]}
     numbered = [f"channel_{number}" for number in range(1, config.fixed_channels + 1)]
     return {"type": "channel", "id": "channel", "channel_names": names.get(config.fixed_channels, numbered)}

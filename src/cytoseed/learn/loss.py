@@ -31,7 +31,7 @@ class TrainingSeeds(NamedTuple):
 def batch_losses(
     model: Segmenter, fields: Tensor, labels: Tensor, distance: Tensor, training: TrainingSeeds, pretrain: bool
 ) -> Losses:
-    """Both loss terms of one batch, means over the targets.
+    """Both loss terms of one batch, means over the targets of which a pixel is annotated.
 
     `fields` (N, T, F, H, W) are of `Segmenter.fields`; `labels` (N, T, H, W) are ids, 0 background, -1 ignored;
     `distance` (N, T, H, W) is the target of the seed map. `pretrain`: cross-entropy and Dice, not L1 and Lovász hinge.
@@ -50,7 +50,8 @@ def batch_losses(
         valid = inside.flatten(1) & (window_labels >= 0)
         instance_loss = dice_loss if pretrain else lovasz_hinge
         instance_terms.append(instance_loss(logits, window_labels == seed_labels[:, None], valid))
-    return Losses(torch.stack(seed_terms).mean(), torch.stack(instance_terms).mean())
+    annotated = (labels >= 0).transpose(0, 1).flatten(1).any(1).sum().clamp(min=1)  # targets
+    return Losses(torch.stack(seed_terms).sum() / annotated, torch.stack(instance_terms).sum() / annotated)
 
 
 def draw_seeds(seed_map: Tensor, labels: Tensor, model: Segmenter, training: TrainingSeeds) -> Tensor:

@@ -54,12 +54,18 @@ class Sample:
         return pixels, masks[0]
 
     def read_targets(self, targets: tuple[str, ...]) -> tuple[NDArray[Any], NDArray[np.int32]]:
-        """Pixels (C, H, W) as stored, and a mask for each target, (T, H, W); of two, a missing one is all -1."""
+        """Pixels (C, H, W) as stored, and a mask for each target, (T, H, W); of two, a missing one is all -1.
+
+        For cells alone, the mask of `cells` is taken if there is one.
+        """
         pixels = open_image(self.image_path).read()
-        masks = [self._read_mask(self.mask_path, pixels.shape[1:])]
+        nuclei, cells, shape = self.mask_path, self.cells_path or self._outlined_cells(), pixels.shape[1:]
         if len(targets) > 1:
-            masks.append(self._read_mask(self.cells_path or self._outlined_cells(), pixels.shape[1:], "cells"))
-        return pixels, np.stack(masks)
+            own = self._read_mask(nuclei if nuclei.is_file() else None, shape)
+            return pixels, np.stack([own, self._read_mask(cells, shape, "cells")])
+        if targets == ("cells",) and cells is not None:
+            return pixels, self._read_mask(cells, shape, "cells")[None]
+        return pixels, self._read_mask(nuclei, shape)[None]
 
     def _outlined_cells(self) -> Path | None:
         """File of the mask, if it holds the outlines of cells with nuclei."""
@@ -116,7 +122,8 @@ def find_samples(
         kept = tuple(sample for sample in kept if getattr(sample, attribute) in keep)
     if not kept:
         raise ValueError(f"splits is {splits!r} and datasets is {datasets!r}: there are both, but not together")
-    missing = [path for sample in kept for path in (sample.image_path, sample.mask_path) if not path.is_file()]
+    needed = [(one.image_path, one.mask_path) if one.cells_path is None else (one.image_path,) for one in kept]
+    missing = [path for paths in needed for path in paths if not path.is_file()]
     if missing:
         names = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise FileNotFoundError(f"there is no {names}, nor with another suffix; add them, or leave these samples out")

@@ -17,16 +17,19 @@ _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 _FIXED_BYTES = 700_000_000  # program, libraries, model, overview
 _BYTES_PER_PX = {"lite": 560, "paper": 900, "slim": 560}  # memory per pixel of a tile's network input
 # `lite` from benchmarks/slides.py, `paper` from one image (docs/experiments.md), `slim` assumed to equal `lite`
+_BYTES_PER_CHANNEL_PX = 120  # of `ChannelNet`, for each of the image's channels; measured with 2, 8 and 16
 
 
-def tile_side(config: ModelConfig, halo_px: int, bytes_per_px: float, tta: bool) -> int:
+def tile_side(config: ModelConfig, channels: int, halo_px: int, bytes_per_px: float, tta: bool) -> int:
     """Side of a tile's core, 256 to 2048 px: the largest for which half of the free memory, or 3 GB, suffices.
 
-    A tile's input is `halo_px` wider on each side; `bytes_per_px` are read from the image per pixel of the input.
+    A tile's input has `channels` and is `halo_px` wider on each side; `bytes_per_px` are read from the image per pixel
+    of the input.
     """
     fields = config.positional_dims + config.conditional_dims + 1
     of_views = 3 * 8 * 4 * fields * len(config.targets) if tta else 0  # three tiles, eight views, four bytes
-    per_px = _BYTES_PER_PX[config.network] + bytes_per_px + of_views
+    of_channels = _BYTES_PER_CHANNEL_PX * channels if config.fixed_channels == 0 else 0
+    per_px = _BYTES_PER_PX[config.network] + of_channels + bytes_per_px + of_views
     room = min(_SHARE * free_bytes(), _MOST_BYTES) - _FIXED_BYTES
     fitting = [side for side in _SIDES_PX if (side + 2 * halo_px) ** 2 * per_px <= room]
     return fitting[0] if fitting else _SIDES_PX[-1]

@@ -27,6 +27,7 @@ LARGEST_COUNTED_PX = 1 << 26
 
 _WIDE_MARGIN_PX = 256  # half the pixel classifier's largest window
 _LARGEST_SINGLE_TILE_PX = 1 << 23  # network input: 3 GB
+_LARGEST_MIXED_PX = 1 << 24  # pixels times channels of a model of any number of channels: 2 GB
 _LARGEST_SINGLE_TILE_BYTES = 1 << 30  # image as stored
 _SMALLEST_FACTOR, _LARGEST_FACTOR = 1 / 256, 16.0  # cover every microscope; a wrong unit lies beyond
 _LARGEST_AREA_PX = 1 << 40
@@ -107,10 +108,11 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
     for name in Thresholds._fields:
         given = getattr(options, name)
         record[name] = getattr(config, name) if given is None else given
-    grid, is_tiled = single_tile(*size_yx), _needs_tiles(image, size_yx, level, options)
+    mixed = len(channels) if config.fixed_channels == 0 else 0
+    grid, is_tiled = single_tile(*size_yx), _needs_tiles(image, size_yx, level, mixed, options)
     if is_tiled:
         margin_px = options.margin_px + _growth(expand_px)
-        grid = _grid(size_yx, step_yx, config, options, margin_px, len(channels) * image.dtype.itemsize)
+        grid = _grid(size_yx, step_yx, config, options, margin_px, len(channels), image.dtype.itemsize)
         record |= {"tile_size_px": grid.core_px, "margin_px": grid.margin_px}
         record |= {"skip_background": options.skip_background, **area.description}
     scale = level, image.level_shapes[level], step_yx, full_yx, pixel_size_um
@@ -186,12 +188,15 @@ def select_stain(pixels: NDArray[Any], plan: Plan) -> NDArray[Any]:
     return pixels if stain is None else unmix(pixels, stain)
 
 
-def _needs_tiles(image: Image, size_yx: tuple[int, int], level: int, options: SegmentOptions) -> bool:
+def _needs_tiles(
+    image: Image, size_yx: tuple[int, int], level: int, mixed_channels: int, options: SegmentOptions
+) -> bool:
     """Whether an image is too large for one tile in memory, a pyramid, or tiles or an area were requested."""
     asked = options.tile_size_px is not None or options.mask is not None or bool(options.region)
     input_px, level_px = (height * width for height, width in (size_yx, image.level_shapes[level]))
     image_bytes = image.dtype.itemsize * image.shape[0] * image.shape[1] * image.shape[2]
     is_large = input_px > _LARGEST_SINGLE_TILE_PX or level_px > LARGEST_COUNTED_PX
+    is_large = is_large or input_px * mixed_channels > _LARGEST_MIXED_PX
     return asked or is_large or image_bytes > _LARGEST_SINGLE_TILE_BYTES or level > 0
 
 
@@ -201,15 +206,16 @@ def _grid(
     config: ModelConfig,
     options: SegmentOptions,
     margin_px: int,
-    px_bytes: int,
+    channels: int,
+    sample_bytes: int,
 ) -> Grid:
     """Tiles of the user's size, or of the largest that memory allows."""
     stride = STRIDE[config.network]
     reach_px = -(-reach(config.network, config.fixed_channels) // stride) * stride
     core_px = options.tile_size_px
     if core_px is None:
-        bytes_per_px = step_yx[0] * step_yx[1] * (px_bytes + 12)
-        core_px = tile_side(config, margin_px + reach_px, bytes_per_px, options.tta)
+        bytes_per_px = step_yx[0] * step_yx[1] * (channels * sample_bytes + 12)
+        core_px = tile_side(config, channels, margin_px + reach_px, bytes_per_px, options.tta)
     return Grid(*size_yx, core_px, margin_px, reach_px)
 
 

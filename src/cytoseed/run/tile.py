@@ -98,6 +98,8 @@ def read_tile(context: SlideContext, tile: Tile) -> TileInput:
         for channel, *ends in zip(selected, *limits, strict=True):  # one at a time: a tile at full resolution is large
             values = scale_channel(channel, *(torch.tensor([end]) for end in ends))
             scaled.append(rescale_part(values, (top, left), plan.level_yx, plan.step_yx, tile.input_yxhw))
+        if context.channels == 0:  # empty channels of the image, and so of every tile, count for nothing
+            scaled = [each for each, low, high in zip(scaled, *limits, strict=True) if low < high] or scaled[:1]
         tensor = fit_channels(torch.cat(scaled), context.channels)
     return TileInput(pixels, (top, left), tensor)
 
