@@ -224,11 +224,14 @@ class TileProcessor:
         planes, box = self._full_labels(tile, labels, found, [each.is_taken for each in found])
         cut = [each.is_owned & ~each.is_whole for each in found]
         cut_planes = self._full_labels(tile, labels, found, cut)[0] if np.concatenate(cut).any() else planes[:, :0]
+        own_cell = _number_by_cell(planes[0], *found) if len(found) == 2 else None
         for target, (each, plane, cut_plane) in enumerate(zip(found, planes, cut_planes, strict=True)):
             ids, boxes = _object_boxes(plane, box)
             chosen = np.flatnonzero(each.is_taken)[ids - 1]
             top, left, height, width = around(boxes)
-            crop = plane[top - box[0] : top - box[0] + height, left - box[1] : left - box[1] + width]
+            part = slice(top - box[0], top - box[0] + height), slice(left - box[1], left - box[1] + width)
+            crop = plane[part]
+            nuclei = None if own_cell is None else crop if target == 0 else own_cell[part]
             channels = self._channels((top, left, height, width), tile_input)
             masks = [
                 plane[y - box[0] : y - box[0] + tall, x - box[1] : x - box[1] + wide] == number
@@ -241,7 +244,7 @@ class TileProcessor:
                 score=each.height[chosen].astype(np.float32),
                 is_owned=each.is_owned[chosen],
                 left_out_yxhw=_object_boxes(cut_plane, box)[1],
-                **measure_crop(self._context, tile, crop, (top, left), channels),
+                **measure_crop(self._context, tile, crop, (top, left), channels, nuclei),
             )
             yield objects, each.pair[chosen]
 
@@ -280,11 +283,12 @@ def measure_crop(
     labels: NDArray[np.int32],
     origin_yx: tuple[int, int],
     channels: Iterator[NDArray[Any]],
+    nuclei: NDArray[np.int32] | None,
 ) -> dict[str, NDArray[Any]]:
-    """Measurements of the objects in a crop of a tile, as fields of `Objects`."""
+    """Measurements of the objects in a crop of a tile, as fields of `Objects`; `nuclei` have the labels of cells."""
     frame = Frame(*origin_yx, context.plan.full_yx, context.plan.full_box(tile.core_yxhw))
     names, pixel_size_um = context.image.channel_names, context.plan.pixel_size_um
-    return numbers_of(measure_objects(labels, channels, names, pixel_size_um, context.stains, frame))
+    return numbers_of(measure_objects(labels, channels, names, pixel_size_um, context.stains, frame, nuclei))
 
 
 class _Candidates(NamedTuple):
@@ -313,6 +317,16 @@ def _join_pairs(nuclei: _Candidates, cells: _Candidates) -> None:
     nuclei.point_yx[nucleus] = cells.point_yx[cell]
     nuclei.enters[nucleus] = cells.enters[cell] = nuclei.enters[nucleus] | cells.enters[cell]
     nuclei.pair[nucleus] = cells.pair[cell] = cells.id[cell]
+
+
+def _number_by_cell(plane: NDArray[np.int32], nuclei: _Candidates, cells: _Candidates) -> NDArray[np.int32]:
+    """Plane of the nuclei that are taken, in which each has the number of its cell among those taken; 0 without one."""
+    of_nuclei, of_cells = nuclei.pair[nuclei.is_taken], cells.pair[cells.is_taken]
+    _, nucleus, cell = np.intersect1d(of_nuclei, of_cells, return_indices=True)
+    has_cell = of_nuclei[nucleus] > 0
+    number = np.zeros(len(of_nuclei) + 1, np.int32)
+    number[nucleus[has_cell] + 1] = cell[has_cell] + 1
+    return number[plane]
 
 
 def _partners(pair: NDArray[np.int64]) -> NDArray[np.int64]:
