@@ -127,7 +127,7 @@ def test_a_trimmed_object_is_measured_as_in_one_pass(tile: int, touches: int) ->
     labels = np.zeros(image.shape[:2], np.int32)
     labels[20:29, 140:151][mask] = 1
     known = measure_objects(labels, np.moveaxis(image, -1, 0), context.image.channel_names, None, STAINS)
-    known["touches_tile_edge"] = touches
+    known["touches_tile_edge"], known["score"] = touches, 0.75
     before = Objects(
         target=np.zeros(1, np.uint8),
         box_yxhw=np.array([[18, 138, 20, 20]]),
@@ -135,7 +135,7 @@ def test_a_trimmed_object_is_measured_as_in_one_pass(tile: int, touches: int) ->
         score=np.ones(1, np.float32),
         is_owned=np.ones(1, bool),
         left_out_yxhw=np.zeros((0, 4), np.int64),
-        **{**numbers_of(known), "numbers": np.zeros((1, known.shape[1] - 1))},
+        **{**numbers_of(known), "numbers": numbers_of(known)["numbers"] * (numbers_of(known)["columns"] == "score")},
     )
     with context.image.regions() as regions:
         again = measure_trimmed(context._replace(regions=regions), before, ObjectMask(tile, 0, (20, 140, 9, 11), mask))
@@ -152,9 +152,9 @@ def test_a_cell_whose_nucleus_lost_pixels_is_measured_again() -> None:
         bits=pack_masks([inner, cell]),
         score=np.ones(2, np.float32),
         is_owned=np.ones(2, bool),
-        numbers=np.zeros((2, 0)),
-        columns=np.zeros(0, np.str_),
-        is_count=np.zeros(0, bool),
+        numbers=np.full((2, 1), 0.5),
+        columns=np.array(["score"]),
+        is_count=np.zeros(1, bool),
         left_out_yxhw=np.zeros((0, 4), np.int64),
         partner=np.array([1, 0]),
     )

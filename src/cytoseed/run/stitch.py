@@ -104,7 +104,8 @@ def measure_trimmed(
         if nucleus is not None:
             here, there = _shared(trimmed, nucleus)
             nuclei[here] = nucleus.mask[there]
-    table = measure_crop(context, tile, labels, box[:2], channels, nuclei)
+    scores = before.numbers[:, np.flatnonzero(before.columns == "score")[0]]
+    table = measure_crop(context, tile, labels, box[:2], channels, nuclei, scores)
     return replace(before, box_yxhw=np.array([box], np.int64), bits=pack_masks([trimmed.mask]), **table)
 
 

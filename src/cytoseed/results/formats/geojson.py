@@ -29,7 +29,7 @@ _ROWS = 4096  # rows of the table turned into numbers at a time
 _CYTOPLASM = "cytoplasm_"
 _VALUES = ("mean_", "sd_")
 _MEASURED = (
-    *("area_", "perimeter_", "axis_", "eccentricity", "solidity", *_VALUES),
+    *("area_", "perimeter_", "axis_", "eccentricity", "solidity", "score", *_VALUES),
     *(f"{_CYTOPLASM}{statistic}" for statistic in _VALUES),
 )
 _PART_OF = {"nuclei": "Nucleus", "cells": "Cell"}
@@ -42,9 +42,9 @@ def write_geojson(result: ResultView, path: Path) -> None:
     Objects of one target are QuPath's detections. Of two targets, each cell is a QuPath cell with the nucleus of the
     same id inside, and a nucleus without a cell is a detection. Ids are UUIDs made from the source's name, the
     settings, the target and the label, so that the same result gives the same bytes. The measurements are the object's
-    `label` and the table's finite numbers of area, perimeter, axes, eccentricity, solidity, and mean and sd of every
-    channel and stain. Of two targets they have QuPath's names of compartments: `Nucleus: CD3 mean`, `Cytoplasm: CD3 std
-    dev`, `Cell: area_px`.
+    `label` and the table's finite numbers of area, perimeter, axes, eccentricity, solidity, score, and mean and sd of
+    every channel and stain. Of two targets they have QuPath's names of compartments: `Nucleus: CD3 mean`, `Cytoplasm:
+    CD3 std dev`, `Cell: area_px`.
     """
     with path.open("w", encoding="utf-8", newline="\n") as file:
         _write_lines(file, result)

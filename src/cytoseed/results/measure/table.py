@@ -37,16 +37,19 @@ def measure_planes(
     names: Sequence[str],
     pixel_size_um: PixelSize,
     stains: Sequence[str] = (),
+    scores: NDArray[np.float64] | None = None,
 ) -> pd.DataFrame:
     """Measurements of all objects of label planes (T,H,W), by target and id.
 
     Of two targets, nuclei and cells, `target` follows `id`, and compartments are the last columns. `image` are the
-    channels (H,W), which are gone through once per plane.
+    channels (H,W), which are gone through once per plane; `scores` (T,K + 1) those of ids up to K.
     """
     import pandas as pd
 
     nuclei = planes[0] if len(planes) > 1 else None
     tables = [measure_objects(labels, image, names, pixel_size_um, stains, nuclei=nuclei) for labels in planes]
+    if scores is not None:
+        tables = [table.assign(score=own[table["id"]]) for table, own in zip(tables, scores, strict=True)]
     if len(tables) == 1:
         return tables[0]
     for table, target in zip(tables, targets, strict=True):
