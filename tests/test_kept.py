@@ -65,7 +65,8 @@ def test_a_kept_result_opens_and_convert_gives_the_files_that_were_kept(stem, tm
 def test_the_kept_model_opens_and_has_the_same_keys(model_folder):
     model = cytoseed.load_model(model_folder)
     config = json.loads((KEPT / "model" / "config.json").read_text(encoding="utf-8"))
-    assert json.loads(json.dumps(dataclasses.asdict(model.config))) == config
+    read = json.loads(json.dumps(dataclasses.asdict(model.config)))
+    assert {name: read[name] for name in config} == config
     shapes = {name: "x".join(map(str, t.shape)) or "scalar" for name, t in model.segmenter.state_dict().items()}
     kept = dict(line.split() for line in (KEPT / "model" / "weights.txt").read_text().splitlines())
     assert shapes == kept
@@ -78,7 +79,7 @@ def test_the_kept_model_finds_the_kept_objects(model_folder, tmp_path):
     for plane, like in zip(*(tifffile.imread(folder / "slide.labels.tif") for folder in (tmp_path, KEPT)), strict=True):
         assert_same_objects(plane, like, iou=0.9)
     table, kept = (pd.read_csv(folder / "slide.csv") for folder in (tmp_path, KEPT))
-    assert list(table.columns) == list(kept.columns)
+    assert list(table.columns)[: len(kept.columns)] == list(kept.columns), "new columns come behind"
     records = (json.loads((folder / "slide.cytoseed.json").read_text(encoding="utf-8")) for folder in (tmp_path, KEPT))
     new, old = (record["settings"] for record in records)
     assert new == old

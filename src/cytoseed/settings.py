@@ -126,6 +126,10 @@ class ModelConfig:
     max_window_px: int = 512
     """Objects that reach the edge of their window get windows twice as wide, up to at least this side."""
 
+    score_calibration: tuple[tuple[float, ...], ...] = ()
+    """For each target the constant and the weights of the seed value and of the mean logit in the score of an object,
+    the probability that it is right, fitted on validation images. Empty: not calibrated."""
+
     trained_on: tuple[DatasetNote, ...] = ()
     """Data sets used in training, with their licences."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -152,6 +156,9 @@ class ModelConfig:
         widths = self.classifier_widths
         is_given = bool(widths) and all(type(width) is int and width >= 1 for width in widths)
         _require(is_given, "classifier_widths", widths, "one or more widths of 1 or more")
+        calibration = self.score_calibration
+        is_known = len(calibration) in (0, len(self.targets)) and all(len(of_target) == 3 for of_target in calibration)
+        _require(is_known, "score_calibration", calibration, "three numbers for each target, or nothing")
         for name in ("grid_step", "offset_limit", "pixel_size_um"):
             _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
         _require_thresholds(self)
@@ -188,7 +195,7 @@ class ModelConfig:
         """Inverse of `to_dict`; raises `ValueError` for an unknown key."""
         _known_keys_only(cls, values)
         plain = dict(values)
-        for key in ("targets", "classifier_widths"):
+        for key in ("targets", "classifier_widths", "score_calibration"):
             if key in plain:
                 plain[key] = tuple(plain[key])
         notes = plain.get("trained_on", ())
@@ -227,6 +234,8 @@ class SegmentOptions:
     """Segment a single stain of an RGB image: `hematoxylin` (for nuclei alongside DAB), `eosin` or `dab`."""
     expand_um: float | None = None
     """Also outline cells: nuclei grown by this distance in µm, never over a neighbour; for models of nuclei."""
+    min_score: float = 0.0
+    """Leave out objects of a lower score, 0 to 1: the probability that the model gives for an object being right."""
     nan: str = "refuse"
     """Pixels that are NaN or infinite, such as the borders of a stitched image: `refuse` or `zero`."""
     tta: bool = False
@@ -269,6 +278,7 @@ class SegmentOptions:
         _require(size is None or diameter is None, "diameter_px", diameter, remedy)
         grown = self.expand_um
         _require(grown is None or 0 < grown <= MOST_EXPANDED_UM, "expand_um", grown, "above 0 and at most 50, in µm")
+        _require(0 <= self.min_score <= 1, "min_score", self.min_score, "from 0 to 1")
         _require(self.stain in (None, *STAINS), "stain", self.stain, f"one of {', '.join(STAINS)}")
         remedy = "left out if a stain is given: stains are computed from red, green and blue"
         _require(self.stain is None or not self.channels, "channels", self.channels, remedy)

@@ -35,7 +35,7 @@ def test_seeds_agree_by_iou_and_agreement_is_passed_on(masks, threshold):
 def test_paint_is_the_argmax_where_any_logit_is_0_or_more(logits):
     masks = logits >= 0
     count = len(logits)
-    painted = paint(as_maps(masks, logits), torch.arange(1, count + 1), 30).view(5, 6).numpy()
+    painted = paint(as_maps(masks, logits), torch.arange(1, count + 1), 30)[0].view(5, 6).numpy()
     expected = np.where(masks.any(0), np.where(masks, logits, -np.inf).argmax(0) + 1, 0)  # ties: the smaller number
     np.testing.assert_array_equal(painted, expected)
 
@@ -43,7 +43,8 @@ def test_paint_is_the_argmax_where_any_logit_is_0_or_more(logits):
 def test_the_union_of_agreeing_maps_has_the_highest_of_their_logits():
     logits = np.array([[[3.0, 1.0, -1.0]], [[1.0, 2.0, 0.5]], [[2.0, 1.5, 0.25]]], np.float32)
     owner = torch.tensor([1, 1, 3])  # the first two are one object
-    assert paint(as_maps(logits >= 0, logits), owner, 3).tolist() == [1, 1, 1]
+    labels, best = paint(as_maps(logits >= 0, logits), owner, 3)
+    assert (labels.tolist(), best.tolist()) == ([1, 1, 1], [3, 2, 0.5])
 
 
 def test_many_maps_on_one_pixel_still_become_one_object():

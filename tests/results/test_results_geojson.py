@@ -62,9 +62,9 @@ def test_cells_hold_their_nuclei(cells: Result, tmp_path: Path) -> None:
     assert kinds == {1: "cell", 2: "cell", 4: "cell", 5: "detection"}
     assert ["nucleusGeometry" in feature for feature in features] == [True, True, False, False]
     measurements = features[0]["properties"]["measurements"]
-    assert measurements["nuclei: area_px"] == 9
-    assert measurements["cells: area_px"] == 64
-    assert not any(name.startswith("cells") for name in features[3]["properties"]["measurements"])
+    assert measurements["Nucleus: area_px"] == 9
+    assert measurements["Cell: area_px"] == 64
+    assert not any(name.startswith("Cell") for name in features[3]["properties"]["measurements"])
     names = ["cells/1", "cells/2", "cells/4", "nuclei/5"]
     expected = [str(uuid.uuid5(uuid.NAMESPACE_OID, f"{cells.fingerprint}/{name}")) for name in names]
     assert [feature["id"] for feature in features] == expected
@@ -127,7 +127,7 @@ def test_rows_are_found_by_their_ids_in_any_order(tmp_path: Path, monkeypatch: p
     numbers = {each["properties"]["measurements"].pop("label"): each["properties"]["measurements"] for each in features}
     assert list(numbers) == list(range(1, 21))
     for label, found in numbers.items():
-        expected = {"nuclei: area_px": label} if label <= 10 else {}
+        expected = {"nuclei: area_px": label} if label <= 10 else {}  # as before there were compartments
         assert found == expected | ({"cells: area_px": label + 100} if label > 3 else {})
 
 

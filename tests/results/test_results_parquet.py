@@ -37,7 +37,7 @@ def test_read_back_by_every_reader(whole: Result, tmp_path: Path) -> None:
     frame = pl.read_parquet(path)
     assert frame.columns == list(wanted.columns)
     for column in wanted:
-        assert frame[column].to_list() == wanted[column].tolist()
+        np.testing.assert_array_equal(frame[column].to_list(), wanted[column].tolist())  # NaN is equal to NaN
     kinds = {"id": pl.Int32, "target": pl.String, **dict.fromkeys(FLAGS, pl.Boolean)}
     for column, kind in zip(frame.columns, frame.dtypes, strict=True):
         assert kind == kinds.get(column, pl.Int64 if wanted[column].dtype == np.int64 else pl.Float64)

@@ -98,7 +98,7 @@ def test_a_cell_is_a_row_with_its_nucleus(cells: Result, tmp_path: Path, tools: 
     assert "pixel_size_um" not in adata.uns["cytoseed"]
     inner = [table.loc[("nuclei", label), "p50_CD3"] if label != 4 else np.nan for label in obs.index]
     outer = [table.loc[("nuclei" if label == 5 else "cells", label), "p50_CD3"] for label in obs.index]
-    np.testing.assert_array_equal(adata[:, "CD3"].layers["nuclei_p50"][:, 0], np.float32(inner))
+    np.testing.assert_array_equal(adata[:, "CD3"].layers["nucleus_p50"][:, 0], np.float32(inner))
     np.testing.assert_array_equal(adata[:, "CD3"].layers["p50"][:, 0], np.float32(outer))
 
 
@@ -234,7 +234,7 @@ def test_cells_without_nuclei(tmp_path: Path, tools: Any) -> None:
     labels[1, 3:9, 3:9] = 1
     result = Result.from_labels(labels, np.ones((1, 20, 20)), targets=("nuclei", "cells"))
     adata = read_h5ad(result, tmp_path, tools)
-    assert np.isnan(adata.layers["nuclei_mean"]).all()
+    assert np.isnan(adata.layers["nucleus"]).all()
     assert adata.X.tolist() == [[1]]
     sdata = read_store(result, tmp_path, tools)
     assert list(sdata.shapes) == ["cells_boundaries"]

@@ -17,7 +17,7 @@ from cytoseed.results.measure.table import measure_objects
 from cytoseed.results.objects import Objects, numbers_of, pack_masks
 from cytoseed.run.api import segment
 from cytoseed.run.plan import make_plan
-from cytoseed.run.stitch import ObjectMask, measure_trimmed
+from cytoseed.run.stitch import ObjectMask, _to_measure, measure_trimmed
 from cytoseed.run.survey import Limits, survey
 from cytoseed.run.tile import Clock, SlideContext
 from cytoseed.run.tiles import Grid
@@ -127,7 +127,7 @@ def test_a_trimmed_object_is_measured_as_in_one_pass(tile: int, touches: int) ->
     labels = np.zeros(image.shape[:2], np.int32)
     labels[20:29, 140:151][mask] = 1
     known = measure_objects(labels, np.moveaxis(image, -1, 0), context.image.channel_names, None, STAINS)
-    known["touches_tile_edge"] = touches
+    known["touches_tile_edge"], known["score"] = touches, 0.75
     before = Objects(
         target=np.zeros(1, np.uint8),
         box_yxhw=np.array([[18, 138, 20, 20]]),
@@ -135,12 +135,41 @@ def test_a_trimmed_object_is_measured_as_in_one_pass(tile: int, touches: int) ->
         score=np.ones(1, np.float32),
         is_owned=np.ones(1, bool),
         left_out_yxhw=np.zeros((0, 4), np.int64),
-        **{**numbers_of(known), "numbers": np.zeros((1, known.shape[1] - 1))},
+        **{**numbers_of(known), "numbers": numbers_of(known)["numbers"] * (numbers_of(known)["columns"] == "score")},
     )
     with context.image.regions() as regions:
         again = measure_trimmed(context._replace(regions=regions), before, ObjectMask(tile, 0, (20, 140, 9, 11), mask))
     pd.testing.assert_frame_equal(again.table(), known.drop(columns="id"), check_exact=True)
     np.testing.assert_array_equal(again.mask(0), mask)
+
+
+def test_a_cell_whose_nucleus_lost_pixels_is_measured_again() -> None:
+    """Not the nucleus alone: its lost pixels are the cytoplasm's; nor a cell that was dropped."""
+    cell, inner = np.ones((8, 8), bool), np.ones((4, 4), bool)
+    objects = Objects(
+        target=np.array([0, 1], np.uint8),
+        box_yxhw=np.array([[12, 12, 4, 4], [10, 10, 8, 8]]),
+        bits=pack_masks([inner, cell]),
+        score=np.ones(2, np.float32),
+        is_owned=np.ones(2, bool),
+        numbers=np.full((2, 1), 0.5),
+        columns=np.array(["score"]),
+        is_count=np.zeros(1, bool),
+        left_out_yxhw=np.zeros((0, 4), np.int64),
+        partner=np.array([1, 0]),
+    )
+    left = ObjectMask(0, 0, (12, 12, 2, 4), inner[:2])
+    assert [own.place for own, _ in _to_measure(objects, [left], {0})] == [0]
+    (nucleus, none), (whole, of_cell) = _to_measure(objects, [left], {0, 1})
+    assert (nucleus, none, whole.place) == (left, None, 1)
+    image = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    context = context_of(image, GREY)
+    context = context._replace(plan=context.plan._replace(targets=("nuclei", "cells")))
+    with context.image.regions() as regions:
+        again = measure_trimmed(context._replace(regions=regions), objects.take([1]), whole, of_cell).table()
+    outside = cell.copy()
+    outside[2:4, 2:6] = False
+    assert again["cytoplasm_mean_channel 0"][0] == pytest.approx(image[10:18, 10:18][outside].mean())
 
 
 # Stains

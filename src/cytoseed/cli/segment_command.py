@@ -35,7 +35,7 @@ PANELS = {
     ),
     "Model": (
         *("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),
-        "expand_um",
+        *("min_score", "expand_um"),
     ),
     "Output": ("output", "formats", "overwrite"),
     "Large images": (

@@ -43,18 +43,19 @@ def count_pairs(one: Tensor, other: Tensor, count: int) -> tuple[Tensor, Tensor,
     return one[first], other[first], times
 
 
-def paint(maps: Maps, owner: Tensor, pixels: int) -> Tensor:
+def paint(maps: Maps, owner: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
     """Object of each of `pixels` pixels, int64: the highest logit wins, among equal ones the lower id; 0 for none.
 
     `owner` (S,) is the object of each seed, from 1. The union of agreeing maps has the highest of their logits at each
-    pixel, so one argmax does both.
+    pixel, so one argmax does both. Also returns that logit, -inf for none.
     """
     lowest = torch.full([pixels], -float("inf"), dtype=maps.logit.dtype, device=maps.logit.device)
     best = lowest.scatter_reduce(0, maps.pixel, maps.logit, "amax")
     wins = (maps.logit >= best.index_select(0, maps.pixel)).nonzero()[:, 0]
     object_of_pixel = owner.index_select(0, maps.seed.index_select(0, wins))
     labels = torch.zeros([pixels], dtype=torch.int64, device=owner.device)
-    return labels.scatter_reduce(0, maps.pixel.index_select(0, wins), object_of_pixel, "amin", include_self=False)
+    labels = labels.scatter_reduce(0, maps.pixel.index_select(0, wins), object_of_pixel, "amin", include_self=False)
+    return labels, best
 
 
 def confident_objects(labels: Tensor, seed_map: Tensor, count: int, threshold: float) -> Tensor:

@@ -43,6 +43,17 @@ class PostprocessOptions(NamedTuple):
     """(S, 3) int64: image, row and column of seeds to use; (0, 3): those found in the seed map."""
 
 
+class ScoredLabels(NamedTuple):
+    """Labels, and what they were decided by."""
+
+    labels: Tensor
+    """(N, T, H, W) int32."""
+    seed_maps: Tensor
+    """(N, T, H, W): mean over views."""
+    logits: Tensor
+    """(N, T, H, W): highest logit of any object at each pixel, -inf for none."""
+
+
 class Segmenter(nn.Module):
     """InstanSeg (arXiv 2408.15954) from the normalised image to the labels.
 
@@ -140,9 +151,17 @@ class Segmenter(nn.Module):
 
         T is the number of targets computed. Without `options`, `default_options` are used.
         """
+        return self.scored_labels(views, thresholds, options).labels
+
+    def scored_labels(
+        self, views: Tensor, thresholds: Thresholds, options: PostprocessOptions | None = None
+    ) -> ScoredLabels:
+        """Labels of `labels_of_views`, with the maps that they were decided by."""
         chosen = self.default_options if options is None else options
         windows = self.windows if chosen.window_px == 0 else self._windows_from(chosen.window_px)
         labels: list[Tensor] = []
+        seed_maps: list[Tensor] = []
+        logits: list[Tensor] = []
         highest = 0  # largest possible id of an object
         for target, classifier in enumerate(self.classifiers):
             if chosen.targets[target]:
@@ -154,12 +173,15 @@ class Segmenter(nn.Module):
                 maps = classifier.maps(  # type: ignore[operator]
                     own, seed_map, seeds, thresholds.mask_threshold, windows, self.chunk_px, chosen.clean
                 )
-                labels.append(_objects(maps, seed_map, seeds.shape[0], thresholds, chosen))
+                own_labels, own_logits = _objects(maps, seed_map, seeds.shape[0], thresholds, chosen)
+                labels.append(own_labels)
+                seed_maps.append(seed_map)
+                logits.append(own_logits)
                 highest += seeds.shape[0]
         stacked = torch.stack(labels, 1)
         if self.has_pairs and chosen.paired and len(labels) == 2:
-            return torch.stack([pair_nuclei(image, highest) for image in stacked.unbind(0)])
-        return stacked
+            stacked = torch.stack([pair_nuclei(image, highest) for image in stacked.unbind(0)])
+        return ScoredLabels(stacked, torch.stack(seed_maps, 1), torch.stack(logits, 1))
 
     def _windows_from(self, first: int) -> list[int]:
         """Window widths, each twice the one before, up to at least the model's largest."""
@@ -169,10 +191,13 @@ class Segmenter(nn.Module):
         return windows
 
 
-def _objects(maps: Maps, seed_map: Tensor, count: int, thresholds: Thresholds, chosen: PostprocessOptions) -> Tensor:
-    """Labels (N, H, W) from the maps of `count` seeds."""
+def _objects(
+    maps: Maps, seed_map: Tensor, count: int, thresholds: Thresholds, chosen: PostprocessOptions
+) -> tuple[Tensor, Tensor]:
+    """Labels and highest logits (N, H, W) from the maps of `count` seeds."""
     owner = agreeing_seeds(maps, count, thresholds.agreement_iou, seed_map.numel())
-    painted = paint(maps, owner + 1, seed_map.numel()).view(seed_map.shape)
+    painted, logits = paint(maps, owner + 1, seed_map.numel())
+    painted = painted.view(seed_map.shape)
     if chosen.mean_threshold > 0:
         painted = confident_objects(painted, seed_map, count, chosen.mean_threshold)
-    return whole_objects(painted, count, thresholds.min_size_px, chosen.clean)
+    return whole_objects(painted, count, thresholds.min_size_px, chosen.clean), logits.view(seed_map.shape)

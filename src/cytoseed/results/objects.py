@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoseed.packed import read_arrays
+from cytoseed.results.measure.compartments import join_compartments, without_derived
 from cytoseed.results.measure.runs import portions
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def block_of(part: Part, targets: Sequence[str]) -> Block:
     if len(targets) > 1:
         table.insert(0, "target", [targets[target] for target in objects.target])
     table.insert(0, "id", ids.astype(np.int32))
-    return Block(box[0], box[1], labels, table)
+    return Block(box[0], box[1], labels, join_compartments(table))
 
 
 def join_parts(parts: Sequence[Part]) -> Part:
@@ -216,7 +217,7 @@ def join_parts(parts: Sequence[Part]) -> Part:
 
 def pack_block(block: Block, targets: Sequence[str]) -> Iterator[Part]:
     """Objects of a block, by the rows of its table, in parts of bounded size; at least one part. Scores are NaN."""
-    table = block.table
+    table = without_derived(block.table)
     ids = table["id"].to_numpy(np.int64)
     target = np.zeros(len(ids), np.uint8)
     if len(targets) > 1:

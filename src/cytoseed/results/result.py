@@ -54,6 +54,7 @@ class Result(ResultView):
         source: str = "array",
         settings: Mapping[str, Any] | None = None,
         find_input: Callable[[], Mapping[str, Any]] | None = None,
+        scores: NDArray[np.float64] | None = None,
     ) -> Self:
         """Result of a label image in memory.
 
@@ -62,7 +63,8 @@ class Result(ResultView):
         `channel_names` they are called `channel 0`, `channel 1`, ... `pixel_size_um` is the side of a pixel in µm, or
         height and width of one that is not square, None if it is unknown; `source` the path of the image's file, or
         `array`; `settings` are what made the labels, in values that JSON can hold. `find_input` returns the identity of
-        the image as `Image.identity` gives it, by default that of its pixels.
+        the image as `Image.identity` gives it, by default that of its pixels. `scores` (T,K + 1) are the scores of ids
+        up to K, for the column `score`; without them there is none.
 
         Raises TypeError if the labels are not integers, ValueError if labels, image, targets and channel names do not
         belong together.
@@ -77,7 +79,7 @@ class Result(ResultView):
         channels, height, width = image.shape
         result = cls(
             contents=LabelImage(
-                planes, lambda: measure_planes(planes, image, targets, names, pixel_size_um, result.stains)
+                planes, lambda: measure_planes(planes, image, targets, names, pixel_size_um, result.stains, scores)
             ),
             shape=(channels, height, width),
             targets=tuple(targets),
@@ -90,6 +92,7 @@ class Result(ResultView):
             thumbnail=partial(reduce, image),
             find_image=partial(planes_image, image, names),
             was_in_memory=True,
+            has_scores=scores is not None,
         )
         return result
 
@@ -97,7 +100,7 @@ class Result(ResultView):
     def from_store(cls, store: Store, kept: StitchedObjects, *, targets: Sequence[str], **facts: Any) -> Self:
         """Result whose objects are read from a store, tile by tile; `facts` are further fields of `Result`."""
         contents = Parts(kept.tile_box_yxhw, store.stitched(kept), targets, int(kept.id.max(initial=0)))
-        return cls(contents=contents, targets=tuple(targets), **facts)
+        return cls(contents=contents, targets=tuple(targets), has_scores=True, **facts)
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:

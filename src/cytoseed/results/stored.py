@@ -117,6 +117,7 @@ def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image:
         failed=_texts(facts["failed"]),
         version=str(facts["version"]),
         was_in_memory=bool(facts["was_in_memory"]),
+        has_scores=any(name == "score" for name, _ in facts["table"]),
         path=path,
         close=archive.close,
     )

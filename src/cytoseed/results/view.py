@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class ResultView:
     failed: tuple[str, ...] = ()  # parts of the image that could not be segmented, described in one line each
     version: str = field(default_factory=lambda: metadata.version("cytoseed"))  # cytoseed's
     was_in_memory: bool = False  # the image was segmented in memory, not tile by tile
+    has_scores: bool = False  # the table has a column `score`
     path: Path | None = None  # file of a stored result, from which the objects are read; None for others
 
     @cached_property
@@ -96,9 +98,14 @@ class ResultView:
     @property
     def empty_table(self) -> pd.DataFrame:
         """Table without rows, with the columns that objects of this result would have."""
+        import pandas as pd
+
+        if stored := self.contents.columns:
+            return pd.DataFrame({name: np.zeros(0, kind) for name, kind in stored.items()})
         pixels = np.zeros((len(self.channel_names), 0, 0), np.uint8)
         planes = np.zeros((len(self.targets), 0, 0), np.int32)
-        return measure_planes(planes, pixels, self.targets, self.channel_names, self.pixel_size_um, self.stains)
+        scores = np.zeros((len(planes), 1)) if self.has_scores else None
+        return measure_planes(planes, pixels, self.targets, self.channel_names, self.pixel_size_um, self.stains, scores)
 
     def tables(self) -> Iterator[pd.DataFrame]:
         """Tables of all blocks; if there are no blocks, one table without rows."""
@@ -202,6 +209,8 @@ def canonical_json(settings: Mapping[str, Any]) -> str:
 class LabelImage:
     """A label image (T,H,W) in memory; one block, whose table is measured on first use."""
 
+    columns: Mapping[str, str] = MappingProxyType({})
+
     def __init__(self, planes: NDArray[np.int32], measure: Callable[[], pd.DataFrame]) -> None:
         self._planes = planes
         self._measure = measure
@@ -252,7 +261,7 @@ class Parts:
         self.count, self._box_yxhw, self._load, self._targets = count, box_yxhw, load, tuple(targets)
         self._filled: list[int] = np.flatnonzero(box_yxhw[:, 2:].all(axis=1)).tolist()
         self._blocks = [[part] for part in self._filled] if blocks_of_parts is None else blocks_of_parts
-        self._columns = dict(columns)
+        self.columns: Mapping[str, str] = dict(columns)
         self._free_bytes = cache_bytes
         self._cache: OrderedDict[int, Part] = OrderedDict()
         self._lock = threading.Lock()
@@ -261,8 +270,8 @@ class Parts:
         """The objects, some parts at a time."""
         for numbers in self._blocks:
             block = block_of(join_parts([self._part(number) for number in numbers]), self._targets)
-            if self._columns:
-                block = block._replace(table=block.table[list(self._columns)].astype(self._columns))
+            if self.columns:
+                block = block._replace(table=block.table[list(self.columns)].astype(dict(self.columns)))
             yield block
 
     def labels_in(self, box_yxhw: Box) -> NDArray[np.int32]:

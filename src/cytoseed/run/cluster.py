@@ -200,15 +200,15 @@ class _ClusterExecutor(NamedTuple):
             else:
                 yield from (TileResult.failed(tile, answer) for tile in sent[0])
 
-    def run_single(self, context: SlideContext) -> NDArray[np.int32]:
-        """Labels of a small image, from one worker."""
+    def run_single(self, context: SlideContext) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Labels and scores of a small image, from one worker."""
         self.cluster.device_for(self.task)
         call = functools.partial(run_single, self.task, context[_SENT:])
         ((_, answer),) = self.cluster.map(deque([call]))
         if isinstance(answer, Exception):
             raise MemoryError(f"every worker that received it died ({answer}); make sure that they have enough memory")
-        labels: NDArray[np.int32] = answer
-        return labels
+        labels, scores = answer
+        return labels, scores
 
 
 def _result(future: Future[Any], client: Client) -> Any:
@@ -266,8 +266,8 @@ def run_batches(
         return list(_executor(task).run(context, batches)), context.clock.seconds
 
 
-def run_single(task: WorkerTask, sent: tuple[Any, ...]) -> NDArray[np.int32]:
-    """Labels (T,H,W) of an image that is one tile."""
+def run_single(task: WorkerTask, sent: tuple[Any, ...]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Labels (T,H,W) of an image that is one tile, and scores."""
     with _context(task, sent) as context:
         return _executor(task).run_single(context)
 

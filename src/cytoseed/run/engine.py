@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cytoseed.core.model import Segmenter, Thresholds
 from cytoseed.core.network import UNet
+from cytoseed.core.score import object_evidence
 from cytoseed.models.weights import Model
 from cytoseed.settings import check_device
 
@@ -74,7 +75,7 @@ class Engine:
 
     def labels(self, image: Tensor, thresholds: Thresholds, tta: bool = False) -> Tensor:
         """Labels (T, H, W) int32, on the CPU, of one image (C, H, W) float32, normalised, at the model's pixel size."""
-        return self.labels_of_views(self.views(image[None], tta), thresholds)
+        return self.labels_of_views(self.views(image[None], tta), thresholds)[0]
 
     @torch.inference_mode()
     def views(self, images: Tensor, tta: bool = False) -> Tensor:
@@ -86,11 +87,19 @@ class Engine:
             return self._backbone.views(batch) if tta else self._backbone.fields(batch)[None]
 
     @torch.inference_mode()
-    def labels_of_views(self, views: Tensor, thresholds: Thresholds) -> Tensor:
-        """Labels (T, H, W) int32, on the CPU, of the fields (V, 1, T, F, H, W) of one image or a region of it."""
+    def labels_of_views(self, views: Tensor, thresholds: Thresholds) -> tuple[Tensor, Tensor]:
+        """Labels (T, H, W) int32 of the fields (V, 1, T, F, H, W) of one image or a region of it, on the CPU.
+
+        Also returns the evidence (T, K + 1, 2) for each id from 1 to K: see `object_evidence`.
+        """
         fields = views if self._postprocessor is self._backbone else views.cpu()
         with torch.autocast(fields.device.type, enabled=False):
-            return self._postprocessor.labels_of_views(fields, thresholds)[0].cpu()
+            found = self._postprocessor.scored_labels(fields, thresholds)
+            labels = found.labels[0]
+            count = int(labels.max()) if labels.numel() else 0
+            maps = zip(labels, found.seed_maps[0], found.logits[0], strict=True)
+            evidence = torch.stack([object_evidence(*of_target, count) for of_target in maps])
+            return labels.cpu(), evidence.cpu()
 
 
 _CREATION, _CUDNN_FLAGS = threading.Lock(), threading.Lock()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cytoseed.run.engine import Engine
 from cytoseed.run.plan import Plan
-from cytoseed.run.tile import SlideContext, TileInput, TileProcessor, TileResult, full_size_labels
+from cytoseed.run.tile import SlideContext, TileInput, TileProcessor, TileResult, full_size_objects
 from cytoseed.run.tiles import Tile
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")  # in PyTorch's messages
@@ -30,8 +30,8 @@ class Executor(Protocol):
     def run(self, context: SlideContext, batches: Sequence[Sequence[Tile]]) -> Iterator[TileResult]:
         """Process batches of tiles of equal size; results come in any order."""
 
-    def run_single(self, context: SlideContext) -> NDArray[np.int32]:
-        """Labels (T,H,W) at full resolution of an image that is one tile."""
+    def run_single(self, context: SlideContext) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Labels (T,H,W) at full resolution of an image that is one tile, and the score (T,K + 1) of each id."""
 
 
 class LocalExecutor:
@@ -45,13 +45,15 @@ class LocalExecutor:
         """Process batches in their order."""
         return run_tiles(TileProcessor(context, self._engine), batches)
 
-    def run_single(self, context: SlideContext) -> NDArray[np.int32]:
-        """Labels (T,H,W) of the only tile: it owns every object, so nothing is stitched."""
+    def run_single(self, context: SlideContext) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Labels (T,H,W) of the only tile: it owns every object, so nothing is stitched; and the score of each id."""
         processor = TileProcessor(context, self._engine)
         with memory_errors(context.plan):
             tensor = processor.read(context.plan.grid.tile(0)).tensor
-            labels = processor.labels(processor.fields([tensor]))  # the fields are freed before labels are enlarged
-            return full_size_labels(labels, *context.plan.full_yx)
+            # the fields are freed before labels are enlarged
+            labels, scores = processor.labels(processor.fields([tensor]))
+            full, ids = full_size_objects(labels, *context.plan.full_yx)
+            return full, scores.numpy()[:, ids]
 
 
 def batch_size(device: str) -> int:

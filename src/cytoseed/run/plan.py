@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cytoseed.core.model import Thresholds
 from cytoseed.core.network import STRIDE, reach
 from cytoseed.core.scale import full_box
+from cytoseed.core.score import UNCALIBRATED
 from cytoseed.images import Image, check_pixels, choose_channels
 from cytoseed.images.channels import check_stain, list_channels, nuclear_channel, unmix
 from cytoseed.images.image import RGB_NAMES
@@ -49,6 +50,8 @@ class Plan(NamedTuple):
     targets: tuple[str, ...]  # objects of each label plane
     expand_px: float  # distance by which nuclei grow into cells, in px of the network's input; 0: no cells
     record: Mapping[str, Any]  # every setting that affects the objects, as JSON values
+    score_calibration: tuple[tuple[float, ...], ...]  # coefficients of the score of each of the model's targets
+    min_score: float  # objects of a lower score are left out
 
     @property
     def size_yx(self) -> tuple[int, int]:
@@ -105,6 +108,8 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         record["nan"] = options.nan
     if options.expand_um is not None:
         record["expand_um"] = options.expand_um
+    if options.min_score:
+        record["min_score"] = options.min_score
     for name in Thresholds._fields:
         given = getattr(options, name)
         record[name] = getattr(config, name) if given is None else given
@@ -116,7 +121,8 @@ def make_plan(image: Image, config: ModelConfig, options: SegmentOptions) -> Pla
         record |= {"tile_size_px": grid.core_px, "margin_px": grid.margin_px}
         record |= {"skip_background": options.skip_background, **area.description}
     scale = level, image.level_shapes[level], step_yx, full_yx, pixel_size_um
-    return Plan(channels, *scale, grid, is_tiled, area, targets, expand_px, record)
+    of_scores = config.score_calibration or (UNCALIBRATED,) * len(config.targets), options.min_score
+    return Plan(channels, *scale, grid, is_tiled, area, targets, expand_px, record, *of_scores)
 
 
 def _is_colour(image: Image) -> bool:

@@ -179,8 +179,8 @@ def _single_result(request: Request, plan: Plan, executor: Executor, clock: Cloc
     config = request.model.config
     with image.regions() as regions:
         context = SlideContext(image, regions, clock, plan, None, config.fixed_channels, request.options.tta)
-        labels = executor.run_single(context)
-    facts = _facts(request, plan) | {"settings": plan.record, "find_input": request.image.identity}
+        labels, scores = executor.run_single(context)
+    facts = _facts(request, plan) | {"settings": plan.record, "find_input": request.image.identity, "scores": scores}
     return Result.from_labels(labels[0] if len(labels) == 1 else labels, image.read(), **facts)
 
 

@@ -13,8 +13,9 @@ that found it. Nuclei and cells are resolved separately, but pairs survive toget
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -58,25 +59,53 @@ def stitch_tiles(context: SlideContext, store: Store) -> StitchedObjects:
     with context.clock("stitch"):
         margin_px, agreement_iou = context.plan.wide_margin_px, float(context.plan.record["agreement_iou"])
         kept, trimmed = stitch(grid, margin_px, load, agreement_iou)
-        changed, changed_at, last_read = [], [], (-1, _NO_OBJECTS)
-        for own in trimmed:
-            if own.tile != last_read[0]:
-                last_read = own.tile, store.read(own.tile)
-            changed.append(measure_trimmed(context, last_read[1].take([own.place]), own))
-            first, last = kept.first[own.tile : own.tile + 2].tolist()
-            changed_at.append(first + int(np.flatnonzero(kept.place[first:last] == own.place)[0]))
+        changed, changed_at = [], []
+        for tile, group in groupby(trimmed, lambda own: own.tile):
+            objects = store.read(tile)
+            first, last = kept.first[tile : tile + 2].tolist()
+            at = {place: first + index for index, place in enumerate(kept.place[first:last].tolist())}
+            for own, nucleus in _to_measure(objects, list(group), at):
+                changed.append(measure_trimmed(context, objects.take([own.place]), own, nucleus))
+                changed_at.append(at[own.place])
         if changed:
             kept = kept._replace(changed_at=np.array(changed_at, np.int64), changed=join_objects(changed))
         store.write_kept(kept)
     return kept
 
 
-def measure_trimmed(context: SlideContext, before: Objects, trimmed: ObjectMask) -> Objects:
-    """Measure an object that lost pixels to another; `before` is the object alone, as it was."""
+def _to_measure(
+    objects: Objects, trimmed: Sequence[ObjectMask], kept: Container[int]
+) -> Iterator[tuple[ObjectMask, ObjectMask | None]]:
+    """Objects of a tile to measure again, each with its nucleus: those that lost pixels, and cells whose nucleus did.
+
+    `kept` are the places of the kept ones.
+    """
+    now, tile = {own.place: own for own in trimmed}, trimmed[0].tile
+    cells = [int(objects.partner[place]) for place in now if objects.target[place] == 0]
+    for place in sorted({*now, *(cell for cell in cells if cell in kept)}):
+        nucleus = int(objects.partner[place]) if objects.target[place] > 0 else -1
+        own, inner = (
+            now.get(each) or _mask_of(objects, tile, each) if each >= 0 else None for each in (place, nucleus)
+        )
+        assert own is not None
+        yield own, inner
+
+
+def measure_trimmed(
+    context: SlideContext, before: Objects, trimmed: ObjectMask, nucleus: ObjectMask | None = None
+) -> Objects:
+    """Measure an object that lost pixels, or whose nucleus did; `before` is the object alone, as it was."""
     box = trimmed.box_yxhw
     channels = (context.regions.read(box, 0, [channel])[0] for channel in range(context.image.shape[0]))
     tile, labels = context.plan.grid.tile(trimmed.tile), trimmed.mask.astype(np.int32)
-    table = measure_crop(context, tile, labels, box[:2], channels)
+    nuclei = None
+    if len(context.plan.targets) > 1:
+        nuclei = labels if before.target[0] == 0 else np.zeros_like(labels)
+        if nucleus is not None:
+            here, there = _shared(trimmed, nucleus)
+            nuclei[here] = nucleus.mask[there]
+    scores = before.numbers[:, np.flatnonzero(before.columns == "score")[0]]
+    table = measure_crop(context, tile, labels, box[:2], channels, nuclei, scores)
     return replace(before, box_yxhw=np.array([box], np.int64), bits=pack_masks([trimmed.mask]), **table)
 
 
@@ -225,9 +254,7 @@ class _Work:
         """Object of a tile with the pixels that it has now."""
         if (tile, place) in self._changed:
             return self._changed[tile, place]
-        objects = self._objects[tile]
-        top, left, height, width = objects.box_yxhw[place].tolist()
-        return ObjectMask(tile, place, (top, left, height, width), objects.mask(place))
+        return _mask_of(self._objects[tile], tile, place)
 
     def _trim(self, loser: ObjectMask, winner: ObjectMask) -> None:
         """Remove the winner's pixels from the loser; its largest remaining piece stays, or nothing."""
@@ -246,6 +273,12 @@ class _Work:
         y, x = find_objects(pieces)[largest - 1]
         box = (loser.box_yxhw[0] + y.start, loser.box_yxhw[1] + x.start, y.stop - y.start, x.stop - x.start)
         self._changed[loser.tile, loser.place] = loser._replace(box_yxhw=box, mask=pieces[y, x] == largest)
+
+
+def _mask_of(objects: Objects, tile: int, place: int) -> ObjectMask:
+    """Object of a tile as the tile found it."""
+    top, left, height, width = objects.box_yxhw[place].tolist()
+    return ObjectMask(tile, place, (top, left, height, width), objects.mask(place))
 
 
 def _numbered(objects: Objects, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

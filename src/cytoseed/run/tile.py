@@ -19,6 +19,7 @@ from cytoseed.core.expand import expand_labels
 from cytoseed.core.pieces import keep_largest_fill_holes, relabel_sequential
 from cytoseed.core.prepare import fit_channels, scale_intensity
 from cytoseed.core.scale import part_needed, rescale_labels, rescale_labels_part, rescale_part
+from cytoseed.core.score import confident_labels, scores_of
 from cytoseed.core.seeds import highest_points
 from cytoseed.images import Image, Regions
 from cytoseed.results.measure.table import Frame, measure_objects
@@ -133,12 +134,20 @@ class TileProcessor:
                 torch.cuda.synchronize(views.device)
             return views
 
-    def labels(self, views: torch.Tensor) -> torch.Tensor:
-        """Labels (T, h, w) of the fields (V, 1, T, F, h, w) of a tile, or of a region of it; cells may be added."""
+    def labels(self, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels (T, h, w) of the fields (V, 1, T, F, h, w) of a tile, or of a region of it; cells may be added.
+
+        Also returns the score (T, K + 1) of each id, NaN without pixels.
+        """
         plan = self._context.plan
         with self._context.clock("objects"):
-            labels = self._engine.labels_of_views(views, plan.thresholds)
-            return labels if not plan.expand_px else torch.stack([labels[0], expand_labels(labels[0], plan.expand_px)])
+            labels, evidence = self._engine.labels_of_views(views, plan.thresholds)
+            of_targets = zip(evidence, plan.score_calibration, strict=True)
+            scores = torch.stack([scores_of(own, calibration) for own, calibration in of_targets])
+            labels, scores = confident_labels(labels, scores, plan.min_score)
+            if not plan.expand_px:
+                return labels, scores
+            return torch.stack([labels[0], expand_labels(labels[0], plan.expand_px)]), scores.expand(2, -1)
 
     def objects(self, tile: Tile, tile_input: TileInput, views: torch.Tensor) -> Objects:
         """Find the objects that a tile owns, and those that enter its core, from its fields (V, 1, T, F, h, w).
@@ -161,15 +170,17 @@ class TileProcessor:
         """Labels (T, h, w) of a tile, and all objects of each target."""
         top, left = tile.objects_yxhw[0] - tile.input_yxhw[0], tile.objects_yxhw[1] - tile.input_yxhw[1]
         near = views[..., top : top + tile.objects_yxhw[2], left : left + tile.objects_yxhw[3]]
-        labels = self.labels(near)
+        labels, scores = self.labels(near)
         with self._context.clock("objects"):
             seed_maps = near[:, 0, :, -1].mean(0).cpu().expand(labels.shape)
-            planes = [self._candidates(tile, *plane) for plane in zip(labels, seed_maps, strict=True)]
+            planes = [self._candidates(tile, *plane) for plane in zip(labels, seed_maps, scores, strict=True)]
             if len(planes) == 2:
                 _join_pairs(*planes)
             return labels, [self._with_owner(tile, plane) for plane in planes]
 
-    def _candidates(self, tile: Tile, labels: torch.Tensor, seed_map: torch.Tensor) -> _Candidates:
+    def _candidates(
+        self, tile: Tile, labels: torch.Tensor, seed_map: torch.Tensor, scores: torch.Tensor
+    ) -> _Candidates:
         """All objects of one target (h,w), with everything that decides which tile owns them."""
         ids, labels = _renumber(labels)
         points, heights = highest_points(labels, seed_map)
@@ -184,6 +195,7 @@ class TileProcessor:
             pair=np.zeros(len(ids), np.int64),
             point_yx=points.numpy() + tile.objects_yxhw[:2],
             height=heights.numpy(),
+            score=scores.numpy()[ids],
             is_whole=~_occurring(border, len(ids)),
             enters=_occurring(core, len(ids)),
             is_parted=none.copy(),
@@ -226,11 +238,14 @@ class TileProcessor:
         planes, box = self._full_labels(tile, labels, found, [each.is_taken for each in found])
         cut = [each.is_owned & ~each.is_whole for each in found]
         cut_planes = self._full_labels(tile, labels, found, cut)[0] if np.concatenate(cut).any() else planes[:, :0]
+        own_cell = _number_by_cell(planes[0], *found) if len(found) == 2 else None
         for target, (each, plane, cut_plane) in enumerate(zip(found, planes, cut_planes, strict=True)):
             ids, boxes = _object_boxes(plane, box)
             chosen = np.flatnonzero(each.is_taken)[ids - 1]
             top, left, height, width = around(boxes)
-            crop = plane[top - box[0] : top - box[0] + height, left - box[1] : left - box[1] + width]
+            part = slice(top - box[0], top - box[0] + height), slice(left - box[1], left - box[1] + width)
+            crop = plane[part]
+            nuclei = None if own_cell is None else crop if target == 0 else own_cell[part]
             channels = self._channels((top, left, height, width), tile_input)
             masks = [
                 plane[y - box[0] : y - box[0] + tall, x - box[1] : x - box[1] + wide] == number
@@ -243,7 +258,7 @@ class TileProcessor:
                 score=each.height[chosen].astype(np.float32),
                 is_owned=each.is_owned[chosen],
                 left_out_yxhw=_object_boxes(cut_plane, box)[1],
-                **measure_crop(self._context, tile, crop, (top, left), channels),
+                **measure_crop(self._context, tile, crop, (top, left), channels, nuclei, each.score[chosen]),
             )
             yield objects, each.pair[chosen]
 
@@ -263,17 +278,24 @@ class TileProcessor:
 
 def full_size_labels(labels: torch.Tensor, height: int, width: int) -> NDArray[np.int32]:
     """Labels (T, h, w) of a whole network input, rescaled to the size of the image, with ids 1..K."""
+    return full_size_objects(labels, height, width)[0]
+
+
+def full_size_objects(labels: torch.Tensor, height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Labels of `full_size_labels`, and the id (K + 1,) that each had before; 0 for the background."""
+    ids = np.arange(int(labels.max()) + 1)
     small_yx = (labels.shape[1], labels.shape[2])
     if has_stairs(small_yx, (height, width)):
         box = (0, 0, height, width)
-        return enlarge_labels_part(labels, (0, 0), small_yx, (height, width), box).numpy()
+        return enlarge_labels_part(labels, (0, 0), small_yx, (height, width), box).numpy(), ids
     shrinks = height < labels.shape[1] or width < labels.shape[2]
     labels = rescale_labels(labels, height, width)
     if shrinks:  # objects may fall apart or vanish
         count = int(labels.max())
-        planes = [keep_largest_fill_holes(target[None].long(), count, 0) for target in labels]
-        labels = relabel_sequential(torch.cat(planes), count)
-    return np.asarray(labels.numpy(), np.int32)
+        whole = torch.cat([keep_largest_fill_holes(target[None].long(), count, 0) for target in labels])
+        ids = np.append(0, _renumber(whole)[0])
+        labels = relabel_sequential(whole, count)
+    return np.asarray(labels.numpy(), np.int32), ids
 
 
 def measure_crop(
@@ -282,11 +304,14 @@ def measure_crop(
     labels: NDArray[np.int32],
     origin_yx: tuple[int, int],
     channels: Iterator[NDArray[Any]],
+    nuclei: NDArray[np.int32] | None,
+    scores: NDArray[np.float64],
 ) -> dict[str, NDArray[Any]]:
-    """Measurements of the objects in a crop of a tile, as fields of `Objects`."""
+    """Measurements of the objects in a crop of a tile, as fields of `Objects`; `nuclei` have the labels of cells."""
     frame = Frame(*origin_yx, context.plan.full_yx, context.plan.full_box(tile.core_yxhw))
     names, pixel_size_um = context.image.channel_names, context.plan.pixel_size_um
-    return numbers_of(measure_objects(labels, channels, names, pixel_size_um, context.stains, frame))
+    table = measure_objects(labels, channels, names, pixel_size_um, context.stains, frame, nuclei)
+    return numbers_of(table.assign(score=scores))
 
 
 class _Candidates(NamedTuple):
@@ -296,6 +321,7 @@ class _Candidates(NamedTuple):
     pair: NDArray[np.int64]  # (K,) equal for a nucleus and a cell that are both whole; 0 for none
     point_yx: NDArray[np.int64]  # (K,2) in the network's input: decides the owner
     height: NDArray[np.float32]  # (K,) of the seed map at that point
+    score: NDArray[np.float64]  # (K,) probability that it is right
     is_whole: NDArray[np.bool_]  # (K,) does not touch an inner border of the region
     enters: NDArray[np.bool_]  # (K,) meets the tile's core
     is_parted: NDArray[np.bool_]  # (K,) it or its partner is not whole
@@ -315,6 +341,16 @@ def _join_pairs(nuclei: _Candidates, cells: _Candidates) -> None:
     nuclei.point_yx[nucleus] = cells.point_yx[cell]
     nuclei.enters[nucleus] = cells.enters[cell] = nuclei.enters[nucleus] | cells.enters[cell]
     nuclei.pair[nucleus] = cells.pair[cell] = cells.id[cell]
+
+
+def _number_by_cell(plane: NDArray[np.int32], nuclei: _Candidates, cells: _Candidates) -> NDArray[np.int32]:
+    """Plane of the nuclei that are taken, in which each has the number of its cell among those taken; 0 without one."""
+    of_nuclei, of_cells = nuclei.pair[nuclei.is_taken], cells.pair[cells.is_taken]
+    _, nucleus, cell = np.intersect1d(of_nuclei, of_cells, return_indices=True)
+    has_cell = of_nuclei[nucleus] > 0
+    number = np.zeros(len(of_nuclei) + 1, np.int32)
+    number[nucleus[has_cell] + 1] = cell[has_cell] + 1
+    return number[plane]
 
 
 def _partners(pair: NDArray[np.int64]) -> NDArray[np.int64]:

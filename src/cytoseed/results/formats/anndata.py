@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cytoseed.results.measure.compartments import COMPARTMENTS
 from cytoseed.results.measure.intensity import STATISTICS
 from cytoseed.results.view import ResultView
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 REGION_KEY, INSTANCE_KEY = "region", "cell_id"
 
 _MEAN = STATISTICS[0]
+_PARTS = {"": "", **{part: f"{part}_" for part in COMPARTMENTS}}  # beginning of the columns of each
 
 
 def write_anndata(result: ResultView, path: Path) -> None:
@@ -39,17 +41,19 @@ def boundaries_of(target: str) -> str:
 def annotated(result: ResultView, target: str | None = None) -> anndata.AnnData:
     """Table as an AnnData, one row per object, by id, with the keys that squidpy and sopa look for.
 
-    `X` (float32) is the mean of each channel and of each stain's optical density; the layers `sd`, `p05` ... `p95` are
-    its other statistics; `var["kind"]` is `channel` or `stain`. `obs` has `cell_id` (the id), `region` (see
-    `boundaries_of`), `slide` (the source's name), `area` (px²) and all other columns of the table; its index is
-    `<slide>_<id>`. `obsm["spatial"]` is the centroid (x,y) in px, `spatial_um` in µm where the pixel size is known.
+    `X` (float32) is the mean of each channel and of each stain's optical density, named in `var`; the layers `sd`,
+    `p05` ... `p95` are its other statistics; `var["kind"]` is `channel` or `stain`. `obs` has `cell_id` (the id),
+    `region` (see `boundaries_of`), `slide` (the source's name), `area` (px²) and all other columns of the table; its
+    index is `<slide>_<id>`. `obsm["spatial"]` is the centroid (x,y) in px, `spatial_um` in µm where the pixel size is
+    known.
 
     `uns["spatialdata_attrs"]` names what the rows annotate, `uns["cytoseed"]` what made the result. There is no
     `uns["spatial"]`: squidpy would take the objects for spots on a grid.
 
-    Every object is one row: of two targets, a cell with the measurements of its nucleus in columns and layers that
-    begin with `nuclei_`, NaN where it has none; a nucleus without a cell is a row of its own, in the region of the
-    nuclei. With `target`, only objects of that target. The whole table is held in memory.
+    Every object is one row. Of two targets it is a cell: `X` are means over the cell, the layers `nucleus` and
+    `cytoplasm` those over its compartments, `nucleus_sd` and so on their other statistics; the shape of its nucleus is
+    in columns that begin with `nuclei_`. All are NaN where it has none. A nucleus without a cell is a row of its own,
+    in the region of the nuclei. With `target`, only objects of that target. The whole table is held in memory.
     """
     import anndata
     import pandas as pd
@@ -58,7 +62,7 @@ def annotated(result: ResultView, target: str | None = None) -> anndata.AnnData:
     table = _rows(pd.concat(list(result.tables()), ignore_index=True), result.targets, target)
     regions = [boundaries_of(name) for name in table["target"].unique()]
     features = [str(name).removeprefix(f"{_MEAN}_") for name in table.columns if str(name).startswith(f"{_MEAN}_")]
-    layers, spatial = _matrices(table, features, result.targets[:-1])
+    layers, spatial, in_layers = _matrices(table, features)
     obs = pd.DataFrame(
         {
             INSTANCE_KEY: table["id"].astype(np.int64),
@@ -68,7 +72,6 @@ def annotated(result: ResultView, target: str | None = None) -> anndata.AnnData:
         }
     )
     flags = {name: np.bool_ for name in table.columns if str(name).startswith("touches_")}
-    in_layers = {f"{name}_{feature}" for name in layers for feature in features}
     single = table.drop(columns=["id", "target", *in_layers]).astype(flags)
     obs = pd.concat([obs, single], axis=1)
     obs.index = pd.Index([f"{slide}_{label}" for label in table["id"].tolist()], dtype=object)
@@ -90,31 +93,40 @@ def _rows(table: pd.DataFrame, targets: Sequence[str], target: str | None) -> pd
     if len(targets) == 1:
         return table.assign(target=targets[0]).sort_values("id", ignore_index=True)
     if target is not None:
-        return table[table["target"] == target].sort_values("id", ignore_index=True)
+        beside = () if target == targets[-1] else tuple(f"{part}_" for part in COMPARTMENTS)
+        left_out = [name for name in table.columns if str(name).startswith(beside)] if beside else []
+        return table[table["target"] == target].drop(columns=left_out).sort_values("id", ignore_index=True)
     ranked = table.assign(rank=table["target"].map(targets.index)).sort_values(["id", "rank"]).drop(columns="rank")
     outer = ranked.drop_duplicates("id", keep="last", ignore_index=True)
     joined = [outer]
     for name in targets[:-1]:
-        inner = table[table["target"] == name].drop(columns="target").set_index("id").astype(np.float64)
-        joined.append(inner.reindex(outer["id"]).add_prefix(f"{name}_").reset_index(drop=True))
+        inner = table[table["target"] == name].drop(columns=["target", *_values_in(table)]).set_index("id")
+        joined.append(inner.astype(np.float64).reindex(outer["id"]).add_prefix(f"{name}_").reset_index(drop=True))
     return pd.concat(joined, axis=1)
 
 
+def _values_in(table: pd.DataFrame) -> list[str]:
+    """Columns of statistics of channels and stains, of objects and of compartments."""
+    beginnings = tuple(f"{part}{statistic}_" for part in _PARTS.values() for statistic in STATISTICS)
+    return [str(name) for name in table.columns if str(name).startswith(beginnings)]
+
+
 def _matrices(
-    table: pd.DataFrame, features: list[str], inner: Sequence[str]
-) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]]]:
-    """Statistics (N,features) by name, and centroids (N,2) by name."""
+    table: pd.DataFrame, features: list[str]
+) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, np.ndarray[Any, Any]], list[str]]:
+    """Statistics (N,features) by layer, centroids (N,2) by name, and all columns of statistics."""
     layers = {}
-    for prefix in ("", *(f"{name}_" for name in inner)):
-        for name in (f"{prefix}{statistic}" for statistic in STATISTICS):
-            columns = [f"{name}_{feature}" for feature in features]
-            if set(columns).issubset(table.columns):
+    for part, beginning in _PARTS.items():
+        for statistic in STATISTICS:
+            columns = [f"{beginning}{statistic}_{feature}" for feature in features]
+            name = part if part and statistic == _MEAN else f"{beginning}{statistic}"
+            if part != "cell" and set(columns).issubset(table.columns):
                 layers[name] = table[columns].to_numpy(np.float32)
     spatial = {}
     for name, unit in (("spatial", "px"), ("spatial_um", "um")):
         if f"centroid_x_{unit}" in table.columns:
             spatial[name] = table[[f"centroid_x_{unit}", f"centroid_y_{unit}"]].to_numpy(np.float64)
-    return layers, spatial
+    return layers, spatial, _values_in(table)
 
 
 def _described(result: ResultView, slide: str, regions: list[str]) -> dict[str, Any]:

@@ -26,7 +26,14 @@ _GATHERED_CHARACTERS = 1 << 24  # text that waits until files are opened
 _ROWS = 4096  # rows of the table turned into numbers at a time
 # Beginnings of the columns that are written: only shape and brightness, as QuPath holds everything in memory. QuPath
 # derives positions by itself, and the rest is in the tables.
-_MEASURED = ("area_", "perimeter_", "axis_", "eccentricity", "solidity", "mean_", "sd_")
+_CYTOPLASM = "cytoplasm_"
+_VALUES = ("mean_", "sd_")
+_MEASURED = (
+    *("area_", "perimeter_", "axis_", "eccentricity", "solidity", "score", *_VALUES),
+    *(f"{_CYTOPLASM}{statistic}" for statistic in _VALUES),
+)
+_PART_OF = {"nuclei": "Nucleus", "cells": "Cell"}
+_QUPATH = {"mean_": "mean", "sd_": "std dev"}  # QuPath's words behind the name of a channel
 
 
 def write_geojson(result: ResultView, path: Path) -> None:
@@ -35,8 +42,9 @@ def write_geojson(result: ResultView, path: Path) -> None:
     Objects of one target are QuPath's detections. Of two targets, each cell is a QuPath cell with the nucleus of the
     same id inside, and a nucleus without a cell is a detection. Ids are UUIDs made from the source's name, the
     settings, the target and the label, so that the same result gives the same bytes. The measurements are the object's
-    `label` and the table's finite numbers of area, perimeter, axes, eccentricity, solidity, and mean and sd of every
-    channel and stain; of two targets their names begin with the target's.
+    `label` and the table's finite numbers of area, perimeter, axes, eccentricity, solidity, score, and mean and sd of
+    every channel and stain. Of two targets they have QuPath's names of compartments: `Nucleus: CD3 mean`, `Cytoplasm:
+    CD3 std dev`, `Cell: area_px`.
     """
     with path.open("w", encoding="utf-8", newline="\n") as file:
         _write_lines(file, result)
@@ -133,12 +141,26 @@ def _geometry(polygons: list[Polygon]) -> dict[str, Any]:
 
 
 def _rows(targets: tuple[str, ...], target: str, table: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
-    """Id and finite measurements of each object of a target, by id; of two targets, names begin with the target's."""
+    """Id and finite measurements of each object of a target, by id; of two targets, in QuPath's names."""
     names = [str(name) for name in table.columns if str(name).startswith(_MEASURED)]
-    keys = names if len(targets) == 1 else [f"{target}: {name}" for name in names]
+    keys = names
+    if len(targets) > 1:
+        is_old = not any(name.startswith(_CYTOPLASM) for name in names)  # stored before there were compartments
+        keys = [f"{target}: {name}" if is_old else _in_compartment(name, target) for name in names]
     own = np.arange(len(table)) if len(targets) == 1 else np.flatnonzero(table["target"] == target)
     own = own[np.argsort(table["id"].to_numpy()[own], kind="stable")]
     for start in range(0, len(own), _ROWS):
         some = table.iloc[own[start : start + _ROWS]]
         for label, *values in zip(some["id"].tolist(), *(some[name].tolist() for name in names), strict=True):
             yield label, {key: value for key, value in zip(keys, values, strict=True) if math.isfinite(value)}
+
+
+def _in_compartment(name: str, target: str) -> str:
+    """QuPath's name of a column of nuclei or cells."""
+    part, own = _PART_OF[target], name
+    if name.startswith(_CYTOPLASM):
+        part, own = "Cytoplasm", name.removeprefix(_CYTOPLASM)
+    for beginning, word in _QUPATH.items():
+        if own.startswith(beginning):
+            return f"{part}: {own.removeprefix(beginning)} {word}"
+    return f"{part}: {own}"

@@ -1,0 +1,99 @@
+"""Calibrates the scores of models on validation images, and draws how reliable they are on test images.
+
+python benchmarks/calibrate.py --models nuclei nuclei-he --fit    # into config.json
+python benchmarks/calibrate.py --models nuclei nuclei-he --write  # table and picture of docs/benchmarks.md
+
+A model is calibrated on the validation images of the data sets that it was trained on, and tested on their test images,
+which are never fitted to; `--datasets` names others. Only the first target is calibrated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from cytoseed.core.score import UNCALIBRATED
+from cytoseed.learn.calibrate import Bin, Judged, calibration_error, fit_calibration, judge_objects, reliability
+from cytoseed.learn.samples import Sample, find_samples
+from cytoseed.models.weights import CONFIG_FILE, Model, load_model
+from places import DATA, ROOT, write_page
+
+PICTURE = ROOT / "docs" / "images" / "reliability.png"
+HEADER = "| model | test images | objects | right | expected calibration error |\n" + "|---" * 5 + "|"
+
+
+def samples_of(model: Model, split: str, arguments: argparse.Namespace) -> tuple[Sample, ...]:
+    """Samples of a split, of the named data sets or of those that the model was trained on."""
+    names = arguments.datasets or [note.name for note in model.config.trained_on]
+    return tuple(each for each in find_samples(arguments.data, splits=[split]) if each.dataset in names)
+
+
+def fit(model: Model, arguments: argparse.Namespace) -> None:
+    """Fit the calibration of a model, and write it into its config.json."""
+    assert model.folder is not None
+    judged = judge_objects(model, samples_of(model, "val", arguments), arguments.device)
+    calibration = fit_calibration(judged)
+    error = calibration_error(reliability(judged.scores(calibration), judged.is_right))
+    path = model.folder / CONFIG_FILE
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["score_calibration"] = [list(calibration), *([list(UNCALIBRATED)] * (len(model.config.targets) - 1))]
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(
+        f"{model.config.name}: {calibration} from {len(judged.is_right)} objects, error there {error:.4f}", flush=True
+    )
+
+
+def draw(panels: dict[str, list[Bin]], path: Path) -> None:
+    """Share of right objects against their score, a panel per model; areas of the points grow with their objects."""
+    figure = Figure((3 * len(panels), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for panel, (name, bins) in zip(axes, panels.items(), strict=True):
+        most = max(each.objects for each in bins)
+        panel.plot([0, 1], [0, 1], color="#999999", linewidth=1)
+        scores, rights = [each.score for each in bins], [each.right for each in bins]
+        panel.plot(scores, rights, color="#0072b2", linewidth=1)
+        panel.scatter(scores, rights, [8 + 120 * each.objects / most for each in bins], color="#0072b2", alpha=0.7)
+        panel.set(title=f"{name}\nerror {calibration_error(bins):.3f}", xlabel="score", xlim=(0, 1), ylim=(0, 1))
+        panel.set_aspect("equal")
+        panel.grid(color="#dddddd")
+    axes[0].set_ylabel("share that is right")
+    figure.savefig(path, dpi=100)
+
+
+def describe(name: str, images: int, judged: Judged, bins: list[Bin]) -> str:
+    """Row of the table."""
+    count, right = len(judged.is_right), judged.is_right.mean()
+    return f"| `{name}` | {images} | {count:,} | {right:.1%} | {calibration_error(bins):.3f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, help="names or folders")
+    parser.add_argument("--datasets", nargs="+", default=[])
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--fit", action="store_true", help="fit on validation images and write config.json")
+    parser.add_argument("--write", action="store_true", help="test, and write the picture and the table of the page")
+    arguments = parser.parse_args()
+    if arguments.fit:
+        for name in arguments.models:
+            fit(load_model(name), arguments)
+    rows, panels = [], {}
+    for name in arguments.models:
+        model = load_model(name)
+        samples = samples_of(model, "test", arguments)
+        judged = judge_objects(model, samples, arguments.device)
+        bins = reliability(judged.scores((model.config.score_calibration or (UNCALIBRATED,))[0]), judged.is_right)
+        rows.append(describe(model.config.name, len(samples), judged, bins))
+        panels[model.config.name] = bins
+        print(rows[-1], *bins, sep="\n", flush=True)
+    if arguments.write:
+        draw(panels, PICTURE)
+        write_page("calibration", "\n".join([HEADER, *rows]))
+
+
+if __name__ == "__main__":
+    main()
