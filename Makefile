@@ -22,6 +22,7 @@ test-web: $(STAMP)
 	@if ! command -v npm >/dev/null; then echo 'skipped: Node and npm are not installed'; else \
 	npm ci --ignore-scripts --prefix examples/web && \
 	$(BIN)/python -m cytoseed export nuclei --to onnx --output examples/web/model --overwrite && \
+	$(BIN)/python -m cytoseed export nuclei-he --to onnx --output examples/web/model --overwrite && \
 	npm run build --prefix examples/web && \
 	CYTOSEED_WEB=1 $(BIN)/python -m pytest tests/examples/test_web.py; fi
 
