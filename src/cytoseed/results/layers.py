@@ -22,6 +22,7 @@ LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 """Data of a layer, its attributes, and its type: `image`, `labels` or `shapes`."""
 
 _WHOLE_PX = 1 << 26  # larger label images are read level by level, as they are shown
+_CHUNK_PX = 1024
 _IMAGE_PX = 4096  # per side; larger images are shown smaller
 _COLOURS = ("blue", "green", "magenta", "yellow", "cyan", "red")  # of channels, the nuclear stain most often first
 
@@ -96,15 +97,18 @@ def in_um(size: PixelSize) -> dict[str, Any]:
 
 
 def _labels_of(result: ResultView, plane: int) -> Any:
-    """Labels of a target: an array, or levels of a large one."""
+    """Labels of a target: an array, or levels of a large one, of which regions are read when they are shown."""
     _, height, width = result.shape
     if height * width <= _WHOLE_PX:
         return result.labels_in((0, 0, height, width))[plane].copy()
-    return [_LazyLabels(result, plane, level) for level in halved((height, width))]
+    from dask.array import from_array  # comes with napari
+
+    levels = (_Labels(result, plane, level) for level in halved((height, width)))
+    return [from_array(level, _CHUNK_PX, name=False) for level in levels]
 
 
-class _LazyLabels:
-    """Labels (h,w) of one resolution, of which regions are read when they are shown."""
+class _Labels:
+    """Labels (h,w) of one resolution, of which a region is read at a time."""
 
     dtype, ndim = np.dtype(np.int32), 2
 
@@ -112,14 +116,7 @@ class _LazyLabels:
         self._result, self._plane, self._level = result, plane, level
         self.shape = level.shape
 
-    def __getitem__(self, key: Any) -> NDArray[np.int32]:
-        keys = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))[:2]
-        rows, columns = (np.atleast_1d(places[part]) for places, part in zip(self._level, keys, strict=True))
-        found = self._result.contents.labels_at(rows, columns)[self._plane]
-        picked: NDArray[np.int32] = found[
-            tuple(0 if isinstance(part, int | np.integer) else slice(None) for part in keys)
-        ]
-        return picked
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self[:].astype(dtype or self.dtype)
+    def __getitem__(self, region: tuple[slice, slice]) -> NDArray[np.int32]:
+        rows, columns = (places[part] for places, part in zip(self._level, region, strict=True))
+        labels: NDArray[np.int32] = self._result.contents.labels_at(rows, columns)[self._plane]
+        return labels
