@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-package test-web docs docs-test docs-pictures golden lint format clean
+.PHONY: demo test test-package test-web test-napari docs docs-test docs-pictures golden lint format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m cytoseed demo --output demo
@@ -22,8 +22,16 @@ test-web: $(STAMP)
 	@if ! command -v npm >/dev/null; then echo 'skipped: Node and npm are not installed'; else \
 	npm ci --ignore-scripts --prefix examples/web && \
 	$(BIN)/python -m cytoseed export nuclei --to onnx --output examples/web/model --overwrite && \
+	$(BIN)/python -m cytoseed export nuclei-he --to onnx --output examples/web/model --overwrite && \
 	npm run build --prefix examples/web && \
 	CYTOSEED_WEB=1 $(BIN)/python -m pytest tests/examples/test_web.py; fi
+
+# The napari plugin, in an environment of its own, without a screen. On Linux, Qt needs the libraries of libegl1 and libdbus-1-3.
+test-napari:
+	test -x .venv-napari/bin/python || $(PYTHON) -m venv .venv-napari
+	.venv-napari/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[napari]' pytest pytest-qt hypothesis
+	.venv-napari/bin/npe2 validate cytoseed
+	QT_QPA_PLATFORM=offscreen .venv-napari/bin/python -m pytest tests/napari_plugin
 
 # The documentation as a site, in the folder site; a warning is an error.
 docs: $(STAMP)
@@ -58,4 +66,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .package demo dist site
+	rm -rf .venv .venv-napari .package demo dist site

@@ -5,6 +5,7 @@ import { measure, outlines, toCsv, toGeoJson, wholeObjects } from "../../example
 import { isPng, readPng, writePng } from "../../examples/web/page/png.js";
 import { normalise } from "../../examples/web/page/prepare.js";
 import { rescale, rescaleLabels, seenSize } from "../../examples/web/page/scale.js";
+import { choiceOf, haematoxylin } from "../../examples/web/page/stain.js";
 import { isTiff, readTiff } from "../../examples/web/page/tiff.js";
 
 const bytesOf = (text) => Uint8Array.from(Buffer.from(text, "base64"));
@@ -19,6 +20,12 @@ const CALLS = {
   async write({ values, width, height }) {
     const blob = await writePng(Int32Array.from(values), width, height);
     return Buffer.from(await blob.arrayBuffer()).toString("base64");
+  },
+  choice({ file }) {
+    return readPng(bytesOf(file), 4e6).then(choiceOf);
+  },
+  async haematoxylin({ file }) {
+    return Array.from(haematoxylin((await readPng(bytesOf(file), 1e6)).planes));
   },
   normalise: ({ values }) => Array.from(normalise(Float32Array.from(values))),
   seen: ({ picture, stated }) => seenSize(picture, stated, 0.5),

@@ -18,11 +18,15 @@ import PIL.Image
 import pytest
 import tifffile
 import torch
+from skimage.data import immunohistochemistry
 
 from cytoseed.core.prepare import normalise
 from cytoseed.core.scale import rescale, rescale_labels
-from cytoseed.images import open_image
+from cytoseed.images import as_image, open_image
+from cytoseed.images.channels import unmix
 from cytoseed.results.measure.table import measure_objects
+from cytoseed.run.auto import choose_model
+from cytoseed.settings import SegmentOptions
 from results.qupath_rules import assert_qupath_rules, filled, geometries_of
 
 PARTS = Path(__file__).with_name("parts.mjs")
@@ -268,3 +272,38 @@ def test_metadata_of_a_model():
     model, metadata = onnx.parser.parse_model(text), {"pixel_size_um": "0.5", "name": "µ" * 200, "empty": ""}
     onnx.helper.set_model_props(model, metadata)
     assert answers([{"call": "metadata", "file": encoded(model.SerializeToString())}]) == [metadata]
+
+
+def test_the_model_is_chosen_as_in_python():
+    section = immunohistochemistry()
+    he = np.clip(section[..., [0, 2, 2]] * [1.1, 0.8, 1.3], 0, 255).astype(np.uint8)  # green and blue alike: no brown
+    half = np.vstack([he[:300], section[:200]])
+    images = {
+        "brown": section,
+        "purple": he,
+        "large, brown": np.tile(section, (2, 1, 1))[:700],
+        "large, purple": np.tile(he, (2, 1, 1))[:700],
+        "both": half,
+        "dark": section // 4,
+        "grey": section[..., 0],
+        "grey in colours": section[..., [0, 0, 0]],
+        "16 bits": section.astype(np.uint16) * 257,
+        "small": section[:9, :14],
+    }
+    files = {name: imagecodecs.png_encode(np.ascontiguousarray(pixels)) for name, pixels in images.items()}
+    found = answers([{"call": "choice", "file": encoded(file)} for file in files.values()])
+    expected = []
+    for pixels in images.values():
+        chosen = choose_model("auto", as_image(pixels), SegmentOptions())
+        expected.append({"name": chosen.model.config.name, "stain": chosen.options.stain})
+    assert dict(zip(images, found, strict=True)) == dict(zip(images, expected, strict=True))
+    assert {each["name"] for each in found} == {"nuclei", "nuclei-he"}
+    assert {each["stain"] for each in found} == {"haematoxylin", None}
+
+
+def test_haematoxylin_is_that_of_python():
+    section = np.ascontiguousarray(immunohistochemistry()[:80, :90])
+    section[0, 0], section[0, 1] = 0, 255
+    [found] = answers([{"call": "haematoxylin", "file": encoded(imagecodecs.png_encode(section))}])
+    expected = unmix(np.moveaxis(section, 2, 0), "haematoxylin")
+    np.testing.assert_allclose(np.array(found, np.float32).reshape(expected.shape), expected, rtol=1e-6, atol=1e-8)

@@ -2,12 +2,15 @@
 
 import ast
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 
+from cytoseed.images import open_image
 from cytoseed.napari_plugin import reader, sample_data
 from cytoseed.results import Result, layers
 
@@ -63,14 +66,43 @@ def test_outlines_lie_around_the_pixels_of_their_objects(tmp_path, result):
 
 
 def test_levels_of_a_large_image_are_read_where_they_are_shown(tmp_path, result, monkeypatch):
+    pytest.importorskip("dask.array")
     monkeypatch.setattr(layers, "_WHOLE_PX", 0)
+    monkeypatch.setattr(layers, "_CHUNK_PX", 64)
     monkeypatch.setattr("cytoseed.results.pyramid._SMALLEST_LARGE_PX", 60)
     path, *_ = result.save(tmp_path, ["objects"])
     [(levels, *_)] = reader.read(str(path))
     assert [level.shape for level in levels] == [(200, 210), (100, 105), (50, 53)]
-    np.testing.assert_array_equal(levels[0][10:90, 20:100], result.labels[10:90, 20:100])
+    np.testing.assert_array_equal(levels[0][10:90, 20:100].compute(), result.labels[10:90, 20:100])
     np.testing.assert_array_equal(np.asarray(levels[1]), result.labels[1::2, 1::2])
-    assert levels[0][5, 6] == result.labels[5, 6]
+
+
+def test_an_image_comes_in_its_own_levels_and_an_overview(tmp_path, monkeypatch):
+    pytest.importorskip("dask.array")
+    rng = np.random.default_rng(0)
+    grey, colours = rng.integers(0, 900, (2, 200, 210), np.uint16), rng.integers(0, 256, (200, 210, 3), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        tif.write(grey, tile=(64, 64), subifds=1, metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"]}})
+        tif.write(grey[:, ::2, ::2], tile=(64, 64), subfiletype=1)
+    tifffile.imwrite(tmp_path / "b.tif", colours, photometric="rgb")
+    labels, shown = np.zeros((200, 210), np.int32), {}
+    for name in ("a.ome.tif", "b.tif"):
+        image = open_image(tmp_path / name)
+        result = Result.from_labels(labels, image.read(), channel_names=image.channel_names, source=name)
+        result = replace(result, find_image=lambda image=image: image)
+        whole = layers.image_layers(result)
+        with monkeypatch.context() as small:
+            small.setattr(layers, "_WHOLE_PX", 0)
+            small.setattr(layers, "_CHUNK_PX", 64)
+            small.setattr(layers, "_OVERVIEW_PX", 128)
+            shown[name] = list(zip(whole, layers.image_layers(result), strict=True))
+    for (pixels, attributes, _), (levels, *_) in (pair for pairs in shown.values() for pair in pairs):
+        np.testing.assert_array_equal(np.asarray(levels[0]), pixels)
+        assert attributes["name"] in ("DAPI", "CD3", "b.tif")
+        assert levels[1].shape[:2] == (100, 105)
+    np.testing.assert_array_equal(np.asarray(shown["a.ome.tif"][1][1][0][1]), grey[1, ::2, ::2])
+    np.testing.assert_array_equal(shown["b.tif"][0][0][0], colours)
+    np.testing.assert_allclose(shown["b.tif"][0][1][0][1][0, 0], colours[:2, :2].mean((0, 1)), atol=0.5)
 
 
 def test_sample_images_have_a_layer_per_channel_and_their_scale():

@@ -121,3 +121,18 @@ def test_a_result_opens_in_a_viewer_with_its_image(monkeypatch):
     viewer = ViewerModel()
     assert result.to_napari(viewer) is viewer
     assert len(viewer.layers) == 1
+
+
+def test_large_labels_are_a_layer_in_several_resolutions(monkeypatch):
+    import cytoseed
+
+    monkeypatch.setattr("cytoseed.results.layers._WHOLE_PX", 0)
+    monkeypatch.setattr("cytoseed.results.pyramid._SMALLEST_LARGE_PX", 60)
+    pixels, _ = discs(200, 210)
+    result = cytoseed.segment(pixels, GREY, tile_size_px=128)
+    viewer = ViewerModel()
+    [labels] = result.to_napari(viewer).layers
+    assert labels.multiscale
+    row = labels.features.iloc[5]
+    place = round(row["centroid_y_px"] - 0.5), round(row["centroid_x_px"] - 0.5)
+    assert labels.get_value(place)[1] == row["index"]

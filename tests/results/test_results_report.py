@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cytoseed.results import Result, open_result
+from cytoseed.results.view import LabelImage
 
 NAME = "<script>alert(1)<b> & co.tif"
 
@@ -113,3 +114,29 @@ def test_a_notebook_shows_a_result_with_and_without_its_image(tmp_path):
     alone = open_result(path)._repr_html_()
     assert "60 nuclei" in Page(alone).text
     assert "<img " not in alone
+
+
+def test_objects_of_lowest_score_come_first_where_there_are_scores(tmp_path):
+    labels = squares()
+    result = result_of(labels)
+    score = np.where(result.table["id"] == 30, 0.2, 0.9)
+    object.__setattr__(result, "contents", LabelImage(labels[None], lambda: result.table.assign(score=score)))
+    (path, _) = result.save(tmp_path, ["report"])
+    page = Page(path.read_text(encoding="utf-8"))
+    crops = [attrs["alt"] for tag, attrs in page.tags if attrs.get("alt", "").startswith("Object ")]
+    assert crops[:2] == ["Object 30", "Object 1"]
+    assert "lowest score first" in page.text
+    assert "score" in page.text.split("Distributions")[1].split("Objects to check")[0]
+
+
+def test_equal_cells_and_a_single_pixel_have_reports(tmp_path):
+    planes = np.zeros((2, 60, 60), np.int32)
+    planes[:, 8:24, 8:24] = 1
+    planes[1, 40:50, 40:50] = 2  # of the same eccentricity, which differs by rounding
+    pixels = np.zeros((1, 60, 60), np.uint8)
+    cells = Result.from_labels(planes, pixels, targets=("nuclei", "cells"), source="a.tif", pixel_size_um=(0.5, 0.6))
+    pixel = Result.from_labels(np.ones((1, 1), np.int32), pixels[:, :1, :1], source="b.tif")
+    for result, told in ((cells, "2 cells"), (pixel, "1 nucleus")):
+        (path, _) = result.save(tmp_path, ["report"])
+        assert told in Page(path.read_text(encoding="utf-8")).text
+        assert told in result._repr_html_()

@@ -36,9 +36,9 @@ const HANDLERS = {
   loading({ share }) {
     if (element("error").hidden) wait(`Loading the model: ${Math.round(100 * share)} %`, share);
   },
-  ready({ name, version, licence }) {
+  ready(model) {
     isReady = true;
-    element("model").textContent = `Model ${name} ${version}, ${licence}`;
+    showModel(model);
     if (isWaiting) segment();
     else settle(element("error").hidden ? "Ready." : "", element("error").textContent);
   },
@@ -54,7 +54,9 @@ const HANDLERS = {
     view.showOutlines(found.rings);
     element("count").textContent = found.rows.length.toLocaleString("en");
     element("view").setAttribute("aria-label", `${file.name} with ${found.rows.length} nuclei outlined`);
-    settle(`Found in ${found.seconds.toFixed(1)} s. ${scaleNotice()}`);
+    showModel(found.by);
+    const stain = found.by.stain ? ` on ${found.by.stain}` : "";
+    settle(`Found in ${found.seconds.toFixed(1)} s by ${found.by.name}${stain}. ${scaleNotice()}`);
   },
   failed({ message, isFatal }) {
     fail(message);
@@ -103,6 +105,10 @@ function describe({ width, height, channels, bits, pixelSizeUm, pixelSizeSource 
   const um = pixelSizeUm && Number(pixelSizeUm.toPrecision(4));
   const size = um ? `${um} µm/px (${pixelSizeSource})` : "unknown pixel size";
   return `${width} × ${height} px, ${channels === 1 ? "grey" : "colour"}, ${bits} bit, ${size}`;
+}
+
+function showModel({ name, version, licence }) {
+  element("model").textContent = `Model ${name} ${version}, ${licence}`;
 }
 
 function scaleNotice() {
@@ -159,19 +165,8 @@ function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // not before the browser has begun
 }
 
-function readUnder(column, row) {
-  const { width, height } = picture ?? {};
-  const isInside = picture && column >= 0 && row >= 0 && column < width && row < height;
-  element("reading").hidden = !isInside;
-  if (!isInside) return;
-  const id = result?.labels[row * width + column];
-  const about = id ? ` · nucleus ${id}, ${result.rows[id - 1].area} px` : "";
-  element("reading").textContent = `x ${column}, y ${row}${about}`;
-}
-
 function listen() {
   const stage = element("stage");
-  view.onPoint = readUnder;
   element("file").addEventListener("change", ({ target }) => {
     open(target.files[0]);
     target.value = ""; // the same file again is a change, too

@@ -16,8 +16,6 @@ export class View {
   #pointers = new Map();
   #due = false;
   showsOutlines = true;
-  /** Called with column and row of the pixel under the pointer, or with nothing. */
-  onPoint = () => {};
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -145,12 +143,7 @@ export class View {
       this.#pointers.set(event.pointerId, [x, y]);
     } else if (event.type === "pointermove") {
       if (before) this.#drag(event.pointerId, before, [x, y]);
-      const onImage = [(x - this.#left) / this.#scale, (y - this.#top) / this.#scale].map(Math.floor);
-      if (this.#image) this.onPoint(...onImage);
-    } else {
-      this.#pointers.delete(event.pointerId);
-      if (event.type === "pointerleave") this.onPoint();
-    }
+    } else this.#pointers.delete(event.pointerId);
   }
 
   /** Moves with one finger or the mouse; zooms with two fingers. */

@@ -11,14 +11,16 @@ import { readPicture } from "./picture.js";
 import { normalise } from "./prepare.js";
 import { rescale, rescaleLabels, seenSize } from "./scale.js";
 import { toBitmap } from "./shown.js";
+import { choiceOf, haematoxylin } from "./stain.js";
 
-const MODEL = "model/nuclei.onnx";
+const FIRST_MODEL = "nuclei"; // others are loaded when an image needs them
 const RUNTIME = "vendor/ort-wasm-simd-threaded.wasm";
-const EXPORT = "cytoseed export nuclei --to onnx --output model";
+const exportOf = (name) => `cytoseed export ${name} --to onnx --output model`;
 const MOST_SEEN_PX = 1 << 23; // 2048 x 2048 px four times over; twice that is beyond the 4 GB that a browser gives
 const OUT_OF_MEMORY =
   "The browser ran out of memory: use a part of the image, or `cytoseed segment`, which takes images of any size.";
-let model; // {session, channels, targets, pixelSizeUm, isRaw}
+const models = {}; // by name: {session, name, version, licence, channels, targets, pixelSizeUm, isRaw}
+let base; // address of the page
 
 onmessage = async ({ data }) => {
   try {
@@ -31,7 +33,8 @@ onmessage = async ({ data }) => {
   }
 };
 
-async function load(base) {
+async function load(address) {
+  base = address;
   const shares = [0, 0];
   const report = (part) => (share) => {
     shares[part] = share;
@@ -39,22 +42,38 @@ async function load(base) {
   };
   const [runtime, bytes] = await Promise.all([
     download(new URL(RUNTIME, base), report(0), "The page is incomplete: run `npm run build`."),
-    download(new URL(MODEL, base), report(1), `The model is missing: \`${EXPORT}\`, then \`npm run build\`.`),
+    downloadModel(FIRST_MODEL, report(1)),
   ]);
   ort.env.wasm.wasmBinary = runtime;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+  const { name, version, licence } = await open(FIRST_MODEL, bytes);
+  postMessage({ kind: "ready", name, version, licence });
+}
+
+const downloadModel = (name, report) =>
+  download(
+    new URL(`model/${name}.onnx`, base),
+    report,
+    `The model is missing: \`${exportOf(name)}\`, then \`npm run build\`.`,
+  );
+
+/** Makes a model of the content of its file. */
+async function open(name, bytes) {
   const about = metadataOf(bytes);
   const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
-  model = {
+  const model = {
     session,
+    name: about.name,
+    version: about.version,
+    licence: about.licence,
     channels: session.inputMetadata[0].shape[1],
     targets: session.outputMetadata[0].shape[1],
     pixelSizeUm: Number(about.pixel_size_um),
     isRaw: about.input !== "normalised",
   };
-  if (!model.pixelSizeUm) throw new Error(`The model has no pixel size. Export it with \`${EXPORT}\`.`);
+  if (!model.pixelSizeUm) throw new Error(`The model has no pixel size. Export it with \`${exportOf(name)}\`.`);
   if (model.targets > 1) throw new Error("The model finds nuclei and cells, but this page shows only one kind of object.");
-  postMessage({ kind: "ready", name: about.name, version: about.version, licence: about.licence });
+  return (models[name] = model);
 }
 
 async function download(url, report, whenMissing) {
@@ -79,7 +98,10 @@ async function* chunks(stream) {
 
 async function segment(file, stated) {
   const picture = await readPicture(file);
-  const { width, height, planes, bits, pixelSizeUm, pixelSizeSource } = picture;
+  const { width, height, bits, pixelSizeUm, pixelSizeSource } = picture;
+  const { name, stain } = choiceOf(picture);
+  const model = models[name] ?? (await open(name, await downloadModel(name, () => {})));
+  const planes = stain ? [haematoxylin(picture.planes)] : picture.planes;
   const seen = seenSize(picture, stated, model.pixelSizeUm);
   if (seen.width * seen.height > MOST_SEEN_PX) {
     throw new Error(
@@ -90,22 +112,24 @@ async function segment(file, stated) {
   if (planes.length !== 1 && planes.length !== model.channels) {
     throw new Error(`The image has ${planes.length} channels, but the model takes ${model.channels}: save one of them.`);
   }
-  const [image, channels] = [toBitmap(picture), planes.length];
+  const [image, channels] = [toBitmap(picture), picture.planes.length];
   const about = { image, width, height, channels, bits, pixelSizeUm, pixelSizeSource, factor: seen.factor };
   postMessage({ kind: "picture", ...about }, [image]);
   const start = performance.now();
-  const found = await run(planes, picture, seen);
+  const found = await run(model, planes, picture, seen);
   const labels = rescaleLabels(found, seen, picture);
   const isScaled = seen.factor !== 1; // which may split objects, or lose them
   const count = isScaled ? wholeObjects(labels, width, height) : labels.reduce((most, id) => Math.max(most, id), 0);
   const seconds = (performance.now() - start) / 1000;
   const rows = measure(labels, width, count);
   const rings = outlines(labels, width, height, count);
-  postMessage({ kind: "objects", labels, rows, rings, seconds }, [labels.buffer]);
+  const { version, licence } = model;
+  const by = { name: model.name, version, licence, stain };
+  postMessage({ kind: "objects", labels, rows, rings, seconds, by }, [labels.buffer]);
 }
 
 /** Runs the model on planes (H,W) as they are stored; a grey image fills all its channels. */
-async function run(planes, from, to) {
+async function run(model, planes, from, to) {
   const size = to.width * to.height;
   const values = new Float32Array(model.channels * size);
   const scaled = planes.map((plane) => rescale(model.isRaw ? plane : normalise(plane), from, to));

@@ -28,7 +28,7 @@ class Plane(NamedTuple):
         layers = []
         for (labels, attributes, kind), target in zip(label_layers(result), result.targets, strict=True):
             levels = labels if isinstance(labels, list) else [labels]
-            placed = [np.asarray(level)[(None,) * self.leading] for level in levels] if self.leading else levels
+            placed = [level[(None,) * self.leading] for level in levels]
             attributes |= {"name": f"{self.name} {target}", **self.place}
             layers.append((placed if isinstance(labels, list) else placed[0], attributes, kind))
         return layers

@@ -25,4 +25,4 @@ def multiplex() -> list[LayerData]:
 
 def _sample(name: str) -> list[LayerData]:
     sample = SAMPLES[name]
-    return channel_layers(sample.draw().image, sample.channels, name, in_um(sample.pixel_size_um))
+    return channel_layers(sample.draw().image, sample.channels, False, in_um(sample.pixel_size_um))

@@ -101,7 +101,7 @@ def describe(result: ResultView, report: Path | None, folder: Path) -> Row:
         math.nan if density is None else density,
         float(np.median(areas)) if areas.size else math.nan,
         "px" if result.pixel_size_um is None else "µm²",
-        _sizes(areas.clip(max=most), most),
+        _sizes(areas, most),
         "unknown" if result.pixel_size_um is None else f"{side_text(result.pixel_size_um)} µm",
         f"{result.settings.get('model', '')}{f' on {stain}' if stain else ''}",
         tuple(warnings),

@@ -43,9 +43,8 @@ def plot(result: ResultView, measurement: str | None, ax: Axes | None) -> Axes:
 
 def _values_by_id(result: ResultView, name: str) -> NDArray[np.float32]:
     """Measurement of the last target's objects, at the places of their ids; NaN elsewhere."""
-    columns = list(result.empty_table.columns)
-    if name not in columns:
-        raise ValueError(f"measurement is {name!r}; it must be a column of the table: {', '.join(columns)}")
+    if name not in result.columns:
+        raise ValueError(f"measurement is {name!r}; it must be a column of the table: {', '.join(result.columns)}")
     ids, values = result.measured(["id", name])
     found = np.full(int(ids.max(initial=0)) + 1, np.nan, np.float32)
     found[ids.astype(np.int64)] = values

@@ -169,7 +169,8 @@ class Result(ResultView):
 
         A labels layer for each target is added, with the rows of `table` as its features and the pixel size in µm as
         its scale. `viewer` is a `napari.Viewer` that shows the image already; without one, a new viewer opens with the
-        image too, at no more than 4096 px per side, where it is found. In a script, `napari.run()` keeps it open.
+        image too, where it is found. Of large images, what is visible is read. In a script, `napari.run()` keeps it
+        open.
 
         Raises ModuleNotFoundError without napari.
         """

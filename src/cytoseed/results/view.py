@@ -116,6 +116,11 @@ class ResultView:
         if not has_blocks:
             yield self.empty_table
 
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the table; those of a stored result are those of the version that made it."""
+        return tuple(map(str, next(self.tables()).columns))
+
     def measured(self, names: Sequence[str]) -> list[NDArray[np.float64]]:
         """Columns of the table: measurements of all objects of the last target."""
         parts: list[list[NDArray[np.float64]]] = [[] for _ in names]

@@ -22,10 +22,8 @@ _RANGES_PX = 1024
 
 def least_certain(result: ResultView) -> tuple[str, str]:
     """Figures of the objects of lowest score, or lowest solidity without scores, and the name of that column."""
-    columns = list(result.empty_table.columns)
-    name = next(each for each in _CERTAINTY if each in columns)
-    boxes = ("box_y_px", "box_x_px", "box_height_px", "box_width_px")
-    ids, values, *box = result.measured(["id", name, *boxes])
+    name, values = _certainty(result)
+    ids, *box = result.measured(["id", "box_y_px", "box_x_px", "box_height_px", "box_width_px"])
     first = np.argsort(values, kind="stable")[:_CROPS]
     first = first[np.isfinite(values[first])]
     ranges = ranges_of(result.thumbnail(_RANGES_PX)[0])
@@ -38,6 +36,13 @@ def least_certain(result: ResultView) -> tuple[str, str]:
             shown = picture(crop, _CROP_PX * 2, f"Object {int(ids[index])}")
             figures.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
     return "".join(figures), name
+
+
+def _certainty(result: ResultView) -> tuple[str, NDArray[np.float64]]:
+    """Name and values of the first column of certainty that is known."""
+    names = [name for name in _CERTAINTY if name in result.columns]
+    columns = dict(zip(names, result.measured(names), strict=True))
+    return next((item for item in columns.items() if np.isfinite(item[1]).any()), (names[-1], columns[names[-1]]))
 
 
 def _around(box: tuple[int, ...], shape: tuple[int, int, int]) -> Box:

@@ -38,6 +38,7 @@ body { padding: 0 20px 40px; }
 @media print { figure, tr { break-inside: avoid; } .cytoseed pre { white-space: pre-wrap; } }
 """
 _BINS, _WIDTH, _HEIGHT = 40, 320, 90
+_EQUAL = 1e-9  # values that differ less, relatively, are one
 _MANY_AT_EDGES = 0.2
 
 
@@ -110,9 +111,10 @@ def size_column(result: ResultView) -> str:
 
 
 def histogram(values: NDArray[np.floating[Any]]) -> str:
-    """Histogram from percentile 0.5 to 99.5, as SVG, with the median."""
+    """Histogram from percentile 0.5 to 99.5, as SVG, with the median; values beyond are in the outer bars."""
     low, median, high = (float(value) for value in np.percentile(values, (0.5, 50, 99.5)))
-    drawn = bars(values, (low, high if high > low else low + 1), _WIDTH, _HEIGHT)
+    between = (low, high) if high - low > _EQUAL * abs(high) else (low, low + max(1, abs(low)))
+    drawn = bars(values, between, _WIDTH, _HEIGHT)
     texts = ((0, "start", f"{low:.4g}"), (_WIDTH / 2, "middle", f"median {median:.4g}"), (_WIDTH, "end", f"{high:.4g}"))
     below = "".join(
         f'<text x="{x:g}" y="{_HEIGHT + 14}" text-anchor="{anchor}">{text}</text>' for x, anchor, text in texts
@@ -121,8 +123,8 @@ def histogram(values: NDArray[np.floating[Any]]) -> str:
 
 
 def bars(values: NDArray[np.floating[Any]], between: tuple[float, float], width: int, height: int) -> str:
-    """Bars of a histogram, as a group of an SVG; values outside of its range are left out."""
-    counts, _ = np.histogram(values, _BINS, between)
+    """Bars of a histogram, as a group of an SVG; values outside of its range are in the outer bars."""
+    counts, _ = np.histogram(values.clip(*between), _BINS, between)
     step, most = width / _BINS, max(1, int(counts.max()))
     drawn = "".join(
         f'<rect x="{index * step:.1f}" y="{height * (1 - count / most):.1f}" width="{step * 0.85:.1f}" '

@@ -63,9 +63,9 @@ def summary_html(result: ResultView) -> str:
 
 def distributions(result: ResultView) -> Iterator[str]:
     """Histograms: size first, then score and shape, then the mean of each channel."""
-    columns = list(result.empty_table.columns)
-    means = [name for name in columns if name.startswith("mean_")][:_CHANNELS]
-    names = [name for name in (size_column(result), "score", "eccentricity", "solidity", *means) if name in columns]
+    means = [name for name in result.columns if name.startswith("mean_")][:_CHANNELS]
+    wanted = (size_column(result), "score", "eccentricity", "solidity", *means)
+    names = [name for name in wanted if name in result.columns]
     for name, values in zip(names, result.measured(names), strict=True):
         finite = values[np.isfinite(values)]
         if finite.size:
