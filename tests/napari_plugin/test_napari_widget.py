@@ -108,6 +108,19 @@ def test_a_run_in_tiles_tells_progress_and_can_be_cancelled():
     assert len(told) == 1
 
 
+def test_a_cancelled_run_adds_nothing(widget, qtbot):
+    [(pixels, attributes, _)] = sample_data.section()
+    layer = widget._viewer.add_image(pixels, **attributes)
+    widget.image.choices = [layer]
+    widget.start()
+    assert not widget.run.enabled
+    widget.stop()
+    qtbot.waitUntil(lambda: widget._worker is None, timeout=120_000)
+    assert widget.status.value == "cancelled"
+    assert list(widget._viewer.layers) == [layer]
+    assert widget.run.enabled
+
+
 def test_a_result_opens_in_a_viewer_with_its_image(monkeypatch):
     import cytoseed
 

@@ -127,10 +127,7 @@ class SegmentWidget(Container):  # type: ignore[misc]
         self.bar.max, self.bar.value = total, done
         self.bar.label = f"{objects} found"
 
-    def _show(self, result: Result | None, plane: Plane) -> None:
-        if result is None:
-            self.status.value = "cancelled"
-            return
+    def _show(self, result: Result, plane: Plane) -> None:
         for layer in plane.layers(result):
             self._viewer.add_layer(Layer.create(*layer))
         stain = result.settings.get("stain")
@@ -141,5 +138,7 @@ class SegmentWidget(Container):  # type: ignore[misc]
         self.status.value = str(error) or type(error).__name__
 
     def _end(self) -> None:
+        if self._worker is not None and self._worker.abort_requested:
+            self.status.value = "cancelled"
         self._worker = None
         self.bar.visible, self.run.enabled, self.cancel.enabled = False, True, False

@@ -22,14 +22,14 @@ class _Cancelled(Exception):  # noqa: N818 - not an error
 
 
 class SegmentWorker(WorkerBase):  # type: ignore[misc]
-    """Segments an image; `returned` has the result, or None where it was cancelled."""
+    """Segments an image; the signal `returned` has the result, and is not sent where it was cancelled."""
 
     def __init__(self, image: Image, model: str, settings: Mapping[str, Any]) -> None:
         super().__init__(SignalsClass=_Signals)
         self._image, self._model, self._settings = image, model, settings
 
     def work(self) -> Result | None:
-        """Segment, in the worker's thread."""
+        """Segment, in the worker's thread; None where it was cancelled."""
         from cytoseed.run.api import segment
         from cytoseed.run.slide import Callbacks, Progress
 
