@@ -3,8 +3,8 @@
 python benchmarks/calibrate.py --models nuclei nuclei-he --fit    # into config.json
 python benchmarks/calibrate.py --models nuclei nuclei-he --write  # table and picture of docs/benchmarks.md
 
-A model is calibrated on the validation images of the data sets that it was trained on, and tested on their test images,
-which are never fitted to; `--datasets` names others. Only the first target is calibrated.
+A model is calibrated on the validation images that its config.json has figures of, and tested on the test images of the
+same kinds, which are never fitted to; `--datasets` names others. Only the first target is calibrated.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ HEADER = "| model | test images | objects | right | expected calibration error |
 
 
 def samples_of(model: Model, split: str, arguments: argparse.Namespace) -> tuple[Sample, ...]:
-    """Samples of a split, of the named data sets or of those that the model was trained on."""
-    names = arguments.datasets or [note.name for note in model.config.trained_on]
-    return tuple(each for each in find_samples(arguments.data, splits=[split]) if each.dataset in names)
+    """Samples of a split: of the named data sets, or of the kinds of images that the model is made for."""
+    samples = find_samples(arguments.data, splits=[split])
+    if arguments.datasets:
+        return tuple(each for each in samples if each.dataset in arguments.datasets)
+    kinds = [name for name, figures in model.config.figures.get("val", {}).items() if isinstance(figures, dict)]
+    return tuple(each for each in samples if f"{each.dataset} {each.modality}" in kinds)
 
 
 def fit(model: Model, arguments: argparse.Namespace) -> None:
@@ -75,16 +78,20 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=[])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--fit", action="store_true", help="fit on validation images and write config.json")
+    parser.add_argument("--fit", action="store_true", help="fit on validation images, write config.json, and end")
     parser.add_argument("--write", action="store_true", help="test, and write the picture and the table of the page")
     arguments = parser.parse_args()
     if arguments.fit:
         for name in arguments.models:
             fit(load_model(name), arguments)
+        return
     rows, panels = [], {}
     for name in arguments.models:
         model = load_model(name)
         samples = samples_of(model, "test", arguments)
+        if not samples:
+            print(f"{name}: there are no test images of its kinds", flush=True)
+            continue
         judged = judge_objects(model, samples, arguments.device)
         bins = reliability(judged.scores((model.config.score_calibration or (UNCALIBRATED,))[0]), judged.is_right)
         rows.append(describe(model.config.name, len(samples), judged, bins))

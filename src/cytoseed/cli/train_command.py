@@ -143,7 +143,8 @@ def _starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Mode
     model = load_model(start)
     if wanted.get("network", model.config.network) != model.config.network:
         model = narrow_model(model, wanted["network"])
-    changed = {**wanted, "description": f"Trained from {model.config.name}.", "figures": {}}
+    changed = {**wanted, "description": f"Trained from {model.config.name}."}
+    changed |= {"figures": {}, "score_calibration": ()}
     return Model(dataclasses.replace(model.config, **changed), model.segmenter)
 
 
