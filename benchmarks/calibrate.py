@@ -21,6 +21,7 @@ from cytoseed.learn.samples import Sample, find_samples
 from cytoseed.models.weights import CONFIG_FILE, Model, load_model
 from places import DATA, ROOT, write_page
 
+LEAST_SHOWN = 10  # objects of a point; fewer say nothing
 PICTURE = ROOT / "docs" / "images" / "reliability.png"
 HEADER = "| model | test images | objects | right | expected calibration error |\n" + "|---" * 5 + "|"
 
@@ -50,16 +51,17 @@ def fit(model: Model, arguments: argparse.Namespace) -> None:
 
 
 def draw(panels: dict[str, list[Bin]], path: Path) -> None:
-    """Share of right objects against their score, a panel per model; areas of the points grow with their objects."""
-    figure = Figure((3 * len(panels), 3.2), layout="constrained")
+    """Share of right objects against their score, a panel per model; points grow with the number of their objects."""
+    figure = Figure((3 * len(panels), 3.9), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for panel, (name, bins) in zip(axes, panels.items(), strict=True):
+    for panel, (name, every) in zip(axes, panels.items(), strict=True):
+        bins = [each for each in every if each.objects >= LEAST_SHOWN]
         most = max(each.objects for each in bins)
         panel.plot([0, 1], [0, 1], color="#999999", linewidth=1)
         scores, rights = [each.score for each in bins], [each.right for each in bins]
         panel.plot(scores, rights, color="#0072b2", linewidth=1)
         panel.scatter(scores, rights, [8 + 120 * each.objects / most for each in bins], color="#0072b2", alpha=0.7)
-        panel.set(title=f"{name}\nerror {calibration_error(bins):.3f}", xlabel="score", xlim=(0, 1), ylim=(0, 1))
+        panel.set(title=f"{name}\nerror {calibration_error(every):.3f}", xlabel="score", xlim=(0, 1.03), ylim=(0, 1.03))
         panel.set_aspect("equal")
         panel.grid(color="#dddddd")
     axes[0].set_ylabel("share that is right")
