@@ -3,8 +3,8 @@
 python benchmarks/calibrate.py --models nuclei nuclei-he --fit    # into config.json
 python benchmarks/calibrate.py --models nuclei nuclei-he --write  # table and picture of docs/benchmarks.md
 
-A model is calibrated on the validation images of the data sets that it was trained on, and tested on their test images,
-which are never fitted to; `--datasets` names others. Only the first target is calibrated.
+A model is calibrated on the validation images that its config.json has figures of, and tested on the test images of the
+same kinds, which are never fitted to; `--datasets` names others. Only the first target is calibrated.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from cytoseed.learn.samples import Sample, find_samples
 from cytoseed.models.weights import CONFIG_FILE, Model, load_model
 from places import DATA, ROOT, write_page
 
+LEAST_SHOWN = 10  # objects of a point; fewer say nothing
 PICTURE = ROOT / "docs" / "images" / "reliability.png"
 HEADER = "| model | test images | objects | right | expected calibration error |\n" + "|---" * 5 + "|"
 
 
 def samples_of(model: Model, split: str, arguments: argparse.Namespace) -> tuple[Sample, ...]:
-    """Samples of a split, of the named data sets or of those that the model was trained on."""
-    names = arguments.datasets or [note.name for note in model.config.trained_on]
-    return tuple(each for each in find_samples(arguments.data, splits=[split]) if each.dataset in names)
+    """Samples of a split: of the named data sets, or of the kinds of images that the model is made for."""
+    samples = find_samples(arguments.data, splits=[split])
+    if arguments.datasets:
+        return tuple(each for each in samples if each.dataset in arguments.datasets)
+    kinds = [name for name, figures in model.config.figures.get("val", {}).items() if isinstance(figures, dict)]
+    return tuple(each for each in samples if f"{each.dataset} {each.modality}" in kinds)
 
 
 def fit(model: Model, arguments: argparse.Namespace) -> None:
@@ -47,16 +51,17 @@ def fit(model: Model, arguments: argparse.Namespace) -> None:
 
 
 def draw(panels: dict[str, list[Bin]], path: Path) -> None:
-    """Share of right objects against their score, a panel per model; areas of the points grow with their objects."""
-    figure = Figure((3 * len(panels), 3.2), layout="constrained")
+    """Share of right objects against their score, a panel per model; points grow with the number of their objects."""
+    figure = Figure((3 * len(panels), 3.9), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for panel, (name, bins) in zip(axes, panels.items(), strict=True):
+    for panel, (name, every) in zip(axes, panels.items(), strict=True):
+        bins = [each for each in every if each.objects >= LEAST_SHOWN]
         most = max(each.objects for each in bins)
         panel.plot([0, 1], [0, 1], color="#999999", linewidth=1)
         scores, rights = [each.score for each in bins], [each.right for each in bins]
         panel.plot(scores, rights, color="#0072b2", linewidth=1)
         panel.scatter(scores, rights, [8 + 120 * each.objects / most for each in bins], color="#0072b2", alpha=0.7)
-        panel.set(title=f"{name}\nerror {calibration_error(bins):.3f}", xlabel="score", xlim=(0, 1), ylim=(0, 1))
+        panel.set(title=f"{name}\nerror {calibration_error(every):.3f}", xlabel="score", xlim=(0, 1.03), ylim=(0, 1.03))
         panel.set_aspect("equal")
         panel.grid(color="#dddddd")
     axes[0].set_ylabel("share that is right")
@@ -75,16 +80,20 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=[])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--fit", action="store_true", help="fit on validation images and write config.json")
+    parser.add_argument("--fit", action="store_true", help="fit on validation images, write config.json, and end")
     parser.add_argument("--write", action="store_true", help="test, and write the picture and the table of the page")
     arguments = parser.parse_args()
     if arguments.fit:
         for name in arguments.models:
             fit(load_model(name), arguments)
+        return
     rows, panels = [], {}
     for name in arguments.models:
         model = load_model(name)
         samples = samples_of(model, "test", arguments)
+        if not samples:
+            print(f"{name}: there are no test images of its kinds", flush=True)
+            continue
         judged = judge_objects(model, samples, arguments.device)
         bins = reliability(judged.scores((model.config.score_calibration or (UNCALIBRATED,))[0]), judged.is_right)
         rows.append(describe(model.config.name, len(samples), judged, bins))

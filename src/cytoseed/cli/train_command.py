@@ -158,7 +158,8 @@ def _starting_model(start: str, wanted: Mapping[str, Any]) -> ModelConfig | Mode
     channels, targets = wanted.get("channels", model.config.channels), wanted.get("targets", model.config.targets)
     if (channels, targets) != (model.config.channels, model.config.targets):
         model = widen_model(model, channels, targets)
-    changed = {**wanted, "description": f"Trained from {model.config.name}.", "figures": {}}
+    changed = {**wanted, "description": f"Trained from {model.config.name}."}
+    changed |= {"figures": {}, "score_calibration": ()}
     return Model(dataclasses.replace(model.config, **changed), model.segmenter)
 
 

@@ -100,6 +100,7 @@ def tune(
         name=folder.resolve().name,
         recipe={"stages": [*model.config.stages, stage]},
         figures={"val": accuracies_to_json(after)},
+        score_calibration=model.config.score_calibration if best == own else (),  # other objects than it was fitted to
     )
     with full_disk_errors(folder, _NO_ROOM):
         save_model(model.segmenter, config, folder, half=keeps_half(model.segmenter))

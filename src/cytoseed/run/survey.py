@@ -62,7 +62,7 @@ def _stains(image: Image, regions: Regions, plan: Plan, picture: Overview) -> tu
     """Stains to measure, judged by all channels of the image, not only those that are segmented."""
     if not may_be_stained(image.channel_names, image.dtype):
         return ()
-    if sorted(plan.channels) != [0, 1, 2]:
+    if tuple(plan.channels) != (0, 1, 2):  # the colours decide, in their order
         picture = overview(regions, image, range(3))
     pixels = picture.pixels[:, ~picture.unread]
     return stains_of(np.rint(pixels).astype(np.uint8), image.channel_names)

@@ -121,7 +121,7 @@ def _values(
             colours.append(values)
         yield name, values
     for name, stain in zip(named[len(names) :], stains, strict=True):
-        yield name, [stain_density(of_part, stain) for of_part in zip(*colours, strict=True)]
+        yield name, [stain_density(of_part, stain, stains) for of_part in zip(*colours, strict=True)]
 
 
 def _shape_columns(shapes: Shapes, size_um: PixelSize) -> dict[str, NDArray[Any]]:
