@@ -2,6 +2,8 @@
 
 import pytest
 
+from pathlib import Path
+
 from cytoseed.cli.inputs import find_images
 from remote import put
 from scenes import write_image
@@ -19,7 +21,7 @@ def test_files_folders_and_patterns(scenes, tmp_path):
     found = find_images([f"{scenes}/b.tif", f"{scenes}/", f"{scenes}/b.*", str(near)])
     assert [str(path) for path in found] == [f"{scenes}/b.tif", f"{scenes}/a.tif", str(near)]
     assert [path.name for path in find_images([f"{scenes}/*_masks.tif"])] == ["a_masks.tif"]
-    assert find_images([f"file://{tmp_path}/scenes/a.tif"]) == (tmp_path / "scenes" / "a.tif",)
+    assert find_images([f"file://{tmp_path}/scenes/a.tif"]) == {tmp_path / "scenes" / "a.tif": Path()}
     with pytest.raises(ValueError, match="would both be written as 'a'"):
         find_images([f"{scenes}/a.tif", str(tmp_path / "scenes" / "a.tif")])
     with pytest.raises(FileNotFoundError, match=f"{scenes}/none"):

@@ -7,33 +7,38 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cytoseed.images import is_image_folder, list_images
+from cytoseed.images.ome_xml import named_parts
 from cytoseed.learn.samples import NOT_IMAGES
 from cytoseed.paths import as_path, display, is_remote, is_url
 from cytoseed.results import WRITERS, stem_of
 from cytoseed.results.formats.objects_zip import SUFFIX
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".jxl")
-_SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi", ".czi", ".nd2", ".lif")
+_SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi", ".czi", ".nd2", ".lif", ".lsm", ".stk")
 _SUFFIXES = (*_PICTURES, *_SLIDES)  # in folders and patterns; a file named by itself may have any suffix
 
 
-def find_images(inputs: Sequence[str]) -> tuple[Path, ...]:
+def find_images(inputs: Sequence[str], recursive: bool = False) -> dict[Path, Path]:
     """Images named by files, folders (the images directly in them) or patterns such as `a/*.tif`, local or at URLs.
 
-    Each image once, in the order of `inputs`; hidden files, results of cytoseed, and masks such as `a_masks.png` beside
-    `a.png` in folders and patterns are skipped. Two images whose results would have the same name are refused.
+    Returns each image's folder below the one that was named: `.` unless `recursive`, which looks in all subfolders.
+
+    Each image once, in the order of `inputs`; hidden files, results of cytoseed, masks such as `a_masks.png` beside
+    `a.png`, and files that an OME-TIFF before them names as parts of it are skipped in folders and patterns. Two
+    images whose results would have the same name are refused.
     """
-    found = _each_once(path for name in inputs for path in _images_at(name))
-    by_stem: dict[str, Path] = {}
+    below = {path: place for name in inputs for path, place in _images_below(name, recursive).items()}
+    found = _each_once(below)
+    by_stem: dict[tuple[Path, str], Path] = {}
     for path in found:
         stem = stem_of(display(path))
-        other = by_stem.setdefault(stem, path)
+        other = by_stem.setdefault((below[path], stem), path)
         if other is not path:
             raise ValueError(
                 f"{display(other)} and {display(path)} would both be written as {stem!r}; rename one, segment them "
                 f"into different folders, or name only one kind of files, such as '{path.parent / f'*{path.suffix}'}'"
             )
-    return found
+    return {path: below[path] for path in found}
 
 
 def find_results(inputs: Sequence[str]) -> tuple[Path, ...]:
@@ -48,6 +53,34 @@ def _each_once(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(found.values())
 
 
+def _images_below(name: str, recursive: bool) -> dict[Path, Path]:
+    """Images that a name stands for, and their folders below the one that it names."""
+    root = as_path(name)
+    if not recursive or is_remote(root) or not root.is_dir() or is_image_folder(root):
+        return dict.fromkeys(_images_at(name), Path())
+    folders = [root, *(Path(at) for at in sorted(glob.glob(f"{glob.escape(str(root))}/**/", recursive=True)))]
+    kept = [one for one in dict.fromkeys(folders) if not any(part.suffix == ".zarr" for part in (one, *one.parents))]
+    found = {path: folder.relative_to(root) for folder in kept for path in _without_parts(_expand(folder, _is_image))}
+    if not found:
+        raise FileNotFoundError(f"no image found in {name!r} and its subfolders; looked for {', '.join(_SUFFIXES)}")
+    return found
+
+
+def _without_parts(paths: Sequence[Path]) -> list[Path]:
+    """Images without masks beside them, and without the files that belong to an OME-TIFF before them."""
+    images = {one.with_suffix("") for one in paths}
+    made = {one.with_name(one.name + ending) for one in images for ending in NOT_IMAGES}
+    parts: set[Path] = set()
+    kept = []
+    for one in paths:
+        if one.with_suffix("") in made or one in parts:
+            continue
+        kept.append(one)
+        if one.name.lower().endswith((".ome.tif", ".ome.tiff")) and one.is_file():
+            parts.update(one.parent / name for name in named_parts(one))
+    return kept
+
+
 def _images_at(name: str) -> list[Path]:
     path, deeper = as_path(name), ""
     if is_remote(path):
@@ -57,9 +90,7 @@ def _images_at(name: str) -> list[Path]:
         deeper = f"; '{path / '**' / '*.tif'}' also looks in the folders inside it" if path.is_dir() else ""
     if not found:
         raise FileNotFoundError(f"no image found in {name!r}; looked for {', '.join(_SUFFIXES)}{deeper}")
-    images = {one.with_suffix("") for one in found}
-    made = {one.with_name(one.name + ending) for one in images for ending in NOT_IMAGES}
-    return [one for one in found if one.with_suffix("") not in made]
+    return found if found == [path] else _without_parts(found)
 
 
 def _results_at(name: str) -> list[Path]:
@@ -93,4 +124,12 @@ def _is_picture(name: str) -> bool:
 
 def _is_image(path: Path) -> bool:
     is_file = path.is_file() or (path.is_symlink() and not path.exists())  # a broken link is reported, not skipped
-    return not path.name.startswith(".") and ((_is_picture(path.name) and is_file) or is_image_folder(path))
+    if path.name.startswith("."):
+        return False
+    return (_is_picture(path.name) and is_file) or is_image_folder(path) or _may_be_damaged(path)
+
+
+def _may_be_damaged(path: Path) -> bool:
+    """Whether a folder is called like an OME-Zarr; one that does not describe an image is reported, not skipped."""
+    name, results = path.name.lower(), tuple(writer.suffix for writer in WRITERS.values())
+    return name.endswith(".zarr") and path.is_dir() and not name.endswith(results)

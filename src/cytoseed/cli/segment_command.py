@@ -37,7 +37,7 @@ PANELS = {
         *("model", "seed_threshold", "mask_threshold", "min_size_px", "peak_radius_px", "agreement_iou", "tta"),
         *("min_score", "expand_um"),
     ),
-    "Output": ("output", "formats", "overwrite"),
+    "Output": ("output", "formats", "table", "recursive", "overwrite"),
     "Large images": (
         *("resume", "workers", "scheduler", "patience", "shard", "skip_background", "tile_size_px", "margin_px"),
     ),
@@ -75,6 +75,13 @@ def segment(
     full_canvas: Annotated[
         bool, typer.Option("--full-canvas", help="Do not crop a slide to the bounds of its scans, as QuPath does.")
     ] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="One table of all images: a .csv or .parquet, with columns image, well, ..."),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Also look in subfolders of folders; results keep the subfolders.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again and replace existing results.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run on a large image.")] = False,
     workers: Annotated[
@@ -102,20 +109,34 @@ def segment(
 
         if overwrite and resume:
             raise ValueError("--overwrite starts again and --resume continues a run: give only one of them")
-        paths = find_images(inputs)
+        paths = find_images(inputs, recursive)
+        names = _with_table(formats.split(","), table)
         if shard and (workers is not None or scheduler):
             raise ValueError("--shard is for independent runs: leave out --workers and --scheduler")
         from cytoseed.cli.segment_images import Choice, prepare_requests, segment_images
 
         existing: Existing = "overwrite" if overwrite else "resume" if resume else "refuse"
         options = SegmentOptions(**given)
-        requests = prepare_requests(model, options, output, formats.split(","), existing, shard)
+        requests = prepare_requests(model, options, output, names, existing, shard)
     with exit_on_mistake(FAILED, "finished images and tiles are kept; the same command with --resume continues"):
         from cytoseed.run.cluster import Cluster
 
         runs_here = workers is None and not scheduler
         with nullcontext() if runs_here else Cluster(workers, scheduler or None, patience) as cluster:
-            segment_images(requests, paths, cluster, Choice(series, full_canvas, z, time))
+            segment_images(requests, paths, cluster, Choice(series, full_canvas, z, time), table)
+
+
+def _with_table(formats: list[str], table: Path | None) -> list[str]:
+    """Formats to write, with the one that a combined table is made from."""
+    if table is None:
+        return formats
+    from cytoseed.results.run_table import SUFFIXES
+
+    kind = SUFFIXES.get(table.suffix.lower())
+    if kind is None:
+        raise ValueError(f"--table is {str(table)!r}; its name must end in {' or '.join(SUFFIXES)}")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    return [*formats, *([] if kind in formats else [kind])]
 
 
 def demo(
@@ -133,7 +154,7 @@ def demo(
     with exit_on_mistake(FAILED):
         path = output / "immunohistochemistry.png"
         write_bytes(path, bytes(imagecodecs.png_encode(immunohistochemistry())))
-        segment_images(requests, [path])
+        segment_images(requests, {path: Path()})
 
 
 def merge(

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,9 @@ from cytoseed.cli.outcome import Outcome, describe_plan, outcome_of
 from cytoseed.images import Image, Series, choose_frames, choose_series, list_series, open_image
 from cytoseed.models.weights import AUTO, load_model
 from cytoseed.paths import as_path, display, is_remote, require_writable
+from cytoseed.results.run_table import SUFFIXES, ImageTable, write_run_table
 from cytoseed.results.stacked import write_stacked
-from cytoseed.results.writers import check_formats
+from cytoseed.results.writers import check_formats, paths_of
 from cytoseed.run.auto import choose_model
 from cytoseed.run.cluster import Cluster
 from cytoseed.run.engine import choose_device
@@ -44,7 +45,7 @@ from cytoseed.run.slide import Callbacks, run_to_files
 from cytoseed.run.slide import Progress as TileProgress
 from cytoseed.settings import SegmentOptions
 
-RequestMaker = Callable[[Image], Request]
+RequestMaker = Callable[[Image, Path], Request]
 
 _TILED_AT_ONCE, _IMAGES_AT_ONCE = 2, 16  # most large images, and most images, in progress with workers
 _LEFT_OUT = "left out smaller images in the file, which seem to show the same; --series all segments them too"
@@ -58,29 +59,37 @@ def prepare_requests(
     existing: Existing,
     shard: str = "",
 ) -> RequestMaker:
-    """Check all settings that do not depend on an image, and load the model; returns a function that makes requests."""
+    """Check all settings that do not depend on an image, and load the model; returns a function that makes requests.
+
+    The function takes an image and the folder below `output` for its results.
+    """
     names = check_formats([name.strip() for name in formats])
     part = Shard.parse(shard) if shard else None
     choose_device(options.device, options.precision)
     loaded, folder = model if model == AUTO else load_model(model), as_path(output)
     _require_writable(folder)
 
-    def make_request(image: Image) -> Request:
+    def make_request(image: Image, below: Path) -> Request:
         chosen = choose_model(loaded, image, options)
-        return Request(chosen.image, folder, chosen.model, chosen.options, names, existing, part)
+        place = folder / below
+        if below.parts:
+            _require_writable(place)
+        return Request(chosen.image, place, chosen.model, chosen.options, names, existing, part)
 
     return make_request
 
 
 def segment_images(
     requests: RequestMaker,
-    paths: Sequence[Path],
+    paths: Mapping[Path, Path],
     cluster: Cluster | None = None,
     choice: Choice | None = None,
+    table: Path | None = None,
 ) -> None:
     """Segment images; failures are reported without stopping the others, and make the exit code `FAILED`.
 
-    `choice` is of images in files that hold several, and of planes.
+    `paths` are files, each with its folder below the output; `choice` is of images in files that hold several, and of
+    planes; `table` is one of all images.
     """
     threads = 1 if cluster is None else max(_TILED_AT_ONCE, min(2 * cluster.size, _IMAGES_AT_ONCE))
     name, rate = (TextColumn(each, markup=False) for each in ("{task.description}", "{task.fields[rate]}"))
@@ -91,9 +100,12 @@ def segment_images(
         disable=not shows_bars(),
         redirect_stderr=sys.stderr.isatty(),  # a redirected stderr is read apart from the bars
     ) as bars:
-        work = _Work(requests, cluster, bars, len(paths))
+        work = _Work(requests, cluster, bars, len(paths), table)
         inputs = work.inputs(paths, choice or Choice())
-        run_each(inputs, lambda item: item.label, work.segment, work.notes, threads, work.report_error, work.close)
+        try:
+            run_each(inputs, lambda item: item.label, work.segment, work.notes, threads, work.report_error, work.close)
+        finally:
+            work.write_table()
 
 
 class Choice(NamedTuple):
@@ -126,14 +138,19 @@ class _Input(NamedTuple):
     source: str  # path or URL of its file
     number: int  # decides which shard takes it
     open: Callable[[], Image]
+    below: Path  # folder of its results, below the output
+    order: int  # among all images of the run
     stack: _Stack | None = None  # the stack that it is a plane of
 
 
 class _Work:
     """Segmentation of many images, one or several at a time, with progress bars."""
 
-    def __init__(self, requests: RequestMaker, cluster: Cluster | None, bars: Progress, images: int) -> None:
+    def __init__(
+        self, requests: RequestMaker, cluster: Cluster | None, bars: Progress, images: int, table: Path | None
+    ) -> None:
         self.notes = Notes()
+        self._table, self._tables = table, dict[int, ImageTable]()
         self._requests, self._cluster, self._bars = requests, cluster, bars
         self._pace, self._tile_paces, self._begin = Pace(), dict[str, Pace](), time.monotonic()
         self._images, self._done, self._objects = images, 0, 0
@@ -141,16 +158,17 @@ class _Work:
         self._tile_bars: dict[str, TaskID] = {}
         self._tiled_slots = threading.Semaphore(_TILED_AT_ONCE)  # stitching and writing take memory in this process
 
-    def inputs(self, paths: Sequence[Path], choice: Choice) -> Iterator[_Input]:
+    def inputs(self, paths: Mapping[Path, Path], choice: Choice) -> Iterator[_Input]:
         """Images of all files; one whose images cannot be listed raises its error when it is opened."""
-        for number, path in enumerate(paths, start=1):
+        total = 0
+        for number, (path, below) in enumerate(paths.items(), start=1):
             try:
                 found = list_series(path, choice.full_canvas)
                 chosen = choose_series(display(path), found, choice.series)
                 opened = [planes for one in chosen for planes in _planes(one, choice)]
             except (*MISTAKES, MemoryError):
                 open_it = partial(open_image, path, choice.series, choice.full_canvas, z=choice.z, time=choice.time)
-                yield _Input(path.name, display(path), number, open_it)
+                yield _Input(path.name, display(path), number, open_it, below, (total := total + 1))
                 continue
             if choice.series is None and any(one.is_picture and not one.is_named_so for one in found):
                 self.notes.add(path.name, _LEFT_OUT)
@@ -160,7 +178,8 @@ class _Work:
                 name = one.name if frame is None else frame.series
                 is_alone = name is None or (frame is None and one.is_main)
                 label = path.name if is_alone else f"{path.name}, {name}"
-                yield _Input(label, display(path), place, partial(_open, one, frame), stack)
+                open_it = partial(_open, one, frame)
+                yield _Input(label, display(path), place, open_it, below, (total := total + 1), stack)
 
     def segment(self, item: _Input) -> bool:
         """Segment one of the images and print a line; returns False if a part is missing."""
@@ -188,10 +207,23 @@ class _Work:
         seconds = as_time(time.monotonic() - self._begin)
         print_line(f"{tally.total} images: {self._objects} objects found in {seconds}{failures}")
 
+    def write_table(self) -> None:
+        """Write the table of all images that are done, if one was asked for."""
+        tables = [one for _, one in sorted(self._tables.items()) if one.path.is_file()]
+        if self._table is not None and tables:
+            write_run_table(self._table, tables)
+            images = "1 image" if len(tables) == 1 else f"{len(tables)} images"
+            print_line(f"table of {images} -> {display(self._table)}")
+
     def _segment(self, item: _Input) -> Outcome:
         """Segment one image."""
-        request = self._requests(item.open())
+        request = self._requests(item.open(), item.below)
         outcome = self._segment_request(item, request)
+        if self._table is not None and outcome.is_whole:
+            kind = SUFFIXES[self._table.suffix.lower()]
+            path = paths_of(request.output, request.stem, [kind])[kind]
+            name = (item.below / Path(item.source).name).as_posix()
+            self._tables[item.order] = ImageTable(path, name, request.image.series)
         if item.stack is not None and item.stack.is_last():
             for path in write_stacked(request.output, item.source, item.stack.names, request.formats):
                 print_line(f"{Path(item.source).name}: {len(item.stack.names)} planes -> {display(path)}")

@@ -61,6 +61,23 @@ def missing_files(path: Path, tif: Any) -> list[str]:
     return [name for name, file in files.items() if file is None or not file.stat().st_size]
 
 
+def named_parts(path: Path) -> list[str]:
+    """Names of the other files that an OME-TIFF names as parts of its images; none if it is damaged."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            root = parse_xml(tif.ome_metadata or "") if tif.is_ome else None
+    except Exception:  # reported when the image is opened
+        return []
+    uuids = () if root is None else root.iterfind(".//{*}TiffData/{*}UUID")
+    return [
+        name
+        for name in dict.fromkeys(_plain(uuid.get("FileName", "")) for uuid in uuids)
+        if name not in ("", path.name)
+    ]
+
+
 def _plain(name: str) -> str:
     """Name of a file without folders."""
     return PurePath(name.replace("\\", "/")).name
