@@ -105,7 +105,7 @@ def write_scene(bank: list[Nucleus], split: str, number: int, folder: Path) -> S
     tifffile.imwrite(paths[0], image, compression="zlib", metadata={"axes": "CYX"})
     for path, mask in zip(paths[1:], (nuclei, cells), strict=True):
         path.write_bytes(imagecodecs.png_encode(mask.astype(np.uint16)))
-    return Sample(name, "multiplex", "multiplexed", split, *paths[:2], 0.5, name, "CC0-1.0", paths[2])
+    return Sample(name, "multiplex", "multiplexed", split, *paths[:2], 0.5, name, "Apache-2.0", paths[2])
 
 
 def place_nuclei(bank: list[Nucleus], random: np.random.Generator) -> tuple[Scene, NDArray[np.int32]]:

@@ -1,8 +1,8 @@
 """Images at URLs on the command line."""
 
-import pytest
-
 from pathlib import Path
+
+import pytest
 
 from cytoseed.cli.inputs import find_images
 from remote import put

@@ -16,7 +16,7 @@ def widen_model(model: Model, channels: int | str, targets: tuple[str, ...]) -> 
     A new ChannelNet passes a single channel unchanged, and each target starts as what the model finds: the first
     results for a grey image are those of `model`.
     """
-    config = dataclasses.replace(model.config, channels=channels, targets=targets, sha256="")
+    config = dataclasses.replace(model.config, channels=channels, targets=targets, sha256="", score_calibration=())
     old, new = model.config, Segmenter(config).eval()
     if old.fixed_channels != config.fixed_channels and (old.fixed_channels != 3 or config.fixed_channels != 0):
         raise ValueError(f"channels is {channels!r}, and model {old.name!r} takes {old.channels}; give that, or any")
