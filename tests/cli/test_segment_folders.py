@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from cytoseed.cli.inputs import find_images
 from cytoseed.cli.main import app
+from cytoseed.images import open_image
 from cytoseed.images.scenes import draw_nuclei
 from cytoseed.results.run_table import find_well
 
@@ -98,6 +100,50 @@ def test_the_parts_of_a_set_are_one_image(tmp_path: Path) -> None:
 )
 def test_wells_by_name(name: str, well: tuple[str, str] | None) -> None:
     assert find_well(name) == well
+
+
+def write_dicom(path: Path, pixels: np.ndarray, series: str, um: float) -> None:
+    """One level of a whole slide in DICOM, a tile per frame."""
+    pydicom = pytest.importorskip("pydicom")
+    encaps, uid = pytest.importorskip("pydicom.encaps"), pytest.importorskip("pydicom.uid")
+    height, width = pixels.shape[:2]
+    tiles = [pixels[y : y + 256, x : x + 256] for y in range(0, height, 256) for x in range(0, width, 256)]
+    whole = [np.pad(tile, [(0, 256 - tile.shape[0]), (0, 256 - tile.shape[1]), (0, 0)]) for tile in tiles]
+    codec = {"level": 98, "colorspace": "RGB", "outcolorspace": "YCBCR", "subsampling": "444"}
+    slide = pydicom.Dataset()
+    slide.file_meta = pydicom.dataset.FileMetaDataset()
+    slide.file_meta.MediaStorageSOPClassUID = slide.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    slide.file_meta.MediaStorageSOPInstanceUID = slide.SOPInstanceUID = uid.generate_uid()
+    slide.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    slide.SeriesInstanceUID, slide.StudyInstanceUID, slide.FrameOfReferenceUID = series, series + ".1", series + ".2"
+    slide.Modality, slide.ImageType = "SM", ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    slide.Rows = slide.Columns = 256
+    slide.NumberOfFrames, slide.TotalPixelMatrixRows, slide.TotalPixelMatrixColumns = len(whole), height, width
+    slide.SamplesPerPixel, slide.PhotometricInterpretation, slide.PlanarConfiguration = 3, "YBR_FULL_422", 0
+    slide.BitsAllocated = slide.BitsStored = 8
+    slide.HighBit, slide.PixelRepresentation, slide.DimensionOrganizationType = 7, 0, "TILED_FULL"
+    slide.TotalPixelMatrixFocalPlanes = slide.NumberOfOpticalPaths = 1
+    measures, shared = pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing = [um / 1000, um / 1000]
+    shared.PixelMeasuresSequence = [measures]
+    slide.SharedFunctionalGroupsSequence = [shared]
+    slide.PixelData = encaps.encapsulate([imagecodecs.jpeg_encode(tile, **codec) for tile in whole])
+    slide["PixelData"].VR = "OB"
+    slide.save_as(path, enforce_file_format=True)
+
+
+def test_a_folder_of_dicom_files_is_one_slide(tmp_path: Path) -> None:
+    pytest.importorskip("openslide")
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 10, 3), np.uint8).repeat(64, 0).repeat(64, 1)
+    for name, step in (("1.dcm", 1), ("2.dcm", 4)):
+        write_dicom(tmp_path / name, np.ascontiguousarray(pixels[::step, ::step]), "1.2.3", 0.5 * step)
+    write_dicom(tmp_path / "other.dcm", pixels, "1.2.4", 0.25)
+    (tmp_path / "scan.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    assert [path.name for path in find_images([str(tmp_path)])] == ["1.dcm", "other.dcm"]
+    image = open_image(tmp_path / "1.dcm")
+    assert image.level_shapes == ((512, 640), (128, 160))
+    assert image.pixel_size_um == pytest.approx(0.5)
+    assert np.abs(image.read().transpose(1, 2, 0).astype(int) - pixels).mean() < 2
 
 
 @pytest.mark.parametrize("suffix", [".lsm", ".stk"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cytoseed.images import is_image_folder, list_images
 from cytoseed.images.ome_xml import named_parts
+from cytoseed.images.openslide_reader import dicom_slide
 from cytoseed.learn.samples import NOT_IMAGES
 from cytoseed.paths import as_path, display, is_remote, is_url
 from cytoseed.results import WRITERS, stem_of
@@ -15,7 +16,8 @@ from cytoseed.results.formats.objects_zip import SUFFIX
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".jxl")
 _SLIDES = (".svs", ".qptiff", ".ndpi", ".scn", ".mrxs", ".bif", ".vsi", ".czi", ".nd2", ".lif", ".lsm", ".stk")
-_SUFFIXES = (*_PICTURES, *_SLIDES)  # in folders and patterns; a file named by itself may have any suffix
+_DICOM = ".dcm"
+_SUFFIXES = (*_PICTURES, *_SLIDES, _DICOM)  # in folders and patterns; a file named by itself may have any suffix
 
 
 def find_images(inputs: Sequence[str], recursive: bool = False) -> dict[Path, Path]:
@@ -23,9 +25,9 @@ def find_images(inputs: Sequence[str], recursive: bool = False) -> dict[Path, Pa
 
     Returns each image's folder below the one that was named: `.` unless `recursive`, which looks in all subfolders.
 
-    Each image once, in the order of `inputs`; hidden files, results of cytoseed, masks such as `a_masks.png` beside
-    `a.png`, and files that an OME-TIFF before them names as parts of it are skipped in folders and patterns. Two
-    images whose results would have the same name are refused.
+    Each image once, in the order of `inputs`. In folders and patterns hidden files, results of cytoseed, masks such as
+    `a_masks.png` beside `a.png`, files that an OME-TIFF before them names as its parts, and all but the first DICOM
+    file of a slide are skipped. Two images whose results would have the same name are refused.
     """
     below = {path: place for name in inputs for path, place in _images_below(name, recursive).items()}
     found = _each_once(below)
@@ -71,14 +73,25 @@ def _without_parts(paths: Sequence[Path]) -> list[Path]:
     images = {one.with_suffix("") for one in paths}
     made = {one.with_name(one.name + ending) for one in images for ending in NOT_IMAGES}
     parts: set[Path] = set()
+    slides: set[str] = set()
     kept = []
     for one in paths:
         if one.with_suffix("") in made or one in parts:
+            continue
+        if one.suffix.lower() == _DICOM and not _is_new_slide(slides, one):
             continue
         kept.append(one)
         if one.name.lower().endswith((".ome.tif", ".ome.tiff")) and one.is_file():
             parts.update(one.parent / name for name in named_parts(one))
     return kept
+
+
+def _is_new_slide(slides: set[str], file: Path) -> bool:
+    """Add the slide of a DICOM file to those that were met; False for one that is known, and for other DICOM."""
+    slide = dicom_slide(file)
+    is_new = slide is not None and slide not in slides
+    slides.update([] if slide is None else [slide])
+    return is_new
 
 
 def _images_at(name: str) -> list[Path]:

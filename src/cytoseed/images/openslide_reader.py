@@ -41,6 +41,16 @@ def slide_family(path: Path) -> str | None:
     return openslide.OpenSlide.detect_format(path) or ""
 
 
+def dicom_slide(path: Path) -> str | None:
+    """Identifier of the slide (series) that a DICOM file is a part of; None for other files and without OpenSlide."""
+    if slide_family(path) != "dicom":
+        return None
+    import openslide
+
+    with foreign_errors(path), openslide.OpenSlide(path) as slide:
+        return str(slide.properties.get("dicom.SeriesInstanceUID", path))
+
+
 def open_slide(path: Path, full_canvas: bool = False) -> Image:
     """Open a slide, with its lower resolutions; areas that were not scanned have its background colour, or white.
 
