@@ -1,7 +1,6 @@
 // The objects of a PNG, found without Python by a module that `cytoseed export` wrote.
 #include <png.h>
 #include <torch/script.h>
-
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -13,7 +12,6 @@
 #include <vector>
 
 namespace {
-
 std::string png_fault;  // what libpng said last; its functions leave by longjmp, over which no C++ object may lie
 
 void on_png_error(png_structp png, png_const_charp message) {
@@ -22,7 +20,6 @@ void on_png_error(png_structp png, png_const_charp message) {
 }
 
 using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
-
 File open_file(const std::string& path, const char* mode) {
   File file(std::fopen(path.c_str(), mode), std::fclose);
   if (!file) throw std::runtime_error(path + ": " + std::strerror(errno));
@@ -44,8 +41,7 @@ torch::Tensor read_png(const std::string& path) {
   const auto kind = png_get_bit_depth(png, info) == 16 ? torch::kUInt16 : torch::kUInt8;
   torch::Tensor pixels = torch::empty({height, width, png_get_channels(png, info)}, kind);
   png_bytepp rows = png_get_rows(png, info);
-  for (int64_t row = 0; row < height; ++row)
-    std::memcpy(pixels[row].data_ptr(), rows[row], pixels[row].nbytes());
+  for (int64_t row = 0; row < height; ++row) std::memcpy(pixels[row].data_ptr(), rows[row], pixels[row].nbytes());
   png_destroy_read_struct(&png, &info, nullptr);
   return pixels.permute({2, 0, 1}).to(torch::kFloat32).contiguous();
 }
@@ -127,7 +123,6 @@ int run(const std::vector<std::string>& words) {
   if (words.size() == 3) std::cerr << "no pixel size given: using the module's, " << module_um << " um\n";
   return 0;
 }
-
 }  // namespace
 
 int main(int argc, char** argv) try {

@@ -147,3 +147,20 @@ def test_mistakes_are_explained(program, coloured, tmp_path):
         assert not labels.exists()
     assert run(program, module, image, labels).returncode == DONE
     assert "0.5 um" in run(program, module, image, labels).stderr
+
+
+@pytest.mark.parametrize("below", ["", "share/cmake"])
+def test_a_libtorch_of_the_system_is_not_mixed_in(tmp_path, program, below):
+    assert program.exists()
+    prefix, system = Path(torch.__file__).parent, tmp_path / "system"
+    system.mkdir()
+    for name in ("torch", "c10"):
+        (system / f"lib{name}.so").touch()
+    words = (f"-DCMAKE_PREFIX_PATH={prefix / below}", f"-DCMAKE_SYSTEM_LIBRARY_PATH={system}")
+    configured = run("cmake", "-S", SOURCE, "-B", tmp_path / "build", *words)
+    assert configured.returncode == 0, configured.stderr
+    found = (tmp_path / "build" / "CMakeCache.txt").read_text(encoding="utf-8")
+    assert f"TORCH_LIBRARY:FILEPATH={prefix / 'lib' / 'libtorch.so'}\n" in found
+    assert str(system / "lib") not in found
+    [link] = (tmp_path / "build").rglob("link.txt")
+    assert f"-Wl,-rpath,{prefix / 'lib'}" in link.read_text(encoding="utf-8")
