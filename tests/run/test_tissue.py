@@ -73,6 +73,8 @@ def plan_of(image, channels=None, level=0, stain=None):
         ("nuclei",),
         0.0,
         record,
+        (),
+        0.0,
     )
 
 
