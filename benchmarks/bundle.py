@@ -18,12 +18,15 @@ MODELS = ROOT / "src" / "cytoseed" / "models"
 DESCRIPTIONS = {
     "nuclei": "Nuclei in fluorescence and stained brightfield images.",
     "nuclei-he": "Nuclei in sections stained with haematoxylin and eosin, at 20x to 40x.",
+    "cells": "Nuclei and whole cells in fluorescence images of any number of channels.",
     "nuclei-he-nc": "Nuclei in sections stained with haematoxylin and eosin, at 40x; for non-commercial use only.",
 }
 SOURCES = {
     "nuinsseg": "NuInsSeg, Mahbod et al. 2024, https://zenodo.org/records/10518968",
     "tnbc": "Naylor et al. 2018, https://zenodo.org/records/3552674",
     "backgrounds": "regions without nuclei of NuInsSeg, and of CMU-1-Small-Region (OpenSlide test data, CC0-1.0)",
+    "multiplex": "scenes with nuclei of DSB 2018, BBBC039 and BitDepth NucSeg (benchmarks/multiplex.py)",
+    "vectra_cells": "Vectra fields of akoyabio/phenoptrExamples @ f5b35eef and akoyabio/phenoptr @ 7d5dceaa",
     "dab": "images of NuInsSeg and TNBC with synthetic DAB in place of eosin (benchmarks/tissue.py)",
 }
 

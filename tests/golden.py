@@ -29,9 +29,10 @@ def here():
 
 
 def find_objects(folder, image, model, **settings):
-    """Labels (H,W) of an image of a golden folder."""
+    """Labels (H,W) of an image of a golden folder; of two targets, one below the other."""
     pixels = imagecodecs.png_decode((folder / f"{image}.png").read_bytes())
-    return cytoseed.segment(pixels, model, device="cpu", **{**SETTINGS[image], **settings}).labels
+    labels = cytoseed.segment(pixels, model, device="cpu", **{**SETTINGS[image], **settings}).labels
+    return labels.reshape(-1, labels.shape[-1])
 
 
 def folder_of(version):
