@@ -71,7 +71,7 @@ def prepare_requests(
 
     def make_request(image: Image, below: Path) -> Request:
         chosen = choose_model(loaded, image, options)
-        place = folder / below
+        place = folder / below if below.parts else folder
         if below.parts:
             _require_writable(place)
         return Request(chosen.image, place, chosen.model, chosen.options, names, existing, part)
