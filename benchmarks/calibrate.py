@@ -4,7 +4,7 @@ python benchmarks/calibrate.py --models nuclei nuclei-he --fit    # into config.
 python benchmarks/calibrate.py --models nuclei nuclei-he --write  # table and picture of docs/benchmarks.md
 
 A model is calibrated on the validation images that its config.json has figures of, and tested on the test images of the
-same kinds, which are never fitted to; `--datasets` names others. Only the first target is calibrated.
+same kinds, which are never fitted to; `--datasets` names others. The test is of the first target.
 """
 
 from __future__ import annotations
@@ -32,22 +32,24 @@ def samples_of(model: Model, split: str, arguments: argparse.Namespace) -> tuple
     if arguments.datasets:
         return tuple(each for each in samples if each.dataset in arguments.datasets)
     kinds = [name for name, figures in model.config.figures.get("val", {}).items() if isinstance(figures, dict)]
-    return tuple(each for each in samples if f"{each.dataset} {each.modality}" in kinds)
+    return tuple(
+        each for each in samples if any(f"{kind} ".startswith(f"{each.dataset} {each.modality} ") for kind in kinds)
+    )
 
 
 def fit(model: Model, arguments: argparse.Namespace) -> None:
     """Fit the calibration of a model, and write it into its config.json."""
     assert model.folder is not None
-    judged = judge_objects(model, samples_of(model, "val", arguments), arguments.device)
-    calibration = fit_calibration(judged)
-    error = calibration_error(reliability(judged.scores(calibration), judged.is_right))
+    samples, calibrations = samples_of(model, "val", arguments), []
+    for target, objects in enumerate(model.config.targets):
+        judged = judge_objects(model, samples, arguments.device, target)
+        calibrations.append(fit_calibration(judged))
+        error = calibration_error(reliability(judged.scores(calibrations[-1]), judged.is_right))
+        print(f"{model.config.name}: {calibrations[-1]} from {len(judged.is_right)} {objects}, error there {error:.4f}")
     path = model.folder / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["score_calibration"] = [list(calibration), *([list(UNCALIBRATED)] * (len(model.config.targets) - 1))]
+    config["score_calibration"] = [list(calibration) for calibration in calibrations]
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(
-        f"{model.config.name}: {calibration} from {len(judged.is_right)} objects, error there {error:.4f}", flush=True
-    )
 
 
 def draw(panels: dict[str, list[Bin]], path: Path) -> None:

@@ -24,7 +24,7 @@ _PENALTY = 1e-3  # keeps coefficients finite where every object is right
 
 
 class Judged(NamedTuple):
-    """Objects of a model's first target, and whether each is right."""
+    """Objects of one of a model's targets, and whether each is right."""
 
     evidence: NDArray[np.float64]  # (N,2) seed value and mean logit
     is_right: NDArray[np.bool_]  # (N,) has an IoU of at least 0.5 with a true object
@@ -42,25 +42,28 @@ class Bin(NamedTuple):
     right: float  # share that is right
 
 
-def judge_objects(model: Model, samples: Iterable[Sample], device: str = "auto") -> Judged:
-    """Find the objects of samples and compare them with their masks.
+def judge_objects(model: Model, samples: Iterable[Sample], device: str = "auto", target: int = 0) -> Judged:
+    """Find the objects of a target in samples and compare them with their masks; samples without its mask are left out.
 
     An object mostly on pixels that nobody annotated counts only if it is right, as in `metrics.score`.
     """
     engine = engine_for(model, choose_device(device))
     evidence, is_right = [np.zeros((0, 2))], [np.zeros(0, np.bool_)]
     for sample in samples:
-        pixels, mask = sample.read()
+        pixels, masks = sample.read_targets(model.config.targets)
+        mask = masks[target]
+        if (mask < 0).all():
+            continue
         options = SegmentOptions(pixel_size_um=sample.find_pixel_size_um())
         tensor = network_image(pixels, model.config, options)
         labels, found = engine.labels_of_views(engine.views(tensor[None]), model.segmenter.thresholds)
-        full, ids = full_size_objects(labels[:1], *mask.shape)
+        full, ids = full_size_objects(labels[target : target + 1], *mask.shape)
         overlaps = find_overlaps(full[0], mask)
         matches = np.zeros(len(overlaps.predicted_areas), np.bool_)
         matches[overlaps.predicted[overlaps.matched(0.5)]] = True
         counts = matches | ~overlaps.excused
         present = np.unique(full[0][full[0] > 0])
-        evidence.append(found[0].numpy()[ids[present]][counts])
+        evidence.append(found[target].numpy()[ids[present]][counts])
         is_right.append(matches[counts])
     return Judged(np.concatenate(evidence), np.concatenate(is_right))
 
