@@ -164,7 +164,8 @@ def marker(nuclei: NDArray[np.int32], cells: NDArray[np.int32], random: np.rando
     """Light of a marker: of membrane, cytoplasm, whole cell, nucleus or fibres, expressed by some of the cells."""
     kind = ("membrane", "cytoplasm", "membrane", "cell", "nucleus", "fibres", "cytoplasm", "membrane")[turn % 8]
     share, count = random.choice([0.1, 0.3, 0.6, 1.0, 1.0]), cells.max() + 1
-    centre = ndimage.center_of_mass(cells > 0, cells, np.arange(count))
+    with np.errstate(invalid="ignore"):  # of cells that are not there
+        centre = ndimage.center_of_mass(cells > 0, cells, np.arange(count))
     where = np.nan_to_num(np.array(centre)).astype(int)
     field = smooth(random, 40)[where[:, 0], where[:, 1]]  # cells of a kind lie together
     level = np.where(
