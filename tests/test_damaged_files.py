@@ -189,13 +189,27 @@ def test_stored_results(tmp_path: Path) -> None:
 
     def read(path: Path) -> None:
         with open_result(path) as result:
-            result.save(tmp_path / f"out{number}", ["geojson", "table"])
+            result.save(tmp_path / f"out{number}", ["geojson", "table", "parquet"])
 
     for number, chance in enumerate(chances("result", 100)):
         path.write_bytes(changed_zip(whole, chance))
         found.add(is_read(read, path))
         shutil.rmtree(tmp_path / f"out{number}", ignore_errors=True)
     assert found == {True, False}
+
+
+@pytest.mark.parametrize(("key", "value"), [("table", [["id", "int64"], ["area_px", "object"]]), ("source", "a\0b.png")])
+def test_a_stored_result_of_foreign_facts(tmp_path: Path, key: str, value: Any) -> None:
+    a_result().save(tmp_path, ["objects"])
+    path = next(tmp_path.glob("*.objects.zip"))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["result.json"] = json.dumps({**json.loads(members["result.json"]), key: value}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="objects.zip: is damaged"):
+        open_result(path)
 
 
 def test_records(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image:
     shape, (counts, boxes, blocks) = _shape(facts["shape"]), _described_parts(facts)
     described, targets = dict(facts["input"]), _texts(facts["targets"])
     stains, names, was_at = _texts(facts["stains"]), _texts(facts["channel_names"]), facts["image"]
-    if targets not in TARGETS or len(names) != shape[0] or not isinstance(was_at, str | None):
+    is_name = "\0" not in str(facts["source"])
+    if targets not in TARGETS or len(names) != shape[0] or not isinstance(was_at, str | None) or not is_name:
         raise ValueError("its description is inconsistent")
     result = Result(
         contents=_StoredParts(
@@ -101,7 +102,7 @@ def _read(path: Path, archive: zipfile.ZipFile, facts: Mapping[str, Any], image:
             targets,
             int(facts["count"]),
             blocks_of_parts=blocks,
-            columns=[(str(name), str(kind)) for name, kind in facts["table"]],
+            columns=_columns(facts["table"]),
             path=path,
         ),
         shape=shape,
@@ -165,6 +166,14 @@ def _described_parts(facts: Mapping[str, Any]) -> tuple[list[int], NDArray[np.in
         if not len(own) or math.prod(around(own[own[:, 2] > 0])[2:]) > _LARGEST_BLOCK_PX:
             raise ValueError("a block of its objects has an absurd size")
     return counts, boxes, blocks
+
+
+def _columns(found: Any) -> list[tuple[str, str]]:
+    """Name and dtype of each column of the table: numbers, but for the target."""
+    columns = [(str(name), str(kind)) for name, kind in found]
+    if any(np.dtype(kind).kind not in "if" for name, kind in columns if name != "target"):
+        raise ValueError("its table has columns that are not numbers")
+    return columns
 
 
 def _texts(found: Any) -> tuple[str, ...]:
