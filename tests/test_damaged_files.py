@@ -198,7 +198,9 @@ def test_stored_results(tmp_path: Path) -> None:
     assert found == {True, False}
 
 
-@pytest.mark.parametrize(("key", "value"), [("table", [["id", "int64"], ["area_px", "object"]]), ("source", "a\0b.png")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("table", [["id", "int64"], ["area_px", "object"]]), ("source", "a\0b.png")]
+)
 def test_a_stored_result_of_foreign_facts(tmp_path: Path, key: str, value: Any) -> None:
     a_result().save(tmp_path, ["objects"])
     path = next(tmp_path.glob("*.objects.zip"))
@@ -208,7 +210,7 @@ def test_a_stored_result_of_foreign_facts(tmp_path: Path, key: str, value: Any) 
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(ValueError, match="objects.zip: is damaged"):
+    with pytest.raises(ValueError, match=r"objects\.zip: is damaged"):
         open_result(path)
 
 

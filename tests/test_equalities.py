@@ -12,7 +12,6 @@ from skimage import data
 from bright import bright_config, bright_segmenter
 from cytoseed.core.prepare import normalise
 from cytoseed.core.views import turn, turn_back
-from cytoseed.export.onnx import to_onnx
 from cytoseed.export.torchscript import to_torchscript
 from cytoseed.images.channels import unmix
 from cytoseed.models.weights import Model
@@ -55,19 +54,6 @@ def test_eager_equals_torchscript(bright, tmp_path):
         for size in SIZES:
             image = blobs(*size, count)
             assert torch.equal(scripted(image), bright.segmenter(image))
-
-
-def test_eager_equals_onnx(bright, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    session = onnxruntime.InferenceSession(str(to_onnx(bright, tmp_path / "bright.onnx", normalised=True)))
-    for count in (0, 1, 60):
-        for size in SIZES:
-            image = blobs(*size, count)
-            labels = bright.segmenter(image).numpy()
-            found = session.run(None, {"image": image.numpy()})[0]
-            assert found.dtype == np.int32
-            assert_same_objects(found[0, 0], labels[0, 0])
-    assert labels.max() > 10
 
 
 def test_a_batch_equals_its_images(nuclei, tissue):

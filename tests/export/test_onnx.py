@@ -34,6 +34,17 @@ def discs(height, width, channels=1, seed=0):
     return np.repeat(np.round(image)[None], channels, axis=0).astype(np.float32)
 
 
+def blobs(height, width, count):
+    """Normalised image (1, H, W) of `count` discs, some of them larger than the window around a seed."""
+    rng = np.random.default_rng(height + count)
+    rows, columns = np.mgrid[:height, :width]
+    image = np.zeros((height, width), np.float32)
+    for _ in range(count):
+        y, x, radius = rng.uniform(0, height), rng.uniform(0, width), 2 + 22 * rng.uniform() ** 4
+        image[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = 1
+    return torch.from_numpy(image)[None]
+
+
 def labels_of(model, raw):
     with torch.inference_mode():
         return model.segmenter(normalise(torch.from_numpy(raw))[None]).numpy()
@@ -84,12 +95,13 @@ def test_nuclei_and_cells_from_normalised_values(pair_model, pair_onnx):
     assert (about["targets"], about["input"], about["channels"]) == ("nuclei,cells", "normalised", "1")
     assert (about["seed_threshold"], about["min_size_px"]) == ("0.3", "4")
     assert pair_model.segmenter.chunk_px > 0  # export does not change it
-    for size in SIZES:
-        image = normalise(torch.from_numpy(discs(*size)))[None]
+    images = [normalise(torch.from_numpy(discs(*size))) for size in SIZES]
+    images += [blobs(*size, count) for size in ((20, 20), (63, 200), (256, 256)) for count in (0, 1, 60)]
+    for image in images:
         with torch.inference_mode():
-            wanted = pair_model.segmenter(image).numpy()
-        (found,) = run.run(None, {"image": image.numpy()})
-        assert found.shape == (1, 2, *size)
+            wanted = pair_model.segmenter(image[None]).numpy()
+        (found,) = run.run(None, {"image": image[None].numpy()})
+        assert found.shape == (1, 2, *image.shape[1:])
         np.testing.assert_array_equal(found, wanted)
     assert wanted[0, 0].max() > 10
 
