@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from cytoseed.learn.samples import TrainValSplit, find_samples
+from cytoseed.learn.settings import RECIPES
 from cytoseed.learn.train import train
-from cytoseed.settings import RECIPES, ModelConfig
+from cytoseed.settings import ModelConfig
 from places import DATA, OPEN_DATA, write_page
 
 DIMENSIONS = ((4, 4), (2, 4), (2, 2), (2, 0))

@@ -18,8 +18,9 @@ import numpy as np
 import tifffile
 
 from cytoseed.learn.samples import TrainValSplit, find_samples
+from cytoseed.learn.settings import TrainConfig
 from cytoseed.learn.train import train
-from cytoseed.settings import ModelConfig, TrainConfig
+from cytoseed.settings import ModelConfig
 
 
 def make_image(folder: Path, index: int, side: int) -> None:

@@ -1,4 +1,4 @@
-"""All settings of cytoseed, with their defaults, ranges and help texts; imports no torch.
+"""Settings of models and segmentations, with their defaults, ranges and help texts; imports no torch.
 
 Command-line flags and a model's `config.json` are made from these classes. The defaults of thresholds are in
 `ModelConfig`; in `SegmentOptions`, `None` means the model's own value.
@@ -20,20 +20,31 @@ MOST_EXPANDED_UM = 50
 TARGETS = (("nuclei",), ("cells",), ("nuclei", "cells"))
 """Allowed targets of a model, one for each plane of its labels."""
 DEFAULT_FORMATS = ("labels", "geojson", "table", "overlay", "objects")
+UNITS = {"um": "µm", "px": "px"}
+"""Units at the ends of settings' names."""
 NOMINAL_DIAMETER_UM = 8.5
 """Median diameter of a nucleus, by which images of unknown pixel size are scaled."""
 _LARGEST_WINDOW_PX = 8192
 _LARGEST_PEAK_PX = 512  # larger ones would only take time
 
 
-def _known_keys_only(cls: type, values: Mapping[str, Any]) -> None:
+def flag_of(name: str) -> str:
+    """Command-line flag of a setting: `min_size_px` is `--min-size`, in px; `expand_um` says that it is a distance."""
+    stem, _, unit = name.rpartition("_")
+    short = stem if unit in UNITS and name != "expand_um" else name
+    return f"--{short.replace('_', '-')}"
+
+
+def known_keys_only(cls: type, values: Mapping[str, Any]) -> None:
+    """Refuse keys that are no fields of a settings class."""
     known = [f.name for f in dataclasses.fields(cls)]
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"{cls.__name__} has no setting {unknown[0]!r}; its settings are: {', '.join(known)}")
 
 
-def _require(condition: bool, name: str, value: object, allowed: str) -> None:
+def require(condition: bool, name: str, value: object, allowed: str) -> None:
+    """Raise `ValueError` with a setting's value and what it may be, unless a condition holds."""
     if not condition:
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
 
@@ -42,18 +53,18 @@ def check_device(name: str) -> None:
     """Raise `ValueError` if a name is not that of a device, such as `cpu`, `cuda` or `cuda:1`."""
     kind, colon, number = name.partition(":")
     is_known = kind in DEVICES and (not colon or (kind == "cuda" and number.isdecimal()))
-    _require(is_known, "device", name, f"one of {', '.join(DEVICES)}, or cuda:1 for the second GPU")
+    require(is_known, "device", name, f"one of {', '.join(DEVICES)}, or cuda:1 for the second GPU")
 
 
-def _require_type(name: str, value: object, like: object) -> None:
+def require_type(name: str, value: object, like: object) -> None:
     """Refuse a value whose type differs from the default's; a whole number may stand for a float."""
     if isinstance(like, tuple):
         numbers = isinstance(value, tuple) and all(type(part) in (int, float) for part in value)
-        _require(numbers and len(value) == len(like), name, value, f"{len(like)} numbers")  # type: ignore[arg-type]
+        require(numbers and len(value) == len(like), name, value, f"{len(like)} numbers")  # type: ignore[arg-type]
         return
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
     fits = type(value) is type(like) or (type(like) is float and type(value) is int)
-    _require(fits, name, value, kinds[type(like)])
+    require(fits, name, value, kinds[type(like)])
 
 
 @dataclass(frozen=True)
@@ -141,30 +152,30 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check all values."""
-        _require_type("name", self.name, "")
+        require_type("name", self.name, "")
         for each in dataclasses.fields(self):
             if isinstance(each.default, str | int | float) and each.name != "channels":
-                _require_type(each.name, getattr(self, each.name), each.default)
+                require_type(each.name, getattr(self, each.name), each.default)
         for name in ("recipe", "figures"):
-            _require(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "a mapping")
-        _require(self.network in NETWORKS, "network", self.network, f"one of {', '.join(NETWORKS)}")
+            require(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "a mapping")
+        require(self.network in NETWORKS, "network", self.network, f"one of {', '.join(NETWORKS)}")
         counted = type(self.channels) is int and self.channels >= 1
-        _require(counted or self.channels == "any", "channels", self.channels, "1 or more, or 'any'")
-        _require(self.targets in TARGETS, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
-        _require(self.positional_dims >= 2, "positional_dims", self.positional_dims, "2 or more")
-        _require(self.conditional_dims >= 0, "conditional_dims", self.conditional_dims, "0 or more")
+        require(counted or self.channels == "any", "channels", self.channels, "1 or more, or 'any'")
+        require(self.targets in TARGETS, "targets", self.targets, "('nuclei',), ('cells',) or ('nuclei', 'cells')")
+        require(self.positional_dims >= 2, "positional_dims", self.positional_dims, "2 or more")
+        require(self.conditional_dims >= 0, "conditional_dims", self.conditional_dims, "0 or more")
         widths = self.classifier_widths
         is_given = bool(widths) and all(type(width) is int and width >= 1 for width in widths)
-        _require(is_given, "classifier_widths", widths, "one or more widths of 1 or more")
+        require(is_given, "classifier_widths", widths, "one or more widths of 1 or more")
         calibration = self.score_calibration
         is_known = len(calibration) in (0, len(self.targets)) and all(len(of_target) == 3 for of_target in calibration)
-        _require(is_known, "score_calibration", calibration, "three numbers for each target, or nothing")
+        require(is_known, "score_calibration", calibration, "three numbers for each target, or nothing")
         for name in ("grid_step", "offset_limit", "pixel_size_um"):
-            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
         _require_thresholds(self)
-        _require_window(self.window_px)
+        require_window(self.window_px)
         largest, allowed = self.max_window_px, f"from window_px to {_LARGEST_WINDOW_PX}"
-        _require(self.window_px <= largest <= _LARGEST_WINDOW_PX, "max_window_px", largest, allowed)
+        require(self.window_px <= largest <= _LARGEST_WINDOW_PX, "max_window_px", largest, allowed)
 
     @property
     def fixed_channels(self) -> int:
@@ -193,31 +204,32 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of `to_dict`; raises `ValueError` for an unknown key."""
-        _known_keys_only(cls, values)
+        known_keys_only(cls, values)
         plain = dict(values)
         for key in ("targets", "classifier_widths", "score_calibration"):
             if key in plain:
                 plain[key] = tuple(plain[key])
         notes = plain.get("trained_on", ())
         for note in notes:
-            _known_keys_only(DatasetNote, note)
+            known_keys_only(DatasetNote, note)
         plain["trained_on"] = tuple(DatasetNote(**note) for note in notes)
         return cls(**plain)
 
 
-def _require_window(side: int) -> None:
-    _require(side >= 8 and side % 2 == 0, "window_px", side, "an even number, 8 or more")
+def require_window(side: int) -> None:
+    """Refuse a side that no window can have."""
+    require(side >= 8 and side % 2 == 0, "window_px", side, "an even number, 8 or more")
 
 
 def _require_thresholds(values: ModelConfig | SegmentOptions) -> None:
     """Refuse thresholds outside their range; `None` is the model's own value."""
     peak, seed = values.peak_radius_px, values.seed_threshold
     lowest, agree, smallest = values.mask_threshold, values.agreement_iou, values.min_size_px
-    _require(peak is None or 1 <= peak <= _LARGEST_PEAK_PX, "peak_radius_px", peak, f"from 1 to {_LARGEST_PEAK_PX}")
-    _require(seed is None or 0 <= seed <= 1, "seed_threshold", seed, "from 0 to 1")
-    _require(agree is None or 0 < agree <= 1, "agreement_iou", agree, "above 0 and at most 1")
-    _require(lowest is None or math.isfinite(lowest), "mask_threshold", lowest, "a finite number")
-    _require(smallest is None or smallest >= 0, "min_size_px", smallest, "0 or more")
+    require(peak is None or 1 <= peak <= _LARGEST_PEAK_PX, "peak_radius_px", peak, f"from 1 to {_LARGEST_PEAK_PX}")
+    require(seed is None or 0 <= seed <= 1, "seed_threshold", seed, "from 0 to 1")
+    require(agree is None or 0 < agree <= 1, "agreement_iou", agree, "above 0 and at most 1")
+    require(lowest is None or math.isfinite(lowest), "mask_threshold", lowest, "a finite number")
+    require(smallest is None or smallest >= 0, "min_size_px", smallest, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -267,24 +279,24 @@ class SegmentOptions:
             object.__setattr__(self, "stain", "haematoxylin")
         side, margin, region = self.tile_size_px, self.margin_px, self.region
         fits = side is None or (side >= 128 and side % 64 == 0)
-        _require(fits, "tile_size_px", side, "a multiple of 64, 128 or more")
-        _require(margin >= 64 and margin % 64 == 0, "margin_px", margin, "a multiple of 64, 64 or more")
+        require(fits, "tile_size_px", side, "a multiple of 64, 128 or more")
+        require(margin >= 64 and margin % 64 == 0, "margin_px", margin, "a multiple of 64, 64 or more")
         is_box = not region or (len(region) == 4 and min(region) >= 0 and min(region[2:]) > 0)
-        _require(is_box, "region", region, "x, y, width and height in whole pixels: 0 or more, and sides of 1 or more")
+        require(is_box, "region", region, "x, y, width and height in whole pixels: 0 or more, and sides of 1 or more")
         size, diameter = self.pixel_size_um, self.diameter_px
-        _require(size is None or 0 < size < 1000, "pixel_size_um", size, "above 0 and below 1000, in µm")
-        _require(diameter is None or 0 < diameter < math.inf, "diameter_px", diameter, "above 0, in pixels")
+        require(size is None or 0 < size < 1000, "pixel_size_um", size, "above 0 and below 1000, in µm")
+        require(diameter is None or 0 < diameter < math.inf, "diameter_px", diameter, "above 0, in pixels")
         remedy = "left out if pixel_size_um is given: each alone sets the scale"
-        _require(size is None or diameter is None, "diameter_px", diameter, remedy)
+        require(size is None or diameter is None, "diameter_px", diameter, remedy)
         grown = self.expand_um
-        _require(grown is None or 0 < grown <= MOST_EXPANDED_UM, "expand_um", grown, "above 0 and at most 50, in µm")
-        _require(0 <= self.min_score <= 1, "min_score", self.min_score, "from 0 to 1")
-        _require(self.stain in (None, *STAINS), "stain", self.stain, f"one of {', '.join(STAINS)}")
+        require(grown is None or 0 < grown <= MOST_EXPANDED_UM, "expand_um", grown, "above 0 and at most 50, in µm")
+        require(0 <= self.min_score <= 1, "min_score", self.min_score, "from 0 to 1")
+        require(self.stain in (None, *STAINS), "stain", self.stain, f"one of {', '.join(STAINS)}")
         remedy = "left out if a stain is given: stains are computed from red, green and blue"
-        _require(self.stain is None or not self.channels, "channels", self.channels, remedy)
-        _require(self.nan in ("refuse", "zero"), "nan", self.nan, "refuse or zero")
+        require(self.stain is None or not self.channels, "channels", self.channels, remedy)
+        require(self.nan in ("refuse", "zero"), "nan", self.nan, "refuse or zero")
         check_device(self.device)
-        _require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
+        require(self.precision in PRECISIONS, "precision", self.precision, f"one of {', '.join(PRECISIONS)}")
         _require_thresholds(self)
 
 
@@ -295,125 +307,3 @@ def with_settings(options: SegmentOptions | None, settings: Mapping[str, Any]) -
     if unknown:
         raise TypeError(f"segment has no setting {unknown[0]!r}; its settings are: {', '.join(allowed)}")
     return dataclasses.replace(options or SegmentOptions(), **settings)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run: sections 2.5 and 2.6 of the paper, with the improvements of `docs/experiments.md`."""
-
-    steps: int = 4000
-    """Number of training steps, pre-training included."""
-    pretrain_steps: int = 400
-    """Number of initial steps, with simpler losses: binary cross-entropy for seeds, Dice for instances."""
-    batch_size: int = 6
-    """Image crops per step."""
-    crop_px: int = 256
-    """Side of an image crop: a multiple of 32."""
-    optimizer: str = "adamw"
-    """`adamw` with warm-up and cosine decay, or `adam` with a fixed learning rate, as in the paper."""
-    learning_rate: float = 2e-3
-    """Highest learning rate."""
-    weight_decay: float = 1e-4
-    """Weight decay of `adamw`."""
-    clip_norm: float = 5.0
-    """Largest norm of the gradients; 0 for no limit."""
-    average_decay: float = 0.998
-    """Decay of the running average of the weights, which is validated and saved; 0 for no average."""
-    seed_weight: float = 1.0
-    """Weight of the seed term in the loss."""
-    instance_weight: float = 1.5
-    """Weight of the instance term in the loss."""
-    teacher_weight: float = 1.0
-    """Weight of the difference from the teacher's output in the loss, with `--teacher`."""
-    max_seeds: int = 50
-    """Largest number of seeds drawn per crop for the instance term (K in the paper)."""
-    window_px: int = 64
-    """Side of the windows of the instance term; in every fourth batch twice as wide, with a quarter of the seeds."""
-    augment: str = "full"
-    """Augmentation: `full`, or `minimal` (flips, quarter turns and crops, as in the paper)."""
-    scale_range: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest random scale factor."""
-    nominal_scale_share: float = 0.5
-    """Share of crops of unknown pixel size that are first rescaled so that nuclei measure 8.5 µm."""
-    synthetic_stain_share: float = 0.0
-    """Share of grey crops that are recoloured to look like a stained tissue section."""
-    balance: str = "modality"
-    """`modality` (draw kinds of images by the square root of their object counts) or `image` (draw all equally)."""
-    validate_every: int = 500
-    """Number of steps between validations on whole images."""
-    patience: int = 0
-    """Stop after this many validations without a better mean F1; 0 to train to the end."""
-    precision: str = "auto"
-    """`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA and on CPUs with AMX or AVX-512 BF16."""
-    compile: bool = False
-    """Compile the network with `torch.compile`: worthwhile for long runs on a GPU."""
-    memory_gb: float = 4.0
-    """Read training images from disk if they take more than this many GB (on a GPU, more than half of its memory)."""
-    seed: int = 0
-    """Seed of the random numbers."""
-
-    def __post_init__(self) -> None:
-        """Check all values."""
-        for name in ("steps", "batch_size", "max_seeds", "validate_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        weights = ("seed_weight", "instance_weight", "teacher_weight", "weight_decay")
-        for name in ("pretrain_steps", "clip_norm", "patience", "memory_gb", *weights):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("nominal_scale_share", "synthetic_stain_share"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        _require(self.crop_px % 32 == 0 and self.crop_px > 0, "crop_px", self.crop_px, "a positive multiple of 32")
-        _require_window(self.window_px)
-        _require(0 <= self.average_decay < 1, "average_decay", self.average_decay, "at least 0, below 1")
-        _require(self.optimizer in ("adamw", "adam"), "optimizer", self.optimizer, "adamw or adam")
-        _require(self.augment in ("full", "minimal"), "augment", self.augment, "full or minimal")
-        _require(self.balance in ("modality", "image"), "balance", self.balance, "modality or image")
-        allowed = ("auto", *PRECISIONS)
-        _require(self.precision in allowed, "precision", self.precision, "auto, float32 or bfloat16")
-        low, high = self.scale_range
-        _require(0 < low <= high, "scale_range", self.scale_range, "two numbers above 0, the smaller first")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for checkpoints and logs."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`; raises `ValueError` for an unknown key."""
-        _known_keys_only(cls, values)
-        plain = dict(values)
-        if isinstance(plain.get("scale_range"), list):
-            plain["scale_range"] = tuple(plain["scale_range"])
-        for entry in dataclasses.fields(cls):
-            if entry.name in plain:
-                _require_type(entry.name, plain[entry.name], entry.default)
-        return cls(**plain)
-
-
-RECIPES = {
-    "default": TrainConfig(),
-    "paper": TrainConfig(
-        steps=510_000,  # 500 epochs of 1000 batches, after 10 epochs of pre-training
-        pretrain_steps=10_000,
-        batch_size=3,
-        optimizer="adam",
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        clip_norm=0.0,
-        average_decay=0.0,
-        augment="minimal",
-        balance="image",
-        validate_every=1000,
-    ),
-    "finetune": TrainConfig(
-        steps=1500,
-        pretrain_steps=0,
-        learning_rate=1e-3,
-        average_decay=0.99,
-        scale_range=(0.7, 1.4),
-        nominal_scale_share=0.25,
-        validate_every=100,
-        patience=5,
-    ),
-}
-"""Named training settings: the default, the paper's (sections 2.5 and 2.6), and those for fine-tuning on few images."""

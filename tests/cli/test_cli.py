@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from cytoseed.cli.main import app
 from cytoseed.cli.train_command import _find_split_samples, read_train_config
+from cytoseed.learn.settings import TrainConfig
 from cytoseed.models.weights import list_models
-from cytoseed.settings import SegmentOptions, TrainConfig
+from cytoseed.settings import SegmentOptions
 from scenes import RESULTS, names
 
 NUCLEI = resources.files("cytoseed.models") / "nuclei" / "config.json"

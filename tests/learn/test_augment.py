@@ -16,8 +16,9 @@ from cytoseed.learn import augment
 from cytoseed.learn.annotations import seed_target
 from cytoseed.learn.augment import Batch, CropSampler
 from cytoseed.learn.samples import Sample
+from cytoseed.learn.settings import TrainConfig
 from cytoseed.run.api import network_image
-from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
+from cytoseed.settings import ModelConfig, SegmentOptions
 
 CPU = torch.device("cpu")
 SIDE = 32

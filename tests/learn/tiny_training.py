@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from cytoseed.learn.settings import TrainConfig
 from cytoseed.learn.train import TrainProgress
-from cytoseed.settings import ModelConfig, TrainConfig
+from cytoseed.settings import ModelConfig
 
 MODEL = ModelConfig("tiny", positional_dims=2, conditional_dims=1, classifier_widths=(3,))
 CONFIG = TrainConfig(

@@ -16,10 +16,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from cytoseed.cli.console import MISUSED, exit_on_mistake, output_as
-from cytoseed.settings import RECIPES, ModelConfig
+from cytoseed.learn.settings import RECIPES
+from cytoseed.settings import UNITS, ModelConfig, flag_of
 
-_UNITS = {"um": "µm", "px": "px"}
-_UNIT_IN_FLAG = ("expand_um",)  # `--expand` alone would not say that it is a distance
 _LISTS = {"channels": "A,B", "region": "X,Y,W,H", "scale_range": "LOW,HIGH"}
 
 
@@ -125,10 +124,8 @@ def _default(settings: type, entry: Field[Any]) -> str:
 
 def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]) -> inspect.Parameter:
     """Parameter from which typer makes a flag; a field without documentation is a setting of the model."""
-    stem, _, unit = entry.name.rpartition("_")
-    is_short = unit in _UNITS and entry.name not in _UNIT_IN_FLAG
-    name = (stem if is_short else entry.name).replace("_", "-")
-    spelling = f"--{name}/--no-{name}" if hint is bool else f"--{name}"
+    flag = flag_of(entry.name)
+    spelling = f"{flag}/--no-{flag[2:]}" if hint is bool else flag
     text, default = texts.get(entry.name), _default(settings, entry)
     if text is None:
         text, default = _documentation(ModelConfig)[entry.name], "the model's"
@@ -136,7 +133,7 @@ def _flag(settings: type, entry: Field[Any], hint: Any, texts: Mapping[str, str]
     option = typer.Option(
         spelling,
         help=text,
-        metavar=_UNITS.get(unit) or _LISTS.get(entry.name),
+        metavar=UNITS.get(entry.name.rpartition("_")[2]) or _LISTS.get(entry.name),
         show_default=default or False,
         callback=_split_of(get_args(hint)[0]) if is_list and not is_names else None,
     )

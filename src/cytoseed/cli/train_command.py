@@ -11,7 +11,8 @@ import typer
 
 from cytoseed.cli.console import FAILED, MISUSED, Pace, exit_on_mistake, print_line, print_note, progress_bar
 from cytoseed.cli.flags import DataOption, DatasetOption, DeviceOption, ModelOption, settings_flags
-from cytoseed.settings import RECIPES, ModelConfig, SegmentOptions, TrainConfig
+from cytoseed.learn.settings import RECIPES, TrainConfig
+from cytoseed.settings import ModelConfig, SegmentOptions
 from cytoseed.text_files import parse_json
 
 if TYPE_CHECKING:

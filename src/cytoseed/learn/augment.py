@@ -27,8 +27,9 @@ from cytoseed.images import check_pixels
 from cytoseed.learn.annotations import median_diameter, seed_target
 from cytoseed.learn.channel_draw import ChannelChoice, choose_channels, fill_channels, nuclear_first
 from cytoseed.learn.samples import Sample
+from cytoseed.learn.settings import TrainConfig
 from cytoseed.learn.stain_augment import BatchRandom, per_crop, synthetic_section, vary_stain
-from cytoseed.settings import ModelConfig, TrainConfig
+from cytoseed.settings import ModelConfig
 
 _PALETTE_PX = 2048  # pixels that represent a whole image when its percentiles are recomputed
 

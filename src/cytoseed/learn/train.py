@@ -23,11 +23,12 @@ from cytoseed.learn.distil import teacher_loss
 from cytoseed.learn.evaluate import Accuracy, accuracies_from_json, accuracies_to_json, evaluate_model
 from cytoseed.learn.loss import TrainingSeeds, batch_losses
 from cytoseed.learn.samples import TrainValSplit
+from cytoseed.learn.settings import TrainConfig
 from cytoseed.learn.train_log import Provenance, TrainLog
 from cytoseed.models.weights import Model, checksum, in_half, keeps_half, save_model
 from cytoseed.run.engine import bfloat16_is_fast, choose_device, keep_freed_memory
 from cytoseed.run.slide import full_disk_errors
-from cytoseed.settings import ModelConfig, SegmentOptions, TrainConfig
+from cytoseed.settings import ModelConfig, SegmentOptions
 
 CHECKPOINT = "checkpoint.pt"
 BEST, LAST = "best", "last"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from cytoseed.learn.datasets import find_note
 from cytoseed.learn.samples import Sample
+from cytoseed.learn.settings import TrainConfig
 from cytoseed.paths import write_bytes
-from cytoseed.settings import DatasetNote, ModelConfig, TrainConfig, is_non_commercial
+from cytoseed.settings import DatasetNote, ModelConfig, is_non_commercial
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
